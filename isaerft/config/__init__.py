@@ -1,0 +1,42 @@
+"""A study's config: one YAML file, checked as a whole before anything runs.
+
+>>> study = load_study("config/testbed.yaml")  # doctest: +SKIP
+>>> study.primary.statistic  # doctest: +SKIP
+'auroc'
+"""
+
+from isaerft.config.load import json_schema, load_study, study_from_dict
+from isaerft.config.options import (
+    CONTROLS,
+    PERMUTED,
+    Adapter,
+    Agreement,
+    Behavior,
+    Corpus,
+    Judge,
+    Primary,
+    Source,
+    Study,
+    Subject,
+    Testbed,
+    TrainSae,
+)
+
+__all__ = [
+    "CONTROLS",
+    "PERMUTED",
+    "Adapter",
+    "Agreement",
+    "Behavior",
+    "Corpus",
+    "Judge",
+    "Primary",
+    "Source",
+    "Study",
+    "Subject",
+    "Testbed",
+    "TrainSae",
+    "json_schema",
+    "load_study",
+    "study_from_dict",
+]

@@ -1,0 +1,184 @@
+"""Reading a study's YAML file, and every check that needs no data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from isaerft import registry
+from isaerft.config import options
+from isaerft.config.options import Study
+from isaerft.errors import InputError, shown, unknown_name
+from isaerft.files import read_text
+
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study's YAML file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not YAML, or holds a key, name or value that is not allowed.
+    """
+    try:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} holds {shown(values)}", allowed="a mapping of options", remedy="see config/testbed.yaml"
+        )
+    return study_from_dict(values)
+
+
+def study_from_dict(values: dict[str, Any]) -> Study:
+    """Build a `Study` from plain values; unknown keys are refused and the nearest valid key is named."""
+    try:
+        study = TypeAdapter(Study).validate_python(values)
+    except ValidationError as error:
+        raise _worst_problem(error) from None
+    _check_names(study)
+    _check_registered(study)
+    _check_references(study)
+    for name, behavior in study.behaviors.items():
+        _check_behavior(name, behavior)
+    for name, subject in study.subjects.items():
+        _check_subject(name, subject)
+    return study
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a study's config (for editors; config/schema.json is this, written out)."""
+    return TypeAdapter(Study).json_schema()
+
+
+def _worst_problem(error: ValidationError) -> InputError:
+    """Turn pydantic's list of problems into one error; an unknown key goes first, for it causes others."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
+    problem = problems[0]
+    location = [str(part) for part in problem["loc"]]
+    if problem["type"] in _UNKNOWN_KEY:
+        owner = _options_at(location[:-1])
+        place = ".".join(location[:-1]) or "the study"
+        return unknown_name(f"config key in {place}:", location[-1], owner)
+    given = "" if problem["type"] == "missing" else f" = {shown(problem['input'])}"
+    return InputError(f"config key {'.'.join(location)}{given}: {problem['msg']}", remedy="see docs/config.md")
+
+
+def _options_at(location: list[str]) -> Iterable[str]:
+    """Return the valid keys of the options class at a place such as ['behaviors', 'refusal']."""
+    schema = json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        for choice in [node, *node.get("anyOf", [])]:
+            if "$ref" in choice:
+                node = schema["$defs"][choice["$ref"].rsplit("/", 1)[-1]]
+    return node.get("properties", {})
+
+
+def _check_names(study: Study) -> None:
+    """Names become path parts and wildcards, so only slugs are allowed."""
+    groups = ["subjects", "behaviors", "adapters", "sources", "judges"]
+    named = [("study", study.study), *((group[:-1], name) for group in groups for name in getattr(study, group))]
+    for kind, name in named:
+        if not SLUG.fullmatch(name) or name.endswith(options.PERMUTED):
+            raise InputError(
+                f"{kind} name {shown(name)}",
+                allowed=f"letters, digits, - and _, beginning with a letter or digit, not ending in {options.PERMUTED}",
+            )
+
+
+def _check_registered(study: Study) -> None:
+    """Every kind that the config names must be registered (checked without importing it)."""
+    for name, part in study.adapters.items():
+        registry.ADAPTERS.check(part.kind or name)
+        registry.OBJECTIVES.check(part.objective)
+    for name, part in study.sources.items():
+        registry.SOURCES.check(part.kind or name)
+    for name, part in study.judges.items():
+        registry.JUDGES.check(part.kind or name)
+    for measure in study.measures:
+        registry.MEASURES.check(measure)
+    for statistic in study.agreement.statistics:
+        registry.STATISTICS.check(statistic)
+    for control in study.controls:
+        if control not in options.CONTROLS:
+            raise unknown_name("control", control, options.CONTROLS)
+
+
+def _check_references(study: Study) -> None:
+    """Names that point at other parts of the config must exist there."""
+    primary = study.primary
+    for kind, name, valid in [
+        ("primary.adapter", primary.adapter, study.adapters),
+        ("primary.measure", primary.measure, study.measures),
+        ("primary.source", primary.source, study.sources),
+        ("primary.judge", primary.judge, study.judges),
+        ("primary.statistic", primary.statistic, study.agreement.statistics),
+        *([("reference", study.reference, study.adapters)] if study.reference else []),
+        *(
+            (f"sources.{s}.subjects", name, study.subjects)
+            for s, part in study.sources.items()
+            for name in part.subjects
+        ),
+    ]:
+        if name not in valid:
+            raise unknown_name(kind, name, valid)
+    if "mismatched_behavior" in study.controls and len(study.behaviors) < 2:
+        raise InputError(
+            "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"
+        )
+
+
+def _check_behavior(name: str, behavior: options.Behavior) -> None:
+    """A behavior has exactly one origin, and a local one is there."""
+    origins = [behavior.path is not None, behavior.dataset is not None, behavior.rule]
+    if sum(origins) != 1:
+        raise InputError(
+            f"behavior {name!r} names {sum(origins)} origins", allowed="exactly one of path, dataset, rule"
+        )
+    if behavior.dataset is not None and not behavior.revision:
+        raise InputError(
+            f"behavior {name!r}: dataset {behavior.dataset!r} without a revision",
+            remedy="add `revision:` with the dataset's commit, so that the data cannot change under the study",
+        )
+    if behavior.path is not None and "{" not in behavior.path:
+        path = Path(behavior.path)
+        if not path.is_file():
+            raise InputError(f"behavior {name!r}: file {behavior.path!r} does not exist", remedy="check the path")
+        if path.stat().st_size == 0:
+            raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
+
+
+def _check_subject(name: str, subject: options.Subject) -> None:
+    """A subject has one model and one SAE, and says what it needs to be loaded."""
+    if (subject.model is None) == (subject.testbed is None):
+        raise InputError(f"subject {name!r}", allowed="exactly one of model, testbed")
+    if subject.testbed is not None:
+        return
+    saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
+    if sum(saes) != 1:
+        raise InputError(
+            f"subject {name!r} names {sum(saes)} SAEs", allowed="exactly one of release, sae_path, train_sae"
+        )
+    if (subject.release is None) != (subject.sae_id is None):
+        raise InputError(f"subject {name!r}: release and sae_id belong together", remedy="give both")
+    if subject.train_sae is not None and not subject.hook_name:
+        raise InputError(
+            f"subject {name!r}: train_sae without hook_name", remedy="say where, e.g. blocks.2.hook_resid_post"
+        )
+    corpus = subject.corpus
+    if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
+        raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
+    for path, what in [(corpus.path, "corpus.path"), (subject.sae_path, "sae_path")]:
+        if path is not None and not Path(path).exists():
+            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")

@@ -1,0 +1,123 @@
+"""Names to implementations: one registry per kind of part, open to outside packages.
+
+A part registers itself where it is defined, and an outside package through an entry-point group:
+
+>>> from isaerft.registry import Registry
+>>> adapters = Registry("adapter", group="isaerft.adapters")
+>>> @adapters("scale")
+... class Scale: ...
+>>> adapters["scale"].__name__
+'Scale'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from isaerft.errors import unknown_name
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, Any]):
+    """A mapping from a part's name to its implementation.
+
+    Parameters
+    ----------
+    kind : str
+        What is registered, as errors call it ("adapter", "judge", ...).
+    group : str
+        Entry-point group in which outside packages add theirs; each entry point's name is the part's name.
+    builtin : mapping of str to str, optional
+        Names of our own parts and the module that registers each, imported when the name is first asked for, so that
+        listing the names of torch-backed parts costs no torch import.
+    """
+
+    def __init__(self, kind: str, *, group: str, builtin: Mapping[str, str] | None = None) -> None:
+        self.kind, self.group = kind, group
+        self._builtin = dict(builtin or {})
+        self._parts: dict[str, Any] = {}
+
+    def __call__(self, name: str) -> Callable[[T], T]:
+        """Register the decorated object under `name`; a second registration of a name is refused."""
+
+        def register(part: T) -> T:
+            known = self._parts.get(name)
+            if known is not None and known is not part:
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {known!r} and {part!r}")
+            self._parts[name] = part
+            return part
+
+        return register
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the part registered under `name`; an unknown name is an `InputError` that lists the valid ones."""
+        if name not in self._parts and name in self._builtin:
+            import_module(self._builtin[name])
+        if name not in self._parts:
+            for entry in entry_points(group=self.group):
+                if entry.name == name:
+                    self._parts[name] = entry.load()
+        if name not in self._parts:
+            raise unknown_name(self.kind, name, self)
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        outside = {entry.name for entry in entry_points(group=self.group)}
+        return iter(sorted({*self._parts, *self._builtin, *outside}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(iter(self))
+
+    def check(self, name: str) -> str:
+        """Return `name` if it is registered, without importing it; otherwise raise the `InputError`."""
+        if name not in self:
+            raise unknown_name(self.kind, name, self)
+        return name
+
+
+ADAPTERS = Registry(
+    "adapter",
+    group="isaerft.adapters",
+    builtin={"bias": "isaerft.adapters.bias", "scale": "isaerft.adapters.scale", "lora": "isaerft.training.lora"},
+)
+JUDGES = Registry(
+    "judge",
+    group="isaerft.judges",
+    builtin={
+        "lexical": "isaerft.relevance.lexical",
+        "embedding": "isaerft.relevance.embedding",
+        "table": "isaerft.relevance.table",
+    },
+)
+SOURCES = Registry(
+    "explanation source",
+    group="isaerft.sources",
+    builtin={"file": "isaerft.explanations.file", "local": "isaerft.explanations.local"},
+)
+MEASURES = Registry(
+    "measure",
+    group="isaerft.measures",
+    builtin={
+        "parameter": "isaerft.changes.parameter",
+        "contribution": "isaerft.changes.contribution",
+        "attribution": "isaerft.changes.attribution",
+    },
+)
+STATISTICS = Registry(
+    "statistic",
+    group="isaerft.statistics",
+    builtin={
+        "auroc": "isaerft.stats.statistics",
+        "spearman": "isaerft.stats.statistics",
+        "precision_at_k": "isaerft.stats.statistics",
+        "enrichment": "isaerft.stats.statistics",
+    },
+)
+OBJECTIVES = Registry("objective", group="isaerft.objectives", builtin={"sft": "isaerft.training.sft"})

@@ -1,0 +1,145 @@
+"""The tables of results/{study}/tables/: their columns, their types, and the only code that reads or writes them.
+
+CSV, UTF-8, one header row, no index column, columns in the order given here. Undefined is an empty field, never 0.
+
+>>> from isaerft.tables import TABLES
+>>> [column.name for column in TABLES["subjects"]][:3]
+['subject', 'model', 'release']
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft.errors import InputError, unknown_name
+from isaerft.files import replacing
+
+FLOAT_FORMAT = "%.6g"
+MAX_TEXT = 2000
+_FORMULA = re.compile(r"^[=+\-@\t\r]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its kind (text, int, float, bool), and whether an empty field is allowed."""
+
+    name: str
+    kind: str
+    optional: bool = False
+
+
+def _columns(spec: str) -> tuple[Column, ...]:
+    """Parse 'name:kind name:kind?' where a final ? marks a field that may be empty."""
+    return tuple(
+        Column(name, kind.rstrip("?"), kind.endswith("?")) for name, kind in (word.split(":") for word in spec.split())
+    )
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "subjects": _columns(
+        "subject:text model:text release:text? sae_id:text? hook_name:text d_in:int d_sae:int variance_explained:float?"
+        " l0:float? n_alive:int n_dense:int loss_base:float? loss_spliced:float?"
+    ),
+    "training": _columns(
+        "subject:text behavior:text adapter:text objective:text seed:int n_parameters:int steps:int tokens:int"
+        " heldout_loss_base:float heldout_loss_adapted:float reference:text? loss_recovered:float? seconds:float?"
+    ),
+    "most_changed_latents": _columns(
+        "subject:text behavior:text adapter:text measure:text rank:int latent_index:int change:float pvalue:float?"
+        " qvalue:float? direction:text firing_rate:float source:text? explanation:text? judge:text?"
+        " expected_effect:float? verdict:text? url:text?"
+    ),
+    "agreement": _columns(
+        "subject:text behavior:text adapter:text measure:text source:text judge:text control:text statistic:text"
+        " estimate:float? ci_low:float? ci_high:float? pvalue:float? qvalue:float? n_latents:int n_expected:int?"
+        " n_seeds:int n_resamples:int? noise_ceiling:float? minimum_detectable_effect:float? primary:bool"
+    ),
+    "specificity": _columns(
+        "subject:text adapter:text measure:text source:text judge:text trained_on:text judged_for:text estimate:float?"
+    ),
+    "explanation_verdicts": _columns(
+        "subject:text source:text judge:text latent_index:int explanation:text n_behaviors:int score:float?"
+        " pvalue:float? qvalue:float? verdict:text reason:text"
+    ),
+    "causal_check": _columns(
+        "subject:text behavior:text adapter:text k:int latents:text loss_recovered:float? ci_low:float? ci_high:float?"
+    ),
+    "calibration": _columns("quantity:text setting:text value:float? ci_low:float? ci_high:float?"),
+}
+
+
+def columns_of(name: str) -> tuple[Column, ...]:
+    """Return the columns of table `name`; an unknown name is an `InputError`."""
+    if name not in TABLES:
+        raise unknown_name("table", name, TABLES)
+    return TABLES[name]
+
+
+def conform(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return `frame` with the columns, order and dtypes of table `name`; refuse one that breaks them.
+
+    Raises
+    ------
+    InputError
+        A column is missing or unknown, a required field is empty, or a value does not fit its column's kind.
+    """
+    columns = columns_of(name)
+    missing = [column.name for column in columns if column.name not in frame]
+    unknown = [str(column) for column in frame if column not in {column.name for column in columns}]
+    if missing or unknown:
+        raise InputError(
+            f"table {name!r}: missing columns {missing}, unknown columns {unknown}",
+            allowed=", ".join(column.name for column in columns),
+        )
+    result = {}
+    for column in columns:
+        values = frame[column.name]
+        try:
+            if column.kind == "text":
+                values = values.map(neutral_text, na_action="ignore")
+            if column.kind == "float":
+                values = pd.to_numeric(values)
+            result[column.name] = values.astype(_DTYPES[column.kind])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"table {name!r}: column {column.name!r} is not {column.kind} ({error})") from None
+        empty = result[column.name].isna()
+        if empty.any() and not column.optional:
+            raise InputError(f"table {name!r}: column {column.name!r} is empty in row {int(np.argmax(empty))}")
+        if column.kind == "float" and np.isinf(result[column.name]).any():
+            raise InputError(f"table {name!r}: column {column.name!r} holds an infinite value")
+    return pd.DataFrame(result)
+
+
+def write_table(name: str, frame: pd.DataFrame, path: str | Path) -> None:
+    """Check `frame` against table `name` and write it as CSV under `path`, atomically."""
+    table = conform(name, frame)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+
+
+def read_table(name: str, path: str | Path) -> pd.DataFrame:
+    """Read a CSV written by `write_table` and check it again."""
+    dtypes = {column.name: _DTYPES[column.kind] for column in columns_of(name)}
+    if not Path(path).is_file():
+        raise InputError(f"table {str(path)!r} does not exist", remedy="run the study that makes it")
+    try:
+        frame = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} is not a {name!r} table ({error})", remedy="make the table again") from None
+    return conform(name, frame)
+
+
+def neutral_text(value: object) -> str:
+    """Return text from outside as harmless data: no control characters, no spreadsheet formula, bounded length."""
+    text = _CONTROL.sub(" ", str(value)).replace("\r", " ").replace("\n", " ").strip()
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT - 3] + "..."
+    return "'" + text if _FORMULA.match(text) else text
