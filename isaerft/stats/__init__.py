@@ -1,0 +1,60 @@
+"""Do latents' changes agree with what their explanations expect? Numbers in, small frozen results out."""
+
+from isaerft.stats.agreement import AgreementResult, agreement_test, exchange_pvalue
+from isaerft.stats.clusters import clusters_of
+from isaerft.stats.enrichment import enrichment
+from isaerft.stats.exchange import Exchange, exchange_within
+from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.multiple import qvalues
+from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_effect
+from isaerft.stats.seeds import (
+    Reliability,
+    disattenuated_auroc,
+    mean_rank,
+    reliability,
+    scaled_ranks,
+    stability_pvalue,
+)
+from isaerft.stats.specificity import SpecificityResult, specificity_matrix, specificity_of, specificity_test
+from isaerft.stats.statistics import (
+    STATISTICS,
+    Statistic,
+    auroc,
+    precision_at,
+    precision_at_k,
+    spearman,
+    stratified_auroc,
+)
+from isaerft.stats.strata import strata_of
+
+__all__ = [
+    "STATISTICS",
+    "AgreementResult",
+    "ConfidenceInterval",
+    "Exchange",
+    "Reliability",
+    "SpecificityResult",
+    "Statistic",
+    "agreement_test",
+    "auroc",
+    "clusters_of",
+    "disattenuated_auroc",
+    "enrichment",
+    "exchange_pvalue",
+    "exchange_within",
+    "hanley_mcneil_sd",
+    "mean_rank",
+    "minimum_detectable_effect",
+    "precision_at",
+    "precision_at_k",
+    "qvalues",
+    "reliability",
+    "scaled_ranks",
+    "spearman",
+    "specificity_matrix",
+    "specificity_of",
+    "specificity_test",
+    "stability_pvalue",
+    "strata_of",
+    "stratified_auroc",
+]

@@ -1,0 +1,175 @@
+"""Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
+
+A latent is a block of its own unless `clusters` puts it with others. Two blocks may exchange their labels if they
+have the same size and the same strata: as many latents in each stratum (nearly always a cluster lies in one stratum;
+see `strata_of`). Blocks that may exchange form a cell. An exchange permutes the blocks of every cell, independently
+and uniformly, and moves each block's labels as they stand: the first label of a block (its latents sorted by stratum,
+then by index) becomes the first of another. So each stratum keeps its labels, and latents that move together always
+get labels that came from one cluster. A cluster whose size or strata no other has cannot move; `Exchange.n_movable`
+counts what is left.
+
+>>> import numpy as np
+>>> exchange = exchange_within(n=5, strata=np.array([0, 0, 0, 1, 1]))
+>>> exchange.n_distinct(np.array([True, False, False, True, False]))
+6
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import comb, inf
+
+import numpy as np
+
+from isaerft.stats.checks import as_groups
+from isaerft.stats.subsets import draw_subsets
+
+BATCH_BYTES = 2**25
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Blocks that may exchange labels: positions start to start + n_blocks * size of `Exchange.order`, in turn."""
+
+    start: int
+    n_blocks: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        """The position after the cell's last."""
+        return self.start + self.n_blocks * self.size
+
+    def blocks(self, labels: np.ndarray) -> np.ndarray:
+        """Return the cell's part of `labels` (n,), given in `Exchange.order`, as (n_blocks, size)."""
+        return labels[self.start : self.stop].reshape(self.n_blocks, self.size)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Which labels may change places.
+
+    Parameters
+    ----------
+    order : (n,) int64
+        The latents, cell by cell and block by block. Everything below takes and gives labels in this order.
+    cells : tuple of Cell
+        The cells, side by side, covering all n positions.
+    """
+
+    order: np.ndarray
+    cells: tuple[Cell, ...]
+
+    def movable(self, labels: np.ndarray) -> tuple[Cell, ...]:
+        """Return the cells in which an exchange can change `labels` (n,): at least two blocks that differ."""
+        return tuple(cell for cell in self.cells if (cell.blocks(labels) != cell.blocks(labels)[0]).any())
+
+    def n_movable(self, labels: np.ndarray) -> int:
+        """Return how many latents lie in cells where an exchange can change `labels` (n,)."""
+        return sum(cell.stop - cell.start for cell in self.movable(labels))
+
+    def n_distinct(self, labels: np.ndarray, limit: float = inf) -> int:
+        """Return the number of distinct, equally likely label sets that exchanges of `labels` (n,) make.
+
+        Counting stops at some number above `limit`: the factorial of 65,536 takes seconds to multiply out.
+        """
+        total = 1
+        for cell in self.movable(labels):
+            left = cell.n_blocks
+            for count in np.unique(cell.blocks(labels), axis=0, return_counts=True)[1]:
+                total *= comb(left, int(count))
+                left -= int(count)
+                if total > limit:
+                    return total
+        return total
+
+    def draw(self, labels: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Return (n_draws, n) labels of the dtype of `labels` (n,), each row an independent random exchange."""
+        drawn = np.empty((n_draws, len(labels)), dtype=labels.dtype)
+        drawn[:] = labels
+        cells = self.movable(labels)
+        if labels.dtype == bool:
+            single = [cell for cell in cells if cell.size == 1]
+            _draw_yes_no(drawn, labels, single, rng)
+            cells = tuple(cell for cell in cells if cell.size > 1)
+        for cell in cells:
+            here = slice(cell.start, cell.stop)
+            if cell.size == 1:
+                rng.permuted(drawn[:, here], axis=1, out=drawn[:, here])
+            else:
+                moved = rng.permuted(np.tile(np.arange(cell.n_blocks), (n_draws, 1)), axis=1)
+                drawn[:, here] = cell.blocks(labels)[moved].reshape(n_draws, -1)
+        return drawn
+
+    def permutations(self, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Return (n_draws, n) int64 positions: in exchange i, position j gets the label that was at [i, j].
+
+        One permutation applied to the labels of all behaviors keeps their dependence.
+        """
+        drawn = np.tile(np.arange(len(self.order)), (n_draws, 1))
+        for cell in self.cells:
+            moved = rng.permuted(np.tile(np.arange(cell.n_blocks), (n_draws, 1)), axis=1)
+            drawn[:, cell.start : cell.stop] = cell.start + (
+                moved[:, :, None] * cell.size + np.arange(cell.size)
+            ).reshape(n_draws, -1)
+        return drawn
+
+    def batches(
+        self, labels: np.ndarray, n_resamples: int, rng: np.random.Generator, *, max_bytes: int = BATCH_BYTES
+    ) -> Iterator[np.ndarray]:
+        """Yield `n_resamples` random exchanges of `labels` (n,) in batches (m, n) of about `max_bytes` of memory."""
+        size = max(1, max_bytes // (len(labels) * (8 * labels.dtype.itemsize)))
+        for start in range(0, n_resamples, size):
+            yield self.draw(labels, min(size, n_resamples - start), rng)
+
+
+def _draw_yes_no(drawn: np.ndarray, labels: np.ndarray, cells: list[Cell], rng: np.random.Generator) -> None:
+    """Exchange the bool labels of single-latent `cells`, in place."""
+    if not cells:
+        return
+    sizes = np.array([cell.n_blocks for cell in cells])
+    chosen = np.array([np.count_nonzero(cell.blocks(labels)) for cell in cells])
+    mask = draw_subsets(sizes, chosen, len(drawn), rng)
+    if mask.shape[1] == drawn.shape[1]:
+        drawn[:] = mask
+    else:
+        drawn[:, np.concatenate([np.arange(cell.start, cell.stop) for cell in cells])] = mask
+
+
+def exchange_within(n: int, strata: np.ndarray | None = None, clusters: np.ndarray | None = None) -> Exchange:
+    """Return the exchange of labels between `n` latents within `strata` and by `clusters`.
+
+    Parameters
+    ----------
+    n : int
+        Number of latents.
+    strata : (n,) int, optional
+        Labels are exchanged only within a stratum. Default: one stratum.
+    clusters : (n,) int, optional
+        Latents of one cluster are exchanged together. Default: each latent alone.
+
+    Raises
+    ------
+    InputError
+        Strata or clusters are not (n,) integers.
+    """
+    stratum, cluster = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+    order = np.lexsort((np.arange(n), stratum, cluster))
+    starts = np.flatnonzero(np.diff(cluster[order], prepend=-1))
+    sizes = np.diff(starts, append=n)
+    kinds: dict[tuple[int, ...], list[np.ndarray]] = {}
+    alone = order[starts[sizes == 1]]
+    alone = alone[np.lexsort((alone, stratum[alone]))]
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+        members = order[start : start + size]
+        kinds.setdefault(tuple(stratum[members].tolist()), []).append(members)
+    parts, cells, position = [alone], [], 0
+    for size in np.bincount(stratum[alone])[np.unique(stratum[alone])] if alone.size else ():
+        cells.append(Cell(position, int(size), 1))
+        position += int(size)
+    for kind in sorted(kinds, key=lambda kind: (len(kind), kind)):
+        parts.extend(kinds[kind])
+        cells.append(Cell(position, len(kinds[kind]), len(kind)))
+        position += len(kinds[kind]) * len(kind)
+    return Exchange(np.concatenate(parts), tuple(cells))

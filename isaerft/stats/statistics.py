@@ -1,0 +1,234 @@
+"""Statistics of agreement between how much latents changed and how much they were expected to.
+
+Each is a plain function, vectorised over label sets, and a registered `Statistic` that `agreement_test` finds by
+name:
+
+>>> import numpy as np
+>>> float(auroc(np.array([0.1, 0.4, 0.3, 0.9]), np.array([False, True, False, True])))
+1.0
+>>> auroc([0.1, 0.4, 0.3, 0.9], [[0, 1, 0, 1], [1, 0, 1, 0]]).tolist()
+[1.0, 0.0]
+
+The tests exchange labels thousands of times while the changes stay. So a `Statistic` is first bound to the changes,
+which does all ranking once, and leaves a `Scorer` from label sets (m, n) to values (m,). Most are linear in the
+labels: one matrix product. Weights are kept as integers (doubled, centred midranks), so that equal values compare
+equal and ties between the observed value and the null are counted exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from scipy.stats import rankdata
+
+from isaerft.errors import InputError
+from isaerft.registry import Registry
+from isaerft.stats.checks import as_binary, as_change, as_count, as_expected, as_finite, as_graded
+
+_BLOCK_BYTES = 2**22
+
+
+class Scorer(Protocol):
+    """A statistic bound to the changes of n latents; `labels` (n,) are what is exchanged, a call values label sets."""
+
+    labels: np.ndarray
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        """Return the statistic (m,) of each label set in `labels` (m, n)."""
+
+
+@dataclass(frozen=True)
+class LinearScorer:
+    """The scorer offset + scale * sum_i weights_i labels_i."""
+
+    labels: np.ndarray
+    weights: np.ndarray
+    scale: float
+    offset: float = 0.0
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        """Return the statistic (m,) of each label set in `labels` (m, n)."""
+        return self.offset + self.scale * dot(labels, self.weights)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A statistic as the tests use it.
+
+    Parameters
+    ----------
+    bind : callable
+        `bind(change, expected, strata) -> Scorer`; change (n,) float64 and strata (n,) int64 are already checked.
+    interval : {"auroc", "spearman", "bootstrap", "none"}
+        How its confidence interval is made (see `isaerft.stats.intervals`).
+    graded : bool
+        Whether expected is a graded float instead of a bool.
+    """
+
+    bind: Callable[[np.ndarray, Any, np.ndarray], Scorer]
+    interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
+    graded: bool = False
+
+
+STATISTICS = Registry("statistic", group="isaerft.statistics")
+
+
+def dot(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return `labels` (..., n) @ `weights` (n,) in float64, converting a bounded block of rows at a time."""
+    if labels.dtype == np.float64 or labels.ndim == 1:
+        return labels @ weights.astype(np.float64)
+    rows = labels.reshape(-1, labels.shape[-1])
+    size = max(1, _BLOCK_BYTES // (8 * rows.shape[1]))
+    buffer = np.empty((min(size, len(rows)), rows.shape[1]))
+    result = np.empty(len(rows))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        np.copyto(buffer[: len(part)], part)
+        result[start : start + size] = buffer[: len(part)] @ weights
+    return result.reshape(labels.shape[:-1])
+
+
+def centred_ranks(values: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
+    """Return twice the midranks of `values` (n,) minus (n + 1): integer-valued float64 with sum 0.
+
+    With `strata` (n,) ranks are taken within each stratum, with its own n.
+    """
+    if strata is None:
+        return 2 * rankdata(values) - (len(values) + 1)
+    order = np.argsort(strata, kind="stable")
+    starts = np.flatnonzero(np.diff(strata[order], prepend=-1))
+    sizes = np.diff(starts, append=len(values))
+    # One ranking of (stratum, value) pairs serves all strata: subtracting a stratum's start leaves ranks within it.
+    dense = rankdata(values, method="dense") - 1
+    ranks = rankdata(strata * (dense.max() + 1) + dense)
+    return 2 * (ranks - starts[strata]) - (sizes[strata] + 1)
+
+
+def auroc(change: Any, expected: Any) -> np.ndarray:
+    """Return the area under the ROC curve: the chance that an expected latent changed more than another.
+
+    Parameters
+    ----------
+    change : (n,) float
+        How much each latent changed.
+    expected : (..., n) bool
+        One or more label sets.
+
+    Returns
+    -------
+    (...) float
+        P(change of an expected latent > change of one not expected) + P(equal) / 2; NaN for a label set with all or
+        none expected.
+
+    Notes
+    -----
+    The Mann-Whitney U divided by the number of pairs, by midranks (Hanley and McNeil 1982).
+    """
+    change = as_change(change)
+    labels = as_binary(expected, change.size)
+    n_expected = np.count_nonzero(labels, axis=-1)
+    n_pairs = n_expected * (change.size - n_expected)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 0.5 + dot(labels, centred_ranks(change)) / np.where(n_pairs > 0, 2.0 * n_pairs, np.nan)
+
+
+def stratified_auroc(change: Any, expected: Any, strata: np.ndarray) -> np.ndarray:
+    """Return the AUROC over pairs of latents from the same stratum: sum_s U_s / sum_s n1_s n0_s.
+
+    `change` (n,), `expected` (..., n) bool, `strata` (n,) int. NaN where no stratum holds both kinds. A stratum
+    counts by its number of pairs (van Elteren 1960 weighs it by 1 / (n_s + 1) besides, for power rather than for
+    reading).
+    """
+    change = as_change(change)
+    labels = as_binary(expected, change.size)
+    codes = np.unique(strata, return_inverse=True)[1]
+    one_hot = codes == np.arange(codes.max() + 1)[:, None]
+    n_expected = np.stack([np.count_nonzero(labels & row, axis=-1) for row in one_hot], axis=-1)
+    n_pairs = (n_expected * (np.count_nonzero(one_hot, axis=1) - n_expected)).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 0.5 + dot(labels, centred_ranks(change, codes)) / np.where(n_pairs > 0, 2.0 * n_pairs, np.nan)
+
+
+def spearman(change: Any, expected: Any) -> np.ndarray:
+    """Return Spearman's rank correlation, ties by midranks.
+
+    `change` (n,) float, `expected` (..., n) float; the result is (...), NaN for a constant label set.
+    """
+    change = as_change(change)
+    graded = np.asarray(expected)
+    if graded.ndim == 0 or graded.shape[-1] != change.size:
+        raise InputError(f"expected has shape {graded.shape}", allowed=f"(..., {change.size})")
+    as_finite("expected", graded.ravel(), n_dims=1)
+    weights = centred_ranks(change)
+    ranks = 2 * rankdata(graded, axis=-1) - (change.size + 1)
+    norm = np.sqrt((weights @ weights) * (ranks**2).sum(axis=-1))
+    return (ranks @ weights) / np.where(norm > 0, norm, np.nan)
+
+
+def precision_at_k(change: Any, expected: Any, k: int | None = None) -> np.ndarray:
+    """Return the share of the k most changed latents that were expected.
+
+    `change` (n,) float, `expected` (..., n) bool, result (...). Latents tied at the k-th place share the places left,
+    so the value is the mean over all ways to break the tie. `k` defaults to the number expected (then precision
+    equals recall).
+    """
+    change = as_change(change)
+    labels = as_binary(expected, change.size)
+    if k is None:
+        counts = np.unique(np.count_nonzero(labels, axis=-1))
+        if counts.size != 1 or counts[0] == 0:
+            raise InputError("k is not given and the label sets expect none, or different numbers", remedy="give k")
+        k = int(counts[0])
+    return dot(labels, top_weights(change, k)) / k
+
+
+def top_weights(change: np.ndarray, k: int) -> np.ndarray:
+    """Return (n,) the chance that each latent is among the `k` most changed when ties are broken at random."""
+    k = as_count("k", k)
+    if k > change.size:
+        raise InputError(f"k is {k}", allowed=f"1 to {change.size}, the number of latents")
+    threshold = np.partition(change, change.size - k)[change.size - k]
+    above, tied = change > threshold, change == threshold
+    return above + tied * ((k - np.count_nonzero(above)) / np.count_nonzero(tied))
+
+
+def _bind_auroc(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+    labels = as_expected(expected, change.size)
+    n_expected = int(np.count_nonzero(labels))
+    return LinearScorer(labels, centred_ranks(change), 0.5 / (n_expected * (change.size - n_expected)), 0.5)
+
+
+def _bind_stratified_auroc(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+    labels = as_expected(expected, change.size)
+    n_expected = np.bincount(strata, weights=labels)
+    n_pairs = float((n_expected * (np.bincount(strata) - n_expected)).sum())
+    if n_pairs == 0:
+        raise InputError(
+            "no stratum holds both expected and unexpected latents", remedy="use fewer strata (n_bins, min_size)"
+        )
+    return LinearScorer(labels, centred_ranks(change, strata), 0.5 / n_pairs, 0.5)
+
+
+def _bind_spearman(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+    labels, weights = centred_ranks(as_graded(expected, change.size)), centred_ranks(change)
+    return LinearScorer(labels, weights, 1 / float(np.sqrt((weights @ weights) * (labels @ labels))))
+
+
+def precision_at(k: int | None) -> Statistic:
+    """Return `precision_at_k` with a fixed `k` as a statistic for `agreement_test` (None: the number expected)."""
+
+    def bind(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+        labels = as_expected(expected, change.size)
+        size = int(np.count_nonzero(labels)) if k is None else k
+        return LinearScorer(labels, top_weights(change, size), 1 / size)
+
+    return Statistic(bind)
+
+
+STATISTICS("auroc")(Statistic(_bind_auroc, "auroc"))
+STATISTICS("stratified_auroc")(Statistic(_bind_stratified_auroc, "stratified_auroc"))
+STATISTICS("spearman")(Statistic(_bind_spearman, "spearman", graded=True))
+STATISTICS("precision_at_k")(precision_at(None))
