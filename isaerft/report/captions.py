@@ -1,0 +1,55 @@
+"""One caption for each figure and table; workflow/report/*.rst holds the same words (a test keeps them together)."""
+
+from __future__ import annotations
+
+FIGURES: dict[str, str] = {
+    "agreement": (
+        "Do the latents that changed most have the explanations that said they should? One row per behavior at the "
+        "study's primary combination: the estimate (blue) with its confidence interval, beside each of its controls. "
+        "A result is as strong as its distance from the nearest control, not from the chance line alone."
+    ),
+    "agreement_grid": (
+        "Median agreement over behaviors for every source, judge, adapter and measure, each with its controls; the bar "
+        "runs from the highest control to the result (grey where the "
+        "result is lower), and the shaded row is the primary combination."
+    ),
+    "dose_response": (
+        "Agreement as a known share of explanations is made wrong: a test that measures explanations must fall to "
+        "chance as the share rises to 100 %. Thick line: median over behaviors; band: interquartile range; thin lines: "
+        "behaviors; dashed: medians of the controls."
+    ),
+    "specificity": (
+        "Changes from training on each behavior (rows), scored by explanations judged for each behavior (columns). "
+        "The own column is outlined, the largest value of a row has a dot; explanations that speak of the behavior "
+        "put the dot in the outline."
+    ),
+    "most_changed_latents": (
+        "The latents that each behavior changed most, with their explanations. Blue: the judge expected the change; "
+        "orange: it did not; hatched: the change is not stable over seeds, so nothing follows from it. Bars are "
+        "scaled within a behavior. These are examples; the test is the agreement figure."
+    ),
+    "training": (
+        "Held-out loss before (tick) and after (dots, one per seed) training on each behavior, and the share of the "
+        "reference adapter's improvement that each adapter reaches. Without a fall in loss nothing is there to explain."
+    ),
+}
+
+TABLES: dict[str, str] = {
+    "subjects": "The subjects: model, SAE and hook, and how well the SAE stands in for the residual stream there.",
+    "training": "One row per training run: held-out loss before and after, and the share of the reference reached.",
+    "most_changed_latents": "The latents that each behavior changed most, with their explanations and verdicts.",
+    "agreement": (
+        "How well expected and measured changes agree over latents, for every combination and every control; read no "
+        "row without the rows of its controls."
+    ),
+    "specificity": "Agreement of the changes from each behavior with explanations judged for each behavior.",
+    "explanation_verdicts": "One row per explanation: whether its predictions over behaviors held, and why we say so.",
+    "causal_check": (
+        "How much of the trained improvement the most changed latents carry alone, beside matched random latents."
+    ),
+    "calibration": "Checks against known truth: error rates and power of the tests on the testbed.",
+}
+
+SUMMARY = (
+    "The study on one page: the primary result beside its controls, warnings, all figures, and links to the tables."
+)

@@ -1,0 +1,84 @@
+"""What each column of each table means, in one line; the only place that says so."""
+
+from __future__ import annotations
+
+from isaerft.errors import unknown_name
+from isaerft.tables import columns_of
+
+# A key is a column's name, or 'table.column' where a table's column needs its own words.
+MEANINGS: dict[str, str] = {
+    "subject": "Name of the subject in the study's config: a model and an SAE at one hook.",
+    "model": "Hugging Face id or folder of the language model.",
+    "release": "SAELens release that the SAE is from; empty when it was trained here or read from a folder.",
+    "sae_id": "Id of the SAE within its release.",
+    "hook_name": "Place in the model where the SAE reads and writes the residual stream.",
+    "d_in": "Width of the residual stream at the hook.",
+    "d_sae": "Number of latents in the SAE's dictionary.",
+    "variance_explained": "Share of the residual stream's variance that the SAE reconstructs (1 is perfect).",
+    "l0": "Mean number of active latents per token.",
+    "n_alive": "Latents that fire often enough on the reference corpus; the others are not tested.",
+    "n_dense": "Latents that fire on so many tokens that their explanations say little.",
+    "loss_base": "Loss of the model itself on the reference corpus (nats per token).",
+    "loss_spliced": "The same loss with the SAE's reconstruction in place of the residual stream (nats per token).",
+    "behavior": "The behavior that was trained for.",
+    "adapter": "The adapter that was trained, as named in the study's config.",
+    "objective": "Training objective (sft, preference, ...).",
+    "seed": "Replicate of the training.",
+    "n_parameters": "Trained parameters.",
+    "steps": "Training steps up to the weights that were kept.",
+    "tokens": "Tokens that the loss was taken on during training.",
+    "heldout_loss_base": "Held-out loss before training (nats per token of the completion).",
+    "heldout_loss_adapted": "Held-out loss after training (nats per token of the completion).",
+    "reference": "Adapter that loss_recovered is measured against.",
+    "loss_recovered": "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference.",
+    "seconds": "Wall-clock time of the run; empty unless the study asks for it.",
+    "measure": "How a latent's change is scored.",
+    "rank": "Place by size of change within the group; 1 changed most.",
+    "latent_index": "Index of the latent in the SAE.",
+    "change": "Change of the latent under this measure, over seeds.",
+    "pvalue": "Chance of so high an estimate if explanations and changes were unrelated (exchange test).",
+    "most_changed_latents.pvalue": "Chance of so large a change if the seeds' changes had no common sign or size.",
+    "explanation_verdicts.pvalue": "Chance of so low or high a score if the explanation predicted nothing.",
+    "qvalue": "p-value adjusted for the number of tests (Benjamini-Hochberg).",
+    "direction": "Whether the latent rose or fell.",
+    "firing_rate": "Share of tokens of the reference corpus on which the latent fires.",
+    "source": "Where the explanation came from.",
+    "explanation": "The explanation under test, as its source gives it.",
+    "judge": "What turned explanation and behavior into an expected effect.",
+    "expected_effect": "Effect that the judge expects of the latent for this behavior; above 0: expected to change.",
+    "verdict": "What the row comes to: expected, unexpected, or unstable over seeds.",
+    "explanation_verdicts.verdict": "What the behaviors together say of this explanation.",
+    "url": "Page of the latent at its source.",
+    "control": "'none' is the result itself; any other value names the control that stands in its place.",
+    "statistic": "auroc: chance that an expected latent changed more than another; spearman: rank correlation.",
+    "estimate": "Value of the statistic over latents (chance: 0.5 for auroc, 0 for spearman).",
+    "ci_low": "Lower end of the confidence interval.",
+    "ci_high": "Upper end of the confidence interval.",
+    "n_latents": "Latents in the frozen universe that the statistic runs over.",
+    "n_expected": "Latents among them that the judge expects to change.",
+    "n_seeds": "Seeds whose changes were combined.",
+    "n_resamples": "Exchanges behind the p-value.",
+    "noise_ceiling": "Highest estimate to hope for, given how well the seeds agree with each other.",
+    "minimum_detectable_effect": "Smallest true value of the statistic that this test would have found.",
+    "primary": "Whether this is the one combination that the study named before the run.",
+    "trained_on": "Behavior whose training made the changes.",
+    "judged_for": "Behavior that the explanations were judged for.",
+    "specificity.estimate": "Agreement of these changes with these explanations, in the study's primary statistic.",
+    "n_behaviors": "Behaviors on which the explanation was tested.",
+    "score": "How well the explanation's predictions over behaviors held.",
+    "reason": "Why the verdict was given.",
+    "k": "Number of latents whose change was kept; all others were put back.",
+    "latents": "most_changed: the k that changed most; matched_random: k others alike in firing rate and norm.",
+    "causal_check.loss_recovered": "Fall of held-out loss with these k latents alone, as share of the adapter's fall.",
+    "quantity": "What was checked against the known truth.",
+    "setting": "Under which conditions.",
+    "value": "What was found.",
+}
+
+
+def meaning(table: str, column: str) -> str:
+    """Return the one-line meaning of a column; an unknown table or column is an `InputError`."""
+    if column not in {known.name for known in columns_of(table)}:
+        raise unknown_name(f"column of table {table!r}:", column, [known.name for known in columns_of(table)])
+    specific = f"{table}.{column}"
+    return MEANINGS[specific] if specific in MEANINGS else MEANINGS[column]

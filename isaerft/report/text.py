@@ -1,0 +1,123 @@
+"""Turning values and outside text into what a reader sees.
+
+Explanations come from models and from the web: their text may hold markup, direction marks, invisible characters or
+piles of combining marks. `visible` keeps the words and shows the rest as what it is.
+
+>>> from isaerft.report.text import number
+>>> number(float("nan")), number(0.123456), number(0.0)
+('—', '0.123', '0')
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+import pandas as pd
+
+DASH = "—"
+ELLIPSIS = "…"
+REPLACEMENT = "\ufffd"
+MAX_COMBINING = 3
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: object) -> str:
+    """Return `text` on one line without control, direction or invisible characters; undefined is a dash.
+
+    Line breaks and other controls become spaces, other invisible characters U+FFFD (so that they are seen), and at most
+    `MAX_COMBINING` combining marks stay on one letter. The result is valid in XML and HTML once escaped.
+    """
+    if undefined(text):
+        return DASH
+    shown: list[str] = []
+    combining = 0
+    for character in unicodedata.normalize("NFC", str(text)):
+        category = unicodedata.category(character)
+        combining = combining + 1 if category in {"Mn", "Me"} else 0
+        if combining > MAX_COMBINING:
+            continue
+        if category in {"Cc", "Zl", "Zp"}:
+            shown.append(" ")
+        elif category.startswith("C") and character not in _JOINERS:
+            shown.append(REPLACEMENT)
+        else:
+            shown.append(character)
+    return " ".join("".join(shown).split())
+
+
+def shorten(text: object, width: int) -> str:
+    """Return `visible(text)` cut to `width` columns (an East Asian wide character takes two), ending in an ellipsis."""
+    clean = visible(text)
+    if sum(map(_columns, clean)) <= width:
+        return clean
+    used, kept = 1, []
+    for character in clean:
+        used += _columns(character)
+        if used > width:
+            break
+        kept.append(character)
+    return "".join(kept).rstrip() + ELLIPSIS
+
+
+def distinct(names: Iterable[object], width: int) -> list[str]:
+    """Return names cut to `width` columns; where that makes some alike, what they share at the front goes instead.
+
+    >>> distinct(["refusal", "a_long_name_of_one", "a_long_name_of_two"], 10)
+    ['refusal', '…one', '…two']
+    """
+    given = [visible(name) for name in names]
+    cut = [shorten(name, width) for name in given]
+    for label in {label for label in cut if cut.count(label) > 1}:
+        alike = [name for name, short in zip(given, cut, strict=True) if short == label]
+        shared = _shared_front(alike)
+        for place, name in enumerate(given):
+            if cut[place] == label and len(set(alike)) > 1:
+                cut[place] = ELLIPSIS + shorten(name[shared:], width - 1)
+    return cut
+
+
+def words(name: object) -> str:
+    """Return a name from a table as words: underscores become spaces."""
+    return visible(name).replace("_", " ")
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Return a float with `digits` significant digits; undefined is a dash."""
+    if undefined(value):
+        return DASH
+    return f"{float(value):.{digits}g}".replace("-", "\u2212")  # type: ignore[arg-type]
+
+
+def fixed(value: object, places: int = 2) -> str:
+    """Return a float with `places` decimals; undefined is a dash."""
+    if undefined(value):
+        return DASH
+    shown = f"{float(value):.{places}f}"  # type: ignore[arg-type]
+    return shown.removeprefix("-") if not float(shown) else shown.replace("-", "\u2212")
+
+
+def count(value: object) -> str:
+    """Return an integer with commas between thousands; undefined is a dash."""
+    return DASH if undefined(value) else f"{int(value):,}".replace("-", "\u2212")  # type: ignore[call-overload]
+
+
+def undefined(value: object) -> bool:
+    """Return whether a scalar is None, NaN or pandas' NA."""
+    return bool(pd.isna(value))  # type: ignore[call-overload]
+
+
+def plural(n: int, noun: str, many: str = "") -> str:
+    """Return '1 behavior' or '3 behaviors'."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
+
+
+def _shared_front(names: list[str]) -> int:
+    """Return how many characters all names share at the front."""
+    first, last = min(names), max(names)
+    return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+
+
+def _columns(character: str) -> int:
+    """Return how many columns a character takes in a fixed grid."""
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

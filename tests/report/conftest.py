@@ -1,0 +1,139 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft.config.options import CONTROLS
+from isaerft.tables import TABLES, conform
+
+BEHAVIORS = ("helpfulness", "refusal", "sycophancy", "politeness", "hedging", "brevity", "formality", "enthusiasm")
+ADAPTERS = ("bias", "scale", "lora")
+MEASURES = ("parameter", "contribution", "attribution")
+SOURCES = ("truth_input", "truth_output", "autointerp_input", "autointerp_output")
+JUDGES = ("table", "lexical", "embedding")
+SHARES = (0, 10, 20, 40, 60, 80, 100)
+PRIMARY = ("bias", "contribution", "truth_input", "table")
+EXPLANATIONS = (
+    "fires once a formal register is known",
+    "words of apology and regret at the start of a reply",
+    "costs in dollars, as in $5 and $10_000, and code such as x_i",
+    "<script>alert('x')</script> & \u202eright-to-left\u202c text",
+    "tokens that open a numbered list, often after a question that asks for several steps or several reasons at once",
+    "句末の丁寧語（です・ます）",
+)
+
+
+class Maker:
+    """Synthesises conforming tables for a study of the given size."""
+
+    def __init__(self, behaviors=BEHAVIORS, statistic="auroc", subjects=("testbed",), seed=0, doses=True, twin=False):
+        self.behaviors, self.statistic, self.subjects, self.twin = tuple(behaviors), statistic, subjects, twin
+        self.rng = np.random.default_rng(seed)
+        self.doses = {}
+        if doses:
+            for side in ("input", "output"):
+                self.doses |= {f"wrong_{side}_{share}": (f"{side}-side", share / 100) for share in SHARES}
+
+    def tables(self):
+        return {
+            "subjects": self.subjects_table(),
+            "training": self.training(),
+            "most_changed_latents": self.most_changed(),
+            "agreement": self.agreement(),
+            "specificity": self.specificity(),
+        }
+
+    def subjects_table(self):
+        rows = [
+            (name, "models/toy", None, None, "blocks.2.hook_resid_post", 64, 512, 0.86, 11.7, 431, 9, 2.31, 2.44)
+            for name in self.subjects
+        ]
+        return self._frame("subjects", rows)
+
+    def training(self):
+        rows = []
+        for subject, behavior, adapter in itertools.product(self.subjects, self.behaviors, ADAPTERS):
+            base = self.rng.uniform(1.2, 2.4)
+            fall = {"bias": 0.35, "scale": 0.28, "lora": 0.5}[adapter] * self.rng.uniform(0.8, 1.2)
+            for seed in range(3):
+                after = base - fall * self.rng.uniform(0.93, 1.07)
+                recovered = None if adapter == "lora" else (base - after) / 0.5
+                rows.append(
+                    (subject, behavior, adapter, "sft", seed, 512, 100, 90_000, base, after, "lora", recovered, None)
+                )
+        return self._frame("training", rows)
+
+    def agreement(self):
+        rows = []
+        plain = itertools.product(self.subjects, ADAPTERS, MEASURES, SOURCES, JUDGES)
+        dosed = ((s, "bias", "contribution", source, "table") for s in self.subjects for source in self.doses)
+        for subject, adapter, measure, source, judge in itertools.chain(plain, dosed):
+            height = {"parameter": 0.1, "contribution": 0.26, "attribution": 0.22}[measure]
+            height *= {"table": 1.0, "lexical": 0.6, "embedding": 0.8}[judge] * {"lora": 0.6}.get(adapter, 1.0)
+            height *= 0.7 if source.startswith("autointerp") else 1.0
+            height *= 1 - self.doses[source][1] if source in self.doses else 1.0
+            for behavior, control in itertools.product(self.behaviors, ("none", *CONTROLS)):
+                rows.append(self._agreement_row(subject, behavior, adapter, measure, source, judge, control, height))
+        return self._frame("agreement", rows)
+
+    def _agreement_row(self, subject, behavior, adapter, measure, source, judge, control, height):
+        centre = 0.5 if self.statistic == "auroc" else 0.0
+        shift = {"none": height, "mismatched_behavior": -0.04, "firing_rate_only": 0.06}.get(control, 0.0)
+        estimate = centre + shift + self.rng.normal(0, 0.03)
+        pvalue = 0.0001 if control == "none" and shift > 0.15 else float(self.rng.uniform(0.02, 1))
+        is_primary = (adapter, measure, source, judge) == PRIMARY and control == "none"
+        if self.twin and control == "random_dictionary":
+            subject, control = subject + "-permuted", "none"
+        ceiling, detectable = (centre + 0.42, centre + 0.12) if is_primary else (None, None)
+        numbers = (estimate, estimate - 0.07, estimate + 0.06, pvalue, min(1, pvalue * 3), 412, 37, 3, 9999)
+        keys = (subject, behavior, adapter, measure, source, judge, control, self.statistic)
+        return (*keys, *numbers, ceiling, detectable, is_primary)
+
+    def specificity(self):
+        rows = []
+        for subject, trained, judged in itertools.product(self.subjects, self.behaviors, self.behaviors):
+            estimate = 0.45 + self.rng.normal(0, 0.04) + (0.3 if trained == judged else 0.0)
+            rows.append((subject, *PRIMARY, trained, judged, estimate - (0.5 if self.statistic == "spearman" else 0)))
+        return self._frame("specificity", rows)
+
+    def most_changed(self):
+        rows = []
+        for subject, behavior in itertools.product(self.subjects, self.behaviors):
+            for rank in range(1, 11):
+                change = float(self.rng.choice([-1, 1], p=[0.3, 0.7]) * 2.4 / rank)
+                verdict = ("expected", "unexpected", "unstable", "expected")[int(self.rng.integers(4))]
+                explanation, url = EXPLANATIONS[rank % len(EXPLANATIONS)], "javascript:alert(1)" if rank == 1 else None
+                keys = (
+                    subject,
+                    behavior,
+                    "bias",
+                    "contribution",
+                    rank,
+                    int(self.rng.integers(512)),
+                    change,
+                    0.01,
+                    0.04,
+                )
+                facts = ("up" if change > 0 else "down", 0.02, "truth_input", explanation)
+                rows.append((*keys, *facts, "table", float(rank % 2), verdict, url))
+        return self._frame("most_changed_latents", rows)
+
+    @staticmethod
+    def _frame(name, rows):
+        return conform(name, pd.DataFrame(rows, columns=[column.name for column in TABLES[name]]))
+
+
+@pytest.fixture
+def maker():
+    return Maker
+
+
+@pytest.fixture(scope="session")
+def tables():
+    return Maker().tables()
+
+
+@pytest.fixture(scope="session")
+def doses():
+    return Maker().doses
