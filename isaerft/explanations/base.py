@@ -1,0 +1,154 @@
+"""What an explanation source is, and the one table that every source gives.
+
+A source is a callable registered under a name. It gets its options and returns one row per explained latent:
+
+>>> from isaerft.registry import SOURCES
+>>> @SOURCES("shouting")    # doctest: +SKIP
+... def shouting(source, *, subject_dir, d_sae):
+...     return pd.DataFrame({"latent_index": [3], "explanation": ["capital letters"], "side": ["input"], "url": [""]})
+
+Explanations are other people's text: here they become harmless data, on one line and bounded in length.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from isaerft.config import Source
+from isaerft.errors import InputError, shown
+from isaerft.files import replacing
+from isaerft.registry import SOURCES
+from isaerft.tables import MAX_TEXT
+
+COLUMNS = ("latent_index", "explanation", "side", "url")
+SIDES = ("input", "output", "both")
+MAX_URL = 500
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]+")
+log = logging.getLogger(__name__)
+
+
+class ExplanationSource(Protocol):
+    """A registered source of explanations (`isaerft.registry.SOURCES`, entry-point group `isaerft.sources`)."""
+
+    def __call__(self, source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+        """Return the explanations of one subject's latents.
+
+        Parameters
+        ----------
+        source : Source
+            Options of the source.
+        subject_dir : Path
+            Folder of the subject's own files (contexts.parquet and the like).
+        d_sae : int
+            Number of latents of the SAE.
+
+        Returns
+        -------
+        DataFrame
+            latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
+            str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out.
+        """
+
+
+def explain(name: str, source: Source, *, subject_dir: str | Path, d_sae: int) -> pd.DataFrame:
+    """Run a source and check what it returns; `name`, the source's in the study, is its kind where none is given."""
+    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae)
+    frame = checked_explanations(frame, d_sae=d_sae)
+    log.info("source %r explains %d of %d latents; %s", name, len(frame), d_sae, frame.attrs["counts"])
+    return frame
+
+
+def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd.DataFrame:
+    """Return `frame` sorted by latent, with clean text, without the rows whose text is empty.
+
+    Rows left out are counted in `attrs["counts"]["empty"]` of the result, which survives Parquet.
+
+    Raises
+    ------
+    InputError
+        A column is missing or unknown, an index is not an integer in range or stands twice, a side is unknown.
+    """
+    if set(frame.columns) != set(COLUMNS):
+        raise InputError(f"explanations with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
+    index = frame["latent_index"]
+    if len(frame) and not pd.api.types.is_integer_dtype(index):
+        raise InputError(f"explanations: latent_index is {index.dtype}", allowed="int64")
+    counts = dict(frame.attrs.get("counts", {}))
+    result = pd.DataFrame(
+        {
+            "latent_index": index.to_numpy(dtype=np.int64),
+            "explanation": pd.Series([clean_text(text) for text in frame["explanation"]], dtype="str"),
+            "side": pd.Series(list(frame["side"]), dtype="str"),
+            "url": pd.Series([clean_url(url) for url in frame["url"]], dtype="str"),
+        }
+    )
+    unknown = sorted(set(result["side"].dropna()) - set(SIDES))
+    if unknown or result["side"].isna().any():
+        raise InputError(f"explanations with side {shown(unknown or None)}", allowed=", ".join(SIDES))
+    check_indices(result["latent_index"], d_sae)
+    repeated = result["latent_index"][result["latent_index"].duplicated()]
+    if len(repeated):
+        raise InputError(f"latent {repeated.iloc[0]} has more than one explanation", allowed="one row per latent")
+    empty = result["explanation"] == ""
+    counts["empty"] = counts.get("empty", 0) + int(empty.sum())
+    result = result[~empty].sort_values("latent_index").reset_index(drop=True)
+    result.attrs["counts"] = counts
+    return result
+
+
+def check_indices(indices: pd.Series, d_sae: int | None) -> None:
+    """Refuse indices that the SAE does not have."""
+    if not len(indices):
+        return
+    worst = indices.min() if indices.min() < 0 else indices.max()
+    if worst < 0 or (d_sae is not None and worst >= d_sae):
+        raise InputError(
+            f"explanation of latent {worst}",
+            allowed=f"0 to {d_sae - 1}: the SAE has {d_sae} latents" if d_sae else "0 or more",
+            remedy="these explanations belong to another SAE",
+        )
+
+
+def clean_text(value: object) -> str:
+    """Return text from outside on one line: no control, bidirectional or terminal codes, no halves of surrogate pairs.
+
+    At most `MAX_TEXT` characters are kept. What is no text (None, NaN, a number) is empty. HTML stays as it is: pages
+    escape it, and an explanation may speak of tags.
+    """
+    if not isinstance(value, str):
+        return ""
+    text = _UNSAFE.sub(" ", _ESCAPE.sub(" ", value[: 10 * MAX_TEXT]))
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3].rstrip() + "..."
+
+
+def clean_url(value: object) -> str:
+    """Return an http(s) address, or "" for anything else (no `javascript:`, nothing with quotes or spaces in it)."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text if len(text) <= MAX_URL and _URL.fullmatch(text) else ""
+
+
+def write_explanations(frame: pd.DataFrame, path: str | Path, *, d_sae: int | None = None) -> None:
+    """Check explanations and write them as Parquet under `path`, atomically."""
+    checked = checked_explanations(frame, d_sae=d_sae)
+    with replacing(path) as temporary:
+        checked.to_parquet(temporary, index=False)
+
+
+def read_explanations(path: str | Path, *, d_sae: int | None = None) -> pd.DataFrame:
+    """Read explanations written by `write_explanations` and check them again."""
+    if not Path(path).is_file():
+        raise InputError(f"explanations {str(path)!r} do not exist", remedy="run the rule that makes them")
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    return checked_explanations(frame, d_sae=d_sae)

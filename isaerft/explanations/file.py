@@ -1,0 +1,157 @@
+"""Explanations from a local file: a Neuronpedia export, AxBench metadata, feature-circuits annotations, or a table.
+
+    sources:
+      neuronpedia:
+        kind: file
+        path: exports/gemma-2-2b_20-gemmascope-res-16k.jsonl.gz
+        options: {prefer: "gpt-4o-mini/oai_token-act-pair, human"}
+
+`path` may also be a folder of such files (Neuronpedia's bulk export comes in batches), read in order of their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from isaerft.behaviors.rows import Row, printable, read_rows_of
+from isaerft.config import Source
+from isaerft.errors import InputError, unknown_name
+from isaerft.explanations.base import check_indices, clean_text, clean_url
+from isaerft.explanations.formats import Entry, form_of, parse_row
+from isaerft.registry import SOURCES
+
+PARTS = ("model", "layer", "component")
+OPTIONS = ("prefer", *PARTS)
+MAX_LISTED = 10
+
+
+@SOURCES("file")
+def from_file(source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+    """Return the explanations that a file holds.
+
+    Options: `model`, `layer`, `component` say which SAE is meant where the file speaks of several. `prefer` orders the
+    makers of a latent's explanations: a comma-separated list of `explanationModelName/typeName` or one of the two;
+    those that are not listed come after, and among equals the first in the file is taken.
+
+    With `source.side` "input" or "output", a file's rows for the other side are left out (a row for the very side goes
+    before one for both); with "both", a latent's input and output explanations are joined, unless the file has one for
+    both. Rows without a side have the source's.
+
+    `attrs["counts"]` of the result: rows, empty (no text), other_side, not_chosen (a latent's further explanations).
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or of unknown form, an option fits nothing in it, it speaks of several SAEs, or a
+        latent is beyond `d_sae`.
+    """
+    for option in source.options:
+        if option not in OPTIONS:
+            raise unknown_name("option of a file source:", option, OPTIONS)
+    if source.path is None:
+        raise InputError("explanation source of kind 'file' without a path", remedy="add `path:`")
+    path = Path(source.path.replace("{subject_dir}", str(subject_dir)))
+    entries = _of_one_sae(list(_entries(path)), source.options, path)
+    counts = {"rows": len(entries)}
+    frame = pd.DataFrame(
+        {
+            "latent_index": pd.Series([entry.latent_index for entry in entries], dtype="int64"),
+            "explanation": [clean_text(entry.explanation) for entry in entries],
+            "side": [entry.side or source.side for entry in entries],
+            "url": [clean_url(entry.url) for entry in entries],
+            "rank": _ranks([entry.maker for entry in entries], str(source.options.get("prefer", ""))),
+        }
+    )
+    check_indices(frame["latent_index"], d_sae)
+    with_text = frame[frame["explanation"] != ""]
+    counts["empty"] = len(frame) - len(with_text)
+    chosen = _chosen(with_text, source.side, counts)
+    if chosen.empty:
+        raise InputError(f"{path} explains no latent on side {source.side!r} ({counts})", remedy="check `side`")
+    chosen.attrs["counts"] = counts
+    return chosen
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    """Give the explanations of a file, or of all files of a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise InputError(f"folder {str(path)!r} holds no files", remedy="check the path in the config")
+    else:
+        files = [path]
+    for file in files:
+        form = None
+        for row in read_rows_of(file, inside="explanations"):
+            form = form or form_of(row)
+            entry = parse_row(form, _without_gaps(row))
+            if entry is not None:
+                yield entry
+
+
+def _without_gaps(row: Row) -> Row:
+    """Turn NaN (an empty cell of a Parquet column) into None."""
+    values = {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.values.items()
+    }
+    return Row(row.place, values)
+
+
+def _of_one_sae(entries: list[Entry], options: dict[str, float | int | str | bool], path: Path) -> list[Entry]:
+    """Keep the entries of the SAE that the options name; refuse what is left if it speaks of several."""
+    for position, key in enumerate(PARTS):
+        if key not in options:
+            continue
+        found = {entry.part[position] for entry in entries}
+        entries = [entry for entry in entries if entry.part[position] == str(options[key])]
+        if not entries:
+            raise unknown_name(f"{key} of explanations in {path}:", options[key], map(printable, found - {""}))
+    parts = Counter(entry.part for entry in entries)
+    if len(parts) > 1:
+        found_parts = [
+            " ".join(f"{key}={printable(value)}" for key, value in zip(PARTS, part, strict=True) if value)
+            for part in sorted(parts)
+        ]
+        listed = "; ".join(found_parts[:MAX_LISTED]) + ("; ..." if len(parts) > MAX_LISTED else "")
+        raise InputError(
+            f"{path} holds explanations of {len(parts)} SAEs ({listed})",
+            allowed="one",
+            remedy=f"say which one with the source's options {', '.join(PARTS)}",
+        )
+    return entries
+
+
+def _ranks(makers: list[str], prefer: str) -> list[int]:
+    """Return each maker's place in the preferred order; those not listed come last, alike."""
+    order = [name.strip() for name in prefer.split(",") if name.strip()]
+    rank_of = {}
+    for maker in set(makers):
+        names = {maker, *maker.split("/")} - {""}
+        rank_of[maker] = next((rank for rank, name in enumerate(order) if name in names), len(order))
+    if order and min(rank_of.values(), default=len(order)) == len(order):
+        raise unknown_name("maker of explanations in `prefer`:", prefer, map(printable, set(makers) - {""}))
+    return [rank_of[maker] for maker in makers]
+
+
+def _chosen(frame: pd.DataFrame, side: str, counts: dict[str, int]) -> pd.DataFrame:
+    """Choose one explanation per latent, or join its two sides; count what was not taken."""
+    fits = frame["side"].isin([side, "both"]) | (side == "both")
+    best = frame[fits].sort_values("rank", kind="stable").drop_duplicates(["latent_index", "side"])
+    exact = best["side"] == side
+    has_exact = best["latent_index"].isin(best.loc[exact, "latent_index"])
+    best = best[exact | ~has_exact].sort_values(["latent_index", "side"])
+    counts["other_side"] = int((~fits).sum())
+    counts["not_chosen"] = int(fits.sum()) - len(best)
+    return best.groupby("latent_index", as_index=False).agg(
+        explanation=("explanation", "; ".join), side=("side", _joint), url=("url", "first")
+    )
+
+
+def _joint(sides: pd.Series) -> str:
+    """Return the side that joined explanations speak of."""
+    return sides.iloc[0] if sides.nunique() == 1 else "both"

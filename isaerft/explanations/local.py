@@ -1,0 +1,171 @@
+"""Explanations written from a latent's own contexts, without any language model.
+
+The input side says on which tokens a latent fires, the output side which tokens it promotes:
+
+    fires on "sir", "madam"; for example "how are you [sir] ? i am"
+    promotes "certainly", "sir"
+
+This is the max-activating-contexts and the token-promotion view of a latent (Bricken et al. 2023, "Towards
+Monosemanticity"; Gur-Arieh et al. 2025, "Enhancing Automated Interpretability with Output-Centric Feature
+Descriptions"), in the form of a sentence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from isaerft.config import Source
+from isaerft.errors import InputError, unknown_name
+from isaerft.explanations.base import clean_text
+from isaerft.registry import SOURCES
+
+CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
+DEFAULTS = {"tokens": 6, "examples": 2}
+MAX_TOKEN = 40
+MAX_NAMED = 100
+WORDS_AROUND = 6
+_BREAKS = {"\n": "line break", "\t": "tab", "Ċ": "line break", "ĉ": "tab", "<0x0A>": "line break", "<0x09>": "tab"}
+
+
+class Context(NamedTuple):
+    """A token and the text around it."""
+
+    token: str
+    before: str
+    after: str
+
+
+@SOURCES("local")
+def from_contexts(source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+    """Return explanations made from `subject_dir`/contexts.parquet.
+
+    Options: `tokens`, the most tokens named per side (6), and `examples`, the most contexts quoted (2).
+
+    The file's columns are latent_index (int), side ("input" or "output"), rank (int, 0 is the strongest), token,
+    before, after (str) and value (float, the activation or the promotion). `source.side` picks the sides; a latent
+    without contexts on them gets no explanation.
+
+    Raises
+    ------
+    InputError
+        The file is missing or lacks a column, no latent has contexts on the side, or an option is unknown.
+    """
+    limits = _limits(source)
+    contexts = _read_contexts(subject_dir / "contexts.parquet")
+    sides = ["input", "output"] if source.side == "both" else [source.side]
+    contexts = contexts[contexts["side"].isin(sides)].sort_values(["latent_index", "side", "rank"], kind="stable")
+    if contexts.empty:
+        raise InputError(
+            f"{subject_dir / 'contexts.parquet'} holds no contexts of side {source.side!r}",
+            remedy="check the source's `side`, and whether any latent fires on the corpus",
+        )
+    texts: dict[int, dict[str, str]] = {}
+    for latent, side, group in _groups(contexts):
+        text = _input_text(group, **limits) if side == "input" else _output_text(group, limits["tokens"])
+        if text:
+            texts.setdefault(latent, {})[side] = text
+    return pd.DataFrame(
+        {
+            "latent_index": np.array(list(texts), dtype=np.int64),
+            "explanation": pd.Series(["; ".join(by_side.values()) for by_side in texts.values()], dtype="str"),
+            "side": pd.Series(["both" if len(s) == 2 else next(iter(s)) for s in texts.values()], dtype="str"),
+            "url": pd.Series([""] * len(texts), dtype="str"),
+        }
+    )
+
+
+def clean_token(token: str) -> str:
+    """Return a token as a reader would write it: without tokenizer marks, bounded, white space named."""
+    bare = token.removeprefix("##")
+    return _BREAKS.get(bare.strip(" Ġ▁")) or clean_text(_without_marks(bare))[:MAX_TOKEN]
+
+
+def _without_marks(text: str) -> str:
+    """Turn the marks that tokenizers write for white space back into it."""
+    for mark, written in (("Ġ", " "), ("▁", " "), ("Ċ", "\n"), ("ĉ", "\t"), (" ##", ""), ("<0x0A>", "\n")):
+        text = text.replace(mark, written)
+    return text
+
+
+def _limits(source: Source) -> dict[str, int]:
+    """Return the source's options, checked, over the defaults."""
+    limits = dict(DEFAULTS)
+    for option, value in source.options.items():
+        if option not in DEFAULTS:
+            raise unknown_name("option of a local source:", option, DEFAULTS)
+        lowest = 1 if option == "tokens" else 0
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= MAX_NAMED:
+            raise InputError(
+                f"option {option} = {value!r} of a local source", allowed=f"an integer from {lowest} to {MAX_NAMED}"
+            )
+        limits[option] = value
+    return limits
+
+
+def _read_contexts(path: Path) -> pd.DataFrame:
+    """Read contexts.parquet and check its columns."""
+    if not path.is_file():
+        raise InputError(f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first")
+    try:
+        contexts = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    missing = [column for column in CONTEXT_COLUMNS if column not in contexts]
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(CONTEXT_COLUMNS))
+    for column in ("token", "before", "after"):
+        contexts[column] = contexts[column].map(lambda text: text if isinstance(text, str) else "")
+    return contexts
+
+
+def _groups(contexts: pd.DataFrame) -> list[tuple[int, str, list[Context]]]:
+    """Return (latent, side, contexts by rank) for contexts sorted by these."""
+    groups: list[tuple[int, str, list[Context]]] = []
+    columns = (contexts[name].tolist() for name in ("latent_index", "side", "token", "before", "after"))
+    for latent, side, *context in zip(*columns, strict=True):
+        if not groups or groups[-1][:2] != (latent, side):
+            groups.append((latent, side, []))
+        groups[-1][2].append(Context(*context))
+    return groups
+
+
+def _top_tokens(contexts: list[Context], limit: int) -> list[str]:
+    """Return the distinct tokens, the most frequent first, then the strongest; letter case makes no difference."""
+    tokens = [token for token in (clean_token(context.token) for context in contexts) if token]
+    spelling: dict[str, str] = {}
+    for token in tokens:
+        spelling.setdefault(token.casefold(), token)
+    frequent = Counter(token.casefold() for token in tokens).most_common(limit)
+    return [spelling[folded] for folded, _ in frequent]
+
+
+def _quoted(tokens: list[str]) -> str:
+    """Return the tokens in quotes, with commas between."""
+    return ", ".join(f'"{token}"' for token in tokens)
+
+
+def _input_text(contexts: list[Context], tokens: int, examples: int) -> str:
+    """Say on what a latent fires, with examples; "" if its tokens hold nothing printable."""
+    named = _top_tokens(contexts, tokens)
+    quotes = list(dict.fromkeys(quote for quote in map(_example, contexts) if quote))[:examples]
+    text = f"fires on {_quoted(named)}" if named else ""
+    return f"{text}; for example {_quoted(quotes)}" if named and quotes else text
+
+
+def _example(context: Context) -> str:
+    """Return the token in brackets between the words around it; "" if there are none."""
+    before = clean_text(_without_marks(context.before)).split()[-WORDS_AROUND:]
+    after = clean_text(_without_marks(context.after)).split()[:WORDS_AROUND]
+    token = clean_token(context.token)
+    return " ".join([*before, f"[{token}]", *after]) if token and (before or after) else ""
+
+
+def _output_text(contexts: list[Context], tokens: int) -> str:
+    """Say which tokens a latent promotes."""
+    named = _top_tokens(contexts, tokens)
+    return f"promotes {_quoted(named)}" if named else ""

@@ -1,0 +1,206 @@
+"""Preparing a behavior: the split, the card, and what happens when something is wrong."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from isaerft.behaviors import is_heldout, prepare_behavior, read_records, split_file
+from isaerft.config import Behavior
+from isaerft.errors import InputError
+from isaerft.files import sha256
+
+ROWS = [{"id": f"r{n}", "prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(60)]
+
+
+def data(tmp_path, rows=ROWS, name="raw.jsonl"):
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def prepare(tmp_path, rows=ROWS, out="out", **options):
+    behavior = Behavior(description="answers", path=data(tmp_path, rows), **options)
+    prepare_behavior("answering", behavior, tmp_path / out)
+    return parts(tmp_path / out)
+
+
+def parts(folder):
+    return [{record.id: record for record in read_records(folder / f"{part}.jsonl")} for part in ("train", "heldout")]
+
+
+def test_every_row_is_in_exactly_one_part_and_the_shares_are_as_asked(tmp_path):
+    rows = [row | {"id": f"r{n}", "prompt": f"Question {n}?"} for n, row in enumerate(ROWS * 10)]
+    train, heldout = prepare(tmp_path, rows, heldout_fraction=0.3)
+    assert set(train) | set(heldout) == {row["id"] for row in rows}
+    assert not set(train) & set(heldout)
+    assert abs(len(heldout) / len(rows) - 0.3) < 0.06
+
+
+def test_adding_rows_moves_no_row(tmp_path):
+    small = prepare(tmp_path, ROWS[20:40], "small")
+    large = prepare(tmp_path, ROWS[::-1], "large")
+    for before, after in zip(small, large, strict=True):
+        assert set(before) <= set(after)
+
+
+def test_rows_with_one_prompt_never_straddle_whatever_case_space_or_form(tmp_path):
+    rows = []
+    for n in range(40):
+        variants = [
+            f"What is {n}?",
+            f"  what IS\n{n}? ",
+            [{"role": "user", "content": f"What is {n}?"}],
+            f"What is {n}\uff1f",
+        ]
+        rows += [{"id": f"{n}-{v}", "prompt": prompt, "completion": f"{v}"} for v, prompt in enumerate(variants)]
+    train, heldout = prepare(tmp_path, rows)
+    prompts = [{record_id.split("-")[0] for record_id in part} for part in (train, heldout)]
+    assert not prompts[0] & prompts[1]
+    assert len(train) + len(heldout) == 160
+
+
+def test_roles_and_turns_are_part_of_a_prompt():
+    prompts = [
+        [{"role": role, "content": "x"}, {"role": "user", "content": f"{n}"}]
+        for n in range(40)
+        for role in ("user", "system")
+    ]
+    assert any(is_heldout(a, 0.5) != is_heldout(b, 0.5) for a, b in zip(prompts[::2], prompts[1::2], strict=True))
+
+
+def test_a_larger_held_out_share_holds_the_smaller_one(tmp_path):
+    assert set(prepare(tmp_path, out="a", heldout_fraction=0.2)[1]) < set(
+        prepare(tmp_path, out="b", heldout_fraction=0.5)[1]
+    )
+
+
+def test_two_runs_give_the_same_bytes_and_the_card_says_what_is_there(tmp_path):
+    prepare(tmp_path, out="a", licence="MIT", where={"id": [f"r{n}" for n in range(50)]})
+    prepare(tmp_path, out="b", licence="MIT", where={"id": [f"r{n}" for n in range(50)]})
+    names = ["card.json", "heldout.jsonl", "train.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    card = json.loads((tmp_path / "a" / "card.json").read_text())
+    train, heldout = parts(tmp_path / "a")
+    assert (card["behavior"], card["description"], card["kind"], card["licence"]) == (
+        "answering",
+        "answers",
+        "sft",
+        "MIT",
+    )
+    assert (card["rows"], card["train"], card["heldout"]) == (50, len(train), len(heldout))
+    assert (card["source"], card["revision"]) == (str(tmp_path / "raw.jsonl"), None)
+    assert card["sha256"] == {
+        "raw": sha256(tmp_path / "raw.jsonl"),
+        "train.jsonl": sha256(tmp_path / "a" / "train.jsonl"),
+        "heldout.jsonl": sha256(tmp_path / "a" / "heldout.jsonl"),
+    }
+
+
+def test_max_rows_keeps_that_many_and_a_larger_limit_keeps_a_superset(tmp_path):
+    kept = {}
+    for limit in (20, 35, 1000):
+        train, heldout = prepare(tmp_path, out=f"m{limit}", max_rows=limit)
+        kept[limit] = {*train, *heldout}
+    assert (len(kept[20]), len(kept[35]), len(kept[1000])) == (20, 35, 60)
+    assert kept[20] < kept[35] < kept[1000]
+    assert kept[20] != {f"r{n}" for n in range(20)}
+    card = json.loads((tmp_path / "m20" / "card.json").read_text())
+    assert card["dropped"] == {"beyond max_rows": 40}
+
+
+def test_repeated_rows_without_ids_are_counted_not_lost_silently(tmp_path):
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS]
+    train, heldout = prepare(tmp_path, rows + rows[:7])
+    assert len(train) + len(heldout) == 60
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["dropped"] == {"repeats an earlier row": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": "r3"}, r"id 'r3' stands at .*line 4 and at .*line 61"),
+        ({"completion": " "}, r"line 61: completion is blank"),
+        ({"prompt": ""}, r"line 61: prompt is blank"),
+        ({"completion": "a\0b"}, r"line 61: completion holds a NUL byte"),
+        ({"completion": None, "chosen": "x", "rejected": "x"}, r"line 61: chosen and rejected are the same"),
+        ({"completion": None, "chosen": "x", "rejected": "y"}, r"sft records .* and preference records"),
+    ],
+)
+def test_one_bad_row_stops_everything_and_leaves_no_card(tmp_path, change, message):
+    prepare(tmp_path)
+    bad = {"id": "bad", "prompt": "p", "completion": "c"} | change
+    with pytest.raises(InputError, match=message):
+        prepare(tmp_path, [*ROWS, bad], out="other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_empty_part_is_an_error_not_an_empty_file(tmp_path):
+    same = [row | {"prompt": "one prompt"} for row in ROWS]
+    with pytest.raises(InputError, match="part of its 60 rows would be empty"):
+        prepare(tmp_path, same)
+    with pytest.raises(InputError, match="held-out part of its 60 rows would be empty"):
+        prepare(tmp_path, heldout_fraction=1e-9)
+    with pytest.raises(InputError, match="train part of its 60 rows would be empty"):
+        prepare(tmp_path, heldout_fraction=1 - 1e-9)
+
+
+def test_a_stale_card_does_not_outlive_a_failed_run(tmp_path, monkeypatch):
+    prepare(tmp_path)
+    import isaerft.behaviors.prepare as module
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "write_records", broken)
+    with pytest.raises(OSError, match="disk full"):
+        prepare(tmp_path)
+    assert not (tmp_path / "out" / "card.json").exists()
+
+
+def dialogue(prompt, reply):
+    return f"\n\nHuman: {prompt}\n\nAssistant: {reply}"
+
+
+def test_a_few_unusable_dialogues_are_counted_and_many_are_an_error(tmp_path):
+    good = [{"chosen": dialogue(f"q{n}", "a"), "rejected": dialogue(f"q{n}", "b")} for n in range(60)]
+    bad = {"chosen": dialogue("x", ""), "rejected": dialogue("x", "b")}
+    train, heldout = prepare(tmp_path, [*good, bad, bad], format="hh")
+    assert len(train) + len(heldout) == 60
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["dropped"] == {"the last reply is blank or missing": 2}
+    assert card["kind"] == "preference"
+    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used; .*line 61: the last reply is blank"):
+        prepare(tmp_path, [*good, bad, bad, bad, bad], format="hh")
+
+
+def test_records_of_a_rule_are_split_as_prepared_ones(tmp_path):
+    prepare(tmp_path, out="prepared")
+    split_file(data(tmp_path), tmp_path / "split", "answers", name="answering", licence="MIT")
+    for name in ("train.jsonl", "heldout.jsonl"):
+        assert (tmp_path / "split" / name).read_bytes() == (tmp_path / "prepared" / name).read_bytes()
+    card = json.loads((tmp_path / "split" / "card.json").read_text())
+    assert (card["kind"], card["rows"], card["licence"]) == ("sft", 60, "MIT")
+
+
+def test_split_file_refuses_what_is_no_record_or_no_share(tmp_path):
+    with pytest.raises(InputError, match=r"unknown field in .*line 1: 'label'"):
+        split_file(data(tmp_path, [ROWS[0] | {"label": "x"}]), tmp_path / "out", "d")
+    with pytest.raises(InputError, match="between 0 and 1"):
+        split_file(data(tmp_path), tmp_path / "out", "d", heldout_fraction=1.0)
+    with pytest.raises(InputError, match="without a description"):
+        split_file(data(tmp_path), tmp_path / "out", " ")
+
+
+def test_split_file_has_the_defaults_of_the_config(tmp_path):
+    defaults = {field.name: field.default for field in fields(Behavior)}
+    assert split_file.__kwdefaults__["heldout_fraction"] == getattr(
+        defaults["heldout_fraction"], "default", defaults["heldout_fraction"]
+    )
+
+
+def test_a_behavior_made_by_a_rule_cannot_be_prepared(tmp_path):
+    with pytest.raises(InputError, match="neither path nor dataset"):
+        prepare_behavior("b", Behavior(description="d", rule=True), tmp_path)

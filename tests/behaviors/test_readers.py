@@ -1,0 +1,166 @@
+"""From raw rows to records: filters, column mapping, dialogues, hub data sets."""
+
+import json
+
+import pytest
+
+from isaerft.behaviors import read_rows
+from isaerft.behaviors.hh import UnusableDialogue, split_replies
+from isaerft.behaviors.readers import field_value, to_record
+from isaerft.behaviors.rows import Row
+from isaerft.config import Behavior
+from isaerft.errors import InputError
+
+
+def behavior(**options):
+    return Behavior(description="does it", **options)
+
+
+def record(values, **options):
+    return to_record(Row("row 1", values), behavior(**options))
+
+
+def data(tmp_path, *rows):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_fields_come_from_columns_of_their_own_name_unless_mapped():
+    made = record({"id": 4, "prompt": "p", "text": "t", "completion": "c"}, columns={"prompt": "text"})
+    assert (made.id, made.prompt, made.completion) == ("4", "t", "c")
+
+
+def test_mapping_one_kind_of_reply_leaves_out_the_other():
+    values = {"prompt": "p", "completion": "c", "good": "g", "bad": "b"}
+    made = record(values, columns={"chosen": "good", "rejected": "bad"})
+    assert (made.completion, made.chosen, made.rejected) == (None, "g", "b")
+
+
+def test_unmapped_empty_reply_columns_do_not_count():
+    assert record({"prompt": "p", "completion": None, "chosen": "a", "rejected": "b"}).kind == "preference"
+
+
+def test_a_template_fills_in_columns_and_nested_paths_and_strips_its_ends():
+    row = Row("row 1", {"a": "x", "n": [{"in": "", "k": 3}], "odd{name}": "o"})
+    assert field_value(row, "{a} and {n.0.k}: {{kept}}") == "x and 3: {kept}"
+    assert field_value(row, "{a}\n\n{n.0.in}") == "x"
+    assert field_value(row, "odd{name}") == "o"
+    with pytest.raises(InputError, match="in a template holds"):
+        field_value(row, "{n}")
+
+
+def test_white_space_of_a_plain_column_is_kept_for_the_tokenizer():
+    assert record({"prompt": "p", "completion": " Yes"}).completion == " Yes"
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "message"),
+    [
+        ({"promt": "p", "completion": "c"}, {}, "unknown column in row 1: 'prompt'.*did you mean 'promt'"),
+        ({"prompt": "p", "answer": "c"}, {}, "unknown column in row 1: 'completion'"),
+        ({"prompt": "p", "answer": "c"}, {"completion": "anser"}, "did you mean 'answer'"),
+        ({"prompt": "p", "answer": "c"}, {"complete": "answer"}, "unknown record field under `columns`"),
+        ({"prompt": "p", "answer": "c"}, {"completion": "{anser}"}, "did you mean 'answer'"),
+        ({"prompt": "p", "answer": None}, {"completion": "answer"}, "row 1: completion is blank"),
+        ({"prompt": "p", "completion": None}, {}, "row 1: completion is blank"),
+        ({"prompt": "p", "completion": float("nan")}, {}, "row 1: completion is blank"),
+        ({"prompt": "p", "completion": ""}, {}, "row 1: completion is blank"),
+        ({"prompt": None, "completion": "c"}, {}, "row 1 has no prompt"),
+    ],
+)
+def test_a_column_that_is_missing_or_blank_is_an_error(values, columns, message):
+    with pytest.raises(InputError, match=message):
+        record(values, columns=columns)
+
+
+def test_where_keeps_the_rows_with_one_of_the_values(tmp_path):
+    path = data(
+        tmp_path,
+        *(
+            {"label": label, "deep": {"ok": ok}, "n": n}
+            for n, (label, ok) in enumerate(zip("abc", [True, False, True], strict=True))
+        ),
+    )
+    kept = lambda **where: [row.values["n"] for row in read_rows(behavior(path=path, where=where))]  # noqa: E731
+    assert kept(label="a") == [0]
+    assert kept(label=["a", "c"]) == [0, 2]
+    assert kept(label=["a", "b"], **{"deep.ok": "false"}) == [1]
+    assert kept(n="2") == [2]
+
+
+def test_where_that_matches_nothing_is_an_error_that_lists_what_is_there(tmp_path):
+    path = data(tmp_path, {"label": "yes"}, {"label": "no\x1b[31m" + "x" * 10_000})
+    with pytest.raises(InputError, match="matches no row") as caught:
+        list(read_rows(behavior(path=path, where={"label": "maybe"})))
+    assert "yes" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert str(caught.value).isprintable()
+    with pytest.raises(InputError, match="did you mean 'label'"):
+        list(read_rows(behavior(path=path, where={"lable": "yes"})))
+
+
+def test_flat_dialogues_become_messages_and_last_replies():
+    start = "\n\nHuman: Hi\nthere\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant:"
+    made = record({"chosen": start + " Good bye.", "rejected": start + "  No.\n\nNever."}, format="hh")
+    assert made.prompt == [
+        {"role": "user", "content": "Hi\nthere"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Bye?"},
+    ]
+    assert (made.chosen, made.rejected) == ("Good bye.", "No.\n\nNever.")
+
+
+def test_the_chosen_dialogues_alone_make_sft_records():
+    made = record(
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "x"}, format="hh", columns={"completion": "chosen"}
+    )
+    assert (made.kind, made.completion) == ("sft", "b")
+
+
+def test_turns_of_one_speaker_in_a_row_become_one_message():
+    split = split_replies({"completion": "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: d"}, "row 1")
+    assert split == {"completion": "c\n\nd", "prompt": [{"role": "user", "content": "a\n\nb"}]}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "message"),
+    [
+        ("hello", "\n\nHuman: a\n\nAssistant: b", "does not begin with"),
+        ("\n\nHuman: a", "\n\nHuman: a\n\nAssistant: b", "last reply is blank or missing"),
+        ("\n\nHuman: a\n\nAssistant: ", "\n\nHuman: a\n\nAssistant: b", "last reply is blank or missing"),
+        ("\n\nHuman: a\n\nAssistant: c", "\n\nHuman: x\n\nAssistant: b", "differ before"),
+        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: b ", "are the same"),
+        ("\n\nAssistant: b", "\n\nAssistant: c", "turn before the last reply"),
+        ("\n\nHuman: \n\nAssistant: b", "\n\nHuman: \n\nAssistant: c", "turn before the last reply"),
+    ],
+)
+def test_a_dialogue_that_cannot_be_split_says_why(chosen, rejected, message):
+    with pytest.raises(UnusableDialogue, match=message):
+        split_replies({"chosen": chosen, "rejected": rejected}, "row 1")
+
+
+def test_a_dialogue_that_is_no_text_is_an_input_error():
+    with pytest.raises(InputError, match="row 1: chosen is 3; allowed: a dialogue as text"):
+        split_replies({"chosen": 3, "rejected": "x"}, "row 1")
+
+
+def test_hub_datasets_are_read_through_the_datasets_library(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    data(tmp_path / "set", {"q": "a", "label": "x"}, {"q": "b", "label": "y"})
+    options = behavior(dataset=str(tmp_path / "set"), revision="0" * 40, where={"label": "y"})
+    assert [row.values["q"] for row in read_rows(options)] == ["b"]
+
+
+def test_a_hub_dataset_that_cannot_be_had_is_one_bounded_error(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    data(tmp_path / "set", {"q": "a"})
+    options = behavior(dataset=str(tmp_path / "set"), revision="main", split="tset")
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        list(read_rows(options))
+    assert "tset" in str(caught.value)
+    assert len(str(caught.value)) < 1000
