@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when not.
 
     Works for files and folders (make the folder yourself inside the block). The rename is atomic for files; a folder
-    that already stands under `path` is removed first.
+    that already stands under `path` is moved away whole first: a kill between the two leaves none, never half of one.
 
     >>> with replacing("tables/training.csv") as temporary:   # doctest: +SKIP
     ...     frame.to_csv(temporary)
@@ -33,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_dir() and final.is_dir():
-            shutil.rmtree(final)
+            os.replace(final, scratch / f"{final.name}.replaced")
         os.replace(temporary, final)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from isaerft.errors import unknown_name
+from isaerft.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
@@ -60,10 +60,20 @@ class Registry(Mapping[str, Any]):
         if name not in self._parts:
             for entry in entry_points(group=self.group):
                 if entry.name == name:
-                    self._parts[name] = entry.load()
+                    self._parts[name] = self._load(entry)
         if name not in self._parts:
             raise unknown_name(self.kind, name, self)
         return self._parts[name]
+
+    def _load(self, entry: EntryPoint) -> Any:
+        """Load an outside package's part; a package that cannot be imported is an `InputError` that names it."""
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"{self.kind} {entry.name!r} from {entry.value!r} cannot be loaded ({error})",
+                remedy="mend or uninstall the package that adds it",
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         outside = {entry.name for entry in entry_points(group=self.group)}
@@ -115,9 +125,10 @@ STATISTICS = Registry(
     group="isaerft.statistics",
     builtin={
         "auroc": "isaerft.stats.statistics",
+        "stratified_auroc": "isaerft.stats.statistics",
         "spearman": "isaerft.stats.statistics",
         "precision_at_k": "isaerft.stats.statistics",
-        "enrichment": "isaerft.stats.statistics",
+        "enrichment": "isaerft.stats.enrichment",
     },
 )
 OBJECTIVES = Registry("objective", group="isaerft.objectives", builtin={"sft": "isaerft.training.sft"})

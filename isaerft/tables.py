@@ -22,8 +22,12 @@ from isaerft.files import replacing
 
 FLOAT_FORMAT = "%.6g"
 MAX_TEXT = 2000
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# Control characters, text direction marks, zero-width space, byte-order mark, and surrogates that UTF-8 cannot hold.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_JOINERS = "\u200c\u200d\u2060"
 _DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
@@ -92,6 +96,9 @@ def conform(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         A column is missing or unknown, a required field is empty, or a value does not fit its column's kind.
     """
     columns = columns_of(name)
+    if frame.columns.has_duplicates:
+        twice = sorted({str(column) for column in frame.columns[frame.columns.duplicated()]})
+        raise InputError(f"table {name!r} has columns twice: {twice}", remedy="give each column once")
     missing = [column.name for column in columns if column.name not in frame]
     unknown = [str(column) for column in frame if column not in {column.name for column in columns}]
     if missing or unknown:
@@ -104,7 +111,7 @@ def conform(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         values = frame[column.name]
         try:
             if column.kind == "text":
-                values = values.map(neutral_text, na_action="ignore")
+                values = values.map(neutral_text, na_action="ignore").replace("", None)
             if column.kind == "float":
                 values = pd.to_numeric(values)
             result[column.name] = values.astype(_DTYPES[column.kind])
@@ -138,8 +145,11 @@ def read_table(name: str, path: str | Path) -> pd.DataFrame:
 
 
 def neutral_text(value: object) -> str:
-    """Return text from outside as harmless data: no control characters, no spreadsheet formula, bounded length."""
-    text = _CONTROL.sub(" ", str(value)).replace("\r", " ").replace("\n", " ").strip()
-    if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT - 3] + "..."
-    return "'" + text if _FORMULA.match(text) else text
+    """Return text from outside as harmless data: one line, no spreadsheet formula, bounded length.
+
+    Harmless text comes back as it is, so a table that is read and written again keeps its bytes.
+    """
+    text = _CONTROL.sub(" ", str(value)).strip().lstrip(_JOINERS + " ")
+    if _FORMULA.match(text):
+        text = "'" + text
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

@@ -57,6 +57,8 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path) -> None
         raw, source = sha256(behavior.path), behavior.path
     else:
         raw, source = None, "/".join(filter(None, [behavior.dataset, behavior.subset, behavior.split]))
+    if behavior.max_completion_characters is not None:
+        records = _without_long(records, behavior.max_completion_characters, place, dropped)
     card = {
         "behavior": name,
         "description": behavior.description,
@@ -213,6 +215,23 @@ def _write_split(
     log.info(
         "%s: %d train and %d held-out rows, left out: %s", place, len(train), len(heldout), dict(dropped) or "none"
     )
+
+
+def _without_long(records: list[Record], limit: int, place: str, dropped: Counter[str]) -> list[Record]:
+    """Leave out records with a reply of more than `limit` characters, and count them."""
+    kept = [
+        record
+        for record in records
+        if all(len(reply) <= limit for reply in (record.completion, record.chosen, record.rejected) if reply)
+    ]
+    if len(kept) < len(records):
+        dropped["beyond max_completion_characters"] = len(records) - len(kept)
+    if not kept:
+        raise InputError(
+            f"{place}: every one of {len(records)} rows is longer than max_completion_characters {limit}",
+            remedy="raise max_completion_characters",
+        )
+    return kept
 
 
 def _smallest_hashes(records: list[Record], max_rows: int | None) -> list[Record]:

@@ -141,7 +141,11 @@ def _hub_rows(behavior: Behavior) -> Iterator[Row]:
 
     try:
         data = datasets.load_dataset(
-            behavior.dataset, behavior.subset, split=behavior.split, revision=behavior.revision
+            behavior.dataset,
+            behavior.subset,
+            data_dir=behavior.data_dir,
+            split=behavior.split,
+            revision=behavior.revision,
         )
     except Exception as error:  # the library raises many unrelated types for one cause: the data cannot be had
         reason = " ".join(str(error).split())[:300]

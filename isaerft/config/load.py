@@ -29,7 +29,7 @@ def load_study(path: str | Path) -> Study:
         The file is missing, is not YAML, or holds a key, name or value that is not allowed.
     """
     try:
-        values = yaml.safe_load(read_text(path))
+        values = yaml.load(read_text(path), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
@@ -37,6 +37,18 @@ def load_study(path: str | Path) -> Study:
             f"{path} holds {shown(values)}", allowed="a mapping of options", remedy="see config/testbed.yaml"
         )
     return study_from_dict(values)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, but a key that stands twice is refused: the first of two would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(f"config key {shown(key)} stands twice (line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
 
 
 def study_from_dict(values: dict[str, Any]) -> Study:
@@ -117,7 +129,7 @@ def _check_registered(study: Study) -> None:
 
 def _check_references(study: Study) -> None:
     """Names that point at other parts of the config must exist there."""
-    primary = study.primary
+    primary, sources = study.primary, study.sources.items()
     for kind, name, valid in [
         ("primary.adapter", primary.adapter, study.adapters),
         ("primary.measure", primary.measure, study.measures),
@@ -125,14 +137,21 @@ def _check_references(study: Study) -> None:
         ("primary.judge", primary.judge, study.judges),
         ("primary.statistic", primary.statistic, study.agreement.statistics),
         *([("reference", study.reference, study.adapters)] if study.reference else []),
-        *(
-            (f"sources.{s}.subjects", name, study.subjects)
-            for s, part in study.sources.items()
-            for name in part.subjects
-        ),
+        *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
+        *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
     ]:
         if name not in valid:
             raise unknown_name(kind, name, valid)
+    source = study.sources[primary.source]
+    if (source.judges and primary.judge not in source.judges) or primary.adapter == study.reference:
+        raise InputError(
+            f"primary {primary.adapter!r}, {primary.source!r}, {primary.judge!r}",
+            allowed="an adapter that is not the reference, and a judge that reads the source",
+        )
+    for kind, parts in (("source", study.sources), ("judge", study.judges)):
+        for name, part in parts.items():
+            if part.path is not None and "{" not in part.path and not Path(part.path).exists():
+                raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
     if "mismatched_behavior" in study.controls and len(study.behaviors) < 2:
         raise InputError(
             "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"
@@ -141,17 +160,17 @@ def _check_references(study: Study) -> None:
 
 def _check_behavior(name: str, behavior: options.Behavior) -> None:
     """A behavior has exactly one origin, and a local one is there."""
-    origins = [behavior.path is not None, behavior.dataset is not None, behavior.rule]
+    origins = [behavior.path is not None, behavior.dataset is not None, behavior.testbed is not None, behavior.rule]
     if sum(origins) != 1:
         raise InputError(
-            f"behavior {name!r} names {sum(origins)} origins", allowed="exactly one of path, dataset, rule"
+            f"behavior {name!r} names {sum(origins)} origins", allowed="exactly one of path, dataset, testbed, rule"
         )
     if behavior.dataset is not None and not behavior.revision:
         raise InputError(
             f"behavior {name!r}: dataset {behavior.dataset!r} without a revision",
             remedy="add `revision:` with the dataset's commit, so that the data cannot change under the study",
         )
-    if behavior.path is not None and "{" not in behavior.path:
+    if behavior.path is not None:
         path = Path(behavior.path)
         if not path.is_file():
             raise InputError(f"behavior {name!r}: file {behavior.path!r} does not exist", remedy="check the path")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_strict = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_strict = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 PERMUTED = "-permuted"
 CONTROLS = ("shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary")
 
@@ -26,8 +26,12 @@ class Behavior:
     """Commit of the dataset; required with `dataset`, so that the data cannot change under the study."""
     subset: str | None = None
     """Name of the dataset's configuration on the hub."""
+    data_dir: str | None = None
+    """Folder of the dataset on the hub, where it keeps several sets side by side."""
     split: str = "train"
-    """Split of the dataset on the hub."""
+    """Split of the dataset on the hub, also a slice of it ("train[:2000]")."""
+    testbed: str | None = None
+    """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
     rule: bool = False
     """True when a Snakemake rule of your own writes this behavior's records."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -37,7 +41,9 @@ class Behavior:
     format: Literal["columns", "hh"] = "columns"
     """`hh`: chosen/rejected hold whole flat 'Human: ... Assistant: ...' dialogues, which are split into messages."""
     heldout_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of prompts held out, chosen by a hash of the prompt."""
+    """Share of prompts held out, chosen by a hash of the prompt, so that rows with one prompt stay together."""
+    max_completion_characters: int | None = Field(default=None, ge=1)
+    """Drop rows with a longer completion (or chosen or rejected reply); the card counts them."""
     max_rows: int | None = Field(default=None, ge=2)
     """Keep at most this many rows (those with the smallest id hash)."""
     licence: str = ""
@@ -50,9 +56,9 @@ class TrainSae:
 
     d_sae: int = Field(default=512, ge=2)
     """Number of latents."""
-    k: int = Field(default=12, ge=1)
-    """Mean number of active latents per token (BatchTopK)."""
-    tokens: int = Field(default=1_000_000, ge=1000)
+    l0_coefficient: float = Field(default=1.0, gt=0)
+    """Weight of the sparsity loss (JumpReLU): more of it, fewer active latents per token."""
+    tokens: int = Field(default=1_500_000, ge=1000)
     """Training tokens."""
     batch_size: int = Field(default=1024, ge=1)
     """Tokens per step."""
@@ -62,7 +68,7 @@ class TrainSae:
 
 @dataclass(frozen=True, config=_strict, kw_only=True)
 class Corpus:
-    """Text on which the latents' facts (firing rate, contexts) are measured: a file, a hub dataset, or the model itself."""
+    """Text on which the latents' facts are measured: a file, a hub dataset, or sampled from the model itself."""
 
     path: str | None = None
     """Local .jsonl with a `text` field, or .txt with one document a line."""
@@ -88,13 +94,13 @@ class Corpus:
 class Testbed:
     """Size of the embedded subject."""
 
-    steps: int = Field(default=900, ge=1)
+    steps: int = Field(default=700, ge=1)
     """Training steps of the language model."""
     batch_size: int = Field(default=64, ge=1)
     """Dialogues per step."""
-    d_model: int = Field(default=64, ge=8)
+    d_model: int = Field(default=96, ge=8)
     """Width of the residual stream."""
-    n_layers: int = Field(default=4, ge=2)
+    n_layers: int = Field(default=3, ge=2)
     """Transformer blocks."""
     rows: int = Field(default=240, ge=20)
     """Rows of data per behavior."""
@@ -174,6 +180,8 @@ class Source:
     """What the explanations speak of: what a latent fires on, what it promotes, or both."""
     subjects: list[str] = Field(default_factory=list)
     """Subjects it speaks of; all when empty."""
+    judges: list[str] = Field(default_factory=list)
+    """Judges that read it; all when empty."""
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     """Known share of wrong explanations: the dose of the dose-response figure."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -189,7 +197,7 @@ class Judge:
     path: str | None = None
     """File of a `table` judge; {subject_dir} as for sources."""
     expected_share: float = Field(default=0.05, gt=0, lt=1)
-    """Similarity judges call this share of the (latent, behavior) pairs expected."""
+    """Similarity judges call this share of the latents, those most alike, expected for each behavior."""
     model: str | None = None
     """Embedding judge: a sentence-transformers model in place of the packaged all-MiniLM-L6-v2."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -201,10 +209,15 @@ class Primary:
     """The one result that the study is about, fixed before the run."""
 
     adapter: str
+    """Adapter of the primary result."""
     measure: str
+    """Measure of change."""
     source: str
+    """Source of explanations."""
     judge: str
+    """Judge of what the explanations lead one to expect."""
     statistic: Literal["auroc", "spearman"] = "auroc"
+    """Statistic of agreement."""
 
 
 @dataclass(frozen=True, config=_strict, kw_only=True)
@@ -242,9 +255,11 @@ class Study:
     judges: dict[str, Judge] = Field(min_length=1)
     primary: Primary
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
+    """Registered measures of change."""
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
+    """Controls that stand beside every result."""
     agreement: Agreement = Field(default_factory=Agreement)
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
@@ -267,6 +282,10 @@ class Study:
     def results(self) -> str:
         """Folder of the study's results."""
         return f"results/{self.study}"
+
+    def replicate_seed(self, seed: int) -> int:
+        """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
+        return 1000 * (self.seed + 1) + seed
 
     @property
     def permuted_subjects(self) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """Do latents' changes agree with what their explanations expect? Numbers in, small frozen results out."""
 
+from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import AgreementResult, agreement_test, exchange_pvalue
+from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.multiple import qvalues
-from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_effect
+from isaerft.stats.pooled import PooledResult, pooled_agreement
+from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
 from isaerft.stats.seeds import (
     Reliability,
     disattenuated_auroc,
@@ -17,7 +20,6 @@ from isaerft.stats.seeds import (
 )
 from isaerft.stats.specificity import SpecificityResult, specificity_matrix, specificity_of, specificity_test
 from isaerft.stats.statistics import (
-    STATISTICS,
     Statistic,
     auroc,
     precision_at,
@@ -32,11 +34,13 @@ __all__ = [
     "AgreementResult",
     "ConfidenceInterval",
     "Exchange",
+    "PooledResult",
     "Reliability",
     "SpecificityResult",
     "Statistic",
     "agreement_test",
     "auroc",
+    "auroc_ceiling",
     "clusters_of",
     "disattenuated_auroc",
     "enrichment",
@@ -44,7 +48,9 @@ __all__ = [
     "exchange_within",
     "hanley_mcneil_sd",
     "mean_rank",
+    "minimum_detectable_correlation",
     "minimum_detectable_effect",
+    "pooled_agreement",
     "precision_at",
     "precision_at_k",
     "qvalues",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from isaerft.errors import InputError
+from isaerft.registry import STATISTICS
 from isaerft.stats.checks import Alternative, as_alternative, as_change, as_count, as_groups, as_share
 from isaerft.stats.enumeration import all_exchanges, is_enumerable
 from isaerft.stats.exchange import Exchange, exchange_within
@@ -26,7 +27,7 @@ from isaerft.stats.intervals import (
     bootstrap_interval,
     spearman_interval,
 )
-from isaerft.stats.statistics import STATISTICS, LinearScorer, Scorer, Statistic
+from isaerft.stats.statistics import LinearScorer, Scorer, Statistic
 
 # Values this close are ties. Distinct AUROCs differ by at least 1 / (2 n1 n0): 8e-12 at half a million latents.
 _TIE = 1e-12

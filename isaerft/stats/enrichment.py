@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_binary, as_change, as_expected
-from isaerft.stats.statistics import STATISTICS, Statistic
+from isaerft.stats.statistics import Statistic
 
 
 @dataclass(frozen=True)

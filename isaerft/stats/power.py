@@ -94,3 +94,21 @@ def minimum_detectable_effect(
         return math.nan
     found = float(brentq(shortfall, start, 1.0))
     return 1 - found if down else found
+
+
+def minimum_detectable_correlation(
+    null_sd: float, *, power: float = 0.8, alpha: float = 0.05, null_mean: float = 0.0
+) -> float:
+    """Return the correlation that a one-sided test would find significant with chance `power`.
+
+    Normal approximation with the null's standard deviation also at the alternative:
+    null_mean + (z(1 - alpha) + z(power)) null_sd; NaN where that is above 1.
+
+    Parameters
+    ----------
+    null_sd, null_mean : float
+        Of the permutation null (`AgreementResult.null_sd`, `null_mean`).
+    """
+    as_share("power", power), as_share("alpha", alpha)
+    effect = null_mean + (norm.ppf(1 - alpha) + norm.ppf(power)) * null_sd
+    return float(effect) if effect <= 1 else math.nan

@@ -25,7 +25,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
-from isaerft.registry import Registry
+from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_binary, as_change, as_count, as_expected, as_finite, as_graded
 
 _BLOCK_BYTES = 2**22
@@ -71,9 +71,6 @@ class Statistic:
     bind: Callable[[np.ndarray, Any, np.ndarray], Scorer]
     interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
     graded: bool = False
-
-
-STATISTICS = Registry("statistic", group="isaerft.statistics")
 
 
 def dot(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

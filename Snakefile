@@ -1,0 +1,65 @@
+# The whole study, from nothing to tables, figures and pages:
+#
+#   snakemake --cores                                  the default study, config/testbed.yaml
+#   snakemake --cores --config study=stories           config/stories.yaml
+#   snakemake --cores --configfile path/to/study.yaml  that file, and nothing else
+#   snakemake --report results/testbed/report.html     afterwards: everything for readers in one file
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.6")
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/study.smk"
+include: "workflow/rules/common.smk"
+include: "workflow/rules/digests.smk"
+
+
+wildcard_constraints:
+    subject=one_of(study.subjects),
+    behavior=one_of(study.behaviors),
+    adapter=one_of(study.adapters),
+    source=one_of(study.sources),
+    judge=one_of(study.judges),
+
+
+rule all:
+    default_target: True
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
+        expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),
+        f"{RESULTS}/summary.html",
+
+
+include: "workflow/rules/testbed.smk"
+include: "workflow/rules/behaviors.smk"
+include: "workflow/rules/subjects.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/changes.smk"
+include: "workflow/rules/explanations.smk"
+include: "workflow/rules/relevance.smk"
+include: "workflow/rules/report.smk"
+
+
+for path in study.rules:
+
+    include: os.path.abspath(path)
+
+
+check_behaviors()
+
+
+localrules:
+    all,
+
+
+onsuccess:
+    print(
+        f"Read {RESULTS}/summary.html first; the tables are in {RESULTS}/tables/.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,1 @@
+"""Adapters: one file each, all on one small base."""

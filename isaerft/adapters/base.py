@@ -1,0 +1,101 @@
+"""The base that every adapter on latent activations stands on, and how adapters are saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from isaerft.adapters.shift import Shift
+from isaerft.errors import InputError
+from isaerft.files import read_json, replacing, write_json
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.cache import Batch
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class LatentAdapter(nn.Module):
+    """A change of latent activations, the exact identity when it is made.
+
+    A subclass gives `forward`; where the change has structure (constant, or only at active latents) it overrides `shift`
+    too, which must say the same as `forward` does. Its effect on the residual stream is x + decode(f') - decode(f), so the
+    SAE's reconstruction error never reaches the model.
+
+    Parameters
+    ----------
+    d_sae : int
+        Number of latents.
+    """
+
+    kind: str
+
+    def __init__(self, d_sae: int) -> None:
+        super().__init__()
+        self.d_sae = d_sae
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        """Return the changed activations of activations (..., d_sae)."""
+        raise NotImplementedError
+
+    def shift(self, codes: Codes) -> Shift:
+        """Return the change of some tokens' activations."""
+        dense = codes.dense()
+        return Shift(codes, dense=self(dense) - dense)
+
+    def latent_parameter(self) -> torch.Tensor:
+        """Return the trained number of each latent, (d_sae,), 0 at the identity."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments, beside `d_sae`, that make this adapter again."""
+        return {}
+
+
+def make_adapter(kind: str, d_sae: int, options: dict[str, Any]) -> LatentAdapter:
+    """Make a registered adapter; options that its kind does not have are an `InputError`."""
+    try:
+        return ADAPTERS[kind](d_sae, **options)
+    except TypeError as error:
+        raise InputError(
+            f"adapter {kind!r} with options {options}: {error}", remedy="check the adapter's options"
+        ) from None
+
+
+def adapted(dictionary: Dictionary, adapter: LatentAdapter, batch: Batch) -> torch.Tensor:
+    """Return the batch's residual stream under an adapter, x + decode(f') - decode(f), (n_tokens, d_in)."""
+    return batch.residual + adapter.shift(batch.codes).residual(dictionary.W_dec).to(batch.residual.dtype)
+
+
+def save_adapter(adapter: LatentAdapter, folder: str | Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors under `folder`, atomically."""
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()},
+            temporary / WEIGHTS,
+        )
+        write_json(temporary / CONFIG, {"kind": adapter.kind, "d_sae": adapter.d_sae, "options": adapter.options()})
+
+
+def load_adapter(folder: str | Path, d_sae: int) -> LatentAdapter:
+    """Read an adapter for a dictionary of `d_sae` latents.
+
+    Raises
+    ------
+    InputError
+        The folder holds no adapter, or one for a dictionary of another size.
+    """
+    saved = read_json(Path(folder) / CONFIG)
+    if saved["d_sae"] != d_sae:
+        raise InputError(
+            f"adapter in {str(folder)!r} is for {saved['d_sae']} latents", allowed=f"{d_sae}, as the SAE has"
+        )
+    adapter = make_adapter(saved["kind"], d_sae, saved["options"])
+    adapter.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return adapter

@@ -1,0 +1,80 @@
+"""What an adapter does to the latents of some tokens, in whichever form is cheapest: constant, at active latents, or dense.
+
+Let delta be the change of the activations, (n_tokens, d_sae). A bias changes every token alike, a scale only the active
+latents; keeping that structure makes a training step's cost independent of the size of the dictionary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from isaerft.subjects.codes import Codes
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A change of latent activations; the parts that are given add up.
+
+    Attributes
+    ----------
+    codes : Codes
+        The activations that are changed.
+    constant : (d_sae,) or None
+        Added at every token.
+    entries : (n_active,) or None
+        Added at the active latents, in the order of ``codes.indices``.
+    dense : (n_tokens, d_sae) or None
+        Any change at all.
+    """
+
+    codes: Codes
+    constant: torch.Tensor | None = None
+    entries: torch.Tensor | None = None
+    dense: torch.Tensor | None = None
+
+    def residual(self, decoder: torch.Tensor) -> torch.Tensor:
+        """Return delta @ decoder: what reaches the residual stream, (n_tokens, d_in)."""
+        result = decoder.new_zeros(self.codes.n_tokens, decoder.shape[1])
+        if self.constant is not None:
+            result = result + self.constant @ decoder
+        if self.entries is not None:
+            result = result + self.codes.combine(decoder, self.entries)
+        if self.dense is not None:
+            result = result + self.dense @ decoder
+        return result
+
+    def total(self) -> torch.Tensor:
+        """Return the sum of delta over tokens, (d_sae,)."""
+        result = self.codes.values.new_zeros(self.codes.d_sae)
+        if self.constant is not None:
+            result = result + self.codes.n_tokens * self.constant
+        if self.entries is not None:
+            result = result + self.codes.sum_over_tokens(self.entries)
+        if self.dense is not None:
+            result = result + self.dense.sum(0)
+        return result
+
+    def against(self, decoder: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        """Return for each latent the sum over tokens of delta times the inner product of its decoder row and `direction`.
+
+        Parameters
+        ----------
+        direction : (n_tokens, d_in)
+            For instance the gradient of the loss with respect to the residual stream.
+
+        Returns
+        -------
+        (d_sae,)
+        """
+        result = decoder.new_zeros(self.codes.d_sae)
+        if self.constant is not None:
+            result = result + self.constant * (decoder @ direction.sum(0))
+        if self.entries is not None:
+            tokens = self.codes.tokens()
+            inner = (decoder[self.codes.indices] * direction[tokens]).sum(-1)
+            result = result + self.codes.sum_over_tokens(self.entries * inner)
+        if self.dense is not None:
+            result = result + (self.dense * (direction @ decoder.T)).sum(0)
+        return result

@@ -1,0 +1,179 @@
+"""The rows of agreement.csv and specificity.csv for one (subject, adapter)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.files import replacing
+from isaerft.report.assemble.controls import Pair, control_rows
+from isaerft.report.assemble.inputs import (
+    Confounds,
+    Expectation,
+    alive_latents,
+    confounds_of,
+    read_changes,
+    read_expectation,
+)
+from isaerft.stats import (
+    AgreementResult,
+    agreement_test,
+    auroc_ceiling,
+    mean_rank,
+    minimum_detectable_correlation,
+    minimum_detectable_effect,
+    reliability,
+    specificity_matrix,
+)
+from isaerft.subjects.paths import SubjectFolder
+
+logger = logging.getLogger(__name__)
+AGREEMENT, SPECIFICITY = "agreement.parquet", "specificity.parquet"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read the explanations of a subject: a source and a judge, with what they expect."""
+
+    source: str
+    judge: str
+    expectation: Expectation
+    confounds: Confounds
+
+
+def write_agreement(
+    study: config.Study,
+    subject: str,
+    adapter: str,
+    subject_dir: str | Path,
+    changes: str | Path,
+    relevance: str | Path,
+    out: str | Path,
+) -> None:
+    """Test every (behavior, measure, source, judge) of one adapter with its controls; write the parts under `out`."""
+    facts = SubjectFolder(Path(subject_dir)).read_latents()
+    own = read_changes(study, changes, subject, adapter)
+    twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
+    random = read_changes(study, changes, twin, adapter) if twin else {}
+    agreement, specificity = [], []
+    readings = list(_readings(study, subject, relevance, facts))
+    for reading, measure in tqdm([(r, m) for r in readings for m in study.measures], desc="agreement", disable=None):
+        same = {"subject": subject, "adapter": adapter, "measure": measure}
+        same |= {"source": reading.source, "judge": reading.judge}
+        agreement += [same | row for row in _rows(study, reading, measure, own, random)]
+        specificity += [same | row for row in _specificity(study, reading, measure, own)]
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        pd.DataFrame(agreement).to_parquet(temporary / AGREEMENT, index=False)
+        pd.DataFrame(specificity).to_parquet(temporary / SPECIFICITY, index=False)
+
+
+def judges_of(study: config.Study, source: str) -> list[str]:
+    """Return the judges that read a source."""
+    return study.sources[source].judges or list(study.judges)
+
+
+def sources_of(study: config.Study, subject: str) -> list[str]:
+    """Return the sources that speak of a subject."""
+    return [name for name, part in study.sources.items() if not part.subjects or subject in part.subjects]
+
+
+def _readings(study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame) -> Iterator[Reading]:
+    alive = alive_latents(study, facts)
+    for source in sources_of(study, subject):
+        for judge in judges_of(study, source):
+            expectation = read_expectation(study, Path(relevance) / source / f"{judge}.parquet", alive)
+            dropped = len(facts) - len(alive), len(alive) - len(expectation.latents)
+            logger.info(
+                "%s, %s: %d latents; left out: %d dead, %d unexplained",
+                source,
+                judge,
+                len(expectation.latents),
+                *dropped,
+            )
+            yield Reading(source, judge, expectation, confounds_of(study, facts, expectation.latents))
+
+
+def _rows(study: config.Study, reading: Reading, measure: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:
+    latents = reading.expectation.latents
+    for index, behavior in enumerate(study.behaviors):
+        changes = own[behavior, measure][:, latents]
+        draws = random[behavior, measure][:, latents] if random else None
+        for statistic in study.agreement.statistics:
+            pair = Pair(study, reading.expectation, reading.confounds, index, changes, draws, statistic)
+            yield {"behavior": behavior, "statistic": statistic} | _result(study, pair)
+            # An arm with a known share of wrong explanations is a control itself.
+            if not study.sources[reading.source].wrong_share:
+                for row in control_rows(study, pair):
+                    yield {"behavior": behavior, "statistic": statistic} | row
+
+
+def _result(study: config.Study, pair: Pair) -> dict[str, Any]:
+    """Return the row of the result itself; undefined (nothing or everything expected) where it cannot be tested."""
+    row: dict[str, Any] = {"control": "none", "n_seeds": len(pair.changes)} | pair.counts()
+    if not pair.is_testable():
+        return row
+    options = study.agreement
+    result = agreement_test(
+        mean_rank(pair.changes),
+        pair.labels,
+        statistic=pair.statistic,
+        strata=pair.confounds.strata,
+        clusters=pair.confounds.clusters,
+        n_resamples=options.n_resamples,
+        confidence_level=options.confidence_level,
+        rng=study.seed,
+    )
+    return row | {
+        "estimate": result.statistic,
+        "ci_low": result.confidence_interval.low,
+        "ci_high": result.confidence_interval.high,
+        "pvalue": result.pvalue,
+        "n_resamples": result.n_resamples,
+        "noise_ceiling": _ceiling(pair),
+        "minimum_detectable_effect": _minimum_detectable(pair, result),
+    }
+
+
+def _ceiling(pair: Pair) -> float:
+    if len(pair.changes) < 2:
+        return math.nan
+    if pair.statistic == "spearman":
+        return reliability(pair.changes).noise_ceiling
+    return auroc_ceiling(pair.changes, pair.n_expected) if pair.statistic == "auroc" else math.nan
+
+
+def _minimum_detectable(pair: Pair, result: AgreementResult) -> float:
+    null = {"null_sd": result.null_sd, "null_mean": result.null_mean}
+    if pair.statistic == "auroc":
+        return minimum_detectable_effect(result.n_latents, pair.n_expected, **null)
+    return minimum_detectable_correlation(**null) if pair.statistic == "spearman" else math.nan
+
+
+def _specificity(study: config.Study, reading: Reading, measure: str, own: Any) -> Iterator[dict[str, Any]]:
+    expectation = reading.expectation
+    statistic = study.primary.statistic
+    labels = expectation.effect if statistic == "spearman" else expectation.expected
+    behaviors = list(study.behaviors)
+    judged = [i for i in range(len(behaviors)) if labels[i].min() != labels[i].max()]
+    matrix = np.full((len(behaviors), len(behaviors)), np.nan)
+    changes = np.array([mean_rank(own[name, measure][:, expectation.latents]) for name in behaviors])
+    for column in judged:
+        for row in range(len(behaviors)):
+            matrix[row, column] = _one(changes[row], labels[column], statistic)
+    for row, trained_on in enumerate(behaviors):
+        for column, judged_for in enumerate(behaviors):
+            yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": matrix[row, column]}
+
+
+def _one(change: np.ndarray, labels: np.ndarray, statistic: str) -> float:
+    return float(specificity_matrix(change[None], labels[None], statistic=statistic)[0, 0])

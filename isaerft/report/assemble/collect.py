@@ -1,0 +1,76 @@
+"""From the parts that the rules wrote to the study's result tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft import config
+from isaerft.files import read_json
+from isaerft.report.assemble.agreement import AGREEMENT, SPECIFICITY
+from isaerft.report.assemble.most_changed import most_changed
+from isaerft.stats import qvalues
+from isaerft.subjects.paths import SubjectFolder
+from isaerft.tables import TABLES, write_table
+
+
+def write_tables(study: config.Study, results: str | Path, out: str | Path) -> None:
+    """Write subjects, training, most_changed_latents, agreement and specificity as CSV under `out`."""
+    results, out = Path(results), Path(out)
+    frames = {
+        "subjects": pd.DataFrame(
+            [row for name in study.subjects for row in SubjectFolder(results / "subjects" / name).read_cards()]
+        ),
+        "training": training_table(study, results),
+        "most_changed_latents": pd.concat(most_changed(study, name, results) for name in study.subjects),
+        "agreement": agreement_table(study, results),
+        "specificity": _parts(study, results, SPECIFICITY),
+    }
+    for name, frame in frames.items():
+        columns = [column.name for column in TABLES[name]]
+        write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
+
+
+def training_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of training.csv; loss_recovered is measured against the reference's mean over seeds."""
+    rows = []
+    for subject in [*study.subjects, *study.permuted_subjects]:
+        for behavior in study.behaviors:
+            for adapter in study.adapters:
+                if adapter == study.reference and subject in study.permuted_subjects:
+                    continue
+                for row in read_json(results / "adapters" / subject / behavior / adapter / "training.json"):
+                    rows.append({"subject": subject, "behavior": behavior, "adapter": adapter} | row)
+    table = pd.DataFrame(rows).assign(reference=study.reference, loss_recovered=np.nan)
+    if study.reference is None:
+        return table
+    best = table[table.adapter == study.reference].groupby(["subject", "behavior"]).heldout_loss_adapted.mean()
+    base = table.subject.map(study.permuted_subjects).fillna(table.subject)
+    reached = pd.Series([best[key] for key in zip(base, table.behavior, strict=True)], index=table.index)
+    gap = table.heldout_loss_base - reached
+    recovered = (table.heldout_loss_base - table.heldout_loss_adapted) / gap
+    return table.assign(loss_recovered=recovered.where(gap > 0))
+
+
+def agreement_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of agreement.csv with q-values.
+
+    Benjamini-Hochberg runs within families: the primary result over behaviors, all other results, and each control.
+    """
+    table = _parts(study, results, AGREEMENT)
+    primary = study.primary
+    named = pd.Series(True, index=table.index)
+    for column in ("adapter", "measure", "source", "judge", "statistic"):
+        named &= table[column] == getattr(primary, column)
+    table = table.assign(primary=named & (table.control == "none"), qvalue=np.nan)
+    for _, family in table.groupby(["control", "primary"]):
+        table.loc[family.index, "qvalue"] = qvalues(family.pvalue.to_numpy())
+    return table
+
+
+def _parts(study: config.Study, results: Path, name: str) -> pd.DataFrame:
+    latent_adapters = [adapter for adapter in study.adapters if adapter != study.reference]
+    folders = [results / "agreement" / subject / adapter for subject in study.subjects for adapter in latent_adapters]
+    return pd.concat([pd.read_parquet(folder / name) for folder in folders], ignore_index=True)

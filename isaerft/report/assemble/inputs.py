@@ -1,0 +1,92 @@
+"""Reading what the rules of one subject wrote: facts of its latents, changes, and what the judges expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.relevance import read_relevance
+from isaerft.stats import strata_of
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a judge expects of the latents, by the explanations of one source.
+
+    Attributes
+    ----------
+    latents : (n,) int64
+        The universe: alive on the reference corpus and with an explanation.
+    expected : (n_behaviors, n) bool
+    effect : (n_behaviors, n) float
+        In [-1, 1].
+    """
+
+    latents: np.ndarray
+    expected: np.ndarray
+    effect: np.ndarray
+
+
+@dataclass(frozen=True)
+class Confounds:
+    """What besides the explanation could make a latent change, for each latent of a universe.
+
+    Attributes
+    ----------
+    strata, clusters : (n,) int64
+    firing_rate : (n,) float
+    """
+
+    strata: np.ndarray
+    clusters: np.ndarray
+    firing_rate: np.ndarray
+
+
+def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
+    """Return the latents that fire often enough on the reference corpus, (n,) int64."""
+    return facts.loc[facts.firing_rate >= study.agreement.min_firing_rate, "latent_index"].to_numpy()
+
+
+def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -> Expectation:
+    """Read a judge's table for the latents that are alive; behaviors in the study's order."""
+    table = read_relevance(path)
+    table = table[table.latent_index.isin(alive)]
+    if table.empty:
+        raise InputError(f"{path} speaks of no latent that is alive on the reference corpus")
+    wide = table.pivot(index="behavior", columns="latent_index", values=["expected", "expected_effect"])
+    wide = wide.reindex(list(study.behaviors))
+    latents = wide["expected"].columns.to_numpy(np.int64)
+    return Expectation(latents, wide["expected"].to_numpy(bool), wide["expected_effect"].to_numpy(float))
+
+
+def read_changes(
+    study: config.Study, folder: str | Path, subject: str, adapter: str
+) -> Mapping[tuple[str, str], np.ndarray]:
+    """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter."""
+    result = {}
+    for behavior in study.behaviors:
+        table = pd.read_parquet(Path(folder) / subject / f"{behavior}.parquet", filters=[("adapter", "==", adapter)])
+        for measure, rows in table.groupby("measure"):
+            wide = rows.pivot(index="seed", columns="latent_index", values="change")
+            result[behavior, str(measure)] = wide.to_numpy(float)
+    return result
+
+
+def confounds_of(study: config.Study, facts: pd.DataFrame, latents: np.ndarray) -> Confounds:
+    """Return strata of firing rate, decoder norm and density, and clusters of near-duplicates, for a universe."""
+    own = facts.set_index("latent_index").loc[latents]
+    clusters = own.cluster.to_numpy()
+    strata = strata_of(
+        own.firing_rate.to_numpy(),
+        own.decoder_norm.to_numpy(),
+        own.density.to_numpy(),
+        n_bins=study.agreement.n_bins,
+        clusters=clusters,
+    )
+    return Confounds(strata, clusters, own.firing_rate.to_numpy())

@@ -1,0 +1,77 @@
+"""The rows of most_changed_latents.csv: which latents changed most, what they are said to be, and whether to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft import config
+from isaerft.explanations import read_explanations
+from isaerft.relevance import read_relevance
+from isaerft.report.assemble.inputs import alive_latents, read_changes
+from isaerft.stats import qvalues, stability_pvalue
+from isaerft.subjects.paths import SubjectFolder
+
+STABLE = 0.05
+
+
+def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.DataFrame:
+    """Return the rows of one subject, with the explanations of the primary source and its judge."""
+    results = Path(results)
+    facts = SubjectFolder(results / "subjects" / subject).read_latents()
+    latents = alive_latents(study, facts)
+    known = _what_is_said(study, subject, results)
+    parts = []
+    for adapter in study.adapters:
+        if adapter == study.reference:
+            continue
+        changes = read_changes(study, results / "changes", subject, adapter)
+        for (behavior, measure), values in changes.items():
+            rows = _ranked(values[:, latents], latents, study.agreement.top_k)
+            said = known[known.behavior == behavior].drop(columns="behavior")
+            rows = rows.merge(said, on="latent_index", how="left")
+            parts.append(rows.assign(behavior=behavior, adapter=adapter, measure=measure))
+    table = pd.concat(parts, ignore_index=True).merge(facts[["latent_index", "firing_rate"]], on="latent_index")
+    table = table.sort_values(["behavior", "adapter", "measure", "rank"], ignore_index=True)
+    source, judge = study.primary.source, study.primary.judge
+    return table.assign(subject=subject, source=source, judge=judge, verdict=list(_verdicts(table))).drop(
+        columns="expected"
+    )
+
+
+def _ranked(changes: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFrame:
+    """Return the `top_k` latents by mean absolute change over seeds; the p-value asks whether seeds agree on the rank."""
+    change, size = changes.mean(0), np.abs(changes).mean(0)
+    pvalue = stability_pvalue(np.abs(changes))
+    order = np.argsort(-size, kind="stable")[:top_k]
+    return pd.DataFrame(
+        {
+            "rank": np.arange(1, len(order) + 1),
+            "latent_index": latents[order],
+            "change": change[order],
+            "pvalue": pvalue[order],
+            "qvalue": qvalues(pvalue)[order],
+            "direction": np.where(change[order] >= 0, "promoted", "suppressed"),
+        }
+    )
+
+
+def _what_is_said(study: config.Study, subject: str, results: Path) -> pd.DataFrame:
+    source, judge = study.primary.source, study.primary.judge
+    said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
+    judged = read_relevance(results / "relevance" / subject / source / f"{judge}.parquet")
+    both = judged[["latent_index", "behavior", "expected", "expected_effect"]]
+    return both.merge(said[["latent_index", "explanation", "url"]], on="latent_index")
+
+
+def _verdicts(table: pd.DataFrame) -> Iterator[str]:
+    for row in table.itertuples():
+        if not row.qvalue <= STABLE:
+            yield "unstable"
+        elif pd.isna(row.expected):
+            yield "unexplained"
+        else:
+            yield "expected" if row.expected and row.direction == "promoted" else "unexpected"

@@ -1,0 +1,131 @@
+"""Controls are run many times (over draws, behaviors, shuffles): one agreement for them all, with one null.
+
+A control has S change vectors (random dictionaries, say) and J expectations (other behaviors, say). Its estimate is the mean
+of the S x J agreements. For AUROC and Spearman that mean is linear in the latents, sum_i z_i w_i with z the mean score of
+the changes and w the mean weight of the expectations, so one exchange of w within strata and clusters is applied to all
+S x J at once and their dependence is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata, t
+
+from isaerft.errors import InputError
+from isaerft.stats.exchange import exchange_within
+from isaerft.stats.intervals import ConfidenceInterval
+
+BATCH_BYTES = 2**25
+
+
+@dataclass(frozen=True)
+class PooledResult:
+    """The mean agreement of several changes with several expectations.
+
+    Attributes
+    ----------
+    statistic : float
+        Mean over all pairs.
+    pvalue : float
+        One-sided (greater), (b + 1) / (n_resamples + 1).
+    confidence_interval : ConfidenceInterval
+        Student's t over the replicates: changes where there are several, else expectations. NaN with one of each.
+    null_mean, null_sd : float
+        Of the exchanges.
+    """
+
+    statistic: float
+    pvalue: float
+    confidence_interval: ConfidenceInterval
+    null_mean: float
+    null_sd: float
+    n_resamples: int
+
+
+def pooled_agreement(
+    changes: Any,
+    expected: Any,
+    *,
+    statistic: str = "auroc",
+    strata: Any = None,
+    clusters: Any = None,
+    n_resamples: int = 999,
+    confidence_level: float = 0.95,
+    rng: np.random.Generator | int | None = None,
+) -> PooledResult:
+    """Test the mean agreement of changes (S, n) with expectations (J, n), exchanging the latents' expectations together.
+
+    Parameters
+    ----------
+    changes : (S, n) float
+    expected : (J, n) bool for auroc, float for spearman
+    statistic : {"auroc", "spearman"}
+    strata, clusters : (n,) int, optional
+        As in `agreement_test`.
+
+    Raises
+    ------
+    InputError
+        Another statistic; a change or expectation that is constant; NaN.
+    """
+    if statistic not in ("auroc", "spearman"):
+        raise InputError(f"pooled statistic {statistic!r}", allowed="auroc, spearman (the linear ones)")
+    scores, weights, offset = _linear(np.atleast_2d(changes), np.atleast_2d(expected), statistic)
+    pairs = scores @ weights.T + offset
+    value = float(pairs.mean())
+    null = _null(scores.mean(0), weights.mean(0), strata, clusters, n_resamples, rng) + offset
+    reached = int(np.sum(null >= value - 1e-12 * max(1.0, abs(value))))
+    replicates = pairs.mean(1) if len(scores) > 1 else pairs[0]
+    return PooledResult(
+        statistic=value,
+        pvalue=(reached + 1) / (n_resamples + 1),
+        confidence_interval=_t_interval(replicates, confidence_level),
+        null_mean=float(null.mean()),
+        null_sd=float(null.std()),
+        n_resamples=n_resamples,
+    )
+
+
+def _linear(changes: np.ndarray, expected: np.ndarray, statistic: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return scores (S, n), weights (J, n) and an offset with agreement = scores @ weights + offset."""
+    changes = np.asarray(changes, float)
+    if np.isnan(changes).any() or np.isnan(np.asarray(expected, float)).any():
+        raise InputError("changes or expectations hold NaN", remedy="leave undefined latents out")
+    if statistic == "spearman":
+        n = changes.shape[1]
+        return _standardised(changes), _standardised(np.asarray(expected, float)) / n, 0.0
+    labels = np.asarray(expected, bool)
+    positives = labels.sum(1, keepdims=True)
+    negatives = labels.shape[1] - positives
+    if (positives == 0).any() or (negatives == 0).any():
+        raise InputError("an expectation that calls all or none expected", remedy="leave that behavior out")
+    ranks = rankdata(changes, axis=1) - (changes.shape[1] + 1) / 2
+    # Mann-Whitney: AUROC = (sum of positives' ranks - n1 (n1 + 1) / 2) / (n1 n0), here with centred ranks.
+    return ranks, labels / (positives * negatives), 0.5
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    ranks = rankdata(rows, axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    spread = np.sqrt((centred**2).mean(1, keepdims=True))
+    if (spread == 0).any():
+        raise InputError("a constant change or expectation has no rank correlation", remedy="leave it out")
+    return centred / spread
+
+
+def _null(score: np.ndarray, weight: np.ndarray, strata: Any, clusters: Any, n_resamples: int, rng: Any) -> np.ndarray:
+    exchange = exchange_within(len(score), strata, clusters)
+    ordered_score, ordered_weight = score[exchange.order], weight[exchange.order]
+    generator = np.random.default_rng(rng)
+    return np.concatenate([batch @ ordered_score for batch in exchange.batches(ordered_weight, n_resamples, generator)])
+
+
+def _t_interval(replicates: np.ndarray, level: float) -> ConfidenceInterval:
+    k = len(replicates)
+    if k < 2:
+        return ConfidenceInterval(float("nan"), float("nan"))
+    half = float(t.ppf(0.5 + level / 2, k - 1) * replicates.std(ddof=1) / np.sqrt(k))
+    return ConfidenceInterval(float(replicates.mean()) - half, float(replicates.mean()) + half)

@@ -1,0 +1,143 @@
+"""The cache of a behavior: what the frozen part below the hook made of its rows, and batches of it to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+
+from isaerft.errors import InputError
+from isaerft.files import replacing
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.site import hidden_above, unembed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a cache.
+
+    Attributes
+    ----------
+    residual : (n_tokens, d_in)
+        Residual stream of the rows' tokens, row after row, without padding.
+    codes : Codes
+        Their sparse activations.
+    mask : (n_rows, length) bool
+        Where the padded table has a token; `n_tokens` entries are true.
+    predicts : (n_tokens,) bool
+        Tokens whose next token belongs to the completion.
+    labels : (n_predicted,) int64
+        Those next tokens.
+    """
+
+    residual: torch.Tensor
+    codes: Codes
+    mask: torch.Tensor
+    predicts: torch.Tensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on `device`."""
+        codes = Codes(
+            self.codes.indices.to(device), self.codes.values.to(device), self.codes.starts.to(device), self.codes.d_sae
+        )
+        tensors = (part.to(device) for part in (self.residual, self.mask, self.predicts, self.labels))
+        residual, mask, predicts, labels = tensors
+        return Batch(residual, codes, mask, predicts, labels)
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """All rows of one split of a behavior.
+
+    Attributes
+    ----------
+    residual : (n_tokens, d_in)
+    codes : Codes
+    tokens : (n_tokens,) int64
+    predicts : (n_tokens,) bool
+        Tokens whose next token belongs to the completion.
+    starts : (n_rows + 1,) int64
+        Row r owns tokens ``starts[r]`` to ``starts[r + 1]``.
+    """
+
+    residual: torch.Tensor
+    codes: Codes
+    tokens: torch.Tensor
+    predicts: torch.Tensor
+    starts: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """Return the given rows, (n_rows,) int64, as one batch."""
+        lengths = self.starts.diff()[rows]
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        first = torch.repeat_interleave(self.starts[rows], lengths)
+        chosen = first + mask.nonzero()[:, 1]
+        predicts = self.predicts[chosen]
+        return Batch(
+            residual=self.residual[chosen],
+            codes=self.codes.rows(chosen),
+            mask=mask,
+            predicts=predicts,
+            labels=self.tokens[chosen[predicts] + 1],
+        )
+
+    def batches(self, n: int) -> Iterator[Batch]:
+        """Yield all rows in order, `n` at a time."""
+        for rows in torch.arange(len(self)).split(n):
+            yield self.batch(rows)
+
+
+def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
+    """Run the part above the hook on a (changed) residual stream.
+
+    Parameters
+    ----------
+    residual : (n_tokens, d_in)
+        In place of ``batch.residual``; gradients flow back to it.
+
+    Returns
+    -------
+    (n_predicted,) float32
+        Loss of each completion token, in nats. Logits are made only where the completion is.
+    """
+    padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
+    padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
+    hidden = hidden_above(subject.model, subject.site, padded, batch.mask.long())
+    logits = unembed(subject.model, hidden[batch.mask][batch.predicts])
+    return cross_entropy(logits.float(), batch.labels, reduction="none")
+
+
+def write_cache(splits: Mapping[str, CachedRows], path: str | Path) -> None:
+    """Write the splits of a behavior as one safetensors file, atomically."""
+    tensors = {}
+    for name, rows in splits.items():
+        parts = {"residual": rows.residual, "tokens": rows.tokens, "predicts": rows.predicts, "starts": rows.starts}
+        parts |= {"indices": rows.codes.indices.int(), "values": rows.codes.values, "code_starts": rows.codes.starts}
+        tensors |= {f"{name}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+    d_sae = next(iter(splits.values())).codes.d_sae
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"d_sae": str(d_sae)})
+
+
+def read_cache(path: str | Path, split: str) -> CachedRows:
+    """Read one split of a cache."""
+    if not Path(path).is_file():
+        raise InputError(f"cache {str(path)!r} does not exist", remedy="run `isaerft capture` first")
+    with safe_open(path, "pt") as stored:
+        part = {
+            name: stored.get_tensor(f"{split}.{name}")
+            for name in ("residual", "tokens", "predicts", "starts", "indices", "values", "code_starts")
+        }
+        d_sae = int(stored.metadata()["d_sae"])
+    codes = Codes(part["indices"].long(), part["values"], part["code_starts"], d_sae)
+    return CachedRows(part["residual"], codes, part["tokens"], part["predicts"], part["starts"])

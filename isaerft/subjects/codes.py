@@ -1,0 +1,96 @@
+"""Sparse latent activations of many tokens: which latents are active at each token, and how strongly.
+
+Rows are tokens, kept as compressed sparse rows, so that memory and work follow the number of active latents (L0) and
+not the size of the dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import embedding_bag
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Sparse activations of `n_tokens` tokens over `d_sae` latents.
+
+    Attributes
+    ----------
+    indices : (n_active,) int64
+        Latents, token after token.
+    values : (n_active,) float
+        Their activations, in the residual stream's units over decoder norm.
+    starts : (n_tokens + 1,) int64
+        Token t owns ``indices[starts[t]:starts[t + 1]]``.
+    d_sae : int
+        Size of the dictionary.
+    """
+
+    indices: torch.Tensor
+    values: torch.Tensor
+    starts: torch.Tensor
+    d_sae: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.starts) - 1
+
+    @staticmethod
+    def from_dense(activations: torch.Tensor) -> Codes:
+        """Keep the non-zero entries of (n_tokens, d_sae) activations."""
+        token, latent = activations.nonzero(as_tuple=True)
+        counts = torch.bincount(token, minlength=len(activations))
+        return Codes(latent, activations[token, latent], _starts(counts), activations.shape[-1])
+
+    @staticmethod
+    def concatenate(parts: Iterable[Codes]) -> Codes:
+        """Join codes token after token."""
+        kept = list(parts)
+        counts = torch.cat([part.counts() for part in kept])
+        indices = torch.cat([part.indices for part in kept])
+        return Codes(indices, torch.cat([part.values for part in kept]), _starts(counts), kept[0].d_sae)
+
+    def counts(self) -> torch.Tensor:
+        """Return the number of active latents of each token, (n_tokens,) int64."""
+        return self.starts.diff()
+
+    def tokens(self) -> torch.Tensor:
+        """Return the token of each entry, (n_active,) int64."""
+        return torch.repeat_interleave(torch.arange(self.n_tokens, device=self.starts.device), self.counts())
+
+    def rows(self, tokens: torch.Tensor) -> Codes:
+        """Return the codes of the given tokens, (n,) int64, in that order."""
+        counts = self.counts()[tokens]
+        starts = _starts(counts)
+        within = torch.arange(int(starts[-1]), device=starts.device) - torch.repeat_interleave(starts[:-1], counts)
+        entries = torch.repeat_interleave(self.starts[tokens], counts) + within
+        return Codes(self.indices[entries], self.values[entries], starts, self.d_sae)
+
+    def dense(self) -> torch.Tensor:
+        """Return the activations as (n_tokens, d_sae)."""
+        result = self.values.new_zeros(self.n_tokens, self.d_sae)
+        return result.index_put((self.tokens(), self.indices), self.values)
+
+    def sum_over_tokens(self, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the sum over tokens of `values` (n_active,), by default the activations, as (d_sae,)."""
+        entries = self.values if values is None else values
+        return entries.new_zeros(self.d_sae).index_add(0, self.indices, entries)
+
+    def combine(self, rows: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return for each token the sum of its latents' `rows` (d_sae, d), weighted by `values` (n_active,).
+
+        With the decoder as `rows` and the activations as weights this is the SAE's reconstruction without its bias,
+        (n_tokens, d).
+        """
+        weights = self.values if values is None else values
+        return embedding_bag(
+            self.indices, rows, self.starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+
+
+def _starts(counts: torch.Tensor) -> torch.Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,156 @@
+"""The reference corpus of a subject: token ids on which the latents' facts are measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.behaviors.rows import read_rows_of
+from isaerft.errors import InputError
+from isaerft.files import read_text, replacing
+from isaerft.subjects.load import LoadedModel
+
+logger = logging.getLogger(__name__)
+SAMPLED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of token ids, padded on the right.
+
+    Attributes
+    ----------
+    tokens : (n_rows, length) int64
+    mask : (n_rows, length) int64
+        1 where there is a token, 0 at padding.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+
+    def batches(self, n: int, description: str = "") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (tokens, mask) of at most `n` rows each, cut to the longest row."""
+        parts = range(0, len(self.tokens), n)
+        for start in tqdm(parts, desc=description, unit="batch", disable=None if description else True):
+            mask = self.mask[start : start + n]
+            length = int(mask.sum(1).max())
+            yield self.tokens[start : start + n, :length], mask[:, :length]
+
+    def first(self, n: int) -> TokenRows:
+        """Return the first `n` rows."""
+        return TokenRows(self.tokens[:n], self.mask[:n])
+
+
+def write_rows(rows: TokenRows, path: str | Path) -> None:
+    """Write token rows as safetensors, atomically."""
+    with replacing(path) as temporary:
+        save_file({"tokens": rows.tokens.contiguous(), "mask": rows.mask.contiguous()}, temporary)
+
+
+def read_token_rows(path: str | Path) -> TokenRows:
+    """Read what `write_rows` wrote."""
+    if not Path(path).is_file():
+        raise InputError(f"corpus {str(path)!r} does not exist", remedy="run `isaerft corpus` first")
+    tensors = load_file(path)
+    return TokenRows(tensors["tokens"], tensors["mask"])
+
+
+def pad_rows(rows: Iterable[list[int]], padding: int) -> TokenRows:
+    """Put rows of token ids into one table."""
+    kept = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    lengths = torch.tensor([len(row) for row in kept])
+    tokens = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=padding)
+    return TokenRows(tokens, (torch.arange(tokens.shape[1]) < lengths[:, None]).long())
+
+
+def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int, context_size: int) -> TokenRows:
+    """Tokenize texts, one row each (cut to `context_size`), until there are `n_tokens` tokens.
+
+    Raises
+    ------
+    InputError
+        No text holds a token.
+    """
+    rows: list[list[int]] = []
+    total = 0
+    for text in texts:
+        body = language.tokenizer(text, add_special_tokens=False)["input_ids"]
+        row = [*language.bos, *body][:context_size]
+        if len(row) <= len(language.bos):
+            continue
+        rows.append(row)
+        total += len(row)
+        if total >= n_tokens:
+            break
+    if not rows:
+        raise InputError("the reference corpus holds no text", remedy="check the subject's corpus in the config")
+    if total < n_tokens:
+        logger.warning("the reference corpus has %d tokens, fewer than the %d asked for", total, n_tokens)
+    return pad_rows(rows, language.padding)
+
+
+def make_corpus(corpus: config.Corpus, language: LoadedModel, seed: int) -> TokenRows:
+    """Return a subject's reference corpus: sampled from the model, or tokenized from a file or hub dataset."""
+    size = {"n_tokens": corpus.tokens, "context_size": corpus.context_size}
+    if corpus.sample:
+        return sample_rows(language, **size, seed=seed)
+    return texts_to_rows(corpus_texts(corpus), language, **size)
+
+
+def corpus_texts(corpus: config.Corpus) -> Iterator[str]:
+    """Yield the texts of a local file or hub dataset."""
+    if corpus.path is not None and corpus.path.endswith(".txt"):
+        yield from (line for line in read_text(corpus.path).splitlines() if line.strip())
+    elif corpus.path is not None:
+        yield from (str(row.values[corpus.column]) for row in read_rows_of(corpus.path))
+    else:
+        from datasets import load_dataset
+
+        rows = load_dataset(corpus.dataset, corpus.subset, split=corpus.split, revision=corpus.revision, streaming=True)
+        yield from (str(row[corpus.column]) for row in rows)
+
+
+def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
+    """Sample the corpus from the model itself, at temperature 1 after BOS; rows end with EOS or `context_size`.
+
+    Raises
+    ------
+    InputError
+        The model has no BOS token to begin with.
+    """
+    tokenizer, model = language.tokenizer, language.model
+    if tokenizer.bos_token_id is None:
+        raise InputError(
+            "a model without BOS cannot be sampled from nothing", remedy="give corpus.path or corpus.dataset"
+        )
+    torch.manual_seed(seed)
+    rows: list[list[int]] = []
+    total = 0
+    with tqdm(total=n_tokens, desc="sampling the corpus", unit="token", disable=None) as progress, torch.no_grad():
+        while total < n_tokens:
+            start = torch.full((SAMPLED_ROWS, 1), tokenizer.bos_token_id, device=model.device)
+            mask = torch.ones_like(start)
+            batch = model.generate(
+                start,
+                attention_mask=mask,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                max_length=context_size,
+                pad_token_id=language.padding,
+            )
+            for row in batch.tolist():
+                ends = [i for i, token in enumerate(row) if token == tokenizer.eos_token_id]
+                kept = row[: ends[0] + 1] if ends else row
+                kept = kept if language.prepend_bos else kept[1:]
+                rows.append(kept)
+                total += len(kept)
+                progress.update(len(kept))
+    return pad_rows(rows, language.padding)

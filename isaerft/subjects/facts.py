@@ -1,0 +1,132 @@
+"""Facts of each latent on the reference corpus: how often it fires, how it sits among the others, and where it fires most.
+
+These are the confounds that the statistics stratify by, and the raw material of the local explanations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from isaerft.stats import clusters_of
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.site import residual_stream
+
+N_CONTEXTS = 6
+N_NEIGHBOURS = 10
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Firing:
+    """What the corpus says of the latents.
+
+    Attributes
+    ----------
+    n_tokens : int
+        Tokens seen, BOS left out.
+    count : (d_sae,) float64
+        Tokens at which each latent fires.
+    total, maximum : (d_sae,) float64
+        Sum and largest of its activations.
+    top : DataFrame
+        latent_index, value, row, position: the tokens where it fires most, at most one per row of the corpus.
+    """
+
+    n_tokens: int
+    count: np.ndarray
+    total: np.ndarray
+    maximum: np.ndarray
+    top: pd.DataFrame
+
+
+def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
+    """Run the corpus through the subject and gather each latent's activations."""
+    dictionary, n_bos = subject.dictionary, len(subject.language.bos)
+    count, total, maximum = (np.zeros(dictionary.d_sae) for _ in range(3))
+    top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
+    n_tokens = first_row = 0
+    for tokens, mask in rows.batches(batch_size, "firing rates"):
+        device = subject.model.device
+        residual = residual_stream(subject.model, subject.site, tokens.to(device), mask.to(device))
+        wanted = mask.bool().clone()
+        wanted[:, :n_bos] = False
+        codes = dictionary.encode(residual[wanted.to(device)])
+        row, position = wanted.nonzero(as_tuple=True)
+        count += torch.bincount(codes.indices, minlength=dictionary.d_sae).cpu().numpy()
+        total += codes.sum_over_tokens().double().cpu().numpy()
+        entries = _entries(codes, row + first_row, position)
+        np.maximum.at(maximum, entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy())
+        top = _best(pd.concat([top, entries], ignore_index=True))
+        n_tokens += codes.n_tokens
+        first_row += len(tokens)
+    return Firing(n_tokens, count, total, maximum, top)
+
+
+def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: float) -> pd.DataFrame:
+    """Return one row per latent.
+
+    Columns: latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation,
+    decoder_norm, density (mean decoder cosine with its nearest neighbours), nearest_latent, nearest_cosine,
+    encoder_decoder_cosine (1: reads what it writes; low values are a sign of absorption), cluster (near-duplicates).
+    """
+    dictionary = subject.dictionary
+    with np.errstate(invalid="ignore"):
+        mean = np.where(firing.count > 0, firing.total / firing.count, np.nan)
+    density, nearest, cosine = _neighbours(dictionary.W_dec)
+    aligned = (normalize(dictionary.W_enc.T, dim=1) * normalize(dictionary.W_dec, dim=1)).sum(1)
+    return pd.DataFrame(
+        {
+            "latent_index": np.arange(dictionary.d_sae),
+            "firing_rate": firing.count / firing.n_tokens,
+            "mean_activation": mean,
+            "max_activation": firing.maximum,
+            "decoder_norm": dictionary.decoder_norm.double().cpu().numpy(),
+            "density": density,
+            "nearest_latent": nearest,
+            "nearest_cosine": cosine,
+            "encoder_decoder_cosine": aligned.double().cpu().numpy(),
+            "cluster": clusters_of(dictionary.W_dec.cpu().numpy(), cluster_cosine),
+        }
+    )
+
+
+def _entries(codes: Codes, row: torch.Tensor, position: torch.Tensor) -> pd.DataFrame:
+    token = codes.tokens().cpu()
+    return pd.DataFrame(
+        {
+            "latent_index": codes.indices.cpu().numpy(),
+            "value": codes.values.double().cpu().numpy(),
+            "row": row[token].numpy(),
+            "position": position[token].numpy(),
+        }
+    )
+
+
+def _best(entries: pd.DataFrame) -> pd.DataFrame:
+    """Keep each latent's strongest tokens, one per row of the corpus; ties go to the earlier token."""
+    ordered = entries.sort_values(["latent_index", "value", "row", "position"], ascending=[True, False, True, True])
+    distinct = ordered.drop_duplicates(["latent_index", "row"])
+    return distinct[distinct.groupby("latent_index").cumcount() < N_CONTEXTS]
+
+
+def _neighbours(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return density, nearest latent and its cosine for every decoder row, a block of rows at a time."""
+    directions = normalize(decoder, dim=1)
+    k = min(N_NEIGHBOURS, len(directions) - 1)
+    parts = []
+    for start in tqdm(range(0, len(directions), BLOCK), desc="neighbours", unit="block", disable=None):
+        cosines = directions[start : start + BLOCK] @ directions.T
+        index = torch.arange(len(cosines), device=cosines.device)
+        cosines[index, index + start] = -torch.inf
+        parts.append(cosines.topk(k, dim=1))
+    values = torch.cat([part.values for part in parts]).double().cpu().numpy()
+    indices = torch.cat([part.indices for part in parts]).cpu().numpy()
+    return values.mean(1), indices[:, 0], values[:, 0]

@@ -1,0 +1,132 @@
+"""The gate: do this model and this SAE belong together?
+
+An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, and everything after it would
+be nonsense. The gate measures variance explained and the loss with the SAE spliced in, and stops such a subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.site import Site, hidden_above, residual_stream, unembed
+
+N_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well an SAE fits its model, on tokens of the reference corpus.
+
+    Attributes
+    ----------
+    variance_explained : float
+        1 - squared error / variance of the residual stream, BOS left out.
+    l0 : float
+        Mean number of active latents per token.
+    loss_base, loss_spliced, loss_unigram : float
+        Nats per token: of the model, of the model running on the SAE's reconstruction, of token frequencies alone.
+    """
+
+    variance_explained: float
+    l0: float
+    loss_base: float
+    loss_spliced: float
+    loss_unigram: float
+
+    @property
+    def loss_increase(self) -> float:
+        """Share of the way from the model's loss to the unigram loss that splicing the SAE in costs."""
+        gap = self.loss_unigram - self.loss_base
+        return (self.loss_spliced - self.loss_base) / gap if gap > 0 else float("inf")
+
+
+def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit:
+    """Measure how well the SAE fits the model on the first rows of the corpus."""
+    n_bos = len(subject.language.bos)
+    error = variance = l0 = base = spliced = 0.0
+    n_tokens = n_predicted = 0
+    mean = _mean(subject, rows.first(batch_size))
+    counts = torch.zeros(subject.model.config.get_text_config().vocab_size, dtype=torch.float64)
+    for tokens, mask in rows.first(N_ROWS).batches(batch_size):
+        tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
+        residual = residual_stream(subject.model, subject.site, tokens, mask)
+        wanted = mask.bool().clone()
+        wanted[:, :n_bos] = False
+        kept = residual[wanted]
+        rebuilt = subject.dictionary.reconstruct(kept)
+        error += float((kept.float() - rebuilt).double().square().sum())
+        variance += float((kept.float() - mean).double().square().sum())
+        l0 += float(subject.dictionary.encode(kept).counts().sum())
+        n_tokens += len(kept)
+        patched = residual.clone()
+        patched[wanted] = rebuilt.to(residual.dtype)
+        predicted = mask[:, 1:].bool()
+        base += _loss(subject, residual, tokens, mask, predicted)
+        spliced += _loss(subject, patched, tokens, mask, predicted)
+        n_predicted += int(predicted.sum())
+        counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
+    shares = counts[counts > 0] / counts.sum()
+    unigram = float(-(shares * shares.log()).sum())
+    return Fit(1 - error / variance, l0 / n_tokens, base / n_predicted, spliced / n_predicted, unigram)
+
+
+def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: Fit, rows: TokenRows) -> None:
+    """Stop a subject whose model and SAE do not fit, and say which other setting fits better.
+
+    Raises
+    ------
+    InputError
+        Variance explained is below, or the cost of splicing above, what the config allows.
+    """
+    if fit.variance_explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
+        return
+    tried = ", ".join(f"{what}: {value:.2f}" for what, value in _alternatives(subject, rows).items())
+    raise InputError(
+        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the residual stream's variance and splicing it in"
+        f" costs {fit.loss_increase:.2f} of the gap to a unigram model",
+        allowed=f"at least {options.min_variance_explained:g} and at most {options.max_loss_increase:g}",
+        remedy=(
+            f"variance explained under other settings: {tried}; also check prepend_bos (now {options.prepend_bos}), the"
+            " model's revision, and that the SAE was trained on this model"
+        ),
+    )
+
+
+def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
+    """Variance explained with the other centring and at the neighbouring layers."""
+    site, dictionary = subject.site, subject.dictionary
+    others = {
+        f"center_writing_weights {not dictionary.center}": replace(
+            subject, dictionary=replace(dictionary, center=not dictionary.center)
+        )
+    }
+    for step, what in ((-1, "one block earlier"), (1, "one block later")):
+        if 0 <= site.n_below + step <= site.n_blocks:
+            others[what] = replace(subject, site=Site(site.n_below + step, site.n_blocks))
+    few = rows.first(16)
+    return {what: measure_fit(other, few, 16).variance_explained for what, other in others.items()}
+
+
+def _mean(subject: LoadedSubject, rows: TokenRows) -> torch.Tensor:
+    tokens, mask = rows.tokens.to(subject.model.device), rows.mask.to(subject.model.device)
+    residual = residual_stream(subject.model, subject.site, tokens, mask)
+    wanted = mask.bool().clone()
+    wanted[:, : len(subject.language.bos)] = False
+    return residual[wanted].float().mean(0)
+
+
+def _loss(
+    subject: LoadedSubject, residual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, predicted: torch.Tensor
+) -> float:
+    """Return the summed loss over the predicted tokens, in nats."""
+    with torch.no_grad():
+        hidden = hidden_above(subject.model, subject.site, residual, mask)
+        logits = unembed(subject.model, hidden[:, :-1][predicted]).float()
+        return float(cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum"))

@@ -1,0 +1,148 @@
+"""Getting a subject's SAE into its folder: from SAELens' hub, from a local folder, or trained on the corpus.
+
+The only module that imports sae_lens. What it writes is SAELens' own format with every normalisation folded in, so that
+`isaerft.subjects.dictionary` can read it as plain affine maps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from isaerft import config
+from isaerft.errors import InputError, shown
+from isaerft.files import replacing
+from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.dictionary import ARCHITECTURES
+from isaerft.subjects.load import LoadedModel, check_fit
+from isaerft.subjects.site import find_site, residual_stream
+
+logger = logging.getLogger(__name__)
+FINAL_LEARNING_RATE = 0.1
+DEAD_AFTER_STEPS = 100
+MAX_TRAINING_ROWS_IN_MEMORY = 2_000_000
+
+
+def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path) -> None:
+    """Load a ready SAE with SAELens, check that it fits the model, and write it folded under `folder`.
+
+    Raises
+    ------
+    InputError
+        Unknown release or id, no network, an architecture that is not a linear dictionary, or a width or hook that the
+        model does not have.
+    """
+    from sae_lens import SAE
+
+    place = subject.sae_path or f"{subject.release}, {subject.sae_id}"
+    try:
+        if subject.sae_path is not None:
+            sae = SAE.load_from_disk(subject.sae_path)
+        else:
+            sae = SAE.from_pretrained(subject.release, subject.sae_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()))}",
+            remedy="check release, sae_id and the network",
+        ) from None
+    if sae.cfg.architecture() not in ARCHITECTURES:
+        raise InputError(f"SAE ({place}) has architecture {sae.cfg.architecture()!r}", allowed=", ".join(ARCHITECTURES))
+    if sae.cfg.normalize_activations != "none":
+        raise InputError(
+            f"SAE ({place}) expects normalised activations ({sae.cfg.normalize_activations!r}), which are not folded in",
+            remedy="fold them with sae.fold_activation_norm_scaling_factor and give sae_path",
+        )
+    if subject.hook_name:
+        sae.cfg.metadata.hook_name = subject.hook_name
+    if not sae.cfg.metadata.neuronpedia_id and subject.release is not None:
+        sae.cfg.metadata.neuronpedia_id = _directory_id(subject.release, subject.sae_id)
+    check_fit(language.d_model, sae.cfg.d_in, sae.cfg.metadata.hook_name)
+    find_site(language.model, sae.cfg.metadata.hook_name)
+    with replacing(folder) as temporary:
+        sae.save_model(temporary)
+
+
+def _directory_id(release: str, sae_id: str | None) -> str | None:
+    """Look the Neuronpedia id up in SAELens' directory (SAELens drops it for SAEs in its own current format)."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    entry = get_pretrained_saes_directory().get(release)
+    return None if entry is None else entry.neuronpedia_id.get(sae_id)
+
+
+def train_sae(
+    options: config.TrainSae, language: LoadedModel, rows: TokenRows, *, hook_name: str, folder: str | Path, seed: int
+) -> None:
+    """Train an SAE on the residual stream of the corpus with SAELens' trainer and write it under `folder`.
+
+    Parameters
+    ----------
+    rows : TokenRows
+        The corpus; BOS is left out of the training tokens.
+    """
+    from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, LoggingConfig, SAETrainer
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.sae import SAEMetadata
+
+    activations = corpus_activations(language, rows, hook_name)
+    torch.manual_seed(seed)
+    steps = max(1, options.tokens // options.batch_size)
+    sae = JumpReLUTrainingSAE(
+        JumpReLUTrainingSAEConfig(
+            d_in=activations.shape[1],
+            d_sae=options.d_sae,
+            l0_coefficient=options.l0_coefficient,
+            l0_warm_up_steps=steps // 8,
+            normalize_activations="expected_average_only_in",
+            metadata=SAEMetadata(
+                model_name=Path(language.model.name_or_path).name,
+                hook_name=hook_name,
+                prepend_bos=language.prepend_bos,
+                context_size=rows.tokens.shape[1],
+            ),
+        )
+    )
+    trainer = SAETrainer(
+        cfg=SAETrainerConfig(
+            total_training_samples=steps * options.batch_size,
+            train_batch_size_samples=options.batch_size,
+            lr=options.learning_rate,
+            lr_end=options.learning_rate * FINAL_LEARNING_RATE,
+            lr_scheduler_name="cosineannealing",
+            dead_feature_window=DEAD_AFTER_STEPS,
+            device=str(language.model.device),
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        sae=sae.to(language.model.device),
+        data_provider=_batches(activations, options.batch_size, seed),
+    )
+    trainer.fit()
+    with replacing(folder) as temporary:
+        sae.save_inference_model(str(temporary))
+
+
+def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:
+    """Return the residual stream at the hook for every token of the corpus but BOS, (n_tokens, d_model) float32."""
+    site = find_site(language.model, hook_name)
+    kept, total = [], 0
+    for tokens, mask in rows.batches(batch_size, "residual stream"):
+        device = language.model.device
+        residual = residual_stream(language.model, site, tokens.to(device), mask.to(device))
+        wanted = mask.bool().clone()
+        wanted[:, : len(language.bos)] = False
+        kept.append(residual[wanted.to(device)].float())
+        total += len(kept[-1])
+        if total >= MAX_TRAINING_ROWS_IN_MEMORY:
+            break
+    return torch.cat(kept)
+
+
+def _batches(activations: torch.Tensor, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Yield random batches without end, as SAELens' trainer asks."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(len(activations), (batch_size,), generator=generator)
+        yield activations[chosen.to(activations.device)]

@@ -1,0 +1,115 @@
+"""The embedded language model: a small Llama trained from nothing on the dialogues, saved as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from isaerft import config
+from isaerft.files import replacing
+from isaerft.testbed.dialogues import sample
+from isaerft.testbed.language import BOS, EOS, PAD, UNK, vocabulary
+
+logger = logging.getLogger(__name__)
+PEAK_LEARNING_RATE = 4e-3
+# Strong on purpose: with the usual 0.01 the eight styles share about three directions (a binary code) when training ends,
+# and no latent speaks of one style alone; decay spreads them over seven.
+WEIGHT_DECAY = 0.5
+IGNORED = -100
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the language's tokenizer: one token a word, BOS put in front as Llama does."""
+    words = {word: index for index, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, words[BOS])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK, model_max_length=256
+    )
+
+
+def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float:
+    """Train the language model and save it with its tokenizer under `folder`, atomically.
+
+    Returns
+    -------
+    float
+        Mean training loss over the last tenth of the steps, in nats per token.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    tokenizer = make_tokenizer()
+    model = LlamaForCausalLM(_architecture(options, tokenizer)).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.95)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=options.steps, pct_start=0.1
+    )
+    losses = []
+    for _ in tqdm(range(options.steps), desc="language model", unit="step", disable=None):
+        tokens, labels = _batch(tokenizer, rng, options.batch_size)
+        loss = _deep_loss(model, tokens, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    with replacing(folder) as temporary:
+        model.eval().save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    final = float(np.mean(losses[-max(1, len(losses) // 10) :]))
+    logger.info("language model: %d parameters, loss %.3f nats per token", model.num_parameters(), final)
+    return final
+
+
+def hook_name(options: config.Testbed) -> str:
+    """Return where the embedded subject's SAE sits: after the last block but one."""
+    return f"blocks.{_supervised_block(options.n_layers)}.hook_resid_post"
+
+
+def _supervised_block(n_layers: int) -> int:
+    return n_layers - 2
+
+
+def _deep_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the loss of the output plus that of the residual stream at the hook, read through the same unembedding.
+
+    Deep supervision (Lee et al. 2015). A model this small otherwise looks up the requested style in its last block alone,
+    and no latent at the hook would carry it; large models form their prediction over many layers, as the logit lens shows.
+    """
+    output = model(input_ids=tokens, labels=labels, use_cache=False, output_hidden_states=True)
+    middle = output.hidden_states[_supervised_block(model.config.num_hidden_layers) + 1]
+    logits = model.lm_head(model.model.norm(middle))
+    return output.loss + model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+
+
+def _architecture(options: config.Testbed, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.d_model,
+        intermediate_size=3 * options.d_model,
+        num_hidden_layers=options.n_layers,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+    )
+
+
+def _batch(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and labels, both (n, longest) int64; padding is ignored in the labels."""
+    texts = [f"{item.prompt} {item.completion} {EOS}" for item in sample(rng, n)]
+    tokens = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
+    return tokens, torch.where(tokens == tokenizer.pad_token_id, IGNORED, tokens)

@@ -1,0 +1,97 @@
+"""Writing the truth down as any other source is: files of explanations, arms with known shares of wrong ones, judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft.files import replacing
+from isaerft.subjects.load import LoadedSubject
+from isaerft.testbed.concepts import expected_effect, in_english
+from isaerft.testbed.truth import input_truth, output_truth
+
+WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def write_truth(
+    subject: LoadedSubject, latents: pd.DataFrame, styles: Mapping[str, str], folder: str | Path, seed: int
+) -> None:
+    """Write input.csv, output.csv, {side}_wrong{percent}.csv, judgements.csv and concepts.csv under `folder`, atomically.
+
+    Parameters
+    ----------
+    latents : DataFrame
+        Facts of the latents.
+    styles : mapping of str to str
+        Behavior -> style of the embedded language that it teaches.
+    """
+    rng = np.random.default_rng(seed)
+    sides = {"input": input_truth(subject, rng), "output": output_truth(subject, latents, rng)}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        for side, truth in sides.items():
+            _write_explanations(truth.latent_index, truth.concept, side, temporary / f"{side}.csv")
+            when_wrong = _order_of_corruption(truth.concept.to_numpy(), rng)
+            for share in WRONG_SHARES:
+                concepts = corrupted(truth.concept.to_numpy(), when_wrong < share, rng)
+                _write_explanations(
+                    truth.latent_index, concepts, side, temporary / f"{side}_wrong{round(100 * share)}.csv"
+                )
+        everything = pd.concat(truth.assign(side=side) for side, truth in sides.items())
+        everything.to_csv(temporary / "concepts.csv", index=False, float_format="%.6g", lineterminator="\n")
+        _judgements(sorted(set(everything.concept)), styles).to_csv(
+            temporary / "judgements.csv", index=False, lineterminator="\n"
+        )
+
+
+def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the concepts with those of the `wrong` latents exchanged among themselves, none keeping its own.
+
+    Parameters
+    ----------
+    concepts : (n,) str
+    wrong : (n,) bool
+    """
+    result = concepts.copy()
+    places = np.flatnonzero(wrong)
+    mixed = rng.permutation(concepts[places])
+    for i in range(len(places)):
+        if mixed[i] != concepts[places[i]]:
+            continue
+        # Swap with a place for which both concepts are then foreign; where one concept holds the majority there is none.
+        partners = np.flatnonzero((mixed != concepts[places[i]]) & (concepts[places] != mixed[i]))
+        if len(partners):
+            j = rng.choice(partners)
+            mixed[i], mixed[j] = mixed[j], mixed[i]
+    result[places] = mixed
+    return result
+
+
+def _order_of_corruption(concepts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return for each latent the share at which its explanation goes wrong, in [0, 1).
+
+    Spread evenly within each concept, so that every arm holds its share of wrong explanations for every concept, and
+    nested, so that what is wrong at 10 % is wrong at 20 %.
+    """
+    shares = np.empty(len(concepts))
+    for concept in np.unique(concepts):
+        places = np.flatnonzero(concepts == concept)
+        shares[places] = (rng.permutation(len(places)) + rng.random()) / len(places)
+    return shares
+
+
+def _write_explanations(latents: pd.Series, concepts: np.ndarray | pd.Series, side: str, path: Path) -> None:
+    table = pd.DataFrame({"latent_index": latents, "explanation": [in_english(c) for c in concepts], "side": side})
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _judgements(concepts: list[str], styles: Mapping[str, str]) -> pd.DataFrame:
+    rows = [
+        {"explanation": in_english(concept), "behavior": behavior, "expected_effect": expected_effect(concept, style)}
+        for concept in concepts
+        for behavior, style in styles.items()
+    ]
+    return pd.DataFrame(rows).query("expected_effect != 0")

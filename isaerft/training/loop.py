@@ -1,0 +1,154 @@
+"""The training loop from the cached residual stream, with early stopping on held-out loss."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.registry import OBJECTIVES
+from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.load import LoadedSubject
+
+logger = logging.getLogger(__name__)
+Adapt = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of one training.
+
+    Attributes
+    ----------
+    steps, tokens : int
+        Optimizer steps taken, and tokens (prompt and completion) seen in them.
+    heldout_loss_base, heldout_loss_adapted : float
+        Nats per completion token, before training and at the best step.
+    best_step : int
+        The step whose parameters were kept.
+    """
+
+    steps: int
+    tokens: int
+    heldout_loss_base: float
+    heldout_loss_adapted: float
+    best_step: int
+
+
+def train(
+    subject: LoadedSubject,
+    module: nn.Module,
+    adapt: Adapt,
+    train_rows: CachedRows,
+    heldout_rows: CachedRows,
+    options: config.Adapter,
+    *,
+    seed: int,
+    batch_size: int,
+    description: str = "",
+) -> Training:
+    """Train `module` in place and leave it at the step with the lowest held-out loss.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Holds the parameters that require a gradient.
+    adapt : callable
+        Gives the adapted residual stream (n_tokens, d_in) of a batch.
+    seed : int
+        Draws the rows that this replicate sees (`options.subsample`) and their order.
+    batch_size : int
+        Rows per forward pass when the held-out loss is taken.
+
+    Raises
+    ------
+    InputError
+        The loss is not finite; the module then holds the last good parameters.
+    """
+    objective = OBJECTIVES[options.objective]
+    order = _row_order(len(train_rows), options, seed)
+    optimizer = _Optimizer(module, options)
+    base = heldout_loss(subject, adapt, heldout_rows, batch_size)
+    best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
+    for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=None, leave=False):
+        batch = train_rows.batch(next(order)).to(subject.model.device)
+        loss = objective(subject, batch, adapt(batch))
+        optimizer.step(loss)
+        tokens += batch.codes.n_tokens
+        if step % options.evaluate_every and step < options.steps:
+            continue
+        heldout = heldout_loss(subject, adapt, heldout_rows, batch_size)
+        if not math.isfinite(heldout) or not math.isfinite(float(loss)):
+            _restore(module, best_state)
+            raise InputError(
+                f"{description or 'training'}: loss is {heldout} at step {step}",
+                remedy="lower the adapter's learning_rate",
+            )
+        if heldout < best:
+            best, best_step, best_state = heldout, step, _state(module)
+        elif step - best_step >= options.patience * options.evaluate_every:
+            break
+    _restore(module, best_state)
+    logger.info("%s: held-out loss %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
+    return Training(step, tokens, base, best, best_step)
+
+
+def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_size: int) -> float:
+    """Return the mean loss over all completion tokens of `rows`, in nats."""
+    total = n_tokens = 0.0
+    with torch.no_grad():
+        for batch in rows.batches(batch_size):
+            moved = batch.to(subject.model.device)
+            losses = completion_losses(subject, moved, adapt(moved))
+            total += float(losses.double().sum())
+            n_tokens += len(losses)
+    return total / n_tokens
+
+
+class _Optimizer:
+    """SGD whose first gradient has length 1 (so the learning rate is a length), or Adam."""
+
+    def __init__(self, module: nn.Module, options: config.Adapter) -> None:
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.scale: float | None = 1.0 if options.optimizer == "adam" else None
+        if options.optimizer == "adam":
+            self.inner: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        else:
+            self.inner = torch.optim.SGD(self.parameters, lr=options.learning_rate, momentum=options.momentum)
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.inner.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.scale is None:
+            norm = float(torch.stack([p.grad.norm() for p in self.parameters]).norm())
+            self.scale = 1 / norm if norm > 0 else 1.0
+        if self.scale != 1.0:
+            for parameter in self.parameters:
+                parameter.grad.mul_(self.scale)
+        self.inner.step()
+
+
+def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torch.Tensor]:
+    """Yield batches of row numbers for ever: a fixed random share of the rows, shuffled anew each epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.randperm(n_rows, generator=generator)[: max(1, round(options.subsample * n_rows))]
+    while True:
+        yield from kept[torch.randperm(len(kept), generator=generator)].split(options.batch_size)
+
+
+def _state(module: nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _restore(module: nn.Module, state: list[torch.Tensor]) -> None:
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter, value in zip(trained, state, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,86 @@
+"""Training every seed of one (subject, behavior, adapter) in one process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import nn
+
+from isaerft import config
+from isaerft.adapters.base import adapted, make_adapter, save_adapter
+from isaerft.files import replacing, write_json
+from isaerft.subjects.cache import CachedRows, read_cache
+from isaerft.subjects.load import LoadedSubject
+from isaerft.training.loop import Training, train
+
+RESULTS = "training.json"
+
+
+def run_adapter(
+    study: config.Study,
+    subject: LoadedSubject,
+    adapter_name: str,
+    cache: str | Path,
+    out: str | Path,
+    *,
+    permuted: bool,
+    description: str,
+) -> None:
+    """Train all seeds and write seed_0/, seed_1/, ... and training.json under `out`, atomically.
+
+    Parameters
+    ----------
+    permuted : bool
+        Each seed works on its own random dictionary in place of the subject's.
+    """
+    options = study.adapters[adapter_name]
+    rows = read_cache(cache, "train"), read_cache(cache, "heldout")
+    results = []
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        for seed in range(study.n_seeds):
+            started = time.perf_counter()
+            used = subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject
+            trained, n_parameters = _train_one(
+                study, used, options, adapter_name, rows, seed, temporary / f"seed_{seed}", f"{description} seed {seed}"
+            )
+            results.append({"seed": seed, "n_parameters": n_parameters, "objective": options.objective} | vars(trained))
+            if study.record_seconds:
+                results[-1]["seconds"] = time.perf_counter() - started
+        write_json(temporary / RESULTS, results)
+
+
+def _train_one(
+    study: config.Study,
+    subject: LoadedSubject,
+    options: config.Adapter,
+    name: str,
+    rows: tuple[CachedRows, CachedRows],
+    seed: int,
+    out: Path,
+    description: str,
+) -> tuple[Training, int]:
+    settings = {"seed": study.replicate_seed(seed), "batch_size": study.batch_size, "description": description}
+    if (options.kind or name) == "lora":
+        from isaerft.training.lora import RANK, add_lora, remove_lora, save_lora
+
+        rank = int(options.options.get("rank", RANK))
+        block = add_lora(subject, rank=rank, seed=settings["seed"])
+        try:
+            trained = train(subject, block, lambda batch: batch.residual, *rows, options, **settings)
+            save_lora(block, out, rank)
+            return trained, _n_trainable(block)
+        finally:
+            remove_lora(block)
+    adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options))
+    adapter.to(subject.model.device)
+    trained = train(
+        subject, adapter, lambda batch: adapted(subject.dictionary, adapter, batch), *rows, options, **settings
+    )
+    save_adapter(adapter, out)
+    return trained, _n_trainable(adapter)
+
+
+def _n_trainable(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

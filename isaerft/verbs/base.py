@@ -1,0 +1,76 @@
+"""How verbs are declared, and what nearly all of them do first: read the study and check the names they were given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from isaerft import config
+from isaerft.errors import unknown_name
+
+if TYPE_CHECKING:
+    from isaerft.subjects.load import LoadedSubject
+
+Verb = Callable[[argparse.Namespace], None]
+VERBS: dict[str, tuple[Verb, tuple[str, ...], str]] = {}
+ARGUMENTS = {
+    "study": "the study's config file",
+    "subject": "name of the subject in the config (or its -permuted twin)",
+    "behavior": "name of the behavior in the config",
+    "adapter": "name of the adapter in the config",
+    "source": "name of the explanation source in the config",
+    "judge": "name of the judge in the config",
+    "dir": "the subject's folder",
+    "records": "folder with the behavior's train.jsonl and heldout.jsonl",
+    "cache": "the behavior's cached activations (.safetensors)",
+    "adapters": "folder with one folder per trained adapter",
+    "explanations": "the source's explanations (.parquet)",
+    "changes": "folder with {subject}/{behavior}.parquet",
+    "relevance": "folder with {source}/{judge}.parquet",
+    "results": "the study's results folder",
+    "tables": "folder with the result tables",
+    "figures": "folder with the figures",
+    "pages": "folder with the tables' pages",
+    "input": "a data file",
+    "description": "what the behavior is, in a sentence",
+    "name": "which one",
+    "out": "what to write",
+}
+OPTIONAL = {"behavior.input"}
+NAMES = {"subject", "behavior", "adapter", "source", "judge", "description"}
+
+
+def verb(name: str, *arguments: str) -> Callable[[Verb], Verb]:
+    """Register a verb with its arguments; its docstring is its help."""
+
+    def register(function: Verb) -> Verb:
+        VERBS[name] = (function, arguments, (function.__doc__ or "").strip())
+        return function
+
+    return register
+
+
+def study_of(options: argparse.Namespace) -> config.Study:
+    """Read the config and check the names on the command line against it; say plainly which are valid."""
+    study = config.load_study(options.study)
+    for kind, group in (
+        ("subject", {**study.subjects, **study.permuted_subjects}),
+        ("behavior", study.behaviors),
+        ("adapter", study.adapters),
+        ("source", study.sources),
+        ("judge", study.judges),
+    ):
+        given = getattr(options, kind, None)
+        if given is not None and given not in group:
+            raise unknown_name(kind, given, group)
+    return study
+
+
+def load_subject_of(study: config.Study, options: argparse.Namespace) -> LoadedSubject:
+    """Load the subject that was asked for; a random-dictionary twin begins as the subject it belongs to."""
+    from isaerft.subjects.load import load_subject, set_up
+
+    return load_subject(
+        study.subjects[study.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up(study)
+    )

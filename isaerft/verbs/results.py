@@ -1,0 +1,80 @@
+"""Verbs from explanations to tables, figures and pages."""
+
+from __future__ import annotations
+
+import argparse
+
+from isaerft.verbs.base import study_of, verb
+
+
+@verb("explain", "study", "subject", "source", "dir", "out")
+def explain(options: argparse.Namespace) -> None:
+    """Get one source's explanations of a subject's latents."""
+    study = study_of(options)
+    from isaerft import explanations
+    from isaerft.subjects.paths import SubjectFolder
+
+    d_sae = SubjectFolder(options.dir).read_cards()[0]["d_sae"]
+    found = explanations.explain(options.source, study.sources[options.source], subject_dir=options.dir, d_sae=d_sae)
+    explanations.write_explanations(found, options.out, d_sae=d_sae)
+
+
+@verb("judge", "study", "subject", "source", "judge", "dir", "explanations", "out")
+def judge(options: argparse.Namespace) -> None:
+    """Judge what each explanation leads one to expect of every behavior."""
+    study = study_of(options)
+    from isaerft.explanations import read_explanations
+    from isaerft.relevance import judge_relevance, write_relevance
+
+    behaviors = {name: part.description for name, part in study.behaviors.items()}
+    found = read_explanations(options.explanations)
+    judged = judge_relevance(options.judge, study.judges[options.judge], found, behaviors, subject_dir=options.dir)
+    write_relevance(judged, options.out)
+
+
+@verb("agreement", "study", "subject", "adapter", "dir", "changes", "relevance", "out")
+def agreement(options: argparse.Namespace) -> None:
+    """Test whether the latents that changed are those whose explanations said they should."""
+    study = study_of(options)
+    from isaerft.report.assemble.agreement import write_agreement
+
+    write_agreement(
+        study, options.subject, options.adapter, options.dir, options.changes, options.relevance, options.out
+    )
+
+
+@verb("tables", "study", "results", "out")
+def tables(options: argparse.Namespace) -> None:
+    """Collect the parts into the study's result tables."""
+    from isaerft.report.assemble.collect import write_tables
+
+    write_tables(study_of(options), options.results, options.out)
+
+
+@verb("figure", "name", "study", "tables", "out")
+def figure(options: argparse.Namespace) -> None:
+    """Draw one figure from the result tables."""
+    study = study_of(options)
+    from isaerft.report.write import write_figure
+
+    doses = {
+        name: (part.side, part.wrong_share) for name, part in study.sources.items() if part.wrong_share is not None
+    }
+    write_figure(str(options.name), options.tables, options.out, doses=doses)
+
+
+@verb("page", "name", "tables", "out")
+def page(options: argparse.Namespace) -> None:
+    """Write the HTML twin of one table."""
+    from isaerft.report.write import write_table_page
+
+    write_table_page(str(options.name), options.tables, options.out)
+
+
+@verb("summary", "study", "tables", "figures", "pages", "out")
+def summary(options: argparse.Namespace) -> None:
+    """Write the page to read first."""
+    from isaerft.report.write import write_summary
+
+    study = study_of(options)
+    write_summary(options.tables, options.figures, options.out, study.study, pages_dir=options.pages)

@@ -1,0 +1,92 @@
+"""Verbs that make a subject: its model, corpus, SAE, facts and, on the testbed, its truth."""
+
+from __future__ import annotations
+
+import argparse
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.verbs.base import load_subject_of, study_of, verb
+
+
+@verb("testbed-model", "study", "subject", "out")
+def testbed_model(options: argparse.Namespace) -> None:
+    """Train the embedded subject's language model."""
+    study = study_of(options)
+    sizes = study.subjects[options.subject].testbed
+    if sizes is None:
+        raise InputError(f"subject {options.subject!r} is not a testbed", remedy="give it a `testbed:` section")
+    from isaerft.subjects.load import set_up
+    from isaerft.testbed.model import train_model
+
+    set_up(study)
+    train_model(sizes, study.seed, options.out)
+
+
+@verb("corpus", "study", "subject", "dir")
+def corpus(options: argparse.Namespace) -> None:
+    """Tokenize (or sample) a subject's reference corpus."""
+    study = study_of(options)
+    from isaerft.subjects.corpus import make_corpus, write_rows
+    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.paths import SubjectFolder
+
+    folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
+    language = load_model(subject, folder, set_up(study))
+    if subject.testbed is not None:
+        from isaerft.testbed.data import corpus_rows
+
+        size = {"n_tokens": subject.corpus.tokens, "context_size": subject.corpus.context_size}
+        rows = corpus_rows(language, **size, seed=study.seed)
+    else:
+        rows = make_corpus(subject.corpus, language, study.seed)
+    write_rows(rows, folder.corpus)
+
+
+@verb("dictionary", "study", "subject", "dir")
+def dictionary(options: argparse.Namespace) -> None:
+    """Fetch or train a subject's SAE and write it with its normalisation folded in."""
+    study = study_of(options)
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.paths import SubjectFolder
+    from isaerft.subjects.sae import fetch_sae, train_sae
+
+    folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
+    language = load_model(subject, folder, set_up(study))
+    if subject.testbed is None and subject.train_sae is None:
+        fetch_sae(subject, language, folder.sae)
+        return
+    hook_name = subject.hook_name
+    if subject.testbed is not None:
+        from isaerft.testbed.model import hook_name as testbed_hook
+
+        hook_name = testbed_hook(subject.testbed)
+    training = subject.train_sae or config.TrainSae()
+    rows = read_token_rows(folder.corpus)
+    train_sae(training, language, rows, hook_name=hook_name, folder=folder.sae, seed=study.seed)
+
+
+@verb("facts", "study", "subject", "dir")
+def facts(options: argparse.Namespace) -> None:
+    """Check that model and SAE fit (the gate) and measure every latent on the reference corpus."""
+    study = study_of(options)
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.describe import describe_subject
+    from isaerft.subjects.paths import SubjectFolder
+
+    folder = SubjectFolder(options.dir)
+    subject = load_subject_of(study, options)
+    describe_subject(study, options.subject, subject, read_token_rows(folder.corpus), folder)
+
+
+@verb("truth", "study", "subject", "dir")
+def truth(options: argparse.Namespace) -> None:
+    """Write down what each latent of the embedded subject truly does, and arms with known shares of it wrong."""
+    study = study_of(options)
+    from isaerft.subjects.paths import SubjectFolder
+    from isaerft.testbed.write_truth import write_truth
+
+    styles = {name: part.testbed for name, part in study.behaviors.items() if part.testbed is not None}
+    latents = SubjectFolder(options.dir).read_latents()
+    write_truth(load_subject_of(study, options), latents, styles, options.dir / "truth", study.seed)

@@ -1,0 +1,80 @@
+"""Verbs from a behavior's data to the changes that training on it made."""
+
+from __future__ import annotations
+
+import argparse
+
+from isaerft.verbs.base import load_subject_of, study_of, verb
+
+
+@verb("testbed-rows", "study", "behavior", "out")
+def testbed_rows(options: argparse.Namespace) -> None:
+    """Write the embedded language's raw rows for a behavior."""
+    study = study_of(options)
+    from isaerft.testbed.data import write_behavior_rows
+
+    behavior = study.behaviors[options.behavior]
+    write_behavior_rows(behavior.testbed or "", behavior.max_rows or 300, study.seed, options.out)
+
+
+@verb("behavior", "study", "behavior", "input", "out")
+def behavior(options: argparse.Namespace) -> None:
+    """Turn a behavior's raw data into records, split into train and held-out."""
+    from dataclasses import replace
+
+    from isaerft.behaviors import prepare_behavior
+
+    chosen = study_of(options).behaviors[options.behavior]
+    if chosen.testbed is not None:
+        # The language's rows are preference pairs; without a word in the config, train on the chosen answers.
+        columns = chosen.columns or {"completion": "chosen"}
+        chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
+    prepare_behavior(options.behavior, chosen, options.out)
+
+
+@verb("split", "input", "description", "out")
+def split(options: argparse.Namespace) -> None:
+    """Split a file of finished records (id, prompt, completion) for a behavior made by your own rule."""
+    from isaerft.behaviors import split_file
+
+    split_file(options.input, options.out, options.description or "")
+
+
+@verb("capture", "study", "subject", "behavior", "dir", "records", "out")
+def capture(options: argparse.Namespace) -> None:
+    """Run a behavior's records once through everything below the hook."""
+    study = study_of(options)
+    from isaerft.behaviors import read_records
+    from isaerft.subjects.capture import capture_behavior
+
+    splits = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
+    subject = load_subject_of(study, options)
+    capture_behavior(subject, splits, options.out, max_length=study.max_length, batch_size=study.batch_size)
+
+
+@verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "out")
+def train(options: argparse.Namespace) -> None:
+    """Train all seeds of one adapter on one behavior."""
+    study = study_of(options)
+    from isaerft.training.run import run_adapter
+
+    run_adapter(
+        study,
+        load_subject_of(study, options),
+        options.adapter,
+        options.cache,
+        options.out,
+        permuted=options.subject in study.permuted_subjects,
+        description=f"{options.behavior} {options.adapter}",
+    )
+
+
+@verb("changes", "study", "subject", "behavior", "dir", "cache", "adapters", "out")
+def changes(options: argparse.Namespace) -> None:
+    """Score how much each latent changed, by every measure of the study."""
+    study = study_of(options)
+    from isaerft.changes.run import score_changes
+
+    permuted = options.subject in study.permuted_subjects
+    subject = load_subject_of(study, options)
+    score_changes(study, subject, options.cache, options.adapters, options.out, permuted=permuted)

@@ -1,0 +1,329 @@
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from isaerft.config import CONTROLS, json_schema, load_study, study_from_dict
+from isaerft.config.reference import COMMAND, PAGE, SCHEMA, options_page, schema_text, write_reference
+from isaerft.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "config").glob("*.yaml"))
+REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/options.py; run `{COMMAND}`"
+
+
+@pytest.fixture
+def values(tmp_path, monkeypatch):
+    """A study that is valid, with one subject of each origin and a behavior of each origin."""
+    monkeypatch.chdir(tmp_path)
+    for name in ["rows.jsonl", "corpus.txt"]:
+        Path(name).write_text("{}\n")
+    Path("sae").mkdir()
+    return {
+        "study": "small",
+        "subjects": {
+            "testbed": {"testbed": {}},
+            "trained": {
+                "model": "a/b",
+                "train_sae": {},
+                "hook_name": "blocks.1.hook_resid_post",
+                "corpus": {"sample": True},
+            },
+            "local": {"model": "a/b", "sae_path": "sae", "corpus": {"path": "corpus.txt"}},
+            "hub": {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"dataset": "c/d"}},
+        },
+        "behaviors": {
+            "local": {"description": "a local file", "path": "rows.jsonl"},
+            "hub": {"description": "a dataset", "dataset": "a/b", "revision": "abc"},
+            "ruled": {"description": "a rule's", "rule": True},
+        },
+        "adapters": {"bias": {}, "wide": {"kind": "scale"}},
+        "sources": {"local": {}, "listed": {"kind": "file", "path": "x.csv", "subjects": ["hub"]}},
+        "judges": {"lexical": {}},
+        "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+        "reference": "wide",
+    }
+
+
+def changed(values, place, value):
+    """Return `values` with the option at the dotted `place` set, or removed when `value` is ...."""
+    result = copy.deepcopy(values)
+    *parents, last = place.split(".")
+    node = result
+    for part in parents:
+        node = node.setdefault(part, {})
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return result
+
+
+def message(values):
+    with pytest.raises(InputError) as caught:
+        study_from_dict(values)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_a_valid_study_is_read_with_every_default(values):
+    study = study_from_dict(values)
+    assert study.results == "results/small"
+    assert study.controls == list(CONTROLS)
+    assert study.measures == ["parameter", "contribution", "attribution"]
+    assert study.primary.statistic == "auroc"
+    assert study.adapters["bias"].objective == "sft"
+    assert study.permuted_subjects == {f"{name}-permuted": name for name in values["subjects"]}
+
+
+def test_a_study_cannot_be_changed_after_the_checks(values):
+    study = study_from_dict(values)
+    with pytest.raises(FrozenInstanceError):
+        study.seed = 1
+
+
+def test_without_the_random_dictionary_no_subject_has_a_twin(values):
+    assert study_from_dict(changed(values, "controls", [])).permuted_subjects == {}
+
+
+@pytest.mark.parametrize(
+    ("place", "nearest"),
+    [
+        ("sudy", "study"),
+        ("n_seed", "n_seeds"),
+        ("subjects.hub.hook_nam", "hook_name"),
+        ("subjects.testbed.testbed.d_modle", "d_model"),
+        ("subjects.trained.train_sae.dsae", "d_sae"),
+        ("subjects.local.corpus.token", "tokens"),
+        ("behaviors.local.colums", "columns"),
+        ("adapters.bias.learning_rat", "learning_rate"),
+        ("sources.local.wrong_shar", "wrong_share"),
+        ("judges.lexical.expected_shar", "expected_share"),
+        ("primary.adaptor", "adapter"),
+        ("agreement.n_resample", "n_resamples"),
+    ],
+)
+def test_an_unknown_key_anywhere_names_its_place_and_the_nearest_valid_one(values, place, nearest):
+    text = message(changed(values, place, 1))
+    parent, _, key = place.rpartition(".")
+    assert f"unknown config key in {parent or 'the study'}: '{key}'" in text
+    assert f"did you mean '{nearest}'?" in text
+    assert nearest in text.split("allowed:")[1]
+
+
+def test_an_unknown_key_goes_before_the_problems_that_it_causes(values):
+    values["primary"]["adaptor"] = values["primary"].pop("adapter")
+    assert "did you mean 'adapter'?" in message(values)
+
+
+@pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 10**5])
+def test_a_hostile_key_gives_a_short_printable_error(values, key):
+    assert len(message(changed(values, key, 1))) < 6000
+    assert len(message({**values, "behaviors": {key: {"description": "d", "colums": {}}}})) < 6000
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("n_seeds", "many"),
+        ("n_seeds", 0),
+        ("n_seeds", 1.5),
+        ("seed", None),
+        ("record_seconds", "perhaps"),
+        ("subjects", {}),
+        ("subjects", ["testbed"]),
+        ("subjects.testbed", "testbed"),
+        ("subjects.hub.dtype", "float8"),
+        ("subjects.testbed.testbed.steps", 0),
+        ("behaviors", {}),
+        ("behaviors.local.description", ""),
+        ("behaviors.local.heldout_fraction", 1.0),
+        ("behaviors.local.max_rows", 1),
+        ("behaviors.local.columns", ["prompt"]),
+        ("behaviors.local.format", "xml"),
+        ("adapters.bias.learning_rate", 0),
+        ("adapters.bias.learning_rate", float("nan")),
+        ("adapters.bias.momentum", 1),
+        ("adapters.bias.optimizer", "lion"),
+        ("sources.local.side", "inside"),
+        ("sources.local.wrong_share", 1.1),
+        ("judges.lexical.expected_share", 0),
+        ("primary.statistic", "mean"),
+        ("measures", []),
+        ("measures", "parameter"),
+        ("agreement.n_resamples", 10),
+        ("agreement.confidence_level", 95),
+    ],
+)
+def test_a_value_of_the_wrong_kind_or_out_of_range_is_named_with_its_place(values, place, value):
+    text = message(changed(values, place, value))
+    assert text.startswith(f"config key {place}")
+    assert repr(value) in text
+
+
+@pytest.mark.parametrize("place", ["study", "subjects", "primary", "primary.judge", "behaviors.local.description"])
+def test_a_missing_required_option_is_named(values, place):
+    text = message(changed(values, place, ...))
+    assert text.startswith(f"config key {place}: ")
+    assert "required" in text.lower()
+
+
+@pytest.mark.parametrize("group", ["subjects", "behaviors", "adapters", "sources", "judges"])
+@pytest.mark.parametrize("name", ["a/b", "..", "", " ", "-x", "é", "x-permuted", "a.b", "{x}"])
+def test_a_name_that_is_no_part_of_a_path_is_refused(values, group, name):
+    values[group][name] = next(iter(values[group].values()))
+    assert f"{group[:-1]} name {name!r}" in message(values)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "", "/abs"])
+def test_a_study_writes_only_under_its_own_folder(values, name):
+    assert f"study name {name!r}" in message(changed(values, "study", name))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "kind", "nearest"),
+    [
+        ("adapters.biass", {}, "adapter", "bias"),
+        ("adapters.bias.kind", "scal", "adapter", "scale"),
+        ("adapters.bias.objective", "sfft", "objective", "sft"),
+        ("sources.local.kind", "flie", "explanation source", "file"),
+        ("judges.lexical.kind", "lexcal", "judge", "lexical"),
+        ("measures", ["contribtion"], "measure", "contribution"),
+        ("agreement.statistics", ["auroc", "sperman"], "statistic", "spearman"),
+        ("controls", ["shufled_explanations"], "control", "shuffled_explanations"),
+        ("primary.adapter", "bia", "primary.adapter", "bias"),
+        ("primary.measure", "atribution", "primary.measure", "attribution"),
+        ("primary.source", "locl", "primary.source", "local"),
+        ("primary.judge", "lexicl", "primary.judge", "lexical"),
+        ("reference", "wid", "reference", "wide"),
+        ("sources.listed.subjects", ["hubb"], "sources.listed.subjects", "hub"),
+    ],
+)
+def test_an_unknown_name_lists_the_valid_ones(values, place, value, kind, nearest):
+    text = message(changed(values, place, value))
+    assert f"unknown {kind} " in text
+    assert f"did you mean {nearest!r}?" in text
+
+
+def test_the_primary_statistic_must_be_among_the_computed(values):
+    assert "unknown primary.statistic 'auroc'" in message(changed(values, "agreement.statistics", ["spearman"]))
+
+
+def test_the_mismatched_control_needs_a_second_behavior(values):
+    del values["behaviors"]["hub"], values["behaviors"]["ruled"]
+    assert "add a second behavior" in message(values)
+    assert study_from_dict(changed(values, "controls", ["shuffled_explanations"]))
+
+
+@pytest.mark.parametrize(
+    ("behavior", "expected"),
+    [
+        ({}, "names 0 origins"),
+        ({"path": "rows.jsonl", "rule": True}, "names 2 origins"),
+        ({"path": "rows.jsonl", "dataset": "a/b"}, "names 2 origins"),
+        ({"dataset": "a/b"}, "without a revision"),
+        ({"dataset": "a/b", "revision": ""}, "without a revision"),
+        ({"path": "none.jsonl"}, "file 'none.jsonl' does not exist"),
+        ({"path": "sae"}, "file 'sae' does not exist"),
+        ({"path": "empty.jsonl"}, "file 'empty.jsonl' is empty"),
+    ],
+)
+def test_a_behavior_has_one_origin_that_is_there(values, behavior, expected):
+    Path("empty.jsonl").touch()
+    text = message(changed(values, "behaviors.wrong", {"description": "d", **behavior}))
+    assert text.startswith("behavior 'wrong'")
+    assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"testbed": {}}, "exactly one of model, testbed"),
+        ({"model": None}, "exactly one of model, testbed"),
+        ({"release": None, "sae_id": None}, "names 0 SAEs"),
+        ({"sae_path": "sae"}, "names 2 SAEs"),
+        ({"train_sae": {}}, "names 2 SAEs"),
+        ({"sae_id": None}, "release and sae_id belong together"),
+        ({"release": None, "sae_id": None, "train_sae": {}}, "train_sae without hook_name"),
+        ({"release": None, "sae_path": "sae"}, "release and sae_id belong together"),
+        ({"release": None, "sae_id": None, "sae_path": "none"}, "sae_path 'none' does not exist"),
+        ({"corpus": {}}, "exactly one of path, dataset, sample"),
+        ({"corpus": {"sample": True, "path": "corpus.txt"}}, "exactly one of path, dataset, sample"),
+        ({"corpus": {"path": "none.txt"}}, "corpus.path 'none.txt' does not exist"),
+    ],
+)
+def test_a_subject_says_what_it_needs_to_be_loaded(values, change, expected):
+    values["subjects"]["hub"] |= change
+    text = message(values)
+    assert "subject 'hub'" in text
+    assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "holds None"),
+        (b"- a\n", "holds ['a']"),
+        (b"a: [1\n", "is not valid YAML"),
+        (b"a: !!python/object/apply:os.system [true]\n", "is not valid YAML"),
+        (b"a: \xff\n", "not UTF-8"),
+        (b"a: \x00\n", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, content, expected):
+    (tmp_path / "study.yaml").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_study(tmp_path / "study.yaml")
+    assert expected in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_missing_file_is_a_users_error(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_the_file_and_the_mapping_give_the_same_study(values, tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    assert load_study(tmp_path / "study.yaml") == study_from_dict(values)
+
+
+def test_the_committed_schema_and_page_are_those_of_the_options():
+    assert (ROOT / SCHEMA).read_text(encoding="utf-8") == schema_text(), REGENERATE
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == options_page(), REGENERATE
+
+
+def test_the_command_in_that_message_writes_both(tmp_path):
+    done = subprocess.run([sys.executable, *COMMAND.split()[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [str(SCHEMA), str(PAGE)]
+    assert (tmp_path / SCHEMA).read_text(encoding="utf-8") == schema_text()
+    assert (tmp_path / PAGE).read_text(encoding="utf-8") == options_page()
+
+
+def test_the_reference_can_be_written_anywhere(tmp_path):
+    assert write_reference(tmp_path) == [tmp_path / SCHEMA, tmp_path / PAGE]
+
+
+def test_the_schema_accepts_what_the_checks_accept_and_refuses_unknown_keys(values):
+    validator = jsonschema.Draft202012Validator(json_schema())
+    validator.check_schema(json_schema())
+    validator.validate(values)
+    assert not validator.is_valid(changed(values, "behaviors.local.colums", {}))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_committed_study_fits_the_schema(path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(json.dumps(values)), json_schema())
+    assert values["study"] == path.stem
+
+
+def test_every_option_is_explained():
+    unexplained = [line for line in options_page().splitlines() if line.endswith("|  |")]
+    assert unexplained == []

@@ -1,0 +1,80 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PARTS = ("Snakefile", "workflow", "profiles", "examples", "isaerft", "environment.yml")
+
+
+class Workspace:
+    """A copy of the workflow and the package in a folder of its own, where a stand-in makes every verb's outputs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in PARTS:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            options = {"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}
+            copy(source, folder / name, **options)
+        self.write("fail.txt", "")
+        self.write("bin/isaerft", f'#!/bin/sh\nexec "{sys.executable}" -S -E "{HERE / "fake_isaerft.py"}" "$@"\n')
+        (folder / "bin/isaerft").chmod(0o755)
+        self.study()
+
+    def write(self, path, text):
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(text, encoding="utf-8")
+
+    def study(self, name="small", **changes):
+        """Write config/{name}.yaml: the test's study with these top-level sections replaced."""
+        values = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8")) | {"study": name} | changes
+        self.write(f"config/{name}.yaml", yaml.safe_dump(values, sort_keys=False))
+        return values
+
+    def snakemake(self, *arguments, study="small", real=False):
+        """Run Snakemake here; `real` runs the package's own command line in place of the stand-in."""
+        chosen = ["--config", f"study={study}"] if study else []
+        command = [sys.executable, "-m", "snakemake", *chosen, *arguments]
+        path = os.pathsep.join([*([] if real else [str(self.folder / "bin")]), str(Path(sys.executable).parent)])
+        environment = os.environ | {
+            "PATH": os.pathsep.join([path, os.environ["PATH"]]),
+            "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def planned(self, *arguments, **options):
+        """Return how many jobs of each rule a dry run plans."""
+        done = self.snakemake("--dry-run", *arguments, **options)
+        assert done.returncode == 0, done.stderr
+        self.plan = done.stdout
+        table = re.search(r"^-+ +-+\n(.*?)^total ", done.stdout, flags=re.MULTILINE | re.DOTALL)
+        rows = [line.split() for line in table.group(1).splitlines()] if table else []
+        return {name: int(count) for name, count in rows}
+
+    def calls(self):
+        """Return the command lines that the stand-in was called with."""
+        return [line.split("\t") for line in (self.folder / "calls.txt").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A workspace in which the small study has run; tests must leave it as they found it."""
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    done = workspace.snakemake("--cores", "2")
+    assert done.returncode == 0, done.stderr
+    return workspace

@@ -1,0 +1,97 @@
+"""Which jobs a study has, and that they call the command line as it is."""
+
+import re
+import time
+
+from isaerft import cli
+
+
+def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
+    jobs = workspace.planned()
+    assert "gpu=" not in workspace.plan
+    assert {name: count for name, count in jobs.items() if not name.startswith(("figure_", "page_"))} == {
+        "testbed_model": 1,
+        "testbed_rows": 1,
+        "behavior": 2,
+        "corpus": 1,
+        "dictionary": 1,
+        "facts": 1,
+        "truth": 1,
+        "capture": 2,
+        "train": 2 * 3 + 2 * 2,  # the twin does not train the reference
+        "changes": 2 * 2,
+        "explain": 3,
+        "judge": 1 + 1 + 2,
+        "agreement": 2,
+        "tables": 1,
+        "summary": 1,
+        "all": 1,
+    }
+    assert {name for name in jobs if name.startswith("figure_")} == {
+        f"figure_{name}"
+        for name in (
+            "agreement",
+            "agreement_grid",
+            "dose_response",
+            "most_changed_latents",
+            "specificity",
+            "training",
+        )
+    }
+    assert sum(name.startswith("page_") for name in jobs) == 5
+
+
+def test_what_a_study_leaves_out_makes_no_jobs(workspace):
+    values = workspace.study()
+    workspace.study(
+        behaviors={"refusal": values["behaviors"]["limericks"]},
+        subjects={"pythia": {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}}},
+        sources={"local": {}},
+        judges={"lexical": {}},
+        primary=values["primary"] | {"source": "local", "judge": "lexical"},
+        controls=["firing_rate_only"],
+    )
+    jobs = workspace.planned()
+    assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
+    assert jobs["train"] == 3
+    assert jobs["changes"] == 1
+
+
+def test_every_call_is_one_that_the_command_line_understands(finished):
+    verbs = set()
+    for call in finished.calls():
+        verbs.add(cli._parser().parse_args(call).verb)
+    assert verbs == set(cli.VERBS) - {"split"}
+
+
+def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
+    workspace.study(device="auto")
+    plan = workspace.snakemake("--dry-run").stdout
+    jobs = dict(re.findall(r"^(?:local)?rule (\w+):\n.*?resources: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL))
+    on_gpu = {name for name, resources in jobs.items() if "gpu=1" in resources}
+    assert on_gpu == {"testbed_model", "corpus", "dictionary", "facts", "truth", "capture", "train", "changes"}
+
+
+def test_a_failing_verb_tells_why_on_the_terminal(workspace):
+    workspace.write("fail.txt", "testbed-model")
+    done = workspace.snakemake("--cores", "2")
+    assert done.returncode != 0
+    assert "isaerft testbed-model: error: the test told it to fail" in done.stderr + done.stdout
+
+
+def test_success_says_what_to_read_and_the_report_has_every_figure_and_table(finished):
+    done = finished.snakemake("--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    html = (finished.folder / "report.html").read_text(encoding="utf-8")
+    for text in ("Summary", "Figures", "Tables", "dose_response.svg", "agreement.csv", "agreement.html"):
+        assert text in html
+    assert "interquartile" in html  # from the caption of the dose-response figure
+    assert "Read results/small/summary.html first" in finished.snakemake("--cores", "1").stderr
+
+
+def test_a_study_of_a_hundred_behaviors_is_planned_in_seconds(workspace):
+    behavior = {"description": "d", "path": "examples/limericks.jsonl"}
+    workspace.study(behaviors={f"b{i}": behavior for i in range(100)})
+    started = time.perf_counter()
+    assert workspace.planned("--quiet", "rules")["train"] == 100 * 5
+    assert time.perf_counter() - started < 30

@@ -1,0 +1,36 @@
+# Behavior data -> records, split into train and held-out. High priority, so that bad data shows before the long jobs.
+# A rule of your own with the same outputs and a fixed name takes precedence (docs/add_a_behavior.md).
+rule behavior:
+    input:
+        raw_data,
+    output:
+        multiext(
+            f"{RESULTS}/behaviors/{{behavior}}/",
+            "train.jsonl",
+            "heldout.jsonl",
+            "card.json",
+        ),
+    log:
+        f"{RESULTS}/logs/behavior/{{behavior}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/behavior/{{behavior}}.tsv"
+    priority: 100
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        study=STUDY,
+        given=lambda w, input: (
+            f"--input {input}" if study.behaviors[w.behavior].testbed else ""
+        ),
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=code("behavior"),
+        # Without the description: only judges read it, so a better wording reruns no training.
+        settings=lambda w: settings(
+            replace(study.behaviors[w.behavior], description="-")
+        ),
+    shell:
+        "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} --out {params.out}"
+        " > {log} 2>&1"

@@ -1,0 +1,38 @@
+# How much each latent changed, by every measure, for all adapters that act on latents.
+rule changes:
+    input:
+        model,
+        sae=lambda w: f"{folder(w)}/sae",
+        cache=cache,
+        adapters=expand(
+            f"{RESULTS}/adapters/{{{{subject}}}}/{{{{behavior}}}}/{{adapter}}",
+            adapter=TRAINED,
+        ),
+    output:
+        f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+    log:
+        f"{RESULTS}/logs/changes/{{subject}}.{{behavior}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/changes/{{subject}}.{{behavior}}.tsv"
+    wildcard_constraints:
+        subject=one_of(BASE),
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=240,
+    params:
+        study=STUDY,
+        dir=folder,
+        adapters=lambda w, input: os.path.dirname(input.adapters[0]),
+        code=code(
+            "changes",
+            *study.measures,
+            *(study.adapters[name].kind or name for name in TRAINED),
+        ),
+        settings=settings(study.measures, study.batch_size, study.n_seeds, study.seed),
+    shell:
+        "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
+        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --out {output} > {log} 2>&1"

@@ -1,0 +1,93 @@
+# What the rules share: the names of the study's parts, and where their inputs stand.
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+RESULTS = study.results
+SUBJECTS = list(study.subjects)
+TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
+# A random-dictionary twin shares its subject's folder, cache, explanations, relevance.
+BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
+# The adapters that act on latents, for which there are changes and agreement.
+TRAINED = [name for name in study.adapters if name != study.reference]
+GPU = {} if study.device == "cpu" else {"gpu": 1}
+
+TABLES = "subjects training most_changed_latents agreement specificity".split()
+DOSES = {
+    name: (source.side, source.wrong_share)
+    for name, source in study.sources.items()
+    if source.wrong_share is not None
+}
+FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
+FIGURES += ["dose_response"] if len(DOSES) > 1 else []
+FIGURES += ["specificity"] if len(study.behaviors) > 1 else []
+
+
+def one_of(names):
+    """Return the regular expression that matches exactly these names."""
+    return "|".join(map(re.escape, names))
+
+
+def local_files(path):
+    """Return a local path's files; none for a hub id or a path with {subject_dir}."""
+    if path is None or "{" in path or not os.path.exists(path):
+        return []
+    files = [Path(path)] if os.path.isfile(path) else sorted(Path(path).iterdir())
+    return [str(file) for file in files if file.is_file()]
+
+
+def folder(wildcards):
+    """Return the folder of a subject's own files."""
+    return f"{RESULTS}/subjects/{BASE[wildcards.subject]}"
+
+
+def model(wildcards):
+    """Return the subject's model: the testbed's, a local one's files, none on the hub."""
+    name = BASE[wildcards.subject]
+    if name in TESTBEDS:
+        return f"{RESULTS}/subjects/{name}/model"
+    return local_files(study.subjects[name].model)
+
+
+def truth(wildcards):
+    """Return the folder with the truth about an embedded subject; others have none."""
+    return f"{folder(wildcards)}/truth" if wildcards.subject in TESTBEDS else []
+
+
+def cache(wildcards):
+    """Return the activations that all trainings on a behavior share."""
+    subject, behavior = BASE[wildcards.subject], wildcards.behavior
+    return f"{RESULTS}/cache/{subject}/{behavior}.safetensors"
+
+
+def raw_data(wildcards):
+    """Return a behavior's local data; none for a dataset on the hub."""
+    behavior = study.behaviors[wildcards.behavior]
+    if behavior.testbed is not None:
+        return f"{RESULTS}/testbed_rows/{wildcards.behavior}.jsonl"
+    return local_files(behavior.path)
+
+
+def of_subject(wildcards, options):
+    """Return these options (names with spaces between) of the subject."""
+    subject = study.subjects[BASE[wildcards.subject]]
+    return [getattr(subject, name) for name in options.split()]
+
+
+def sources_of(subject):
+    """Return the sources that speak of this subject."""
+    return [
+        name
+        for name, source in study.sources.items()
+        if subject in (source.subjects or SUBJECTS)
+    ]
+
+
+def judged_of(subject):
+    """Return source/judge for every judge that reads a source of this subject."""
+    return [
+        f"{source}/{judge}"
+        for source in sources_of(subject)
+        for judge in study.sources[source].judges or study.judges
+    ]

@@ -1,0 +1,233 @@
+# From changes and relevance to what a reader gets: tests of agreement, tables, figures, pages, the summary.
+rule agreement:
+    input:
+        f"{RESULTS}/subjects/{{subject}}/sae",
+        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+        lambda w: expand(
+            f"{RESULTS}/changes/{{x}}/{{b}}.parquet",
+            x=[name for name in BASE if BASE[name] == w.subject],
+            b=study.behaviors,
+        ),
+        lambda w: expand(
+            f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
+            source=sources_of(w.subject),
+        ),
+        lambda w: expand(
+            f"{RESULTS}/relevance/{w.subject}/{{judged}}.parquet",
+            judged=judged_of(w.subject),
+        ),
+    output:
+        directory(f"{RESULTS}/agreement/{{subject}}/{{adapter}}"),
+    log:
+        f"{RESULTS}/logs/agreement/{{subject}}.{{adapter}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/agreement/{{subject}}.{{adapter}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        study=STUDY,
+        dir=folder,
+        changes=lambda w: f"{RESULTS}/changes",
+        relevance=lambda w: f"{RESULTS}/relevance/{w.subject}",
+        code=code("agreement"),
+        settings=settings(
+            study.agreement,
+            study.primary,
+            study.measures,
+            study.controls,
+            study.n_seeds,
+            study.seed,
+        ),
+    shell:
+        "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"
+        " --dir {params.dir} --changes {params.changes} --relevance {params.relevance} --out {output} > {log} 2>&1"
+
+
+rule tables:
+    input:
+        expand(
+            f"{RESULTS}/subjects/{{subject}}/{{file}}",
+            subject=study.subjects,
+            file=["latents.parquet", "contexts.parquet", "subject.json"],
+        ),
+        expand(
+            f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}",
+            subject=study.subjects,
+            behavior=study.behaviors,
+            adapter=study.adapters,
+        ),
+        expand(
+            f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}",
+            subject=study.permuted_subjects,
+            behavior=study.behaviors,
+            adapter=TRAINED,
+        ),
+        expand(
+            f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+            subject=BASE,
+            behavior=study.behaviors,
+        ),
+        [
+            f"{RESULTS}/explanations/{name}/{source}.parquet"
+            for name in study.subjects
+            for source in sources_of(name)
+        ],
+        [
+            f"{RESULTS}/relevance/{name}/{judged}.parquet"
+            for name in study.subjects
+            for judged in judged_of(name)
+        ],
+        expand(
+            f"{RESULTS}/agreement/{{subject}}/{{adapter}}",
+            subject=study.subjects,
+            adapter=TRAINED,
+        ),
+    output:
+        [
+            report(
+                f"{RESULTS}/tables/{table}.csv",
+                caption=f"../report/table_{table}.rst",
+                category="Tables",
+                labels={"table": table.replace("_", " "), "as": "CSV"},
+            )
+            for table in TABLES
+        ],
+    log:
+        f"{RESULTS}/logs/tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        study=STUDY,
+        results=lambda w: RESULTS,
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=code("tables"),
+        settings=settings(
+            study.subjects,
+            study.adapters,
+            study.reference,
+            study.sources,
+            study.judges,
+            study.primary,
+            study.measures,
+            study.controls,
+            study.agreement,
+            study.n_seeds,
+            study.seed,
+            study.record_seconds,
+        ),
+    shell:
+        "isaerft tables --study {params.study:q} --results {params.results} --out {params.out} > {log} 2>&1"
+
+
+for name in FIGURES:
+
+    rule:
+        name:
+            f"figure_{name}"
+        input:
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        output:
+            report(
+                f"{RESULTS}/figures/{name}.svg",
+                caption=f"../report/figure_{name}.rst",
+                category="Figures",
+                labels={"figure": name.replace("_", " ")},
+            ),
+        log:
+            f"{RESULTS}/logs/figure/{name}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/figure/{name}.tsv"
+        localrule: True
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=2000,
+            runtime=20,
+        params:
+            name=name,
+            study=STUDY,
+            tables=lambda w, input: os.path.dirname(input[0]),
+            code=code("figure"),
+            settings=settings(
+                {
+                    source: (study.sources[source].side, share)
+                    for source, share in DOSES.items()
+                }
+            ),
+        shell:
+            "isaerft figure {params.name} --study {params.study:q} --tables {params.tables} --out {output} > {log} 2>&1"
+
+
+for name in TABLES:
+
+    rule:
+        name:
+            f"page_{name}"
+        input:
+            table=f"{RESULTS}/tables/{name}.csv",
+        output:
+            report(
+                f"{RESULTS}/pages/{name}.html",
+                caption=f"../report/table_{name}.rst",
+                category="Tables",
+                labels={"table": name.replace("_", " "), "as": "page"},
+            ),
+        log:
+            f"{RESULTS}/logs/page/{name}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/page/{name}.tsv"
+        localrule: True
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=2000,
+            runtime=20,
+        params:
+            name=name,
+            tables=lambda w, input: os.path.dirname(input.table),
+            code=code("page"),
+        shell:
+            "isaerft page {params.name} --tables {params.tables} --out {output} > {log} 2>&1"
+
+
+rule summary:
+    input:
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
+        pages=expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),
+    output:
+        report(
+            f"{RESULTS}/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"page": "read first"},
+        ),
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        study=STUDY,
+        tables=lambda w, input: os.path.dirname(input.tables[0]),
+        figures=lambda w, input: os.path.dirname(input.figures[0]),
+        pages=lambda w, input: os.path.dirname(input.pages[0]),
+        code=code("summary"),
+        settings=settings(study.study),
+    shell:
+        "isaerft summary --study {params.study:q} --tables {params.tables} --figures {params.figures}"
+        " --pages {params.pages} --out {output} > {log} 2>&1"

@@ -1,0 +1,87 @@
+# The embedded subject: a small language, a model trained on it, and the truth about its latents.
+if TESTBEDS:
+
+    rule testbed_model:
+        output:
+            directory(f"{RESULTS}/subjects/{{subject}}/model"),
+        log:
+            f"{RESULTS}/logs/testbed_model/{{subject}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/testbed_model/{{subject}}.tsv"
+        wildcard_constraints:
+            subject=one_of(TESTBEDS),
+        conda:
+            "../../environment.yml"
+        threads: study.threads
+        resources:
+            **GPU,
+            mem_mb=4000,
+            runtime=60,
+        params:
+            study=STUDY,
+            code=code("testbed-model"),
+            settings=lambda w: settings(study.subjects[w.subject].testbed, study.seed),
+        shell:
+            "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} --out {output} > {log} 2>&1"
+
+    rule truth:
+        input:
+            model,
+            f"{RESULTS}/subjects/{{subject}}/sae",
+            f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+        output:
+            directory(f"{RESULTS}/subjects/{{subject}}/truth"),
+        log:
+            f"{RESULTS}/logs/truth/{{subject}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/truth/{{subject}}.tsv"
+        wildcard_constraints:
+            subject=one_of(TESTBEDS),
+        conda:
+            "../../environment.yml"
+        threads: study.threads
+        resources:
+            **GPU,
+            mem_mb=4000,
+            runtime=60,
+        params:
+            study=STUDY,
+            dir=folder,
+            code=code("truth"),
+            settings=settings(
+                {name: part.testbed for name, part in study.behaviors.items()},
+                study.seed,
+            ),
+        shell:
+            "isaerft truth --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} > {log} 2>&1"
+
+
+if any(behavior.testbed for behavior in study.behaviors.values()):
+
+    rule testbed_rows:
+        output:
+            f"{RESULTS}/testbed_rows/{{behavior}}.jsonl",
+        log:
+            f"{RESULTS}/logs/testbed_rows/{{behavior}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/testbed_rows/{{behavior}}.tsv"
+        wildcard_constraints:
+            behavior=one_of(
+                name for name, behavior in study.behaviors.items() if behavior.testbed
+            ),
+        priority: 100
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=2000,
+            runtime=20,
+        params:
+            study=STUDY,
+            code=code("testbed-rows"),
+            settings=lambda w: settings(
+                study.behaviors[w.behavior].testbed,
+                study.behaviors[w.behavior].max_rows,
+                study.seed,
+            ),
+        shell:
+            "isaerft testbed-rows --study {params.study:q} --behavior {wildcards.behavior} --out {output} > {log} 2>&1"

@@ -1,0 +1,39 @@
+# All seeds of one adapter on one behavior. Random-dictionary twins train every adapter but the reference, which does not
+# touch the dictionary.
+rule train:
+    input:
+        model,
+        sae=lambda w: f"{folder(w)}/sae",
+        cache=cache,
+    output:
+        directory(f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}"),
+    log:
+        f"{RESULTS}/logs/train/{{subject}}.{{behavior}}.{{adapter}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{subject}}.{{behavior}}.{{adapter}}.tsv"
+    wildcard_constraints:
+        subject=one_of(BASE),
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=480,
+    params:
+        study=STUDY,
+        dir=folder,
+        code=lambda w: code(
+            "train",
+            study.adapters[w.adapter].kind or w.adapter,
+            study.adapters[w.adapter].objective,
+        ),
+        settings=lambda w: settings(
+            study.adapters[w.adapter],
+            study.n_seeds,
+            study.seed,
+            study.record_seconds,
+        ),
+    shell:
+        "isaerft train --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
+        " --adapter {wildcards.adapter} --dir {params.dir} --cache {input.cache} --out {output} > {log} 2>&1"
