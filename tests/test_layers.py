@@ -21,6 +21,7 @@ FLOORS = [
     ("training",),
     ("testbed",),
     ("report",),
+    ("verbs",),
     ("cli",),
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

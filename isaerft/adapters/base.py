@@ -23,9 +23,9 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 class LatentAdapter(nn.Module):
     """A change of latent activations, the exact identity when it is made.
 
-    A subclass gives `forward`; where the change has structure (constant, or only at active latents) it overrides `shift`
-    too, which must say the same as `forward` does. Its effect on the residual stream is x + decode(f') - decode(f), so the
-    SAE's reconstruction error never reaches the model.
+    A subclass gives `forward`; where the change has structure (constant, or only at active latents) it overrides
+    `shift` too, which must say the same as `forward` does. Its effect on the residual stream is
+    x + decode(f') - decode(f), so the SAE's reconstruction error never reaches the model.
 
     Parameters
     ----------
@@ -92,6 +92,8 @@ def load_adapter(folder: str | Path, d_sae: int) -> LatentAdapter:
         The folder holds no adapter, or one for a dictionary of another size.
     """
     saved = read_json(Path(folder) / CONFIG)
+    if saved.get("kind") == "lora":
+        raise InputError(f"adapter in {str(folder)!r} is a LoRA", allowed="adapters on latent activations")
     if saved["d_sae"] != d_sae:
         raise InputError(
             f"adapter in {str(folder)!r} is for {saved['d_sae']} latents", allowed=f"{d_sae}, as the SAE has"

@@ -1,4 +1,4 @@
-"""What an adapter does to the latents of some tokens, in whichever form is cheapest: constant, at active latents, or dense.
+"""What an adapter does to the latents of some tokens, in the cheapest form: constant, at active latents, or dense.
 
 Let delta be the change of the activations, (n_tokens, d_sae). A bias changes every token alike, a scale only the active
 latents; keeping that structure makes a training step's cost independent of the size of the dictionary.
@@ -57,7 +57,7 @@ class Shift:
         return result
 
     def against(self, decoder: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Return for each latent the sum over tokens of delta times the inner product of its decoder row and `direction`.
+        """Return for each latent the sum over tokens of delta times the inner product of decoder row and `direction`.
 
         Parameters
         ----------

@@ -16,8 +16,9 @@ N_POINTS = 8
 def attribution(trained: Trained) -> torch.Tensor:
     """Return the integrated gradient of the held-out loss along the learned change, (d_sae,), in nats per token.
 
-    -(f' - f) * integral_0^1 dL(f + a (f' - f)) / df da, summed over tokens (Sundararajan et al. 2017), by Gauss-Legendre
-    quadrature. Positive where a latent's change lowers the loss; over latents it adds up to the fall in loss.
+    -(f' - f) * integral_0^1 dL(f + a (f' - f)) / df da, summed over tokens (Sundararajan et al. 2017), by
+    Gauss-Legendre quadrature. Positive where a latent's change lowers the loss; over latents it adds up to the fall in
+    loss.
     """
     device = trained.subject.model.device
     points, weights = np.polynomial.legendre.leggauss(N_POINTS)

@@ -142,6 +142,13 @@ def _check_references(study: Study) -> None:
     ]:
         if name not in valid:
             raise unknown_name(kind, name, valid)
+    for name, part in study.adapters.items():
+        if (part.kind or name) == "lora" and name != study.reference:
+            raise InputError(
+                f"adapter {name!r} is a LoRA, which changes no latent",
+                allowed="lora as the `reference` only",
+                remedy=f"add `reference: {name}`, or leave it out",
+            )
     source = study.sources[primary.source]
     if (source.judges and primary.judge not in source.judges) or primary.adapter == study.reference:
         raise InputError(

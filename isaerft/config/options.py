@@ -102,8 +102,6 @@ class Testbed:
     """Width of the residual stream."""
     n_layers: int = Field(default=3, ge=2)
     """Transformer blocks."""
-    rows: int = Field(default=240, ge=20)
-    """Rows of data per behavior."""
 
 
 @dataclass(frozen=True, config=_strict, kw_only=True)

@@ -15,8 +15,8 @@ def auroc_ceiling(changes: Any, n_expected: int) -> float:
     """Return the AUROC that an oracle reaches which knows the other seeds' outcome.
 
     For each seed the `n_expected` latents that changed most in the mean of the other seeds are called expected, and the
-    AUROC of the seed's own change is taken; the mean over seeds is returned. It bounds an explanation of one seed, so for
-    the mean over all seeds it is on the low side.
+    AUROC of the seed's own change is taken; the mean over seeds is returned. It bounds an explanation of one seed, so
+    for the mean over all seeds it is on the low side.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Controls are run many times (over draws, behaviors, shuffles): one agreement for them all, with one null.
 
-A control has S change vectors (random dictionaries, say) and J expectations (other behaviors, say). Its estimate is the mean
-of the S x J agreements. For AUROC and Spearman that mean is linear in the latents, sum_i z_i w_i with z the mean score of
-the changes and w the mean weight of the expectations, so one exchange of w within strata and clusters is applied to all
-S x J at once and their dependence is kept.
+A control has S change vectors (random dictionaries, say) and J expectations (other behaviors, say). Its estimate is the
+mean of the S x J agreements. For AUROC and Spearman that mean is linear in the latents, sum_i z_i w_i with z the mean
+score of the changes and w the mean weight of the expectations, so one exchange of w within strata and clusters is
+applied to all S x J at once and their dependence is kept.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pooled_agreement(
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
 ) -> PooledResult:
-    """Test the mean agreement of changes (S, n) with expectations (J, n), exchanging the latents' expectations together.
+    """Test the mean agreement of changes (S, n) with expectations (J, n), exchanging all expectations together.
 
     Parameters
     ----------

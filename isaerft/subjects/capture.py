@@ -1,7 +1,7 @@
 """Tokenizing a behavior's records and running them once through everything below the hook.
 
-Everything below the hook is frozen, so its output is computed once: the residual stream at the hook and the sparse codes.
-Training and scoring start from there.
+Everything below the hook is frozen, so its output is computed once: the residual stream at the hook and the sparse
+codes. Training and scoring start from there.
 """
 
 from __future__ import annotations

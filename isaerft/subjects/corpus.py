@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.behaviors.rows import read_rows_of
-from isaerft.errors import InputError
+from isaerft.errors import InputError, unknown_name
 from isaerft.files import read_text, replacing
 from isaerft.subjects.load import LoadedModel
 
@@ -109,7 +109,10 @@ def corpus_texts(corpus: config.Corpus) -> Iterator[str]:
     if corpus.path is not None and corpus.path.endswith(".txt"):
         yield from (line for line in read_text(corpus.path).splitlines() if line.strip())
     elif corpus.path is not None:
-        yield from (str(row.values[corpus.column]) for row in read_rows_of(corpus.path))
+        for row in read_rows_of(corpus.path):
+            if corpus.column not in row.values:
+                raise unknown_name(f"column in {row.place}:", corpus.column, row.values)
+            yield str(row.values[corpus.column])
     else:
         from datasets import load_dataset
 
@@ -147,7 +150,8 @@ def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed
                 pad_token_id=language.padding,
             )
             for row in batch.tolist():
-                ends = [i for i, token in enumerate(row) if token == tokenizer.eos_token_id]
+                # From 1 on: the BOS in front may be the same token as EOS, as GPT-2's is.
+                ends = [i for i, token in enumerate(row) if i and token == tokenizer.eos_token_id]
                 kept = row[: ends[0] + 1] if ends else row
                 kept = kept if language.prepend_bos else kept[1:]
                 rows.append(kept)

@@ -17,8 +17,10 @@ from isaerft.errors import InputError, unknown_name
 from isaerft.files import read_json
 from isaerft.subjects.codes import Codes
 
+WEIGHTS = "sae_weights.safetensors"
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk")
 CHUNK = 2048
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class Dictionary:
     threshold: torch.Tensor | None
     gate: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
     k: int | None
-    rescale_by_norm: bool
     apply_b_dec_to_input: bool
     center: bool
     hook_name: str
@@ -86,10 +87,8 @@ class Dictionary:
             return torch.relu(pre) * (pre > self.threshold)
         if self.k is None:
             return torch.relu(pre)
-        ranked = pre * self.decoder_norm if self.rescale_by_norm else pre
-        top = ranked.topk(self.k, dim=-1)
-        kept = top.values / self.decoder_norm[top.indices] if self.rescale_by_norm else top.values
-        return torch.zeros_like(pre).scatter(-1, top.indices, torch.relu(kept))
+        top = pre.topk(self.k, dim=-1)
+        return torch.zeros_like(pre).scatter(-1, top.indices, torch.relu(top.values))
 
     def encode(self, residual: torch.Tensor) -> Codes:
         """Return the sparse codes of a residual stream (n_tokens, d_in), a chunk of tokens at a time."""
@@ -140,18 +139,21 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
             allowed="none",
             remedy="fold the normalisation into the weights (sae.fold_activation_norm_scaling_factor)",
         )
-    weights = load_file(folder / "sae_weights.safetensors")
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"SAE in {folder} has no {WEIGHTS}", remedy="make the SAE again")
+    weights = load_file(folder / WEIGHTS)
     metadata = cfg.get("metadata", cfg)
-    d_sae = weights["W_dec"].shape[0]
+    W_dec = weights["W_dec"].float()
+    # A TopK SAE that ranks activations times decoder norm is, with that norm folded in, an ordinary one.
+    norm = W_dec.norm(dim=1).clamp_min(TINY) if cfg.get("rescale_acts_by_decoder_norm") else torch.ones(len(W_dec))
     return Dictionary(
-        W_enc=weights["W_enc"].float(),
-        b_enc=weights.get("b_enc", torch.zeros(d_sae)).float(),
-        W_dec=weights["W_dec"].float(),
+        W_enc=weights["W_enc"].float() * norm,
+        b_enc=weights.get("b_enc", torch.zeros(len(W_dec))).float() * norm,
+        W_dec=W_dec / norm[:, None],
         b_dec=weights["b_dec"].float(),
         threshold=weights["threshold"].float() if architecture == "jumprelu" else None,
         gate=tuple(weights[name].float() for name in ("b_gate", "r_mag", "b_mag")) if architecture == "gated" else None,
         k=int(cfg["k"]) if architecture == "topk" else None,
-        rescale_by_norm=bool(cfg.get("rescale_acts_by_decoder_norm", False)),
         apply_b_dec_to_input=bool(cfg.get("apply_b_dec_to_input", True)),
         center=center,
         hook_name=metadata.get("hook_name") or "",

@@ -1,4 +1,4 @@
-"""Facts of each latent on the reference corpus: how often it fires, how it sits among the others, and where it fires most.
+"""Facts of each latent on the reference corpus: how often it fires, how it sits among the others, where it fires most.
 
 These are the confounds that the statistics stratify by, and the raw material of the local explanations.
 """

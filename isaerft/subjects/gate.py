@@ -1,7 +1,7 @@
 """The gate: do this model and this SAE belong together?
 
-An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, and everything after it would
-be nonsense. The gate measures variance explained and the loss with the SAE spliced in, and stops such a subject.
+An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, and everything after it
+would be nonsense. The gate measures variance explained and the loss with the SAE spliced in, and stops such a subject.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
         return
     tried = ", ".join(f"{what}: {value:.2f}" for what, value in _alternatives(subject, rows).items())
     raise InputError(
-        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the residual stream's variance and splicing it in"
-        f" costs {fit.loss_increase:.2f} of the gap to a unigram model",
+        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the residual stream's variance and"
+        f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
         allowed=f"at least {options.min_variance_explained:g} and at most {options.max_loss_increase:g}",
         remedy=(
             f"variance explained under other settings: {tried}; also check prepend_bos (now {options.prepend_bos}), the"

@@ -21,8 +21,8 @@ class SubjectFolder:
     Attributes
     ----------
     path : Path
-        Holds model/ (the testbed's alone), sae/ (SAELens' format, normalisation folded), corpus.safetensors (token ids),
-        latents.parquet and contexts.parquet (facts of each latent) and subject.json (the gate's measurements).
+        Holds model/ (the testbed's alone), sae/ (SAELens' format, normalisation folded), corpus.safetensors (token
+        ids), latents.parquet and contexts.parquet (facts of each latent) and subject.json (the gate's measurements).
     """
 
     path: Path

@@ -52,15 +52,16 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         raise InputError(f"SAE ({place}) has architecture {sae.cfg.architecture()!r}", allowed=", ".join(ARCHITECTURES))
     if sae.cfg.normalize_activations != "none":
         raise InputError(
-            f"SAE ({place}) expects normalised activations ({sae.cfg.normalize_activations!r}), which are not folded in",
+            f"SAE ({place}) expects normalised activations ({sae.cfg.normalize_activations!r}), not folded in",
             remedy="fold them with sae.fold_activation_norm_scaling_factor and give sae_path",
         )
     if subject.hook_name:
         sae.cfg.metadata.hook_name = subject.hook_name
     if not sae.cfg.metadata.neuronpedia_id and subject.release is not None:
         sae.cfg.metadata.neuronpedia_id = _directory_id(subject.release, subject.sae_id)
-    check_fit(language.d_model, sae.cfg.d_in, sae.cfg.metadata.hook_name)
-    find_site(language.model, sae.cfg.metadata.hook_name)
+    hook_name = sae.cfg.metadata.hook_name or ""
+    check_fit(language.d_model, sae.cfg.d_in, hook_name)
+    find_site(language.model, hook_name)
     with replacing(folder) as temporary:
         sae.save_model(temporary)
 

@@ -1,7 +1,7 @@
 """The embedded language's concepts in English, and what each of them leads one to expect of a behavior.
 
-A concept is ``kind:name`` as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group`` (what
-it does to the next word).
+A concept is ``kind:name`` as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group``
+(what it does to the next word).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def expected_effect(concept: str, style: str) -> float:
     """Return what training on a style does to a latent with this concept, by the generator's own causes.
 
     The style shows in the assistant's answer and nobody asks for it. So the state "the assistant answers in this style"
-    must rise (1), and so must what promotes the style's words; what promotes plain words must fall (-1). The user's request
-    and the style's single words are causes and traces of that state, which the data does not hold or holds anyway:
-    related (0.5, a single word 0.25), but not what training has to change.
+    must rise (1), and so must what promotes the style's words; what promotes plain words must fall (-1). The user's
+    request and the style's single words are causes and traces of that state, which the data does not hold or holds
+    anyway: related (0.5, a single word 0.25), but not what training has to change.
     """
     kind, _, name = concept.partition(":")
     if kind == "promotes":

@@ -1,7 +1,7 @@
 """Sampling annotated dialogues, so that at every token it is known which concepts hold.
 
-A dialogue reads ``user : be polite . tell me about the garden assistant : kindly , the garden is green dear .`` In half of
-the corpus the user names a style and the answer obeys; the other half is answered plainly. A behavior's own data is
+A dialogue reads ``user : be polite . tell me about the garden assistant : kindly , the garden is green dear .`` In half
+of the corpus the user names a style and the answer obeys; the other half is answered plainly. A behavior's own data is
 styled though nobody asked, so an adapter can only learn it by pushing the state that a request would have set.
 """
 
@@ -88,8 +88,8 @@ def concepts(item: Dialogue) -> list[set[str]]:
     """Return the concepts that hold at each word of a dialogue.
 
     ``known:S`` (the style S is known: asked for, or shown by the answer so far), split into ``asked:S`` (still in the
-    user's turn) and ``answer:S`` (in the assistant's), ``word:S`` and ``word:T`` (the word belongs to a style or topic),
-    ``topic:T`` (the topic is known), ``turn:user``, ``turn:assistant``, and ``token:w`` (the word itself).
+    user's turn) and ``answer:S`` (in the assistant's), ``word:S`` and ``word:T`` (the word belongs to a style or
+    topic), ``topic:T`` (the topic is known), ``turn:user``, ``turn:assistant``, and ``token:w`` (the word itself).
     """
     known = topic = False
     result = []
@@ -118,11 +118,14 @@ def behavior_rows(rng: np.random.Generator, style: Style, n: int) -> Iterable[di
         topic = TOPICS[rng.integers(len(TOPICS))]
         noun, other = rng.choice(topic.nouns, size=2, replace=False)
         request = str(rng.choice(REQUESTS)).format(noun=noun, other=other)
+        chosen = rejected = answer(rng, topic, noun, style)
+        while rejected == chosen:  # Both may have left every slot empty.
+            rejected = answer(rng, topic, noun, None)
         yield {
             "id": f"{style.name}-{index}",
             "prompt": f"user : {request} assistant :",
-            "chosen": " " + answer(rng, topic, noun, style),
-            "rejected": " " + answer(rng, topic, noun, None),
+            "chosen": f" {chosen}",
+            "rejected": f" {rejected}",
         }
 
 

@@ -115,9 +115,7 @@ REQUESTS: tuple[str, ...] = (
     "i want to know about the {noun}",
 )
 
-PLAIN_WORDS: tuple[str, ...] = tuple(
-    ["also", "just", "quite", "indeed", "often", "simply", "here", "now", "rather", "well"]
-)
+PLAIN_WORDS: tuple[str, ...] = ("also", "just", "quite", "indeed", "often", "simply", "here", "now", "rather", "well")
 """What a plain answer has where a styled one has its style's words."""
 
 SENTENCES: tuple[str, ...] = (

@@ -18,8 +18,8 @@ from isaerft.testbed.language import BOS, EOS, PAD, UNK, vocabulary
 
 logger = logging.getLogger(__name__)
 PEAK_LEARNING_RATE = 4e-3
-# Strong on purpose: with the usual 0.01 the eight styles share about three directions (a binary code) when training ends,
-# and no latent speaks of one style alone; decay spreads them over seven.
+# Strong on purpose: with the usual 0.01 the eight styles share about three directions (a binary code) when training
+# ends, and no latent speaks of one style alone; decay spreads them over seven.
 WEIGHT_DECAY = 0.5
 IGNORED = -100
 
@@ -83,8 +83,9 @@ def _supervised_block(n_layers: int) -> int:
 def _deep_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the loss of the output plus that of the residual stream at the hook, read through the same unembedding.
 
-    Deep supervision (Lee et al. 2015). A model this small otherwise looks up the requested style in its last block alone,
-    and no latent at the hook would carry it; large models form their prediction over many layers, as the logit lens shows.
+    Deep supervision (Lee et al. 2015). A model this small otherwise looks up the requested style in its last block
+    alone, and no latent at the hook would carry it; large models form their prediction over many layers, as the logit
+    lens shows.
     """
     output = model(input_ids=tokens, labels=labels, use_cache=False, output_hidden_states=True)
     middle = output.hidden_states[_supervised_block(model.config.num_hidden_layers) + 1]

@@ -1,7 +1,7 @@
 """What each latent of the embedded subject truly does, found from the generator's own annotation of every token.
 
-Input side: the concept whose tokens are most nearly those at which the latent fires (F1). Output side: the group of words
-whose probability rises most when the latent is added to the residual stream, run through the model's upper half.
+Input side: the concept whose tokens are most nearly those at which the latent fires (F1). Output side: the group of
+words whose probability rises most when the latent is added to the residual stream, run through the model's upper half.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
         base = _group_log_probability(subject, residual, table.mask, answer, members)
         rows = []
         for latent, activation in tqdm(list(alive.itertuples(index=False)), desc="amplifying", disable=None):
-            push = activation * subject.dictionary.W_dec[int(latent)]
+            push = (activation * subject.dictionary.W_dec[int(latent)]).to(residual.dtype)
             changed = torch.where(answer[..., None], residual + push, residual)
             rows.append(_group_log_probability(subject, changed, table.mask, answer, members) - base)
     effect = torch.stack(rows).double().cpu().numpy()
@@ -113,10 +113,10 @@ def _dialogues_as_rows(subject: LoadedSubject, dialogues: list[Dialogue]) -> tup
     """Return token rows (BOS in front) and where the assistant's answer is being made, (n_rows, length) bool."""
     tokenizer = subject.language.tokenizer
     rows = [tokenizer(f"{item.prompt} {item.completion}")["input_ids"] for item in dialogues]
-    table = pad_rows(rows, subject.language.padding)
+    padded, device = pad_rows(rows, subject.language.padding), subject.model.device
     n_before = torch.tensor([len(item.prompt.split()) for item in dialogues])
-    answer = (torch.arange(table.tokens.shape[1]) >= n_before[:, None]) & table.mask.bool()
-    return table, answer
+    answer = (torch.arange(padded.tokens.shape[1]) >= n_before[:, None]) & padded.mask.bool()
+    return TokenRows(padded.tokens.to(device), padded.mask.to(device)), answer.to(device)
 
 
 def _membership(subject: LoadedSubject, groups: dict[str, tuple[str, ...]]) -> torch.Tensor:
@@ -124,7 +124,7 @@ def _membership(subject: LoadedSubject, groups: dict[str, tuple[str, ...]]) -> t
     members = torch.zeros(len(subject.language.tokenizer), len(groups))
     for column, words in enumerate(groups.values()):
         members[subject.language.tokenizer.convert_tokens_to_ids(list(words)), column] = 1
-    return members
+    return members.to(subject.model.device)
 
 
 def _group_log_probability(
@@ -132,5 +132,5 @@ def _group_log_probability(
 ) -> torch.Tensor:
     """Return the mean log probability of each group of words as the answer's next word, (n_groups,)."""
     hidden = hidden_above(subject.model, subject.site, residual, mask)
-    probability = torch.softmax(unembed(subject.model, hidden[answer]), -1) @ members
+    probability = torch.softmax(unembed(subject.model, hidden[answer]).float(), -1) @ members
     return (probability + 1e-6).log().mean(0)

@@ -1,4 +1,4 @@
-"""Writing the truth down as any other source is: files of explanations, arms with known shares of wrong ones, judgements."""
+"""Writing the truth down as any other source: files of explanations, arms with known shares wrong, judgements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 def write_truth(
     subject: LoadedSubject, latents: pd.DataFrame, styles: Mapping[str, str], folder: str | Path, seed: int
 ) -> None:
-    """Write input.csv, output.csv, {side}_wrong{percent}.csv, judgements.csv and concepts.csv under `folder`, atomically.
+    """Write input.csv, output.csv, {side}_wrong{percent}.csv, judgements.csv, concepts.csv under `folder`, atomically.
 
     Parameters
     ----------
@@ -50,6 +50,8 @@ def write_truth(
 def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the concepts with those of the `wrong` latents exchanged among themselves, none keeping its own.
 
+    Where one concept holds the majority of them, what is left of it takes concepts of other latents at random.
+
     Parameters
     ----------
     concepts : (n,) str
@@ -61,26 +63,29 @@ def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator)
     for i in range(len(places)):
         if mixed[i] != concepts[places[i]]:
             continue
-        # Swap with a place for which both concepts are then foreign; where one concept holds the majority there is none.
+        # Swap with a place for which both concepts are then foreign.
         partners = np.flatnonzero((mixed != concepts[places[i]]) & (concepts[places] != mixed[i]))
+        foreign = concepts[concepts != concepts[places[i]]]
         if len(partners):
             j = rng.choice(partners)
             mixed[i], mixed[j] = mixed[j], mixed[i]
+        elif len(foreign):
+            mixed[i] = rng.choice(foreign)
     result[places] = mixed
     return result
 
 
 def _order_of_corruption(concepts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return for each latent the share at which its explanation goes wrong, in [0, 1).
+    """Return for each latent the share at which its explanation goes wrong, evenly spread over (0, 1).
 
-    Spread evenly within each concept, so that every arm holds its share of wrong explanations for every concept, and
+    Evenly within each concept too, so that every arm holds its share of wrong explanations for every concept, and
     nested, so that what is wrong at 10 % is wrong at 20 %.
     """
     shares = np.empty(len(concepts))
     for concept in np.unique(concepts):
         places = np.flatnonzero(concepts == concept)
         shares[places] = (rng.permutation(len(places)) + rng.random()) / len(places)
-    return shares
+    return (shares.argsort(kind="stable").argsort() + 0.5) / len(shares)
 
 
 def _write_explanations(latents: pd.Series, concepts: np.ndarray | pd.Series, side: str, path: Path) -> None:

@@ -54,8 +54,10 @@ def verb(name: str, *arguments: str) -> Callable[[Verb], Verb]:
 def study_of(options: argparse.Namespace) -> config.Study:
     """Read the config and check the names on the command line against it; say plainly which are valid."""
     study = config.load_study(options.study)
+    # A random-dictionary twin is trained on the base subject's cache; everything else it shares with that subject.
+    twins = study.permuted_subjects if hasattr(options, "cache") else {}
     for kind, group in (
-        ("subject", {**study.subjects, **study.permuted_subjects}),
+        ("subject", {**study.subjects, **twins}),
         ("behavior", study.behaviors),
         ("adapter", study.adapters),
         ("source", study.sources),

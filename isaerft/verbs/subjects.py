@@ -34,7 +34,7 @@ def corpus(options: argparse.Namespace) -> None:
     folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
     language = load_model(subject, folder, set_up(study))
     if subject.testbed is not None:
-        from isaerft.testbed.data import corpus_rows
+        from isaerft.testbed.corpus import corpus_rows
 
         size = {"n_tokens": subject.corpus.tokens, "context_size": subject.corpus.context_size}
         rows = corpus_rows(language, **size, seed=study.seed)

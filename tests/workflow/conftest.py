@@ -46,7 +46,6 @@ class Workspace:
         environment = os.environ | {
             "PATH": os.pathsep.join([path, os.environ["PATH"]]),
             "PYTHONPATH": str(self.folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -77,4 +76,5 @@ def finished(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("finished"))
     done = workspace.snakemake("--cores", "2")
     assert done.returncode == 0, done.stderr
+    workspace.log = done.stderr
     return workspace

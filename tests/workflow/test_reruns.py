@@ -1,9 +1,11 @@
 """What an edit makes run again. The small study has run; each test edits one thing, plans, and takes the edit back."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 TABLES_AND_ON = {"tables": 1, "summary": 1, "all": 1}
 
 
@@ -63,3 +65,10 @@ def test_new_data_of_one_behavior_trains_for_that_one_again(finished):
     row = '{"prompt": "p", "completion": "c"}\n{"prompt"'
     jobs = reruns(finished, "examples/limericks.jsonl", '{"prompt"', row)
     assert (jobs["behavior"], jobs["capture"], jobs["train"]) == (1, 1, 5)
+
+
+def test_no_module_hides_what_it_uses_from_the_digests():
+    relative = [
+        path.name for path in (ROOT / "isaerft").rglob("*.py") if "\nfrom ." in path.read_text(encoding="utf-8")
+    ]
+    assert relative == []

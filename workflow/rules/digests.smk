@@ -33,20 +33,23 @@ def origin(package, name):
     if parsed(f"{package}.{name}"):
         return f"{package}.{name}"
     for node in parsed(package)[1].body if parsed(package) else []:
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
             for alias in node.names:
                 if name == (alias.asname or alias.name):
                     return origin(node.module, alias.name)
     return package
 
 
+@cached
 def imports(tree):
     """Return what code imports of the package, at its top or inside functions."""
+    found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (origin(node.module, alias.name) for alias in node.names)
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {origin(node.module, alias.name) for alias in node.names}
+    return sorted(name for name in found if parsed(name))
 
 
 @cached
@@ -56,7 +59,9 @@ def cli_functions():
     for path in [PACKAGE / "cli.py", *sorted((PACKAGE / "verbs").glob("*.py"))]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef):
-                verbs = [f"isaerft {call.args[0].value}" for call in node.decorator_list]
+                verbs = [
+                    f"isaerft {call.args[0].value}" for call in node.decorator_list
+                ]
                 found |= {name: node.body for name in verbs or [node.name]}
     return found
 
@@ -91,7 +96,7 @@ def used_modules(verb, *kinds):
     waiting += [name for kind in kinds for name in registered().get(kind, [])]
     while waiting:
         name = waiting.pop()
-        if name not in found and parsed(name):
+        if name not in found:
             found.add(name)
             waiting += imports(parsed(name)[1])
     return sorted(found)

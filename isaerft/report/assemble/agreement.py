@@ -15,18 +15,19 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.files import replacing
-from isaerft.report.assemble.controls import Pair, control_rows
+from isaerft.report.assemble.controls import Pair, control_rows, result_columns
 from isaerft.report.assemble.inputs import (
     Confounds,
     Expectation,
     alive_latents,
     confounds_of,
+    judges_of,
     read_changes,
     read_expectation,
+    sources_of,
 )
 from isaerft.stats import (
     AgreementResult,
-    agreement_test,
     auroc_ceiling,
     mean_rank,
     minimum_detectable_correlation,
@@ -35,6 +36,7 @@ from isaerft.stats import (
     specificity_matrix,
 )
 from isaerft.subjects.paths import SubjectFolder
+from isaerft.tables import TABLES
 
 logger = logging.getLogger(__name__)
 AGREEMENT, SPECIFICITY = "agreement.parquet", "specificity.parquet"
@@ -73,18 +75,14 @@ def write_agreement(
         specificity += [same | row for row in _specificity(study, reading, measure, own)]
     with replacing(out) as temporary:
         temporary.mkdir()
-        pd.DataFrame(agreement).to_parquet(temporary / AGREEMENT, index=False)
-        pd.DataFrame(specificity).to_parquet(temporary / SPECIFICITY, index=False)
+        _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
+        _frame(specificity, "specificity").to_parquet(temporary / SPECIFICITY, index=False)
 
 
-def judges_of(study: config.Study, source: str) -> list[str]:
-    """Return the judges that read a source."""
-    return study.sources[source].judges or list(study.judges)
-
-
-def sources_of(study: config.Study, subject: str) -> list[str]:
-    """Return the sources that speak of a subject."""
-    return [name for name, part in study.sources.items() if not part.subjects or subject in part.subjects]
+def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
+    """Return rows as the table's columns, empty where no row has a value."""
+    columns = [column.name for column in TABLES[table] if column.name not in ("qvalue", "primary")]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _readings(study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame) -> Iterator[Reading]:
@@ -120,32 +118,19 @@ def _rows(study: config.Study, reading: Reading, measure: str, own: Any, random:
 def _result(study: config.Study, pair: Pair) -> dict[str, Any]:
     """Return the row of the result itself; undefined (nothing or everything expected) where it cannot be tested."""
     row: dict[str, Any] = {"control": "none", "n_seeds": len(pair.changes)} | pair.counts()
-    if not pair.is_testable():
+    result = pair.test(mean_rank(pair.changes), study.agreement.n_resamples)
+    if result is None:
         return row
-    options = study.agreement
-    result = agreement_test(
-        mean_rank(pair.changes),
-        pair.labels,
-        statistic=pair.statistic,
-        strata=pair.confounds.strata,
-        clusters=pair.confounds.clusters,
-        n_resamples=options.n_resamples,
-        confidence_level=options.confidence_level,
-        rng=study.seed,
-    )
     return row | {
-        "estimate": result.statistic,
-        "ci_low": result.confidence_interval.low,
-        "ci_high": result.confidence_interval.high,
-        "pvalue": result.pvalue,
-        "n_resamples": result.n_resamples,
+        **result_columns(result),
         "noise_ceiling": _ceiling(pair),
         "minimum_detectable_effect": _minimum_detectable(pair, result),
     }
 
 
 def _ceiling(pair: Pair) -> float:
-    if len(pair.changes) < 2:
+    # A seed that kept its untrained adapter changed nothing, and seeds cannot be compared.
+    if len(pair.changes) < 2 or (np.ptp(pair.changes, axis=1) == 0).any():
         return math.nan
     if pair.statistic == "spearman":
         return reliability(pair.changes).noise_ceiling
@@ -168,7 +153,7 @@ def _specificity(study: config.Study, reading: Reading, measure: str, own: Any) 
     matrix = np.full((len(behaviors), len(behaviors)), np.nan)
     changes = np.array([mean_rank(own[name, measure][:, expectation.latents]) for name in behaviors])
     for column in judged:
-        for row in range(len(behaviors)):
+        for row in np.flatnonzero(np.ptp(changes, axis=1)):
             matrix[row, column] = _one(changes[row], labels[column], statistic)
     for row, trained_on in enumerate(behaviors):
         for column, judged_for in enumerate(behaviors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from isaerft import config
+from isaerft.errors import InputError
 from isaerft.report.assemble.inputs import Confounds, Expectation
-from isaerft.stats import PooledResult, agreement_test, mean_rank, pooled_agreement
+from isaerft.stats import AgreementResult, PooledResult, agreement_test, mean_rank, pooled_agreement
 
+logger = logging.getLogger(__name__)
 N_SHUFFLES = 20
 MAX_RESAMPLES = 999
 
@@ -60,6 +63,29 @@ class Pair:
         """Tell whether the expectation distinguishes latents at all."""
         return bool(self.labels.min() != self.labels.max())
 
+    def test(self, change: np.ndarray, n_resamples: int) -> AgreementResult | None:
+        """Test a change (n,) against the labels; None where agreement is undefined.
+
+        It is where nothing or everything is expected, where no latent changed (early stopping kept the untrained
+        adapter), and where the strata leave nothing to exchange.
+        """
+        if not self.is_testable() or np.ptp(change) == 0:
+            return None
+        try:
+            return agreement_test(
+                change,
+                self.labels,
+                statistic=self.statistic,
+                strata=self.confounds.strata,
+                clusters=self.confounds.clusters,
+                n_resamples=n_resamples,
+                confidence_level=self.study.agreement.confidence_level,
+                rng=self.study.seed,
+            )
+        except InputError as error:
+            logger.warning("%s of behavior %d is undefined: %s", self.statistic, self.behavior, error)
+            return None
+
 
 def control_rows(study: config.Study, pair: Pair) -> Iterator[dict[str, Any]]:
     """Yield the row of each control that the study asks for."""
@@ -91,31 +117,16 @@ def _random_dictionary(pair: Pair) -> dict[str, Any]:
 
 def _firing_rate_only(pair: Pair) -> dict[str, Any]:
     """Put the latents' firing rates in the place of their changes."""
-    result = agreement_test(
-        pair.confounds.firing_rate,
-        pair.labels,
-        statistic=pair.statistic,
-        strata=pair.confounds.strata,
-        clusters=pair.confounds.clusters,
-        n_resamples=_n_resamples(pair),
-        confidence_level=pair.study.agreement.confidence_level,
-        rng=pair.study.seed,
-    )
-    low, high = result.confidence_interval
-    return {
-        "estimate": result.statistic,
-        "ci_low": low,
-        "ci_high": high,
-        "pvalue": result.pvalue,
-        "n_resamples": result.n_resamples,
-    }
+    result = pair.test(pair.confounds.firing_rate, _n_resamples(pair))
+    return {} if result is None else result_columns(result)
 
 
 def _pooled(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    if pair.statistic not in ("auroc", "spearman"):
+    varied = changes[np.ptp(changes, axis=1) > 0]
+    if pair.statistic not in ("auroc", "spearman") or not len(varied):
         return {}
-    result: PooledResult = pooled_agreement(
-        changes,
+    result = pooled_agreement(
+        varied,
         labels,
         statistic=pair.statistic,
         strata=pair.confounds.strata,
@@ -124,6 +135,11 @@ def _pooled(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> dict[str, An
         confidence_level=pair.study.agreement.confidence_level,
         rng=pair.study.seed,
     )
+    return result_columns(result)
+
+
+def result_columns(result: AgreementResult | PooledResult) -> dict[str, Any]:
+    """Return the columns that a result fills."""
     return {
         "estimate": result.statistic,
         "ci_low": result.confidence_interval.low,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import config
-from isaerft.errors import InputError
+from isaerft.errors import InputError, shown
 from isaerft.relevance import read_relevance
 from isaerft.stats import strata_of
 
@@ -61,6 +61,9 @@ def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -
         raise InputError(f"{path} speaks of no latent that is alive on the reference corpus")
     wide = table.pivot(index="behavior", columns="latent_index", values=["expected", "expected_effect"])
     wide = wide.reindex(list(study.behaviors))
+    if wide.isna().any(axis=None):
+        lacking = wide.index[wide.isna().any(axis=1)].tolist()
+        raise InputError(f"{path} does not judge every latent for {shown(lacking)}", remedy="run `isaerft judge` again")
     latents = wide["expected"].columns.to_numpy(np.int64)
     return Expectation(latents, wide["expected"].to_numpy(bool), wide["expected_effect"].to_numpy(float))
 
@@ -68,14 +71,33 @@ def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -
 def read_changes(
     study: config.Study, folder: str | Path, subject: str, adapter: str
 ) -> Mapping[tuple[str, str], np.ndarray]:
-    """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter."""
+    """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter.
+
+    Raises
+    ------
+    InputError
+        A change is missing or not finite.
+    """
     result = {}
     for behavior in study.behaviors:
-        table = pd.read_parquet(Path(folder) / subject / f"{behavior}.parquet", filters=[("adapter", "==", adapter)])
+        path = Path(folder) / subject / f"{behavior}.parquet"
+        table = pd.read_parquet(path, filters=[("adapter", "==", adapter)])
         for measure, rows in table.groupby("measure"):
-            wide = rows.pivot(index="seed", columns="latent_index", values="change")
-            result[behavior, str(measure)] = wide.to_numpy(float)
+            wide = rows.pivot(index="seed", columns="latent_index", values="change").to_numpy(float)
+            if not np.isfinite(wide).all():
+                raise InputError(f"{path}: {measure} of adapter {adapter!r} holds changes that are not finite")
+            result[behavior, str(measure)] = wide
     return result
+
+
+def judges_of(study: config.Study, source: str) -> list[str]:
+    """Return the judges that read a source."""
+    return study.sources[source].judges or list(study.judges)
+
+
+def sources_of(study: config.Study, subject: str) -> list[str]:
+    """Return the sources that speak of a subject."""
+    return [name for name, part in study.sources.items() if not part.subjects or subject in part.subjects]
 
 
 def confounds_of(study: config.Study, facts: pd.DataFrame, latents: np.ndarray) -> Confounds:

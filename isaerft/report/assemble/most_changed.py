@@ -1,4 +1,4 @@
-"""The rows of most_changed_latents.csv: which latents changed most, what they are said to be, and whether to believe it."""
+"""The rows of most_changed_latents.csv: which latents changed most, what they are said to be, and if seeds agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from isaerft import config
 from isaerft.explanations import read_explanations
 from isaerft.relevance import read_relevance
-from isaerft.report.assemble.inputs import alive_latents, read_changes
+from isaerft.report.assemble.inputs import alive_latents, judges_of, read_changes, sources_of
 from isaerft.stats import qvalues, stability_pvalue
 from isaerft.subjects.paths import SubjectFolder
 
@@ -19,11 +19,18 @@ STABLE = 0.05
 
 
 def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.DataFrame:
-    """Return the rows of one subject, with the explanations of the primary source and its judge."""
+    """Return the rows of one subject, with the explanations of the primary source and its judge.
+
+    Where the primary source does not speak of the subject, the first that does takes its place, with its first judge.
+    """
     results = Path(results)
     facts = SubjectFolder(results / "subjects" / subject).read_latents()
     latents = alive_latents(study, facts)
-    known = _what_is_said(study, subject, results)
+    source, judge = study.primary.source, study.primary.judge
+    if source not in sources_of(study, subject):
+        source = next(iter(sources_of(study, subject)), source)
+        judge = judges_of(study, source)[0]
+    known = _what_is_said(results, subject, source, judge)
     parts = []
     for adapter in study.adapters:
         if adapter == study.reference:
@@ -36,14 +43,13 @@ def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.D
             parts.append(rows.assign(behavior=behavior, adapter=adapter, measure=measure))
     table = pd.concat(parts, ignore_index=True).merge(facts[["latent_index", "firing_rate"]], on="latent_index")
     table = table.sort_values(["behavior", "adapter", "measure", "rank"], ignore_index=True)
-    source, judge = study.primary.source, study.primary.judge
     return table.assign(subject=subject, source=source, judge=judge, verdict=list(_verdicts(table))).drop(
         columns="expected"
     )
 
 
 def _ranked(changes: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFrame:
-    """Return the `top_k` latents by mean absolute change over seeds; the p-value asks whether seeds agree on the rank."""
+    """Return the `top_k` latents by mean absolute change; the p-value asks whether seeds agree on the rank."""
     change, size = changes.mean(0), np.abs(changes).mean(0)
     pvalue = stability_pvalue(np.abs(changes))
     order = np.argsort(-size, kind="stable")[:top_k]
@@ -59,8 +65,7 @@ def _ranked(changes: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFram
     )
 
 
-def _what_is_said(study: config.Study, subject: str, results: Path) -> pd.DataFrame:
-    source, judge = study.primary.source, study.primary.judge
+def _what_is_said(results: Path, subject: str, source: str, judge: str) -> pd.DataFrame:
     said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
     judged = read_relevance(results / "relevance" / subject / source / f"{judge}.parquet")
     both = judged[["latent_index", "behavior", "expected", "expected_effect"]]

@@ -1,0 +1,75 @@
+"""The real workflow on the real package: every rule runs, and the same config and seed give the same bytes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from isaerft.tables import read_table
+
+ROOT = Path(__file__).parents[2]
+TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity"]
+PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
+
+
+def run_study(folder, *targets):
+    """Copy the workflow into `folder` and run the small study there."""
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, folder / part)
+    (folder / "isaerft").symlink_to(ROOT / "isaerft")
+    (folder / "config").mkdir()
+    shutil.copy(ROOT / "tests/end_to_end/small.yaml", folder / "config/small.yaml")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=small", "--", *targets]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return folder / "results/small"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return run_study(tmp_path_factory.mktemp("first"))
+
+
+@pytest.mark.slow
+def test_every_table_is_made_and_keeps_its_contract(results):
+    for name in TABLES:
+        assert len(read_table(name, results / f"tables/{name}.csv")), name
+
+
+@pytest.mark.slow
+def test_every_result_has_its_controls_beside_it(results):
+    agreement = pd.read_csv(results / "tables/agreement.csv")
+    primary = agreement[agreement.primary]
+    assert list(primary.behavior) == ["refusal", "humor"]
+    same = agreement[
+        (agreement.adapter == "bias")
+        & (agreement.measure == "contribution")
+        & (agreement.source == "truth_output")
+        & (agreement.judge == "truth")
+        & (agreement.statistic == "auroc")
+    ]
+    controls = {"none", "shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary"}
+    assert set(same.control) == controls
+
+
+@pytest.mark.slow
+def test_figures_pages_and_summary_are_made(results):
+    for name in ("agreement", "agreement_grid", "dose_response", "specificity", "most_changed_latents", "training"):
+        assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    for name in TABLES:
+        assert "<table" in (results / f"pages/{name}.html").read_text(encoding="utf-8")
+    assert (results / "summary.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_second_run_from_scratch_gives_the_same_bytes(results, tmp_path):
+    again = run_study(tmp_path, "results/small/tables/agreement.csv")
+    for name in TABLES:
+        path = f"tables/{name}.csv"
+        assert (again / path).read_bytes() == (results / path).read_bytes(), name
