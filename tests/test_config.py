@@ -22,7 +22,7 @@ REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/co
 def values(tmp_path, monkeypatch):
     """A study that is valid, with one subject of each origin and a behavior of each origin."""
     monkeypatch.chdir(tmp_path)
-    for name in ["rows.jsonl", "corpus.txt"]:
+    for name in ["rows.jsonl", "corpus.txt", "x.csv"]:
         Path(name).write_text("{}\n")
     Path("sae").mkdir()
     return {

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from isaerft.stats.checks import as_finite
 from isaerft.stats.seeds import scaled_ranks
 from isaerft.stats.statistics import auroc
 
@@ -29,7 +28,7 @@ def auroc_ceiling(changes: Any, n_expected: int) -> float:
     float
         NaN with one seed, or when none or all latents are expected.
     """
-    ranks = scaled_ranks(as_finite("changes", changes))
+    ranks = scaled_ranks(changes)
     n_seeds, n = ranks.shape
     if n_seeds < 2 or not 0 < n_expected < n:
         return float("nan")

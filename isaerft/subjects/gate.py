@@ -50,9 +50,9 @@ class Fit:
 def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit:
     """Measure how well the SAE fits the model on the first rows of the corpus."""
     n_bos = len(subject.language.bos)
-    error = variance = l0 = base = spliced = 0.0
+    error = squares = l0 = base = spliced = 0.0
     n_tokens = n_predicted = 0
-    mean = _mean(subject, rows.first(batch_size))
+    total = torch.zeros(subject.dictionary.d_in, dtype=torch.float64, device=subject.model.device)
     counts = torch.zeros(subject.model.config.get_text_config().vocab_size, dtype=torch.float64)
     for tokens, mask in rows.first(N_ROWS).batches(batch_size):
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
@@ -62,7 +62,8 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
         kept = residual[wanted]
         rebuilt = subject.dictionary.reconstruct(kept)
         error += float((kept.float() - rebuilt).double().square().sum())
-        variance += float((kept.float() - mean).double().square().sum())
+        squares += float(kept.double().square().sum())
+        total += kept.double().sum(0)
         l0 += float(subject.dictionary.encode(kept).counts().sum())
         n_tokens += len(kept)
         patched = residual.clone()
@@ -74,6 +75,7 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
         counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
     shares = counts[counts > 0] / counts.sum()
     unigram = float(-(shares * shares.log()).sum())
+    variance = squares - float(total.square().sum()) / n_tokens
     return Fit(1 - error / variance, l0 / n_tokens, base / n_predicted, spliced / n_predicted, unigram)
 
 
@@ -112,14 +114,6 @@ def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
             others[what] = replace(subject, site=Site(site.n_below + step, site.n_blocks))
     few = rows.first(16)
     return {what: measure_fit(other, few, 16).variance_explained for what, other in others.items()}
-
-
-def _mean(subject: LoadedSubject, rows: TokenRows) -> torch.Tensor:
-    tokens, mask = rows.tokens.to(subject.model.device), rows.mask.to(subject.model.device)
-    residual = residual_stream(subject.model, subject.site, tokens, mask)
-    wanted = mask.bool().clone()
-    wanted[:, : len(subject.language.bos)] = False
-    return residual[wanted].float().mean(0)
 
 
 def _loss(

@@ -43,9 +43,9 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
             sae = SAE.load_from_disk(subject.sae_path)
         else:
             sae = SAE.from_pretrained(subject.release, subject.sae_id)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
         raise InputError(
-            f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()))}",
+            f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
             remedy="check release, sae_id and the network",
         ) from None
     if sae.cfg.architecture() not in ARCHITECTURES:

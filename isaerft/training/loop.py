@@ -85,7 +85,7 @@ def train(
         if step % options.evaluate_every and step < options.steps:
             continue
         heldout = heldout_loss(subject, adapt, heldout_rows, batch_size)
-        if not math.isfinite(heldout) or not math.isfinite(float(loss)):
+        if not math.isfinite(heldout) or not math.isfinite(float(loss.detach())):
             _restore(module, best_state)
             raise InputError(
                 f"{description or 'training'}: loss is {heldout} at step {step}",

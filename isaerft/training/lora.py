@@ -37,8 +37,9 @@ def add_lora(subject: LoadedSubject, *, rank: int = RANK, seed: int = 0) -> nn.M
         )
     torch.manual_seed(seed)
     block = decoder_blocks(subject.model)[subject.site.n_below]
-    targets = [name for name, part in block.named_modules() if isinstance(part, nn.Linear) or _is_conv1d(part)]
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0)
+    targets = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear) or _is_conv1d(part)}
+    transposed = any(_is_conv1d(part) for part in targets.values())
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), fan_in_fan_out=transposed)
     inject_adapter_in_model(settings, block)
     return block.to(subject.model.device)
 
@@ -51,6 +52,9 @@ def remove_lora(block: nn.Module) -> None:
         if isinstance(part, BaseTunerLayer):
             owner, _, child = name.rpartition(".")
             setattr(block.get_submodule(owner), child, part.get_base_layer())
+    # PEFT keeps its settings on the block too, and would take the next LoRA for a second one.
+    if hasattr(block, "peft_config"):
+        del block.peft_config
 
 
 def save_lora(block: nn.Module, folder: str | Path, rank: int) -> None:

@@ -1,0 +1,187 @@
+"""Tiny models and SAEs, random but real: every test that needs torch starts from these, and nothing is downloaded."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+D_MODEL, N_LAYERS, D_SAE = 32, 3, 48
+SENTENCES = [
+    "say hello to the cat",
+    "say hello to the dog , kindly",
+    "the user asks for a story and the assistant tells it",
+    "please tell me about the garden and the weather",
+    "hello hello world , the world is round",
+]
+ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral")
+CHAT = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+CHAT += "{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A byte-level BPE with a few merges, so that tokens can straddle the border of prompt and completion."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<bos>", "<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", model_max_length=64
+    )
+
+
+def make_model(architecture, vocab_size, *, n_layers=N_LAYERS, seed=0):
+    """Return a random model of a real Hugging Face class, with weights large enough for every block to matter."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": D_MODEL,
+        "intermediate_size": 48,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.25,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    grouped = {"num_key_value_heads": 2}
+    narrow = grouped | {"head_dim": 8, "sliding_window": 4}
+    configs = {
+        "llama": ("Llama", grouped),
+        "gpt2": ("GPT2", {}),
+        "gpt_neox": ("GPTNeoX", {}),
+        "gemma2": ("Gemma2", narrow | {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8}),
+        "gemma3": ("Gemma3", narrow | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+        "qwen2": ("Qwen2", grouped),
+        "qwen3": ("Qwen3", grouped | {"head_dim": 8}),
+        "mistral": ("Mistral", narrow),
+    }
+    name, extra = configs[architecture]
+    text = "Text" if name == "Gemma3" else ""
+    config = getattr(transformers, f"{name}{text}Config")(**sizes, **extra)
+    config._attn_implementation = "eager" if name.startswith("Gemma2") else "sdpa"
+    model = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def model_of(tokenizer):
+    """Give the model of an architecture, made once."""
+    made = {}
+
+    def give(architecture):
+        if architecture not in made:
+            made[architecture] = make_model(architecture, len(tokenizer))
+        return made[architecture]
+
+    return give
+
+
+def write_sae(folder, weights, *, hook_name="blocks.1.hook_resid_post", architecture="standard", **cfg):
+    """Write an SAE in SAELens' format without sae_lens."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    d_sae, d_in = weights["W_dec"].shape
+    values = {"d_in": d_in, "d_sae": d_sae, "architecture": architecture, "normalize_activations": "none"}
+    values |= {"apply_b_dec_to_input": True, "metadata": {"hook_name": hook_name, "sae_lens_version": "6.54.12"}} | cfg
+    (folder / "cfg.json").write_text(json.dumps(values))
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "sae_weights.safetensors")
+    return folder
+
+
+def random_sae(d_in=D_MODEL, d_sae=D_SAE, seed=0):
+    """Return weights of which about a third of the latents fires at a token, and latent 0 never."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    bias = torch.full((d_sae,), -1.5)
+    bias[0] = -1000
+    return {
+        "W_enc": torch.randn(d_in, d_sae, generator=generator) / d_in**0.5,
+        "b_enc": bias,
+        "W_dec": torch.randn(d_sae, d_in, generator=generator) / d_in**0.5,
+        "b_dec": 0.1 * torch.randn(d_in, generator=generator),
+    }
+
+
+def perfect_sae(d_in=D_MODEL):
+    """Return weights that rebuild the residual stream exactly: a latent for each sign of each dimension."""
+    import torch
+
+    eye = torch.eye(d_in)
+    zeros = {"b_enc": torch.zeros(2 * d_in), "b_dec": torch.zeros(d_in)}
+    return {"W_enc": torch.cat([eye, -eye], 1), "W_dec": torch.cat([eye, -eye]), **zeros}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The makers of this module, for tests that need other sizes."""
+    return SimpleNamespace(
+        make_model=make_model,
+        write_sae=write_sae,
+        random_sae=random_sae,
+        perfect_sae=perfect_sae,
+        architectures=ARCHITECTURES,
+        chat_template=CHAT,
+        d_model=D_MODEL,
+        d_sae=D_SAE,
+        n_layers=N_LAYERS,
+    )
+
+
+@pytest.fixture(scope="session")
+def subject_folder(tmp_path_factory, tokenizer, model_of):
+    """A subject's folder: model/ (Llama) and sae/ (random) after its second block."""
+    folder = tmp_path_factory.mktemp("subject")
+    model_of("llama").save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    write_sae(folder / "sae", random_sae())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def subject(subject_folder):
+    """The subject of `subject_folder`, loaded; tests must leave it as they found it."""
+    import torch
+
+    from isaerft import config
+    from isaerft.subjects.load import load_subject
+
+    torch.set_num_threads(1)
+    options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
+    return load_subject(options, subject_folder, "cpu")
+
+
+@pytest.fixture(scope="session")
+def records():
+    """Sixteen SFT records with prompts and completions of different lengths."""
+    from isaerft.behaviors import Record
+
+    starts = ("say hello", "tell me about the garden", "the user asks", "please tell the dog , kindly")
+    ends = (" to the cat", " and the weather", " world", " for a story and the world is round")
+    return [Record(f"r{i}", starts[i % 4], ends[(i + i // 4) % 4]) for i in range(16)]
+
+
+@pytest.fixture(scope="session")
+def cached(subject, records):
+    """The records' cache, twelve to train on and four held out."""
+    from isaerft.subjects.capture import capture
+
+    return capture(subject, records[:12], 32, 5), capture(subject, records[12:], 32, 5)

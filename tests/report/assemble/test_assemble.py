@@ -1,0 +1,428 @@
+"""The result tables from parts made by hand: 60 latents, three behaviors, two seeds."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.explanations import write_explanations
+from isaerft.relevance import write_relevance
+from isaerft.report.assemble.agreement import write_agreement
+from isaerft.report.assemble.collect import write_tables
+from isaerft.report.assemble.inputs import alive_latents, read_changes, read_expectation
+from isaerft.report.assemble.most_changed import most_changed
+from isaerft.stats import agreement_test, mean_rank, qvalues
+from isaerft.tables import TABLES, conform, read_table
+
+N = 60
+DEAD, UNEXPLAINED = (3, 4), (5, 6, 7)
+BEHAVIORS = ("a", "b", "silent")
+EXPECTED = {"a": range(10, 20), "b": range(20, 30), "silent": ()}
+
+
+def make_study(**changes):
+    values = {
+        "study": "small",
+        "subjects": {"toy": {"testbed": {}}},
+        "behaviors": {name: {"description": name, "rule": True} for name in BEHAVIORS},
+        "adapters": {"bias": {}, "scale": {}, "lora": {}},
+        "reference": "lora",
+        "measures": ["parameter", "contribution"],
+        "sources": {"said": {"kind": "local"}, "wrong": {"kind": "local", "wrong_share": 0.5}},
+        "judges": {"lexical": {}},
+        "primary": {"adapter": "bias", "measure": "contribution", "source": "said", "judge": "lexical"},
+        "agreement": {"n_resamples": 199, "n_bins": 1, "top_k": 12},
+        "n_seeds": 2,
+    }
+    return config.study_from_dict(values | changes)
+
+
+class Parts:
+    """The folder results/small with every part that the rules would have written."""
+
+    def __init__(self, folder):
+        self.folder, self.rng = folder, np.random.default_rng(0)
+        self.subject("toy")
+        for subject in ("toy", "toy-permuted"):
+            for behavior in BEHAVIORS:
+                self.changes(subject, behavior)
+                for adapter in ("bias", "scale", "lora"):
+                    if (subject, adapter) != ("toy-permuted", "lora"):
+                        self.training(subject, behavior, adapter)
+        for source in ("said", "wrong"):
+            self.explanations("toy", source)
+            self.relevance("toy", source)
+
+    def path(self, *parts):
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def subject(self, name):
+        facts = pd.DataFrame({"latent_index": np.arange(N), "firing_rate": self.rng.uniform(0.01, 0.2, N)})
+        facts.loc[list(DEAD), "firing_rate"] = 0.0
+        facts = facts.assign(decoder_norm=1.0, density=self.rng.uniform(size=N), cluster=np.arange(N))
+        facts.to_parquet(self.path("subjects", name, "latents.parquet"))
+        card = {"subject": name, "model": "testbed", "release": None, "sae_id": None, "hook_name": "blocks.1"}
+        card |= {"d_in": 8, "d_sae": N, "variance_explained": 0.8, "l0": 3.0, "n_alive": 58, "n_dense": 0}
+        card |= {"loss_base": 2.0, "loss_spliced": 2.1}
+        twin = card | {"subject": f"{name}-permuted", "variance_explained": 0.1}
+        self.path("subjects", name, "subject.json").write_text(json.dumps([card, twin]))
+
+    def changes(self, subject, behavior, edit=None):
+        rows = []
+        for adapter in ("bias", "scale"):
+            shared = self.rng.normal(size=N)
+            if subject == "toy":
+                shared[list(EXPECTED[behavior])] += 3
+            for measure in ("parameter", "contribution"):
+                for seed in range(2):
+                    values = shared + 0.05 * self.rng.normal(size=N)
+                    values[list(DEAD)] = 99
+                    rows.append(
+                        pd.DataFrame(
+                            {
+                                "adapter": adapter,
+                                "measure": measure,
+                                "seed": seed,
+                                "latent_index": range(N),
+                                "change": values,
+                            }
+                        )
+                    )
+        table = pd.concat(rows, ignore_index=True)
+        if edit:
+            edit(table)
+        table.to_parquet(self.path("changes", subject, f"{behavior}.parquet"))
+
+    def training(self, subject, behavior, adapter):
+        after = {"bias": (2.6, 2.8), "scale": (3.0, 3.2), "lora": (2.0, 2.2)}[adapter]
+        rows = [
+            {
+                "seed": seed,
+                "n_parameters": N,
+                "objective": "sft",
+                "steps": 9,
+                "tokens": 99,
+                "best_step": 9,
+                "heldout_loss_base": 3.0,
+                "heldout_loss_adapted": after[seed],
+            }
+            for seed in range(2)
+        ]
+        self.path("adapters", subject, behavior, adapter, "training.json").write_text(json.dumps(rows))
+
+    def explanations(self, subject, source):
+        known = [i for i in range(N) if i not in UNEXPLAINED]
+        frame = pd.DataFrame(
+            {"latent_index": known, "explanation": [f"latent {i}" for i in known], "side": "input", "url": ""}
+        )
+        write_explanations(frame, self.path("explanations", subject, f"{source}.parquet"))
+
+    def relevance(self, subject, source, behaviors=BEHAVIORS):
+        known = [i for i in range(N) if i not in UNEXPLAINED]
+        rows = [
+            {
+                "latent_index": i,
+                "behavior": name,
+                "expected_effect": float(i in EXPECTED[name]),
+                "expected": i in EXPECTED[name],
+                "confidence": np.nan,
+                "rationale": "",
+            }
+            for i in known
+            for name in behaviors
+        ]
+        write_relevance(pd.DataFrame(rows), self.path("relevance", subject, source, "lexical.parquet"))
+
+    def agreement(self, study):
+        for subject in study.subjects:
+            for adapter in ("bias", "scale"):
+                write_agreement(
+                    study,
+                    subject,
+                    adapter,
+                    self.folder / "subjects" / subject,
+                    self.folder / "changes",
+                    self.folder / "relevance" / subject,
+                    self.folder / "agreement" / subject / adapter,
+                )
+
+    def tables(self, study):
+        self.agreement(study)
+        write_tables(study, self.folder, self.folder / "tables")
+        return {
+            name: read_table(name, self.folder / "tables" / f"{name}.csv")
+            for name in ("subjects", "training", "most_changed_latents", "agreement", "specificity")
+        }
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return Parts(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    parts = Parts(tmp_path_factory.mktemp("results"))
+    return parts, parts.tables(make_study())
+
+
+def test_every_table_keeps_its_contract(finished):
+    for name, table in finished[1].items():
+        conform(name, table)
+        assert len(table), name
+        assert list(table) == [column.name for column in TABLES[name]]
+
+
+def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
+    parts, tables = finished
+    study = make_study()
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    alive = alive_latents(study, facts)
+    assert set(range(N)) - set(alive) == set(DEAD)
+    expectation = read_expectation(study, parts.folder / "relevance/toy/said/lexical.parquet", alive)
+    assert set(expectation.latents) == set(range(N)) - set(DEAD) - set(UNEXPLAINED)
+    assert [row.sum() for row in expectation.expected] == [10, 10, 0]
+    assert (tables["agreement"].n_latents == N - 5).all()
+
+
+def test_a_result_is_the_agreement_test_of_mean_ranks_over_the_universe(finished):
+    parts, tables = finished
+    study = make_study()
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
+    change = read_changes(study, parts.folder / "changes", "toy", "bias")["a", "contribution"][:, universe]
+    labels = np.isin(universe, EXPECTED["a"])
+    expected = agreement_test(mean_rank(change), labels, n_resamples=199, rng=0)
+    table = tables["agreement"]
+    row = table.query("behavior == 'a' and primary").iloc[0]
+    assert row.estimate == pytest.approx(expected.statistic, rel=1e-5)
+    assert row.pvalue == pytest.approx(expected.pvalue)
+    assert (row.n_expected, row.n_seeds, row.n_resamples) == (10, 2, 199)
+    assert row.noise_ceiling > 0.9
+    assert 0.5 < row.minimum_detectable_effect < row.estimate
+    assert len(facts) == N
+
+
+def test_what_is_found_where_it_was_put_and_the_controls_are_at_chance(finished):
+    table = finished[1]["agreement"].query("source == 'said' and statistic == 'auroc' and behavior != 'silent'")
+    assert (table.query("control == 'none'").estimate > 0.9).all()
+    for control in ("shuffled_explanations", "mismatched_behavior", "random_dictionary", "firing_rate_only"):
+        estimates = table[table.control == control].estimate
+        assert len(estimates) == 2 * 2 * 2
+        assert 0.3 < estimates.median() < 0.65
+
+
+def test_where_nothing_is_expected_the_result_is_empty_and_not_zero(finished):
+    parts, tables = finished
+    table = tables["agreement"]
+    silent = table[table.behavior == "silent"]
+    assert len(silent)
+    assert silent[["estimate", "ci_low", "pvalue", "qvalue", "n_resamples", "noise_ceiling"]].isna().all(axis=None)
+    assert (silent.n_expected == 0).all()
+    judged = tables["specificity"].query("judged_for == 'silent'")
+    assert judged.estimate.isna().all()
+    assert tables["specificity"].query("judged_for == 'a'").estimate.notna().all()
+    lines = (parts.folder / "tables/agreement.csv").read_text().splitlines()
+    assert any(",silent,bias,contribution,said,lexical,none,auroc,,,,,,55,0,2,,,,True" in line for line in lines)
+
+
+def test_exactly_the_primary_result_is_marked(finished):
+    marked = finished[1]["agreement"].query("primary")
+    assert marked.behavior.tolist() == ["a", "b", "silent"]
+    for column, value in {
+        "adapter": "bias",
+        "measure": "contribution",
+        "source": "said",
+        "judge": "lexical",
+        "statistic": "auroc",
+        "control": "none",
+    }.items():
+        assert (marked[column] == value).all()
+
+
+def test_qvalues_run_within_the_primary_results_all_others_and_each_control(finished):
+    table = finished[1]["agreement"]
+    families = [table.primary, (table.control == "none") & ~table.primary]
+    families += [table.control == control for control in make_study().controls]
+    assert sum(family.sum() for family in families) == len(table)
+    for family in families:
+        part = table[family]
+        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)), rtol=1e-4)
+
+
+def test_an_arm_with_wrong_explanations_has_no_controls_of_its_own(finished):
+    table = finished[1]["agreement"]
+    assert set(table[table.source == "wrong"].control) == {"none"}
+    assert set(table[table.source == "said"].control) == {"none", *make_study().controls}
+
+
+def test_the_own_column_is_the_rows_largest_where_changes_are_specific(finished):
+    table = finished[1]["specificity"].query("measure == 'contribution' and adapter == 'bias' and source == 'said'")
+    matrix = table.pivot(index="trained_on", columns="judged_for", values="estimate")
+    assert matrix.loc["a", "a"] > 0.9 > matrix.loc["a", "b"]
+    assert matrix.loc["b", "b"] > 0.9 > matrix.loc["b", "a"]
+
+
+def test_loss_recovered_is_the_share_of_the_references_fall(finished):
+    table = finished[1]["training"]
+    assert len(table) == 3 * (3 + 2) * 2
+    by = table.set_index(["subject", "behavior", "adapter", "seed"]).loss_recovered
+    # The reference falls from 3.0 to 2.1 in the mean.
+    assert by["toy", "a", "bias", 0] == pytest.approx(0.4 / 0.9, rel=1e-4)
+    assert by["toy", "a", "lora", 0] == pytest.approx(1 / 0.9, rel=1e-4)
+    assert by["toy", "a", "scale", 1] == pytest.approx(-0.2 / 0.9, rel=1e-4)
+    assert by["toy-permuted", "a", "bias", 0] == pytest.approx(0.4 / 0.9, rel=1e-4)
+    assert (table.reference == "lora").all()
+    assert table.seconds.isna().all()
+
+
+def test_loss_recovered_is_empty_where_the_reference_did_not_help_or_is_not_named(parts):
+    for row in (parts.path("adapters", "toy", "a", "lora", "training.json"),):
+        rows = json.loads(row.read_text())
+        row.write_text(json.dumps([r | {"heldout_loss_adapted": 3.0} for r in rows]))
+    table = parts.tables(make_study())["training"]
+    assert table[table.behavior == "a"].loss_recovered.isna().all()
+    assert table[table.behavior == "b"].loss_recovered.notna().all()
+    without = make_study(reference=None, adapters={"bias": {}, "scale": {}})
+    table = parts.tables(without)["training"]
+    assert table.loss_recovered.isna().all()
+    assert table.reference.isna().all()
+
+
+def test_the_subject_and_its_random_twin_are_listed(finished):
+    assert finished[1]["subjects"].subject.tolist() == ["toy", "toy-permuted"]
+
+
+def test_the_most_changed_are_ranked_by_size_and_never_dead(finished):
+    parts, tables = finished
+    table = tables["most_changed_latents"]
+    assert not table.latent_index.isin(DEAD).any()
+    group = table.query("behavior == 'a' and adapter == 'bias' and measure == 'contribution'")
+    assert group["rank"].tolist() == list(range(1, 13))
+    changes = read_changes(make_study(), parts.folder / "changes", "toy", "bias")["a", "contribution"]
+    size = np.abs(changes).mean(0)
+    size[list(DEAD)] = -1
+    assert group.latent_index.tolist() == np.argsort(-size)[:12].tolist()
+    np.testing.assert_allclose(group.change, changes.mean(0)[group.latent_index], rtol=1e-4)
+    assert ((group.change >= 0) == (group.direction == "promoted")).all()
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    np.testing.assert_allclose(group.firing_rate, facts.firing_rate[group.latent_index], rtol=1e-4)
+
+
+def test_verdicts_say_unstable_unexplained_expected_or_unexpected(parts):
+    def edit(table):
+        # 5 has no explanation; 30 is expected of nothing; 10 is expected and rises; 11 is expected and falls; the seeds
+        # disagree on 31.
+        for latent, values in {5: (90, 91), 10: (85, 86), 11: (-80, -81), 30: (70, 71), 31: (65, 0.0)}.items():
+            for seed in (0, 1):
+                chosen = (table.latent_index == latent) & (table.seed == seed)
+                table.loc[chosen, "change"] = values[seed]
+
+    parts.changes("toy", "a", edit)
+    table = most_changed(make_study(), "toy", parts.folder)
+    group = table.query("behavior == 'a' and adapter == 'bias' and measure == 'contribution'").set_index("latent_index")
+    assert group.verdict[[5, 10, 11, 30, 31]].tolist() == [
+        "unexplained",
+        "expected",
+        "unexpected",
+        "unexpected",
+        "unstable",
+    ]
+    assert group.direction[11] == "suppressed"
+    assert pd.isna(group.explanation[5])
+    assert group.explanation[10] == "latent 10"
+
+
+def test_with_one_seed_no_latent_is_called_stable(parts):
+    def edit(table):
+        table.drop(table[table.seed == 1].index, inplace=True)
+
+    for behavior in BEHAVIORS:
+        parts.changes("toy", behavior, edit)
+    table = most_changed(make_study(n_seeds=1), "toy", parts.folder)
+    assert (table.verdict == "unstable").all()
+    assert table.pvalue.isna().all()
+
+
+def test_a_subject_that_the_primary_source_does_not_speak_of_gets_what_speaks_of_it(parts):
+    said = {"kind": "local", "subjects": ["other"]}
+    study = make_study(
+        subjects={"toy": {"testbed": {}}, "other": {"testbed": {}}},
+        sources={"said": said, "wrong": {"kind": "local", "subjects": ["toy"]}},
+    )
+    table = most_changed(study, "toy", parts.folder)
+    assert set(table.source) == {"wrong"}
+    assert set(table.judge) == {"lexical"}
+
+
+def test_an_adapter_that_changed_nothing_leaves_its_rows_empty_and_the_rest_whole(parts):
+    def nothing(table):
+        table["change"] = 0.0
+
+    parts.changes("toy", "a", nothing)
+    tables = parts.tables(make_study())
+    table = tables["agreement"].query("control == 'none'").set_index("behavior")
+    assert table.loc["a"].estimate.isna().all()
+    assert table.loc["b"].estimate.notna().all()
+    matrix = tables["specificity"].query("judged_for == 'b'").set_index("trained_on").estimate
+    assert matrix["a"].isna().all()
+    assert matrix["b"].notna().all()
+
+
+def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
+    def first_seed(table):
+        table.loc[table.seed == 0, "change"] = 0.0
+
+    parts.changes("toy", "a", first_seed)
+    parts.changes("toy-permuted", "a", first_seed)
+    table = parts.tables(make_study())["agreement"].query("behavior == 'a' and source == 'said'")
+    assert table.estimate.notna().all()
+    assert table.query("control == 'none'").noise_ceiling.isna().all()
+
+
+def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog):
+    study = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    facts["cluster"] = np.where(facts.latent_index.isin(EXPECTED["a"]), 10, 0)
+    facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
+    table = parts.tables(study)["agreement"].query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
+    assert table.estimate.isna().all()
+    assert "no exchange can change the labels" in caplog.text
+
+
+def test_without_a_random_twin_that_control_is_not_shown(parts):
+    study = make_study(controls=["shuffled_explanations", "mismatched_behavior"])
+    table = parts.tables(study)["agreement"]
+    assert set(table.control) == {"none", "shuffled_explanations", "mismatched_behavior"}
+
+
+def test_a_change_that_is_not_finite_is_refused_by_its_file(parts):
+    def broken(table):
+        table.loc[7, "change"] = np.nan
+
+    parts.changes("toy", "b", broken)
+    with pytest.raises(InputError, match=r"b\.parquet: parameter of adapter 'bias' holds changes that are not finite"):
+        read_changes(make_study(), parts.folder / "changes", "toy", "bias")
+
+
+def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
+    parts.relevance("toy", "said", ("a", "b"))
+    with pytest.raises(InputError, match=r"does not judge every latent for \['silent'\]"):
+        parts.agreement(make_study())
+
+
+def test_two_runs_give_the_same_bytes(finished, tmp_path):
+    parts, _ = finished
+    again = Parts(tmp_path)
+    again.tables(make_study())
+    for path in (parts.folder / "tables").iterdir():
+        assert (tmp_path / "tables" / path.name).read_bytes() == path.read_bytes()
+    other = replace(make_study(), seed=1)
+    again.tables(other)
+    assert (tmp_path / "tables/agreement.csv").read_bytes() != (parts.folder / "tables/agreement.csv").read_bytes()

@@ -1,0 +1,156 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from isaerft.behaviors import Record
+from isaerft.errors import InputError
+from isaerft.subjects.cache import completion_losses, read_cache
+from isaerft.subjects.capture import capture, capture_behavior, rendered_prompt, tokenize
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.site import find_site
+
+
+@pytest.fixture
+def language(subject):
+    return subject.language
+
+
+@pytest.fixture
+def ids(tokenizer):
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_record_becomes_bos_prompt_completion_eos(language, ids):
+    tokens, n_before = tokenize(Record("a", "say hello", " to the cat"), language, 32)
+    assert tokens == [1, *ids("say hello to the cat"), 2]
+    assert n_before == 1 + len(ids("say hello"))
+
+
+def test_without_bos_and_eos_nothing_is_added(language, ids, tokenizer):
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.eos_token = None
+    tokens, n_before = tokenize(Record("a", "say hello", " to"), LoadedModel(language.model, bare, False), 32)
+    assert tokens == ids("say hello to")
+    assert n_before == len(ids("say hello"))
+
+
+def test_the_chosen_reply_of_a_preference_pair_is_trained_on(language):
+    pair = Record("a", "say", chosen=" hello", rejected=" world")
+    assert tokenize(pair, language, 32) == tokenize(Record("a", "say", " hello"), language, 32)
+
+
+def test_a_token_that_straddles_the_border_belongs_to_the_completion(language, ids, tokenizer):
+    whole = ids("say hello")
+    assert len(whole) == 2, "the tokenizer must merge ' hello' for this test"
+    tokens, n_before = tokenize(Record("a", "say hel", "lo"), language, 32)
+    assert tokens == [1, *whole, 2]
+    assert n_before == 2
+    tokens, n_before = tokenize(Record("a", "say ", "hello"), language, 32)
+    assert (tokens, n_before) == ([1, *whole, 2], 2)
+
+
+def test_a_long_prompt_loses_its_beginning_and_the_completion_stays_whole(language, ids):
+    prompt, completion = "tell me about the garden say hello", " to the cat"
+    n = len(ids(completion))
+    tokens, n_before = tokenize(Record("a", prompt, completion), language, 2 + n + 3)
+    assert tokens == [1, *ids(prompt + completion)[-n - 3 :], 2]
+    assert n_before == 4
+
+
+def test_a_completion_that_would_be_cut_away_is_refused_naming_its_row(language, ids):
+    n = len(ids(" to the cat")) + 1
+    record = Record("row-17", "say hello", " to the cat")
+    assert len(tokenize(record, language, n + 2)[0]) == n + 2
+    with pytest.raises(InputError, match=rf"'row-17': its completion has {n} tokens.*at most {n - 1}"):
+        tokenize(record, language, n + 1)
+
+
+def test_loss_falls_on_the_completion_and_eos_alone(subject, records):
+    rows = capture(subject, records[:5], 32, 2)
+    for index, record in enumerate(records[:5]):
+        tokens, n_before = tokenize(record, subject.language, 32)
+        batch = rows.batch(torch.tensor([index]))
+        assert batch.labels.tolist() == tokens[n_before:]
+        assert batch.labels[-1] == 2
+
+
+def test_a_prompt_of_messages_goes_through_the_chat_template_without_a_second_bos(language, tokenizer, tiny, ids):
+    import copy
+
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = tiny.chat_template
+    messages = [{"role": "system", "content": "say"}, {"role": "user", "content": "hello"}]
+    record = Record("a", messages, "world")
+    with_template = LoadedModel(language.model, chat, True)
+    assert rendered_prompt(record, with_template) == "<system>say<user>hello<assistant>"
+    tokens, n_before = tokenize(record, with_template, 64)
+    assert tokens == [1, *ids("<system>say<user>hello<assistant>world"), 2]
+    assert n_before == 1 + len(ids("<system>say<user>hello<assistant>"))
+    assert rendered_prompt(record, language) == "System: say\n\nUser: hello\n\nAssistant:"
+    assert rendered_prompt(Record("a", "say <user>", "x"), with_template) == "say <user>"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_losses_from_the_cache_are_those_of_a_plain_forward_pass(subject, model_of, records, architecture):
+    model = model_of(architecture)
+    site = find_site(model, "blocks.1.hook_resid_post")
+    subject = LoadedSubject(replace(subject.language, model=model), subject.dictionary, site)
+    rows = capture(subject, records, 32, 5)
+    order = torch.tensor([3, 0, 11, 7])
+    batch = rows.batch(order)
+    with torch.no_grad():
+        losses = completion_losses(subject, batch, batch.residual)
+    expected = []
+    for index in order.tolist():
+        tokens, n_before = tokenize(records[index], subject.language, 32)
+        ids = torch.tensor([tokens])
+        labels = ids.clone()
+        labels[:, :n_before] = -100
+        with torch.no_grad():
+            mean = model(input_ids=ids, labels=labels, use_cache=False).loss
+        expected.append(mean * (len(tokens) - n_before))
+    n_each = [len(rows.batch(torch.tensor([i])).labels) for i in order.tolist()]
+    sums = torch.stack([part.sum() for part in losses.split(n_each)])
+    torch.testing.assert_close(sums, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_does_not_depend_on_what_it_was_captured_with(subject, records):
+    together, alone = capture(subject, records, 32, 16), capture(subject, records[4:5], 32, 1)
+    torch.testing.assert_close(together.batch(torch.tensor([4])).residual, alone.residual, atol=1e-5, rtol=1e-5)
+
+
+def test_all_rows_come_once_and_in_order(cached):
+    rows, _ = cached
+    batches = list(rows.batches(5))
+    assert [len(batch.mask) for batch in batches] == [5, 5, 2]
+    assert torch.equal(torch.cat([batch.residual for batch in batches]), rows.residual)
+    assert torch.equal(torch.cat([batch.codes.dense() for batch in batches]), rows.codes.dense())
+
+
+def test_a_cache_read_again_is_the_cache_that_was_written(subject, records, tmp_path):
+    path = tmp_path / "deep" / "cache.safetensors"
+    splits = {"train": records[:6], "heldout": records[6:9]}
+    capture_behavior(subject, splits, path, max_length=32, batch_size=4)
+    for split, part in splits.items():
+        made, read = capture(subject, part, 32, 4), read_cache(path, split)
+        for name in ("residual", "tokens", "predicts", "starts"):
+            assert torch.equal(getattr(made, name), getattr(read, name))
+        assert torch.equal(made.codes.dense(), read.codes.dense())
+    again = tmp_path / "again.safetensors"
+    capture_behavior(subject, splits, again, max_length=32, batch_size=4)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_nothing_is_left_when_a_record_is_refused(subject, records, tmp_path):
+    path = tmp_path / "cache.safetensors"
+    with pytest.raises(InputError):
+        capture_behavior(subject, {"train": records}, path, max_length=4, batch_size=4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_is_not_there_names_the_verb_that_makes_it(tmp_path):
+    with pytest.raises(InputError, match="isaerft capture"):
+        read_cache(tmp_path / "none", "train")

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from isaerft.subjects.contexts import context_table
+from isaerft.subjects.corpus import TokenRows, pad_rows
+from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.site import residual_stream, unembed
+
+TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
+
+
+@pytest.fixture(scope="module")
+def rows(subject, tokenizer):
+    return pad_rows([[1, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in TEXTS], 0)
+
+
+@pytest.fixture(scope="module")
+def by_hand(subject, rows):
+    """Activations of every token but BOS, one row of the corpus at a time: list of (n_tokens, d_sae)."""
+    parts = []
+    for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
+        one = tokens[mask.bool()][None]
+        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        parts.append(subject.dictionary.encode_dense(residual).numpy())
+    return parts
+
+
+@pytest.fixture(scope="module")
+def firing(subject, rows):
+    return measure_firing(subject, rows, 3)
+
+
+def test_firing_is_counted_over_all_tokens_but_bos(subject, firing, by_hand):
+    every = np.concatenate(by_hand)
+    assert firing.n_tokens == len(every)
+    np.testing.assert_array_equal(firing.count, (every > 0).sum(0))
+    np.testing.assert_allclose(firing.total, every.sum(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(firing.maximum, every.max(0), rtol=1e-4)
+    assert 0 < (firing.count > 0).mean() < 1
+
+
+def test_the_facts_are_the_shares_means_and_maxima_by_hand(subject, firing, by_hand):
+    every = np.concatenate(by_hand)
+    facts = latent_facts(subject, firing, cluster_cosine=0.9)
+    assert facts.latent_index.tolist() == list(range(48))
+    np.testing.assert_allclose(facts.firing_rate, (every > 0).mean(0))
+    fires = (every > 0).any(0)
+    assert facts.mean_activation.notna().tolist() == fires.tolist()
+    mean = every.sum(0)[fires] / (every > 0).sum(0)[fires]
+    np.testing.assert_allclose(facts.mean_activation[fires], mean, rtol=1e-4)
+    np.testing.assert_allclose(facts.decoder_norm, subject.dictionary.W_dec.norm(dim=1), rtol=1e-6)
+
+
+def test_neighbours_and_clusters_are_those_of_the_decoder(subject, firing):
+    twins = subject.dictionary.W_dec.clone()
+    twins[7] = 3 * twins[2]
+    used = replace(subject, dictionary=replace(subject.dictionary, W_dec=twins))
+    facts = latent_facts(used, firing, cluster_cosine=0.9)
+    assert facts.nearest_latent[7] == 2
+    assert facts.nearest_latent[2] == 7
+    assert facts.nearest_cosine[7] == pytest.approx(1, abs=1e-6)
+    assert facts.cluster[7] == facts.cluster[2]
+    assert facts.cluster.nunique() == 47
+    directions = (twins / twins.norm(dim=1, keepdim=True)).numpy()
+    cosines = directions @ directions.T
+    np.fill_diagonal(cosines, -2)
+    np.testing.assert_allclose(facts.density, np.sort(cosines, 1)[:, -10:].mean(1), rtol=1e-4, atol=1e-6)
+    own = (subject.dictionary.W_enc.T * twins).sum(1) / (subject.dictionary.W_enc.norm(dim=0) * twins.norm(dim=1))
+    np.testing.assert_allclose(facts.encoder_decoder_cosine, own, rtol=1e-4, atol=1e-6)
+
+
+def test_neighbours_do_not_depend_on_the_block_size(subject, firing, monkeypatch):
+    whole = latent_facts(subject, firing, cluster_cosine=0.9)
+    monkeypatch.setattr("isaerft.subjects.facts.BLOCK", 7)
+    pd.testing.assert_frame_equal(latent_facts(subject, firing, cluster_cosine=0.9), whole, rtol=1e-5)
+
+
+def test_the_top_contexts_are_each_rows_strongest_token(firing, by_hand):
+    best = np.array([part.max(0) for part in by_hand])
+    for latent in np.flatnonzero(firing.count):
+        own = firing.top[firing.top.latent_index == latent]
+        strongest = sorted(best[:, latent][best[:, latent] > 0], reverse=True)
+        np.testing.assert_allclose(own.value, strongest, rtol=1e-4, atol=1e-5)
+        for row, position, value in own[["row", "position", "value"]].itertuples(index=False):
+            assert by_hand[int(row)][int(position) - 1, latent] == pytest.approx(value, rel=1e-4, abs=1e-5)
+
+
+def test_a_context_shows_the_token_between_its_neighbours_without_bos_or_padding(subject, rows, firing, tokenizer):
+    table = context_table(subject, rows, firing)
+    inside = table[table.side == "input"]
+    assert len(inside) == len(firing.top)
+    for row in inside.itertuples():
+        assert any(f"{row.before}{row.token}{row.after}" in text for text in TEXTS)
+    ranks = inside.groupby("latent_index")["rank"].apply(list)
+    assert all(values == list(range(len(values))) for values in ranks)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_promoted_tokens_are_those_whose_logits_rise_most(subject, model_of, rows, tokenizer, architecture):
+    model = model_of(architecture)
+    used = replace(subject, language=replace(subject.language, model=model))
+    firing = measure_firing(used, rows, 4)
+    table = context_table(used, rows, firing)
+    outside = table[table.side == "output"]
+    assert set(outside.latent_index) == set(np.flatnonzero(firing.count))
+    latent = int(outside.latent_index.iloc[0])
+    norm = model.transformer.ln_f if architecture == "gpt2" else model.model.norm
+    base, row = subject.dictionary.b_dec, subject.dictionary.W_dec[latent]
+    with torch.no_grad():
+        pushed = base + float(firing.maximum[latent]) * row
+        rise = unembed(model, norm(pushed)) - unembed(model, norm(base))
+    own = outside[outside.latent_index == latent]
+    np.testing.assert_allclose(own.value, rise.sort(descending=True).values[:8], rtol=1e-4, atol=1e-5)
+    assert own.token.tolist() == [tokenizer.decode([i]) for i in rise.sort(descending=True).indices[:8].tolist()]
+
+
+def test_a_dictionary_that_never_fires_has_no_contexts_and_no_rates(tiny, subject, rows, tmp_path):
+    weights = tiny.random_sae()
+    weights["b_enc"][:] = -1e6
+    silent = load_dictionary(tiny.write_sae(tmp_path, weights))
+    used = replace(subject, dictionary=silent)
+    firing = measure_firing(used, TokenRows(rows.tokens, rows.mask), 2)
+    assert not firing.count.any()
+    assert latent_facts(used, firing, cluster_cosine=0.9).mean_activation.isna().all()
+    table = context_table(used, rows, firing)
+    assert table.empty
+    assert list(table) == ["latent_index", "side", "rank", "token", "before", "after", "value"]

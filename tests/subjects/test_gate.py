@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.files import read_json
+from isaerft.subjects.corpus import pad_rows
+from isaerft.subjects.describe import describe_subject
+from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.gate import Fit, check_gate, measure_fit
+from isaerft.subjects.load import check_fit, load_subject
+from isaerft.subjects.paths import SubjectFolder
+from isaerft.subjects.site import Site
+
+LENGTHS = (12, 12, 9, 5, 12, 7)
+
+
+@pytest.fixture(scope="module")
+def rows(subject):
+    """What the model itself finds most likely, so that it beats a unigram model."""
+    tokens = torch.tensor([[1, 20 * row + 30] for row in range(len(LENGTHS))])
+    while tokens.shape[1] < max(LENGTHS):
+        with torch.no_grad():
+            tokens = torch.cat([tokens, subject.model(input_ids=tokens).logits[:, -1:].argmax(-1)], 1)
+    return pad_rows([row[:length] for row, length in zip(tokens.tolist(), LENGTHS, strict=True)], 0)
+
+
+@pytest.fixture(scope="module")
+def right(tiny, subject, tmp_path_factory):
+    """The subject with an SAE that rebuilds its residual stream exactly."""
+    folder = tiny.write_sae(tmp_path_factory.mktemp("perfect"), tiny.perfect_sae())
+    return replace(subject, dictionary=load_dictionary(folder))
+
+
+@pytest.fixture
+def options():
+    return config.Subject(model="a/b", sae_path="sae")
+
+
+def by_hand(subject, rows):
+    with torch.no_grad():
+        logits = subject.model(input_ids=rows.tokens, attention_mask=rows.mask).logits[:, :-1].log_softmax(-1)
+    wanted = rows.mask[:, 1:].bool()
+    return float(-logits.gather(-1, rows.tokens[:, 1:, None])[..., 0][wanted].mean())
+
+
+def test_a_perfect_sae_explains_everything_and_costs_nothing(right, rows):
+    fit = measure_fit(right, rows, 3)
+    assert fit.variance_explained == pytest.approx(1, abs=1e-6)
+    assert fit.loss_spliced == pytest.approx(fit.loss_base, abs=1e-5)
+    assert fit.loss_base == pytest.approx(by_hand(right, rows), abs=1e-5)
+    assert fit.l0 == pytest.approx(32)
+    shares = torch.bincount(rows.tokens[:, 1:][rows.mask[:, 1:].bool()]).double()
+    shares = shares[shares > 0] / shares.sum()
+    assert fit.loss_unigram == pytest.approx(float(-(shares * shares.log()).sum()))
+    assert fit.loss_base < fit.loss_unigram
+
+
+def test_an_sae_that_gives_the_mean_explains_nothing(right, rows):
+    residual = []
+    for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
+        with torch.no_grad():
+            ids = tokens[mask.bool()][None]
+            residual.append(right.model(input_ids=ids, output_hidden_states=True).hidden_states[2][0, 1:])
+    mean = torch.cat(residual).mean(0)
+    nothing = replace(right.dictionary, W_dec=torch.zeros_like(right.dictionary.W_dec), b_dec=mean)
+    fit = measure_fit(replace(right, dictionary=nothing), rows, 4)
+    assert fit.variance_explained == pytest.approx(0, abs=1e-5)
+    assert fit.loss_spliced != pytest.approx(fit.loss_base, abs=1e-3)
+
+
+def test_the_fit_does_not_depend_on_the_batch_size(subject, rows):
+    one, all_at_once = measure_fit(subject, rows, 1), measure_fit(subject, rows, 6)
+    assert list(vars(one).values()) == pytest.approx(list(vars(all_at_once).values()), rel=1e-5)
+
+
+def test_the_cost_of_splicing_is_a_share_of_the_gap_to_a_unigram_model():
+    assert Fit(0.9, 10, loss_base=2.0, loss_spliced=2.5, loss_unigram=4.0).loss_increase == pytest.approx(0.25)
+    assert Fit(0.9, 10, loss_base=4.0, loss_spliced=4.1, loss_unigram=3.0).loss_increase == float("inf")
+
+
+def test_a_pair_that_fits_passes_the_gate(right, rows, options):
+    check_gate("toy", options, right, Fit(0.8, 10, 2.0, 2.1, 4.0), rows)
+
+
+def test_a_wrong_pair_is_stopped_with_what_was_measured_and_what_to_try(subject, rows, options):
+    fit = measure_fit(subject, rows, 4)
+    assert fit.variance_explained < 0.5
+    with pytest.raises(InputError) as caught:
+        check_gate("toy", options, subject, fit, rows)
+    message = str(caught.value)
+    assert f"'toy': its SAE explains {fit.variance_explained:.2f} of the residual stream's variance" in message
+    assert "at least 0.5" in message
+    for setting in ("center_writing_weights True", "one block earlier", "one block later", "prepend_bos (now True)"):
+        assert setting in message
+
+
+@pytest.mark.parametrize("fit", [Fit(0.9, 10, 2, 3.5, 4), Fit(0.4, 10, 2, 2, 4), Fit(float("nan"), 10, 2, 2, 4)])
+def test_either_measure_alone_stops_a_subject(right, rows, options, fit):
+    with pytest.raises(InputError, match="variance explained under other settings"):
+        check_gate("toy", options, right, fit, rows)
+
+
+def test_at_the_ends_of_the_model_only_the_layer_that_exists_is_tried(right, rows, options):
+    first = replace(right, site=Site(0, 3))
+    with pytest.raises(InputError) as caught:
+        check_gate("toy", options, first, Fit(0, 0, 2, 2, 4), rows)
+    assert "one block later" in str(caught.value)
+    assert "earlier" not in str(caught.value)
+
+
+def test_the_setting_that_mends_a_subject_is_shown_to_fit_better(right, rows, options):
+    # This SAE knows the sum over dimensions from its bias alone, so it is right for a centred residual stream only.
+    eye = torch.eye(32) - 1 / 32
+    centred = replace(right.dictionary, W_enc=torch.cat([eye, -eye], 1), W_dec=torch.cat([eye, -eye]))
+    uncentred = replace(right, dictionary=replace(centred, center=False))
+    assert measure_fit(uncentred, rows, 4).variance_explained < 0.999
+    with pytest.raises(InputError, match=r"center_writing_weights True: 1\.00"):
+        check_gate("toy", options, uncentred, Fit(0, 0, 2, 2, 4), rows)
+
+
+def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
+    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
+        check_fit(32, 16, "blocks.1.hook_resid_post")
+    check_fit(32, 32, "blocks.1.hook_resid_post")
+    tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
+    options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
+    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
+        load_subject(options, tmp_path, "cpu")
+
+
+def study_of(**subject):
+    return config.study_from_dict(
+        {
+            "study": "small",
+            "subjects": {"toy": {"testbed": {}} | subject},
+            "behaviors": {n: {"description": n, "rule": True} for n in ("a", "b")},
+            "adapters": {"bias": {}},
+            "sources": {"local": {}},
+            "judges": {"lexical": {}},
+            "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+        }
+    )
+
+
+def test_describing_writes_facts_contexts_and_a_card_for_the_subject_and_its_twin(right, rows, tmp_path):
+    study = study_of()
+    folder = SubjectFolder(tmp_path)
+    describe_subject(study, "toy", right, rows, folder)
+    own, twin = folder.read_cards()
+    assert (own["subject"], twin["subject"]) == ("toy", "toy-permuted")
+    assert own["variance_explained"] == pytest.approx(1, abs=1e-6)
+    assert twin["variance_explained"] < 0.5
+    assert own["n_alive"] == int((folder.read_latents().firing_rate >= study.agreement.min_firing_rate).sum())
+    assert folder.contexts.is_file()
+
+
+def test_a_subject_that_does_not_pass_leaves_no_card(subject, rows, tmp_path):
+    folder = SubjectFolder(tmp_path)
+    with pytest.raises(InputError, match="variance"):
+        describe_subject(study_of(), "toy", subject, rows, folder)
+    assert not folder.card.exists()
+    with pytest.raises(InputError):
+        read_json(folder.card)

@@ -1,0 +1,183 @@
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isaerft import config
+from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.site import find_site
+from isaerft.testbed.corpus import corpus_rows
+from isaerft.testbed.dialogues import concepts, sample
+from isaerft.testbed.language import STYLES
+from isaerft.testbed.model import hook_name, make_tokenizer, train_model
+from isaerft.testbed.truth import input_truth, output_truth
+from isaerft.testbed.write_truth import WRONG_SHARES, _order_of_corruption, corrupted, write_truth
+
+CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(lambda names: len(set(names)) > 1)
+
+
+@given(CONCEPTS, st.integers(0, 2**32 - 1), st.data())
+def test_exactly_the_wrong_ones_become_wrong_and_none_stays_right_by_accident(names, seed, data):
+    truth = np.array(names)
+    wrong = np.array(data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))))
+    result = corrupted(truth, wrong, np.random.default_rng(seed))
+    np.testing.assert_array_equal(result != truth, wrong)
+    assert set(result) <= set(names)
+
+
+def test_wrong_explanations_are_exchanged_where_no_concept_holds_the_majority():
+    truth = np.repeat(["a", "b", "c", "d"], 5)
+    result = corrupted(truth, np.ones(20, bool), np.random.default_rng(0))
+    assert sorted(result) == sorted(truth)
+
+
+@settings(deadline=None)
+@given(CONCEPTS, st.integers(0, 2**32 - 1))
+def test_the_arms_are_nested_and_hold_their_share(names, seed):
+    order = _order_of_corruption(np.array(names), np.random.default_rng(seed))
+    arms = [order < share for share in WRONG_SHARES]
+    for share, arm in zip(WRONG_SHARES, arms, strict=True):
+        assert abs(arm.sum() - share * len(names)) <= 0.5 + 1e-9
+    assert all((small <= large).all() for small, large in pairwise(arms))
+    assert arms[-1].all()
+
+
+def test_every_concept_has_its_share_of_wrong_explanations():
+    truth = np.repeat(["a", "b", "c"], [100, 40, 60])
+    order = _order_of_corruption(truth, np.random.default_rng(0))
+    for concept in "abc":
+        for share in WRONG_SHARES:
+            assert (order[truth == concept] < share).mean() == pytest.approx(share, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny):
+    """A testbed model after a few steps, with an SAE whose first latents read and write what is known."""
+    folder = tmp_path_factory.mktemp("testbed")
+    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
+    torch.set_num_threads(1)
+    loss = train_model(sizes, 0, folder / "model")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval().requires_grad_(False)
+    language = LoadedModel(model, AutoTokenizer.from_pretrained(folder / "model"), True)
+    weights = tiny.random_sae(16, 12)
+    weights["b_enc"][1:] = -0.02
+    sae = tiny.write_sae(folder / "sae", weights, hook_name=hook_name(sizes))
+    dictionary = load_dictionary(sae)
+    subject = LoadedSubject(language, dictionary, find_site(model, dictionary.hook_name))
+    return subject, loss, folder
+
+
+def test_the_model_is_saved_with_its_tokenizer_and_the_same_seed_gives_the_same_bytes(world, tmp_path):
+    subject, loss, folder = world
+    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
+    assert train_model(sizes, 0, tmp_path / "model") == loss
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
+    assert train_model(sizes, 1, tmp_path / "other") != loss
+    text = "user : be polite . describe the cat assistant :"
+    assert subject.language.tokenizer(text)["input_ids"] == make_tokenizer()(text)["input_ids"]
+    assert subject.language.tokenizer(text)["input_ids"][0] == subject.language.bos[0]
+    assert hook_name(sizes) == "blocks.0.hook_resid_post"
+
+
+def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monkeypatch):
+    subject, _, _ = world
+    monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 150)
+    # At the input of block 0 the residual stream is the word's embedding; these four words get a dimension each.
+    model = copy.deepcopy(subject.model)
+    names = ["garden", "sorry", "polite", "user"]
+    ids = subject.language.tokenizer.convert_tokens_to_ids(names)
+    words = model.get_input_embeddings().weight
+    words[:, :4] = 0
+    words[ids, range(4)] = 1
+    encoder = torch.zeros(16, 12)
+    encoder[range(4), range(4)] = 1
+    dictionary = replace(
+        subject.dictionary,
+        W_enc=encoder,
+        b_enc=torch.full((12,), -0.5),
+        b_dec=torch.zeros(16),
+    )
+    used = LoadedSubject(
+        replace(subject.language, model=model), dictionary, find_site(model, "blocks.0.hook_resid_pre")
+    )
+    truth = input_truth(used, np.random.default_rng(0))
+    assert truth.latent_index.tolist() == [0, 1, 2, 3]
+    assert truth.concept.tolist() == [f"token:{name}" for name in names]
+    assert truth.f1.tolist() == pytest.approx([1] * 4)
+
+
+def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
+    subject, _, _ = world
+    monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 40)
+    truth = input_truth(subject, np.random.default_rng(5))
+    dialogues = list(sample(np.random.default_rng(5), 40))
+    from isaerft.subjects.site import residual_stream
+
+    fires, held = [], []
+    for item in dialogues:
+        ids = torch.tensor([subject.language.tokenizer(f"{item.prompt} {item.completion}")["input_ids"]])
+        residual = residual_stream(subject.model, subject.site, ids, torch.ones_like(ids))[0, 1:]
+        fires.append(subject.dictionary.encode_dense(residual).numpy() > 0)
+        held += concepts(item)
+    fires = np.concatenate(fires)
+    assert set(truth.latent_index) == set(np.flatnonzero(fires.any(0)))
+    for row in truth.itertuples():
+        holds = np.array([row.concept in names for names in held])
+        own = fires[:, row.latent_index]
+        f1 = 2 * (own & holds).sum() / (own.sum() + holds.sum())
+        assert row.f1 == pytest.approx(f1, abs=0.01)
+
+
+def test_a_latent_that_writes_a_styles_words_is_found_to_promote_them(world):
+    subject, _, _ = world
+    model = subject.model
+    words = model.get_output_embeddings().weight
+    rows = []
+    for style in STYLES[:3]:
+        ids = subject.language.tokenizer.convert_tokens_to_ids(list(style.words))
+        rows.append(30 * (words[ids].mean(0) - words.mean(0)))
+    generator = torch.Generator().manual_seed(0)
+    decoder = torch.cat([torch.stack(rows), 0.01 * torch.randn(9, 16, generator=generator)])
+    dictionary = replace(subject.dictionary, W_dec=decoder)
+    latents = pd.DataFrame({"latent_index": range(12), "mean_activation": [1.0] * 11 + [np.nan]})
+    above = find_site(model, "blocks.1.hook_resid_post")
+    truth = output_truth(replace(subject, dictionary=dictionary, site=above), latents, np.random.default_rng(0))
+    assert truth.latent_index.tolist() == list(range(11)), "a latent that never fires has no output"
+    assert truth.concept.tolist()[:3] == [f"promotes:{style.name}" for style in STYLES[:3]]
+
+
+def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world, tmp_path, monkeypatch):
+    subject, _, _ = world
+    monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 60)
+    rows = corpus_rows(subject.language, n_tokens=2000, context_size=64, seed=0)
+    facts = latent_facts(subject, measure_firing(subject, rows, 32), cluster_cosine=0.9)
+    write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "truth", 0)
+    for side in ("input", "output"):
+        right = pd.read_csv(tmp_path / "truth" / f"{side}.csv")
+        assert set(right.side) == {side}
+        before = np.zeros(len(right), bool)
+        for share in WRONG_SHARES:
+            arm = pd.read_csv(tmp_path / "truth" / f"{side}_wrong{round(100 * share)}.csv")
+            assert arm.latent_index.equals(right.latent_index)
+            wrong = (arm.explanation != right.explanation).to_numpy()
+            if right.explanation.nunique() > 1:
+                assert abs(wrong.sum() - share * len(right)) <= 0.5 + 1e-9
+            assert (before <= wrong).all()
+            before = wrong
+    judged = pd.read_csv(tmp_path / "truth" / "judgements.csv")
+    assert set(judged.behavior) <= {"no", "jokes"}
+    assert not (judged.expected_effect == 0).any()
+    write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
+    for path in (tmp_path / "truth").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
