@@ -19,8 +19,7 @@ from isaerft.training.loop import heldout_loss
 def trained(request, subject, cached):
     adapter = make_adapter(request.param, subject.dictionary.d_sae, {})
     with torch.no_grad():
-        size = 0.5 if request.param == "bias" else 0.5
-        values = size * torch.randn(adapter.d_sae, generator=torch.Generator().manual_seed(3))
+        values = 0.5 * torch.randn(adapter.d_sae, generator=torch.Generator().manual_seed(3))
         next(adapter.parameters()).copy_(values)
     return Trained(subject, adapter.requires_grad_(False), cached[1], 3)
 

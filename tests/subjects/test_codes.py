@@ -8,8 +8,8 @@ VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.5, -1.0])
 
 
 @st.composite
-def activations(draw, n_tokens=st.integers(1, 6), d_sae=st.integers(1, 5)):
-    n, d = draw(n_tokens), draw(d_sae)
+def activations(draw, d_sae=None):
+    n, d = draw(st.integers(1, 6)), d_sae or draw(st.integers(1, 5))
     return torch.tensor(draw(st.lists(VALUES, min_size=n * d, max_size=n * d))).reshape(n, d)
 
 
@@ -29,7 +29,7 @@ def test_rows_are_taken_in_the_order_asked_for_also_repeatedly_or_none(dense, da
     assert torch.equal(Codes.from_dense(dense).rows(wanted).dense(), dense[wanted])
 
 
-@given(st.lists(activations(d_sae=st.just(3)), min_size=1, max_size=4))
+@given(st.lists(activations(d_sae=3), min_size=1, max_size=4))
 def test_concatenating_joins_token_after_token(parts):
     joined = Codes.concatenate(Codes.from_dense(part) for part in parts)
     assert torch.equal(joined.dense(), torch.cat(parts))

@@ -119,5 +119,5 @@ def test_a_folder_without_sae_or_without_weights_is_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_dictionary(tmp_path / "none")
     (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "standard"}))
-    with pytest.raises(InputError, match="has no sae_weights.safetensors"):
+    with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
         load_dictionary(tmp_path)

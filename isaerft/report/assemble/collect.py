@@ -47,7 +47,7 @@ def training_table(study: config.Study, results: Path) -> pd.DataFrame:
     if study.reference is None:
         return table
     best = table[table.adapter == study.reference].groupby(["subject", "behavior"]).heldout_loss_adapted.mean()
-    base = table.subject.map(study.permuted_subjects).fillna(table.subject)
+    base = [study.permuted_subjects.get(name, name) for name in table.subject]
     reached = pd.Series([best[key] for key in zip(base, table.behavior, strict=True)], index=table.index)
     gap = table.heldout_loss_base - reached
     recovered = (table.heldout_loss_base - table.heldout_loss_adapted) / gap

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from isaerft.stats import qvalues, stability_pvalue
 from isaerft.subjects.paths import SubjectFolder
 
 STABLE = 0.05
+SIGNED = ("contribution", "parameter")
 
 
 def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.DataFrame:
@@ -37,7 +38,8 @@ def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.D
             continue
         changes = read_changes(study, results / "changes", subject, adapter)
         for (behavior, measure), values in changes.items():
-            rows = _ranked(values[:, latents], latents, study.agreement.top_k)
+            pushed = _pushed(changes, behavior, measure)
+            rows = _ranked(values[:, latents], pushed[latents], latents, study.agreement.top_k)
             said = known[known.behavior == behavior].drop(columns="behavior")
             rows = rows.merge(said, on="latent_index", how="left")
             parts.append(rows.assign(behavior=behavior, adapter=adapter, measure=measure))
@@ -48,7 +50,18 @@ def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.D
     )
 
 
-def _ranked(changes: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFrame:
+def _pushed(changes: Mapping[tuple[str, str], np.ndarray], behavior: str, measure: str) -> np.ndarray:
+    """Return the signed change that tells which way each latent was pushed, (d_sae,).
+
+    An attribution's sign says whether the change lowered the loss, so the direction is read off another measure.
+    """
+    for name in (*SIGNED, measure):
+        if (behavior, name) in changes:
+            return changes[behavior, name].mean(0)
+    raise KeyError(measure)
+
+
+def _ranked(changes: np.ndarray, pushed: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFrame:
     """Return the `top_k` latents by mean absolute change; the p-value asks whether seeds agree on the rank."""
     change, size = changes.mean(0), np.abs(changes).mean(0)
     pvalue = stability_pvalue(np.abs(changes))
@@ -60,7 +73,7 @@ def _ranked(changes: np.ndarray, latents: np.ndarray, top_k: int) -> pd.DataFram
             "change": change[order],
             "pvalue": pvalue[order],
             "qvalue": qvalues(pvalue)[order],
-            "direction": np.where(change[order] >= 0, "promoted", "suppressed"),
+            "direction": np.where(pushed[order] >= 0, "promoted", "suppressed"),
         }
     )
 
