@@ -37,7 +37,7 @@ MEANINGS: dict[str, str] = {
     "latent_index": "Index of the latent in the SAE.",
     "change": "Change of the latent under this measure, over seeds.",
     "pvalue": "Chance of so high an estimate if explanations and changes were unrelated (exchange test).",
-    "most_changed_latents.pvalue": "Chance of so high a mean rank if the seeds ranked latents independently of each other.",
+    "most_changed_latents.pvalue": "Chance of so high a mean rank if the seeds ranked latents independently.",
     "explanation_verdicts.pvalue": "Chance of so low or high a score if the explanation predicted nothing.",
     "qvalue": "p-value adjusted for the number of tests (Benjamini-Hochberg).",
     "direction": "Whether training pushed the latent up or down, whichever lowers the loss.",

@@ -40,7 +40,10 @@ def capture_behavior(
 
 
 def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
-    """Tokenize records (prompt + chosen reply) and run them below the hook, rows in the records' order."""
+    """Tokenize records (prompt + chosen reply) and run them below the hook, rows in the records' order.
+
+    At BOS no latent counts as active: in some models (Gemma) its activations are huge outliers that would drown the text.
+    """
     language, device = subject.language, subject.model.device
     rows = [tokenize(record, language, max_length) for record in records]
     table = pad_rows((tokens for tokens, _ in rows), language.padding)
@@ -49,7 +52,9 @@ def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, 
         residual = residual_stream(subject.model, subject.site, tokens.to(device), mask.to(device))
         kept = residual[mask.bool().to(device)]
         residuals.append(kept.cpu())
-        codes.append(_to_cpu(subject.dictionary.encode(kept)))
+        is_bos = torch.zeros_like(mask, dtype=torch.bool)
+        is_bos[:, : len(language.bos)] = True
+        codes.append(_to_cpu(subject.dictionary.encode(kept)).emptied(is_bos[mask.bool()]))
     lengths = torch.tensor([len(tokens) for tokens, _ in rows])
     return CachedRows(
         residual=torch.cat(residuals),

@@ -70,6 +70,11 @@ class Codes:
         entries = torch.repeat_interleave(self.starts[tokens], counts) + within
         return Codes(self.indices[entries], self.values[entries], starts, self.d_sae)
 
+    def emptied(self, tokens: torch.Tensor) -> Codes:
+        """Return the codes with no latent active at the tokens where `tokens`, (n_tokens,) bool, is true."""
+        kept = ~tokens[self.tokens()]
+        return Codes(self.indices[kept], self.values[kept], _starts(self.counts() * ~tokens), self.d_sae)
+
     def dense(self) -> torch.Tensor:
         """Return the activations as (n_tokens, d_sae)."""
         result = self.values.new_zeros(self.n_tokens, self.d_sae)

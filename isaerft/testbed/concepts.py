@@ -20,6 +20,13 @@ def word_groups() -> dict[str, tuple[str, ...]]:
     return groups | {"function": tuple(word for word in vocabulary()[4:] if word not in used)}
 
 
+def all_concepts() -> list[str]:
+    """Return every concept that a latent of the embedded subject can have."""
+    kinds = {"answer": _STYLE, "known": _STYLE, "asked": _STYLE, "topic": _TOPIC_WORDS, "turn": ("user", "assistant")}
+    kinds |= {"word": (*_STYLE, *_TOPIC_WORDS), "token": vocabulary(), "promotes": (*word_groups(), "none")}
+    return [f"{kind}:{name}" for kind, names in kinds.items() for name in names]
+
+
 def in_english(concept: str) -> str:
     """Return the explanation that says what a latent with this concept does."""
     kind, _, name = concept.partition(":")

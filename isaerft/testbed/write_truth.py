@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from isaerft.files import replacing
 from isaerft.subjects.load import LoadedSubject
-from isaerft.testbed.concepts import expected_effect, in_english
+from isaerft.testbed.concepts import all_concepts, expected_effect, in_english
 from isaerft.testbed.truth import input_truth, output_truth
 
 WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -42,9 +42,7 @@ def write_truth(
                 )
         everything = pd.concat(truth.assign(side=side) for side, truth in sides.items())
         everything.to_csv(temporary / "concepts.csv", index=False, float_format="%.6g", lineterminator="\n")
-        _judgements(sorted(set(everything.concept)), styles).to_csv(
-            temporary / "judgements.csv", index=False, lineterminator="\n"
-        )
+        _judgements(all_concepts(), styles).to_csv(temporary / "judgements.csv", index=False, lineterminator="\n")
 
 
 def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,10 +91,10 @@ def _write_explanations(latents: pd.Series, concepts: np.ndarray | pd.Series, si
     table.to_csv(path, index=False, lineterminator="\n")
 
 
-def _judgements(concepts: list[str], styles: Mapping[str, str]) -> pd.DataFrame:
+def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
     rows = [
         {"explanation": in_english(concept), "behavior": behavior, "expected_effect": expected_effect(concept, style)}
         for concept in concepts
         for behavior, style in styles.items()
     ]
-    return pd.DataFrame(rows).query("expected_effect != 0")
+    return pd.DataFrame(rows)

@@ -50,8 +50,8 @@ def test_every_result_has_its_controls_beside_it(results):
     same = agreement[
         (agreement.adapter == "bias")
         & (agreement.measure == "contribution")
-        & (agreement.source == "truth_output")
-        & (agreement.judge == "truth")
+        & (agreement.source == "local_output")
+        & (agreement.judge == "lexical")
         & (agreement.statistic == "auroc")
     ]
     controls = {"none", "shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary"}

@@ -16,6 +16,7 @@ from isaerft.stats import qvalues, stability_pvalue
 from isaerft.subjects.paths import SubjectFolder
 
 STABLE = 0.05
+EXPECTED_FALL = 0.5
 SIGNED = ("contribution", "parameter")
 
 
@@ -92,4 +93,6 @@ def _verdicts(table: pd.DataFrame) -> Iterator[str]:
         elif pd.isna(row.expected):
             yield "unexplained"
         else:
-            yield "expected" if row.expected and row.direction == "promoted" else "unexpected"
+            rises, falls = bool(row.expected), row.expected_effect < -EXPECTED_FALL
+            agrees = (rises and row.direction == "promoted") or (falls and row.direction == "suppressed")
+            yield "expected" if agrees else "unexpected"

@@ -12,7 +12,7 @@ from isaerft.errors import InputError
 from isaerft.explanations import write_explanations
 from isaerft.relevance import write_relevance
 from isaerft.report.assemble.agreement import write_agreement
-from isaerft.report.assemble.collect import write_tables
+from isaerft.report.assemble.collect import agreement_table, write_tables
 from isaerft.report.assemble.inputs import alive_latents, read_changes, read_expectation
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.stats import agreement_test, mean_rank, qvalues
@@ -246,14 +246,21 @@ def test_exactly_the_primary_result_is_marked(finished):
         assert (marked[column] == value).all()
 
 
-def test_qvalues_run_within_the_primary_results_all_others_and_each_control(finished):
-    table = finished[1]["agreement"]
+def test_qvalues_run_within_the_primary_results_all_others_and_each_control(parts):
+    study = make_study()
+    parts.agreement(study)
+    rng = np.random.default_rng(0)
+    for adapter in ("bias", "scale"):
+        path = parts.path("agreement", "toy", adapter, "agreement.parquet")
+        table = pd.read_parquet(path)
+        table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
+    table = agreement_table(study, parts.folder)
     families = [table.primary, (table.control == "none") & ~table.primary]
-    families += [table.control == control for control in make_study().controls]
+    families += [table.control == control for control in study.controls]
     assert sum(family.sum() for family in families) == len(table)
     for family in families:
         part = table[family]
-        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)), rtol=1e-4)
+        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)))
 
 
 def test_an_arm_with_wrong_explanations_has_no_controls_of_its_own(finished):
