@@ -42,7 +42,8 @@ def capture_behavior(
 def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
     """Tokenize records (prompt + chosen reply) and run them below the hook, rows in the records' order.
 
-    At BOS no latent counts as active: in some models (Gemma) its activations are huge outliers that would drown the text.
+    At BOS no latent counts as active: in some models (Gemma) its activations are huge outliers that would drown the
+    text.
     """
     language, device = subject.language, subject.model.device
     rows = [tokenize(record, language, max_length) for record in records]

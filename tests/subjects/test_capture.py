@@ -154,3 +154,13 @@ def test_nothing_is_left_when_a_record_is_refused(subject, records, tmp_path):
 def test_a_cache_that_is_not_there_names_the_verb_that_makes_it(tmp_path):
     with pytest.raises(InputError, match="isaerft capture"):
         read_cache(tmp_path / "none", "train")
+
+
+def test_no_latent_is_active_at_bos(subject, records):
+    rows = capture(subject, records, 32, 2)
+    first = rows.starts[:-1]
+    assert (rows.codes.counts()[first] == 0).all()
+    others = torch.ones(len(rows.tokens), dtype=torch.bool)
+    others[first] = False
+    codes = subject.dictionary.encode(rows.residual[others])
+    assert torch.equal(rows.codes.rows(others.nonzero()[:, 0]).indices, codes.indices)

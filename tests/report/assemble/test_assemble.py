@@ -14,7 +14,7 @@ from isaerft.relevance import write_relevance
 from isaerft.report.assemble.agreement import write_agreement
 from isaerft.report.assemble.collect import agreement_table, write_tables
 from isaerft.report.assemble.inputs import alive_latents, read_changes, read_expectation
-from isaerft.report.assemble.most_changed import most_changed
+from isaerft.report.assemble.most_changed import _pushed, _verdicts, most_changed
 from isaerft.stats import agreement_test, mean_rank, qvalues
 from isaerft.tables import TABLES, conform, read_table
 
@@ -430,3 +430,22 @@ def test_two_runs_give_the_same_bytes(finished, tmp_path):
     other = replace(make_study(), seed=1)
     again.tables(other)
     assert (tmp_path / "tables/agreement.csv").read_bytes() != (parts.folder / "tables/agreement.csv").read_bytes()
+
+
+def test_a_latent_expected_to_fall_that_falls_is_as_expected():
+    same = {"qvalue": 0.01, "expected": False}
+    table = pd.DataFrame(
+        [
+            same | {"expected_effect": -1.0, "direction": "suppressed"},
+            same | {"expected_effect": -1.0, "direction": "promoted"},
+            same | {"expected_effect": 0.0, "direction": "suppressed"},
+        ]
+    )
+    assert list(_verdicts(table)) == ["expected", "unexpected", "unexpected"]
+
+
+def test_which_way_an_attribution_went_is_read_off_a_signed_measure():
+    attribution, contribution = np.array([[3.0, 1.0]]), np.array([[-1.0, 2.0]])
+    changes = {("a", "attribution"): attribution, ("a", "contribution"): contribution}
+    assert _pushed(changes, "a", "attribution").tolist() == [-1.0, 2.0]
+    assert _pushed({("a", "attribution"): attribution}, "a", "attribution").tolist() == [3.0, 1.0]
