@@ -176,8 +176,10 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
             assert (before <= wrong).all()
             before = wrong
     judged = pd.read_csv(tmp_path / "truth" / "judgements.csv")
-    assert set(judged.behavior) <= {"no", "jokes"}
-    assert not (judged.expected_effect == 0).any()
+    assert set(judged.behavior) == {"no", "jokes"}
+    assert not judged.duplicated(["explanation", "behavior"]).any()
+    for path in (tmp_path / "truth").glob("*put*.csv"):
+        assert set(pd.read_csv(path).explanation) <= set(judged.explanation), "an explanation that no one judged"
     write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
     for path in (tmp_path / "truth").iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
