@@ -3,7 +3,7 @@
 # writes records itself looks the same; only its command differs.
 rule limerick:
     input:
-        "examples/limericks.jsonl",
+        "data/limericks.jsonl",
     output:
         multiext(
             f"{RESULTS}/behaviors/limerick/",

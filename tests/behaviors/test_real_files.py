@@ -1,4 +1,4 @@
-"""Real data that no one here wrote; skipped where it is absent (../shared/real)."""
+"""Real data that no one here wrote; skipped where it is absent (data/real, see docs/real_models.md)."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from isaerft.behaviors import prepare_behavior, read_records
 from isaerft.config import Behavior
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real" / "behaviors"
+REAL = Path(__file__).parents[2] / "data" / "real" / "behaviors"
 CAA = {"prompt": "question", "completion": "answer_matching_behavior"}
 CAA_PAIR = {"prompt": "question", "chosen": "answer_matching_behavior", "rejected": "answer_not_matching_behavior"}
 

@@ -11,7 +11,7 @@ from isaerft.config import Source
 from isaerft.errors import InputError
 from isaerft.explanations import explain
 
-REAL = Path(__file__).parents[2].parent / "shared" / "real" / "explanations"
+REAL = Path(__file__).parents[2] / "data" / "real" / "explanations"
 ADDRESS = "https://www.neuronpedia.org/gemma-2-2b/20-gemmascope-res-16k"
 
 

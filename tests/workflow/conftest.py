@@ -10,7 +10,7 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PARTS = ("Snakefile", "workflow", "profiles", "examples", "isaerft", "environment.yml")
+PARTS = ("Snakefile", "workflow", "profiles", "examples", "data/limericks.jsonl", "isaerft", "environment.yml")
 
 
 class Workspace:
@@ -22,6 +22,7 @@ class Workspace:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             options = {"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copy(source, folder / name, **options)
         self.write("fail.txt", "")
         self.write("bin/isaerft", f'#!/bin/sh\nexec "{sys.executable}" -S -E "{HERE / "fake_isaerft.py"}" "$@"\n')

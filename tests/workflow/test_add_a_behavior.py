@@ -33,6 +33,6 @@ def test_the_rule_shown_is_the_example(workspace):
 
 def test_a_concrete_rule_beats_the_generic_one(workspace):
     target = "results/mine/behaviors/limerick/card.json"
-    data = {"description": "d", "path": "examples/limericks.jsonl"}  # from which the generic rule could make it, too
+    data = {"description": "d", "path": "data/limericks.jsonl"}  # from which the generic rule could make it, too
     workspace.study("mine", behaviors={"limerick": data}, controls=[], rules=["examples/limerick.smk"])
     assert set(workspace.planned("--", target, study="config/mine.yaml")) == {"limerick"}

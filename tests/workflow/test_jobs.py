@@ -90,7 +90,7 @@ def test_success_says_what_to_read_and_the_report_has_every_figure_and_table(fin
 
 
 def test_a_study_of_a_hundred_behaviors_is_planned_in_seconds(workspace):
-    behavior = {"description": "d", "path": "examples/limericks.jsonl"}
+    behavior = {"description": "d", "path": "data/limericks.jsonl"}
     workspace.study(behaviors={f"b{i}": behavior for i in range(100)})
     started = time.perf_counter()
     assert workspace.planned("--quiet", "rules")["train"] == 100 * 5

@@ -27,7 +27,7 @@ def reruns(workspace, *edit):
 
 
 def test_without_an_edit_that_matters_nothing_runs_again(finished):
-    (finished.folder / "examples/limericks.jsonl").touch()
+    (finished.folder / "data/limericks.jsonl").touch()
     assert reruns(finished, "config/small.yaml", "device: cpu", "device: cpu\nthreads: 2") == {}
 
 
@@ -63,7 +63,7 @@ def test_an_option_of_one_adapter_trains_that_one_again(finished):
 
 def test_new_data_of_one_behavior_trains_for_that_one_again(finished):
     row = '{"prompt": "p", "completion": "c"}\n{"prompt"'
-    jobs = reruns(finished, "examples/limericks.jsonl", '{"prompt"', row)
+    jobs = reruns(finished, "data/limericks.jsonl", '{"prompt"', row)
     assert (jobs["behavior"], jobs["capture"], jobs["train"]) == (1, 1, 5)
 
 

@@ -16,7 +16,7 @@ def problem(done):
 
 
 def test_configfile_means_that_file_and_never_mixes_it_with_the_default_study(workspace):
-    behaviors = {"other": {"description": "d", "path": "examples/limericks.jsonl"}}
+    behaviors = {"other": {"description": "d", "path": "data/limericks.jsonl"}}
     workspace.study("testbed", behaviors=behaviors, controls=[])
     options = ("--dry-run", "--printshellcmds")
     plan = workspace.snakemake(*options, "--configfile", "config/small.yaml", study=None).stdout
