@@ -149,16 +149,12 @@ def _specificity(study: config.Study, reading: Reading, measure: str, own: Any) 
     statistic = study.primary.statistic
     labels = expectation.effect if statistic == "spearman" else expectation.expected
     behaviors = list(study.behaviors)
-    judged = [i for i in range(len(behaviors)) if labels[i].min() != labels[i].max()]
-    matrix = np.full((len(behaviors), len(behaviors)), np.nan)
     changes = np.array([mean_rank(own[name, measure][:, expectation.latents]) for name in behaviors])
-    for column in judged:
-        for row in np.flatnonzero(np.ptp(changes, axis=1)):
-            matrix[row, column] = _one(changes[row], labels[column], statistic)
+    judged = np.flatnonzero(labels.min(axis=1) != labels.max(axis=1))
+    changed = np.flatnonzero(np.ptp(changes, axis=1))
+    matrix = np.full((len(behaviors), len(behaviors)), np.nan)
+    if len(judged) and len(changed):
+        matrix[np.ix_(changed, judged)] = specificity_matrix(changes[changed], labels[judged], statistic=statistic)
     for row, trained_on in enumerate(behaviors):
         for column, judged_for in enumerate(behaviors):
             yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": matrix[row, column]}
-
-
-def _one(change: np.ndarray, labels: np.ndarray, statistic: str) -> float:
-    return float(specificity_matrix(change[None], labels[None], statistic=statistic)[0, 0])
