@@ -15,7 +15,7 @@ from isaerft.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "config").glob("*.yaml"))
-REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/options.py; run `{COMMAND}`"
+REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/options/; run `{COMMAND}`"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ _HEAD = f"""# Options of a study
 A study is one YAML file. Unknown keys are refused and the nearest valid one is named; everything is checked before the
 first rule runs. An editor that reads JSON schemas completes and checks the file with config/schema.json.
 
-Generated from isaerft/config/options.py by `{COMMAND}`; do not edit by hand.
+Generated from isaerft/config/options/ by `{COMMAND}`; do not edit by hand.
 """
 
 

@@ -1,0 +1,24 @@
+"""The options of a study: every default and every help text stands here and nowhere else."""
+
+from isaerft.config.options.adapters import Adapter
+from isaerft.config.options.base import CONTROLS, PERMUTED
+from isaerft.config.options.behaviors import Behavior
+from isaerft.config.options.explanations import Judge, Source
+from isaerft.config.options.study import Agreement, Primary, Study
+from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
+
+__all__ = [
+    "CONTROLS",
+    "PERMUTED",
+    "Adapter",
+    "Agreement",
+    "Behavior",
+    "Corpus",
+    "Judge",
+    "Primary",
+    "Source",
+    "Study",
+    "Subject",
+    "Testbed",
+    "TrainSae",
+]

@@ -1,0 +1,9 @@
+"""What all groups of options share."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+PERMUTED = "-permuted"
+CONTROLS = ("shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary")

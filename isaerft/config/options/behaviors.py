@@ -1,0 +1,48 @@
+"""A behavior: its data and what the judges read of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from isaerft.config.options.base import STRICT
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Behavior:
+    """A behavior to fine-tune on: what the judge reads, and where the data comes from."""
+
+    description: str = Field(min_length=1)
+    """What the behavior is, in a sentence or two; the judges read this."""
+    path: str | None = None
+    """Local data file (.jsonl, .json, .csv, .parquet, also .gz); relative to the working directory."""
+    dataset: str | None = None
+    """Hugging Face dataset id, in place of a path."""
+    revision: str | None = None
+    """Commit of the dataset; required with `dataset`, so that the data cannot change under the study."""
+    subset: str | None = None
+    """Name of the dataset's configuration on the hub."""
+    data_dir: str | None = None
+    """Folder of the dataset on the hub, where it keeps several sets side by side."""
+    split: str = "train"
+    """Split of the dataset on the hub, also a slice of it ("train[:2000]")."""
+    testbed: str | None = None
+    """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
+    rule: bool = False
+    """True when a Snakemake rule of your own writes this behavior's records."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Field of the record -> column, dotted path into nested data (instances.0.output), or '{template}' of columns."""
+    where: dict[str, str | list[str]] = Field(default_factory=dict)
+    """Keep only rows whose column has this value (or one of these)."""
+    format: Literal["columns", "hh"] = "columns"
+    """`hh`: chosen/rejected hold whole flat 'Human: ... Assistant: ...' dialogues, which are split into messages."""
+    heldout_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of prompts held out, chosen by a hash of the prompt, so that rows with one prompt stay together."""
+    max_completion_characters: int | None = Field(default=None, ge=1)
+    """Drop rows with a longer completion (or chosen or rejected reply); the card counts them."""
+    max_rows: int | None = Field(default=None, ge=2)
+    """Keep at most this many rows (those with the smallest id hash)."""
+    licence: str = ""
+    """Licence of the data, for its card."""

@@ -1,0 +1,103 @@
+"""A whole study, and how agreement is tested in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from isaerft.config.options.adapters import Adapter
+from isaerft.config.options.base import CONTROLS, PERMUTED, STRICT
+from isaerft.config.options.behaviors import Behavior
+from isaerft.config.options.explanations import Judge, Source
+from isaerft.config.options.subjects import Subject
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Primary:
+    """The one result that the study is about, fixed before the run."""
+
+    adapter: str
+    """Adapter of the primary result."""
+    measure: str
+    """Measure of change."""
+    source: str
+    """Source of explanations."""
+    judge: str
+    """Judge of what the explanations lead one to expect."""
+    statistic: Literal["auroc", "spearman"] = "auroc"
+    """Statistic of agreement."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Agreement:
+    """How agreement is tested."""
+
+    n_resamples: int = Field(default=9999, ge=99)
+    """Exchanges of the explanations."""
+    confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals."""
+    statistics: list[str] = Field(default_factory=lambda: ["auroc", "spearman"])
+    """Registered statistics."""
+    n_bins: int = Field(default=4, ge=1)
+    """Quantile bins per confound (firing rate, decoder norm, density of neighbours) that make the strata."""
+    cluster_cosine: float = Field(default=0.9, gt=0, le=1)
+    """Latents whose decoder rows are at least this alike are exchanged together."""
+    min_firing_rate: float = Field(default=1e-4, ge=0)
+    """A latent that fires less often on the reference corpus is not in the universe."""
+    dense_firing_rate: float = Field(default=0.5, gt=0, le=1)
+    """A latent that fires more often is counted as dense."""
+    top_k: int = Field(default=25, ge=1)
+    """Rows per group in most_changed_latents.csv."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Study:
+    """A whole study."""
+
+    study: str
+    """Name; the study writes only under results/{study}/."""
+    subjects: dict[str, Subject] = Field(min_length=1)
+    behaviors: dict[str, Behavior] = Field(min_length=1)
+    adapters: dict[str, Adapter] = Field(min_length=1)
+    sources: dict[str, Source] = Field(min_length=1)
+    judges: dict[str, Judge] = Field(min_length=1)
+    primary: Primary
+    measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
+    """Registered measures of change."""
+    reference: str | None = None
+    """Name of the adapter that `loss_recovered` is measured against."""
+    controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
+    """Controls that stand beside every result."""
+    agreement: Agreement = Field(default_factory=Agreement)
+    n_seeds: int = Field(default=3, ge=1)
+    """Replicates of each training; also the number of random dictionaries drawn."""
+    seed: int = 0
+    """Start of every random stream."""
+    max_length: int = Field(default=256, ge=4)
+    """Longest prompt + completion in tokens; a longer prompt loses its beginning, a longer completion is refused."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per forward pass when activations are captured and scored."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of one job."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    record_seconds: bool = False
+    """Fill `seconds` in training.csv; off by default so that two runs give the same bytes."""
+    rules: list[str] = Field(default_factory=list)
+    """Snakemake files of your own to include (rules that make a behavior's records, say)."""
+
+    @property
+    def results(self) -> str:
+        """Folder of the study's results."""
+        return f"results/{self.study}"
+
+    def replicate_seed(self, seed: int) -> int:
+        """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
+        return 1000 * (self.seed + 1) + seed
+
+    @property
+    def permuted_subjects(self) -> dict[str, str]:
+        """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
+        return {name + PERMUTED: name for name in self.subjects} if "random_dictionary" in self.controls else {}
