@@ -16,9 +16,9 @@ N_POINTS = 8
 def attribution(trained: Trained) -> torch.Tensor:
     """Return the integrated gradient of the held-out loss along the learned change, (d_sae,), in nats per token.
 
-    -(f' - f) * integral_0^1 dL(f + a (f' - f)) / df da, summed over tokens (Sundararajan et al. 2017), by
-    Gauss-Legendre quadrature. Positive where a latent's change lowers the loss; over latents it adds up to the fall in
-    loss.
+    -(f' - f) * integral_0^1 dL(x + a (x' - x)) / df da, summed over tokens (Sundararajan et al. 2017), by
+    Gauss-Legendre quadrature along what really is added to the residual stream. Positive where a latent's change lowers
+    the loss; over latents it adds up to the fall in loss that the dictionary explains, for an adapter on latents all.
     """
     device = trained.subject.model.device
     points, weights = np.polynomial.legendre.leggauss(N_POINTS)
@@ -27,8 +27,7 @@ def attribution(trained: Trained) -> torch.Tensor:
     for batch in trained.heldout.batches(trained.batch_size):
         moved = batch.to(device)
         with torch.no_grad():
-            shift = trained.adapter.shift(moved.codes)
-            step = shift.residual(trained.subject.dictionary.W_dec).to(moved.residual.dtype)
+            shift, step = trained.shift(moved), trained.displacement(moved)
         gradient = torch.zeros_like(step)
         for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
             gradient += weight * _loss_gradient(trained, moved, moved.residual + point * step)

@@ -20,6 +20,6 @@ def contribution(trained: Trained) -> torch.Tensor:
     n_tokens = 0
     with torch.no_grad():
         for batch in trained.heldout.batches(trained.batch_size):
-            total += trained.adapter.shift(batch.to(device).codes).total()
+            total += trained.shift(batch.to(device)).total()
             n_tokens += batch.codes.n_tokens
     return total / n_tokens * trained.subject.dictionary.decoder_norm

@@ -14,4 +14,4 @@ def parameter(trained: Trained) -> torch.Tensor:
 
     The naive reading. It ignores how far a latent reaches the residual stream and whether it fires at all.
     """
-    return trained.adapter.latent_parameter()
+    return trained.latent_parameter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +34,8 @@ class Batch:
         Tokens whose next token belongs to the completion.
     labels : (n_predicted,) int64
         Those next tokens.
+    tokens : (n_tokens,) int64
+        Ids of the tokens, for what has to run the model below the hook again.
     """
 
     residual: torch.Tensor
@@ -41,15 +43,15 @@ class Batch:
     mask: torch.Tensor
     predicts: torch.Tensor
     labels: torch.Tensor
+    tokens: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
         codes = Codes(
             self.codes.indices.to(device), self.codes.values.to(device), self.codes.starts.to(device), self.codes.d_sae
         )
-        tensors = (part.to(device) for part in (self.residual, self.mask, self.predicts, self.labels))
-        residual, mask, predicts, labels = tensors
-        return Batch(residual, codes, mask, predicts, labels)
+        names = ("residual", "mask", "predicts", "labels", "tokens")
+        return replace(self, codes=codes, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class CachedRows:
             mask=mask,
             predicts=predicts,
             labels=self.tokens[chosen[predicts] + 1],
+            tokens=self.tokens[chosen],
         )
 
     def batches(self, n: int) -> Iterator[Batch]:

@@ -122,3 +122,33 @@ def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(study, s
     own = table.query("adapter == 'bias' and measure == 'contribution' and seed == 1").change.to_numpy()
     used = subject.with_random_dictionary(study.replicate_seed(1)) if permuted else subject
     torch.testing.assert_close(torch.tensor(own), 2.0 * used.dictionary.decoder_norm.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_measures_know_an_adapter_by_its_shift_displacement_and_parameter_alone(trained):
+    class Elsewhere(Trained):
+        def shift(self, batch):
+            return trained.shift(batch)
+
+        def displacement(self, batch):
+            return trained.displacement(batch)
+
+        def latent_parameter(self):
+            return trained.latent_parameter()
+
+    other = Elsewhere(trained.subject, None, trained.heldout, 3)
+    for measure in (attribution, contribution, parameter):
+        assert torch.equal(measure(other), measure(trained))
+
+
+def test_the_gradient_is_taken_along_what_reaches_the_residual_stream(trained):
+    """Where the dictionary expresses half of the effect, each latent is credited by the gradient of the whole."""
+
+    class Doubled(Trained):
+        def displacement(self, batch):
+            return 2 * super().displacement(batch)
+
+    twice = make_adapter(trained.adapter.kind, trained.adapter.d_sae, {}).requires_grad_(False)
+    next(twice.parameters()).copy_(2 * next(trained.adapter.parameters()))
+    whole = attribution(replace(trained, adapter=twice))
+    half = attribution(Doubled(trained.subject, trained.adapter, trained.heldout, 3))
+    torch.testing.assert_close(2 * half, whole, rtol=1e-3, atol=1e-6)

@@ -164,3 +164,11 @@ def test_no_latent_is_active_at_bos(subject, records):
     others[first] = False
     codes = subject.dictionary.encode(rows.residual[others])
     assert torch.equal(rows.codes.rows(others.nonzero()[:, 0]).indices, codes.indices)
+
+
+def test_a_batch_carries_the_ids_of_its_tokens(cached):
+    rows, _ = cached
+    batch = rows.batch(torch.tensor([3, 1]))
+    first, second = rows.tokens[rows.starts[3] : rows.starts[4]], rows.tokens[rows.starts[1] : rows.starts[2]]
+    assert batch.tokens.tolist() == [*first.tolist(), *second.tolist()]
+    assert batch.to("cpu").tokens.tolist() == batch.tokens.tolist()
