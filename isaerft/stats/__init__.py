@@ -1,15 +1,17 @@
 """Do latents' changes agree with what their explanations expect? Numbers in, small frozen results out."""
 
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import AgreementResult, agreement_test, exchange_pvalue
+from isaerft.stats.agreement import agreement_test
 from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.joint import agreement_tests
 from isaerft.stats.multiple import qvalues
-from isaerft.stats.pooled import PooledResult, pooled_agreement
+from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
 from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
+from isaerft.stats.question import AgreementResult, exchange_pvalue
 from isaerft.stats.seeds import (
     Reliability,
     disattenuated_auroc,
@@ -39,6 +41,7 @@ __all__ = [
     "SpecificityResult",
     "Statistic",
     "agreement_test",
+    "agreement_tests",
     "auroc",
     "auroc_ceiling",
     "clusters_of",
@@ -51,6 +54,7 @@ __all__ = [
     "minimum_detectable_correlation",
     "minimum_detectable_effect",
     "pooled_agreement",
+    "pooled_agreements",
     "precision_at",
     "precision_at_k",
     "qvalues",

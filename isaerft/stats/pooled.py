@@ -8,6 +8,7 @@ applied to all S x J at once and their dependence is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from scipy.stats import rankdata, t
 from isaerft.errors import InputError
 from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import ConfidenceInterval
-
-BATCH_BYTES = 2**25
+from isaerft.stats.joint import joint_null
+from isaerft.stats.question import exchange_pvalue
+from isaerft.stats.statistics import LinearScorer
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,56 @@ def pooled_agreement(
     InputError
         Another statistic; a change or expectation that is constant; NaN.
     """
+    return pooled_agreements(
+        [(changes, expected)],
+        statistic=statistic,
+        strata=strata,
+        clusters=clusters,
+        n_resamples=n_resamples,
+        confidence_level=confidence_level,
+        rng=rng,
+    )[0]
+
+
+def pooled_agreements(
+    pools: Sequence[tuple[Any, Any]],
+    *,
+    statistic: str = "auroc",
+    strata: Any = None,
+    clusters: Any = None,
+    n_resamples: int = 999,
+    confidence_level: float = 0.95,
+    rng: np.random.Generator | int | None = None,
+) -> list[PooledResult]:
+    """Answer `pooled_agreement` for many pools (changes (S, n), expected (J, n)) of the same latents.
+
+    All share their exchanges.
+    """
     if statistic not in ("auroc", "spearman"):
         raise InputError(f"pooled statistic {statistic!r}", allowed="auroc, spearman (the linear ones)")
-    scores, weights, offset = _linear(np.atleast_2d(changes), np.atleast_2d(expected), statistic)
-    pairs = scores @ weights.T + offset
+    if not pools:
+        return []
+    pairs, scorers = [], []
+    for changes, expected in pools:
+        scores, weights, offset = _linear(np.atleast_2d(changes), np.atleast_2d(expected), statistic)
+        pairs.append(scores @ weights.T + offset)
+        scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
+    n = len(scorers[0].weights)
+    exchange = exchange_within(n, strata, clusters)
+    nulls = joint_null(exchange, scorers, n_resamples, np.random.default_rng(rng))
+    return [_result(part, null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
+
+
+def _result(pairs: np.ndarray, null: np.ndarray, confidence_level: float) -> PooledResult:
+    """Return the result of agreements (S, J), given the null of their mean, (n_resamples,)."""
     value = float(pairs.mean())
-    null = _null(scores.mean(0), weights.mean(0), strata, clusters, n_resamples, rng) + offset
-    reached = int(np.sum(null >= value - 1e-12 * max(1.0, abs(value))))
-    replicates = pairs.mean(1) if len(scores) > 1 else pairs[0]
     return PooledResult(
         statistic=value,
-        pvalue=(reached + 1) / (n_resamples + 1),
-        confidence_interval=_t_interval(replicates, confidence_level),
+        pvalue=exchange_pvalue(value, null, "greater", exact=False),
+        confidence_interval=_t_interval(pairs.mean(1) if len(pairs) > 1 else pairs[0], confidence_level),
         null_mean=float(null.mean()),
         null_sd=float(null.std()),
-        n_resamples=n_resamples,
+        n_resamples=len(null),
     )
 
 
@@ -114,13 +151,6 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
     if (spread == 0).any():
         raise InputError("a constant change or expectation has no rank correlation", remedy="leave it out")
     return centred / spread
-
-
-def _null(score: np.ndarray, weight: np.ndarray, strata: Any, clusters: Any, n_resamples: int, rng: Any) -> np.ndarray:
-    exchange = exchange_within(len(score), strata, clusters)
-    ordered_score, ordered_weight = score[exchange.order], weight[exchange.order]
-    generator = np.random.default_rng(rng)
-    return np.concatenate([batch @ ordered_score for batch in exchange.batches(ordered_weight, n_resamples, generator)])
 
 
 def _t_interval(replicates: np.ndarray, level: float) -> ConfidenceInterval:

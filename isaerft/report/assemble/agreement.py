@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.files import replacing
-from isaerft.report.assemble.controls import Pair, control_rows, result_columns
+from isaerft.report.assemble.controls import Pair, answers, control_of
 from isaerft.report.assemble.inputs import (
     Confounds,
     Expectation,
@@ -27,7 +27,6 @@ from isaerft.report.assemble.inputs import (
     sources_of,
 )
 from isaerft.stats import (
-    AgreementResult,
     auroc_ceiling,
     mean_rank,
     minimum_detectable_correlation,
@@ -68,11 +67,12 @@ def write_agreement(
     random = read_changes(study, changes, twin, adapter) if twin else {}
     agreement, specificity = [], []
     readings = list(_readings(study, subject, relevance, facts))
-    for reading, measure in tqdm([(r, m) for r in readings for m in study.measures], desc="agreement", disable=None):
-        same = {"subject": subject, "adapter": adapter, "measure": measure}
-        same |= {"source": reading.source, "judge": reading.judge}
-        agreement += [same | row for row in _rows(study, reading, measure, own, random)]
-        specificity += [same | row for row in _specificity(study, reading, measure, own)]
+    for reading in tqdm(readings, desc="agreement", disable=None):
+        same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
+        for statistic in study.agreement.statistics:
+            agreement += [same | row for row in _rows(study, reading, statistic, own, random)]
+        for measure in study.measures:
+            specificity += [same | {"measure": measure} | row for row in _specificity(study, reading, measure, own)]
     with replacing(out) as temporary:
         temporary.mkdir()
         _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
@@ -101,31 +101,36 @@ def _readings(study: config.Study, subject: str, relevance: str | Path, facts: p
             yield Reading(source, judge, expectation, confounds_of(study, facts, expectation.latents))
 
 
-def _rows(study: config.Study, reading: Reading, measure: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:
+def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:
+    """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     latents = reading.expectation.latents
-    for index, behavior in enumerate(study.behaviors):
-        changes = own[behavior, measure][:, latents]
-        draws = random[behavior, measure][:, latents] if random else None
-        for statistic in study.agreement.statistics:
+    rows, pairs, asked = [], [], []
+    for measure in study.measures:
+        for index, behavior in enumerate(study.behaviors):
+            changes = own[behavior, measure][:, latents]
+            draws = random[behavior, measure][:, latents] if random else None
             pair = Pair(study, reading.expectation, reading.confounds, index, changes, draws, statistic)
-            yield {"behavior": behavior, "statistic": statistic} | _result(study, pair)
-            # An arm with a known share of wrong explanations is a control itself.
-            if not study.sources[reading.source].wrong_share:
-                for row in control_rows(study, pair):
-                    yield {"behavior": behavior, "statistic": statistic} | row
+            same = {"measure": measure, "behavior": behavior, "statistic": statistic, "n_seeds": len(changes)}
+            same |= pair.counts()
+            for control in _controls(study, reading, pair):
+                rows.append(same | {"control": control})
+                pairs.append(pair)
+                asked.append(mean_rank(changes) if control == "none" else control_of(control, pair))
+    for row, pair, answer in zip(rows, pairs, answers(pairs, asked), strict=True):
+        null = {name: answer.pop(name) for name in ("null_mean", "null_sd") if name in answer}
+        yield row | answer | (_limits(pair, null) if null and row["control"] == "none" else {})
 
 
-def _result(study: config.Study, pair: Pair) -> dict[str, Any]:
-    """Return the row of the result itself; undefined (nothing or everything expected) where it cannot be tested."""
-    row: dict[str, Any] = {"control": "none", "n_seeds": len(pair.changes)} | pair.counts()
-    result = pair.test(mean_rank(pair.changes), study.agreement.n_resamples)
-    if result is None:
-        return row
-    return row | {
-        **result_columns(result),
-        "noise_ceiling": _ceiling(pair),
-        "minimum_detectable_effect": _minimum_detectable(pair, result),
-    }
+def _controls(study: config.Study, reading: Reading, pair: Pair) -> list[str]:
+    """Return the result itself and the controls beside it; an arm with known wrong explanations is a control itself."""
+    if study.sources[reading.source].wrong_share:
+        return ["none"]
+    return ["none", *(name for name in study.controls if name != "random_dictionary" or pair.draws is not None)]
+
+
+def _limits(pair: Pair, null: dict[str, float]) -> dict[str, float]:
+    """Return how high the result could have been, and from where on it would have been seen."""
+    return {"noise_ceiling": _ceiling(pair), "minimum_detectable_effect": _minimum_detectable(pair, null)}
 
 
 def _ceiling(pair: Pair) -> float:
@@ -137,10 +142,9 @@ def _ceiling(pair: Pair) -> float:
     return auroc_ceiling(pair.changes, pair.n_expected) if pair.statistic == "auroc" else math.nan
 
 
-def _minimum_detectable(pair: Pair, result: AgreementResult) -> float:
-    null = {"null_sd": result.null_sd, "null_mean": result.null_mean}
+def _minimum_detectable(pair: Pair, null: dict[str, float]) -> float:
     if pair.statistic == "auroc":
-        return minimum_detectable_effect(result.n_latents, pair.n_expected, **null)
+        return minimum_detectable_effect(len(pair.labels), pair.n_expected, **null)
     return minimum_detectable_correlation(**null) if pair.statistic == "spearman" else math.nan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.report.assemble.inputs import Confounds, Expectation
-from isaerft.stats import AgreementResult, PooledResult, agreement_test, mean_rank, pooled_agreement
+from isaerft.stats import AgreementResult, PooledResult, agreement_tests, mean_rank, pooled_agreements
 
 logger = logging.getLogger(__name__)
 N_SHUFFLES = 20
-MAX_RESAMPLES = 999
 
 
 @dataclass(frozen=True)
@@ -59,83 +58,100 @@ class Pair:
         """Return the columns that count latents."""
         return {"n_latents": len(self.labels), "n_expected": self.n_expected}
 
+    def can_test(self, change: np.ndarray) -> bool:
+        """Tell whether a change (n,) can be compared with the labels at all."""
+        return self.is_testable() and bool(np.ptp(change))
+
     def is_testable(self) -> bool:
         """Tell whether the expectation distinguishes latents at all."""
         return bool(self.labels.min() != self.labels.max())
 
-    def test(self, change: np.ndarray, n_resamples: int) -> AgreementResult | None:
-        """Test a change (n,) against the labels; None where agreement is undefined.
 
-        It is where nothing or everything is expected, where no latent changed (early stopping kept the untrained
-        adapter), and where the strata leave nothing to exchange.
-        """
-        if not self.is_testable() or np.ptp(change) == 0:
-            return None
-        try:
-            return agreement_test(
-                change,
-                self.labels,
-                statistic=self.statistic,
-                strata=self.confounds.strata,
-                clusters=self.confounds.clusters,
-                n_resamples=n_resamples,
-                confidence_level=self.study.agreement.confidence_level,
-                rng=self.study.seed,
-            )
-        except InputError as error:
-            logger.warning("%s of behavior %d is undefined: %s", self.statistic, self.behavior, error)
-            return None
+@dataclass(frozen=True)
+class Pool:
+    """A control that is run many times: the mean agreement of changes (S, n) with labels (J, n)."""
+
+    changes: np.ndarray
+    labels: np.ndarray
 
 
-def control_rows(study: config.Study, pair: Pair) -> Iterator[dict[str, Any]]:
-    """Yield the row of each control that the study asks for."""
-    for control in study.controls:
-        if control == "random_dictionary" and pair.draws is None:
-            continue
-        row: dict[str, Any] = {"control": control, "n_seeds": len(pair.changes)} | pair.counts()
-        yield row | (_CONTROLS[control](pair) if pair.is_testable() else {})
+def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Pool | None]) -> list[dict[str, Any]]:
+    """Return the columns of each question's answer, all under the same exchanges.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Of one reading and one statistic, so that they share latents, strata and clusters.
+    asked : sequence
+        For each pair a change (n,) against the pair's labels, a pool, or None where nothing is asked.
+
+    Returns
+    -------
+    list of dict
+        Empty where agreement is undefined: nothing or everything is expected, no latent changed (early stopping kept
+        the untrained adapter), or the strata leave nothing to exchange.
+    """
+    if not pairs:
+        return []
+    study, confounds = pairs[0].study, pairs[0].confounds
+    options = {
+        "statistic": pairs[0].statistic,
+        "strata": confounds.strata,
+        "clusters": confounds.clusters,
+        "n_resamples": study.agreement.n_resamples,
+        "confidence_level": study.agreement.confidence_level,
+        "rng": study.seed,
+    }
+    single = [i for i, what in enumerate(asked) if isinstance(what, np.ndarray) and pairs[i].can_test(what)]
+    pooled = [i for i, what in enumerate(asked) if isinstance(what, Pool)]
+    found: dict[int, AgreementResult | PooledResult | InputError] = {}
+    found |= zip(single, agreement_tests([(asked[i], pairs[i].labels) for i in single], **options), strict=True)
+    if pooled:
+        pools = [(asked[i].changes, asked[i].labels) for i in pooled]
+        found |= zip(pooled, pooled_agreements(pools, **options), strict=True)
+    columns: list[dict[str, Any]] = [{} for _ in asked]
+    for i, result in found.items():
+        if isinstance(result, InputError):
+            logger.warning("%s of behavior %d is undefined: %s", pairs[i].statistic, pairs[i].behavior, result)
+        else:
+            columns[i] = result_columns(result) | {"null_mean": result.null_mean, "null_sd": result.null_sd}
+    return columns
 
 
-def _shuffled_explanations(pair: Pair) -> dict[str, Any]:
+def control_of(control: str, pair: Pair) -> np.ndarray | Pool | None:
+    """Return what a control asks of a pair; None where it is undefined."""
+    return _CONTROLS[control](pair) if pair.is_testable() else None
+
+
+def _shuffled_explanations(pair: Pair) -> Pool | None:
     """Give explanations to latents at random, many times."""
     rng = np.random.default_rng([pair.study.seed, pair.behavior])
     shuffles = np.array([rng.permutation(pair.labels) for _ in range(N_SHUFFLES)])
-    return _pooled(pair, mean_rank(pair.changes)[None], shuffles)
+    return _pool(pair, mean_rank(pair.changes)[None], shuffles)
 
 
-def _mismatched_behavior(pair: Pair) -> dict[str, Any]:
+def _mismatched_behavior(pair: Pair) -> Pool | None:
     """Take what the same explanations lead one to expect of each other behavior."""
     others = np.delete(pair.all_labels, pair.behavior, axis=0)
     others = others[[labels.min() != labels.max() for labels in others]]
-    return _pooled(pair, mean_rank(pair.changes)[None], others) if len(others) else {}
+    return _pool(pair, mean_rank(pair.changes)[None], others) if len(others) else None
 
 
-def _random_dictionary(pair: Pair) -> dict[str, Any]:
+def _random_dictionary(pair: Pair) -> Pool | None:
     """Train on SAEs whose decoder rows are permuted; every seed draws its own permutation."""
-    return _pooled(pair, pair.draws, pair.labels[None])
+    return None if pair.draws is None else _pool(pair, pair.draws, pair.labels[None])
 
 
-def _firing_rate_only(pair: Pair) -> dict[str, Any]:
+def _firing_rate_only(pair: Pair) -> np.ndarray:
     """Put the latents' firing rates in the place of their changes."""
-    result = pair.test(pair.confounds.firing_rate, _n_resamples(pair))
-    return {} if result is None else result_columns(result)
+    return pair.confounds.firing_rate
 
 
-def _pooled(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _pool(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
     varied = changes[np.ptp(changes, axis=1) > 0]
     if pair.statistic not in ("auroc", "spearman") or not len(varied):
-        return {}
-    result = pooled_agreement(
-        varied,
-        labels,
-        statistic=pair.statistic,
-        strata=pair.confounds.strata,
-        clusters=pair.confounds.clusters,
-        n_resamples=_n_resamples(pair),
-        confidence_level=pair.study.agreement.confidence_level,
-        rng=pair.study.seed,
-    )
-    return result_columns(result)
+        return None
+    return Pool(varied, labels)
 
 
 def result_columns(result: AgreementResult | PooledResult) -> dict[str, Any]:
@@ -147,10 +163,6 @@ def result_columns(result: AgreementResult | PooledResult) -> dict[str, Any]:
         "pvalue": result.pvalue,
         "n_resamples": result.n_resamples,
     }
-
-
-def _n_resamples(pair: Pair) -> int:
-    return min(MAX_RESAMPLES, pair.study.agreement.n_resamples)
 
 
 _CONTROLS = {
