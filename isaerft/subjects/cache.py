@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from isaerft.errors import InputError
+from isaerft.errors import InputError, unknown_name
 from isaerft.files import replacing
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.mapped import TensorWriter, map_tensors
 from isaerft.subjects.site import hidden_above, unembed
 
 
@@ -56,7 +55,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class CachedRows:
-    """All rows of one split of a behavior.
+    """All rows of one split of a behavior, in memory or (when read from a cache) mapped from disk.
 
     Attributes
     ----------
@@ -80,9 +79,10 @@ class CachedRows:
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """Return the given rows, (n_rows,) int64, as one batch."""
-        lengths = self.starts.diff()[rows]
+        begins = self.starts[rows]
+        lengths = self.starts[rows + 1] - begins
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        first = torch.repeat_interleave(self.starts[rows], lengths)
+        first = torch.repeat_interleave(begins, lengths)
         chosen = first + mask.nonzero()[:, 1]
         predicts = self.predicts[chosen]
         return Batch(
@@ -120,27 +120,49 @@ def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tens
     return cross_entropy(logits.float(), batch.labels, reduction="none")
 
 
-def write_cache(splits: Mapping[str, CachedRows], path: str | Path) -> None:
-    """Write the splits of a behavior as one safetensors file, atomically."""
-    tensors = {}
-    for name, rows in splits.items():
-        parts = {"residual": rows.residual, "tokens": rows.tokens, "predicts": rows.predicts, "starts": rows.starts}
-        parts |= {"indices": rows.codes.indices.int(), "values": rows.codes.values, "code_starts": rows.codes.starts}
-        tensors |= {f"{name}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-    d_sae = next(iter(splits.values())).codes.d_sae
+def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: str | Path) -> None:
+    """Write the splits of a behavior as one safetensors file, atomically.
+
+    A split may come in parts, row after row; each is written as it comes, so that memory holds one part at a time.
+    """
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"d_sae": str(d_sae)})
+        writer = TensorWriter(temporary.parent / "parts")
+        d_sae = 0
+        for name, rows in splits.items():
+            parts = [rows] if isinstance(rows, CachedRows) else rows
+            ends = {"starts": 0, "code_starts": 0}
+            for part in ends:
+                writer.append(f"{name}.{part}", torch.zeros(1, dtype=torch.int64))
+            for part in parts:
+                d_sae = part.codes.d_sae
+                for field, tensor in _stored(part).items():
+                    if field in ends:
+                        tensor = tensor[1:] + ends[field]
+                        ends[field] = int(tensor[-1])
+                    writer.append(f"{name}.{field}", tensor)
+        writer.join(temporary, {"d_sae": str(d_sae)})
 
 
 def read_cache(path: str | Path, split: str) -> CachedRows:
-    """Read one split of a cache."""
+    """Map one split of a cache; a batch reads its own rows from the disk and nothing else is read."""
     if not Path(path).is_file():
         raise InputError(f"cache {str(path)!r} does not exist", remedy="run `isaerft capture` first")
-    with safe_open(path, "pt") as stored:
-        part = {
-            name: stored.get_tensor(f"{split}.{name}")
-            for name in ("residual", "tokens", "predicts", "starts", "indices", "values", "code_starts")
-        }
-        d_sae = int(stored.metadata()["d_sae"])
-    codes = Codes(part["indices"].long(), part["values"], part["code_starts"], d_sae)
+    tensors, metadata = map_tensors(path)
+    part = {name.removeprefix(f"{split}."): value for name, value in tensors.items() if name.startswith(f"{split}.")}
+    if not part:
+        raise unknown_name("split", split, {name.split(".")[0] for name in tensors})
+    codes = Codes(part["indices"], part["values"], part["code_starts"], int(metadata["d_sae"]))
     return CachedRows(part["residual"], codes, part["tokens"], part["predicts"], part["starts"])
+
+
+def _stored(rows: CachedRows) -> dict[str, torch.Tensor]:
+    """Return the tensors of some rows by the names they have in a cache."""
+    return {
+        "residual": rows.residual,
+        "tokens": rows.tokens,
+        "predicts": rows.predicts,
+        "starts": rows.starts,
+        "indices": rows.codes.indices.int(),
+        "values": rows.codes.values,
+        "code_starts": rows.codes.starts,
+    }

@@ -6,7 +6,7 @@ codes. Training and scoring start from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -36,32 +36,45 @@ def capture_behavior(
     InputError
         A record's completion does not fit into `max_length` tokens.
     """
-    write_cache({name: capture(subject, records, max_length, batch_size) for name, records in splits.items()}, path)
+    write_cache({name: captured(subject, records, max_length, batch_size) for name, records in splits.items()}, path)
 
 
-def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
-    """Tokenize records (prompt + chosen reply) and run them below the hook, rows in the records' order.
+def captured(
+    subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int
+) -> Iterator[CachedRows]:
+    """Tokenize records (prompt + chosen reply) and run them below the hook, `batch_size` rows at a time, in order.
 
     At BOS no latent counts as active: in some models (Gemma) its activations are huge outliers that would drown the
     text.
     """
     language, device = subject.language, subject.model.device
-    rows = [tokenize(record, language, max_length) for record in records]
-    table = pad_rows((tokens for tokens, _ in rows), language.padding)
-    residuals, codes = [], []
-    for tokens, mask in tqdm(list(table.batches(batch_size)), desc="residual stream", unit="batch", disable=None):
-        residual = residual_stream(subject.model, subject.site, tokens.to(device), mask.to(device))
-        kept = residual[mask.bool().to(device)]
-        residuals.append(kept.cpu())
-        is_bos = torch.zeros_like(mask, dtype=torch.bool)
+    for start in tqdm(range(0, len(records), batch_size), desc="residual stream", unit="batch", disable=None):
+        rows = [tokenize(record, language, max_length) for record in records[start : start + batch_size]]
+        table = pad_rows((tokens for tokens, _ in rows), language.padding)
+        mask = table.mask.bool()
+        residual = residual_stream(subject.model, subject.site, table.tokens.to(device), table.mask.to(device))
+        kept = residual[mask.to(device)]
+        is_bos = torch.zeros_like(mask)
         is_bos[:, : len(language.bos)] = True
-        codes.append(_to_cpu(subject.dictionary.encode(kept)).emptied(is_bos[mask.bool()]))
-    lengths = torch.tensor([len(tokens) for tokens, _ in rows])
+        lengths = mask.sum(1)
+        yield CachedRows(
+            residual=kept.cpu(),
+            codes=_to_cpu(subject.dictionary.encode(kept)).emptied(is_bos[mask]),
+            tokens=table.tokens[mask],
+            predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
+            starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+        )
+
+
+def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
+    """Return what `captured` yields, as one part in memory."""
+    parts = list(captured(subject, records, max_length, batch_size))
+    lengths = torch.cat([part.starts.diff() for part in parts])
     return CachedRows(
-        residual=torch.cat(residuals),
-        codes=Codes.concatenate(codes),
-        tokens=torch.cat([torch.tensor(tokens) for tokens, _ in rows]),
-        predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
+        residual=torch.cat([part.residual for part in parts]),
+        codes=Codes.concatenate(part.codes for part in parts),
+        tokens=torch.cat([part.tokens for part in parts]),
+        predicts=torch.cat([part.predicts for part in parts]),
         starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
     )
 

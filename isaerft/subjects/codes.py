@@ -20,7 +20,7 @@ class Codes:
     Attributes
     ----------
     indices : (n_active,) int64
-        Latents, token after token.
+        Latents, token after token; int32 where they lie on disk.
     values : (n_active,) float
         Their activations, in the residual stream's units over decoder norm.
     starts : (n_tokens + 1,) int64
@@ -64,11 +64,12 @@ class Codes:
 
     def rows(self, tokens: torch.Tensor) -> Codes:
         """Return the codes of the given tokens, (n,) int64, in that order."""
-        counts = self.counts()[tokens]
+        begins = self.starts[tokens]
+        counts = self.starts[tokens + 1] - begins
         starts = _starts(counts)
         within = torch.arange(int(starts[-1]), device=starts.device) - torch.repeat_interleave(starts[:-1], counts)
-        entries = torch.repeat_interleave(self.starts[tokens], counts) + within
-        return Codes(self.indices[entries], self.values[entries], starts, self.d_sae)
+        entries = torch.repeat_interleave(begins, counts) + within
+        return Codes(self.indices[entries].long(), self.values[entries], starts, self.d_sae)
 
     def emptied(self, tokens: torch.Tensor) -> Codes:
         """Return the codes with no latent active at the tokens where `tokens`, (n_tokens,) bool, is true."""
