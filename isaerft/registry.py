@@ -95,7 +95,15 @@ class Registry(Mapping[str, Any]):
 ADAPTERS = Registry(
     "adapter",
     group="isaerft.adapters",
-    builtin={"bias": "isaerft.adapters.bias", "scale": "isaerft.adapters.scale", "lora": "isaerft.training.lora"},
+    builtin={
+        "bias": "isaerft.adapters.bias",
+        "scale": "isaerft.adapters.scale",
+        "affine": "isaerft.adapters.affine",
+        "lerp": "isaerft.adapters.lerp",
+        "low_rank": "isaerft.adapters.low_rank",
+        "mlp": "isaerft.adapters.mlp",
+        "lora": "isaerft.training.lora",
+    },
 )
 JUDGES = Registry(
     "judge",

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.elementwise import ElementwiseAdapter
 from isaerft.registry import ADAPTERS
-from isaerft.subjects.codes import Codes
 
 
 @ADAPTERS("scale")
-class Scale(LatentAdapter):
+class Scale(ElementwiseAdapter):
     """f' = f * (1 + s), with s of shape (d_sae,)."""
 
     kind = "scale"
 
-    def __init__(self, d_sae: int) -> None:
-        super().__init__(d_sae)
+    def __init__(self, d_sae: int, **bounds: Any) -> None:
+        super().__init__(d_sae, **bounds)
         self.scale = nn.Parameter(torch.zeros(d_sae))
 
-    def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Return the activations (..., d_sae) scaled."""
-        return activations + activations * self.scale
-
-    def shift(self, codes: Codes) -> Shift:
-        """Return f * s at the active latents; the others do not change."""
-        return Shift(codes, entries=codes.values * self.scale[codes.indices])
-
-    def latent_parameter(self) -> torch.Tensor:
+    def slope(self) -> torch.Tensor:
         """Return s, (d_sae,)."""
-        return self.scale.detach()
+        return self.scale
+
+    def writing_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return s."""
+        return (self.scale,)

@@ -1,7 +1,8 @@
-"""What an adapter does to the latents of some tokens, in the cheapest form: constant, at active latents, or dense.
+"""What an adapter does to the latents of some tokens, in the cheapest form that it has.
 
 Let delta be the change of the activations, (n_tokens, d_sae). A bias changes every token alike, a scale only the active
-latents; keeping that structure makes a training step's cost independent of the size of the dictionary.
+latents, a low-rank map along a few patterns; keeping that structure spares a matrix as wide as the dictionary for every
+token.
 """
 
 from __future__ import annotations
@@ -27,12 +28,25 @@ class Shift:
         Added at the active latents, in the order of ``codes.indices``.
     dense : (n_tokens, d_sae) or None
         Any change at all.
+    factors : (n_tokens, r) and (r, d_sae), or None
+        Their product is added.
     """
 
     codes: Codes
     constant: torch.Tensor | None = None
     entries: torch.Tensor | None = None
     dense: torch.Tensor | None = None
+    factors: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def weighted(self, weights: torch.Tensor) -> Shift:
+        """Return the shift with each latent's change multiplied by its entry of `weights` (d_sae,)."""
+        return Shift(
+            self.codes,
+            constant=None if self.constant is None else self.constant * weights,
+            entries=None if self.entries is None else self.entries * weights[self.codes.indices],
+            dense=None if self.dense is None else self.dense * weights,
+            factors=None if self.factors is None else (self.factors[0], self.factors[1] * weights),
+        )
 
     def residual(self, decoder: torch.Tensor) -> torch.Tensor:
         """Return delta @ decoder: what reaches the residual stream, (n_tokens, d_in)."""
@@ -43,6 +57,8 @@ class Shift:
             result = result + self.codes.combine(decoder, self.entries)
         if self.dense is not None:
             result = result + self.dense @ decoder
+        if self.factors is not None:
+            result = result + self.factors[0] @ (self.factors[1] @ decoder)
         return result
 
     def total(self) -> torch.Tensor:
@@ -54,6 +70,8 @@ class Shift:
             result = result + self.codes.sum_over_tokens(self.entries)
         if self.dense is not None:
             result = result + self.dense.sum(0)
+        if self.factors is not None:
+            result = result + self.factors[0].sum(0) @ self.factors[1]
         return result
 
     def against(self, decoder: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -77,4 +95,6 @@ class Shift:
             result = result + self.codes.sum_over_tokens(self.entries * inner)
         if self.dense is not None:
             result = result + (self.dense * (direction @ decoder.T)).sum(0)
+        if self.factors is not None:
+            result = result + (self.factors[1] * (self.factors[0].T @ direction @ decoder.T)).sum(0)
         return result

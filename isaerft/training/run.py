@@ -73,7 +73,7 @@ def _train_one(
             return trained, _n_trainable(block)
         finally:
             remove_lora(block)
-    adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options))
+    adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options), settings["seed"])
     adapter.to(subject.model.device)
     trained = train(
         subject, adapter, lambda batch: adapted(subject.dictionary, adapter, batch), *rows, options, **settings

@@ -7,7 +7,26 @@ from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError
 from isaerft.subjects.codes import Codes
 
-KINDS = ["bias", "scale", "square"]
+PLAIN = {
+    "bias": ("bias", {}),
+    "scale": ("scale", {}),
+    "affine": ("affine", {}),
+    "lerp": ("lerp", {"target": 0.5}),
+    "low_rank": ("low_rank", {"rank": 3}),
+    "linear": ("mlp", {"depth": 0}),
+    "mlp": ("mlp", {"depth": 1, "width": 5}),
+    "deep": ("mlp", {"depth": 3, "width": 5}),
+}
+BOUNDED = {
+    f"{name}_{bound}": (
+        kind,
+        options | {"nonnegative": bound == "nonnegative"} | ({"clamp": 0.4} if bound == "clamp" else {}),
+    )
+    for name, (kind, options) in PLAIN.items()
+    for bound in ("nonnegative", "clamp")
+}
+VARIANTS = PLAIN | BOUNDED
+KINDS = [*VARIANTS, "square"]
 
 
 class Square(LatentAdapter):
@@ -24,14 +43,14 @@ class Square(LatentAdapter):
 
 
 def make(kind, d_sae):
-    return Square(d_sae) if kind == "square" else make_adapter(kind, d_sae, {})
+    return Square(d_sae) if kind == "square" else make_adapter(VARIANTS[kind][0], d_sae, VARIANTS[kind][1])
 
 
-def stirred(adapter, seed=0):
+def stirred(adapter, seed=0, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in adapter.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(0.3 * scale * torch.randn(parameter.shape, generator=generator))
     return adapter
 
 
@@ -70,12 +89,16 @@ def test_each_form_of_a_shift_says_what_forward_says(subject, batch, kind):
     torch.testing.assert_close(shift.against(decoder, direction), inner, atol=1e-4, rtol=1e-4)
 
 
-def test_the_parts_of_a_shift_add_up():
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.0, 1, -2])])
+def test_the_parts_of_a_shift_add_up(weights):
     codes = Codes.from_dense(torch.tensor([[1.0, 0, 2], [0, 0, 3]]))
     decoder = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
     constant, entries, dense = torch.tensor([1.0, 0, 0]), torch.tensor([10.0, 20, 30]), torch.full((2, 3), 0.5)
-    shift = Shift(codes, constant, entries, dense)
-    delta = dense + constant + torch.tensor([[10.0, 0, 20], [0, 0, 30]])
+    factors = torch.tensor([[2.0], [1.0]]), torch.tensor([[3.0, 0, -1]])
+    shift = Shift(codes, constant, entries, dense, factors)
+    delta = dense + constant + torch.tensor([[10.0, 0, 20], [0, 0, 30]]) + factors[0] @ factors[1]
+    if weights is not None:
+        shift, delta = shift.weighted(weights), delta * weights
     assert torch.equal(shift.total(), delta.sum(0))
     assert torch.equal(shift.residual(decoder), delta @ decoder)
     direction = torch.tensor([[1.0, 2], [3, 4]])
@@ -94,19 +117,137 @@ def test_gradients_agree_with_finite_differences(kind):
     def loss():
         return (adapter.shift(codes).residual(decoder) - target).square().sum()
 
-    (parameter,) = adapter.parameters()
-    (gradient,) = torch.autograd.grad(loss(), parameter)
-    for index in range(8):
-        values = []
-        for step in (1e-5, -1e-5):
+    parameters = list(adapter.parameters())
+    gradients = torch.autograd.grad(loss(), parameters)
+    assert all(gradient.any() for gradient in gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        for index in list(range(parameter.numel()))[:: max(1, parameter.numel() // 8)]:
+            values = []
+            for step in (1e-5, -2e-5):
+                with torch.no_grad():
+                    parameter.view(-1)[index] += step
+                    values.append(float(loss()))
             with torch.no_grad():
-                parameter[index] += step
-                values.append(float(loss()))
-                parameter[index] -= step
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(float(gradient[index]), rel=1e-5, abs=1e-7)
+                parameter.view(-1)[index] += 1e-5
+            expected = float(gradient.view(-1)[index])
+            assert (values[0] - values[1]) / 2e-5 == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["bias", "scale"])
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_the_first_gradient_is_not_lost_at_the_identity(kind):
+    """At its start an adapter with bounds stands on them (f' = f = 0), and training must still get away."""
+    dense = torch.tensor([[0.0, 0.3, 0], [0.7, 0, 0]])
+    adapter = make(kind, 3)
+    (gradient, *_) = torch.autograd.grad(
+        adapter.shift(Codes.from_dense(dense)).residual(torch.eye(3)).sum(), adapter.writing_parameters()
+    )
+    assert gradient.any(0 if gradient.ndim == 2 else -1).any()
+    plain = make(kind.split("_nonneg")[0].split("_clamp")[0], 3)
+    (expected, *_) = torch.autograd.grad((plain(dense)).sum(), plain.writing_parameters())
+    inside = dense.max(0).values < 0.4
+    torch.testing.assert_close(gradient[..., inside], expected[..., inside])
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_bounded_activations_stay_inside_or_where_they_were(kind):
+    generator = torch.Generator().manual_seed(2)
+    dense = torch.randn(40, 8, generator=generator)
+    adapter = stirred(make(kind, 8), scale=3)
+    changed = adapter(dense)
+    free = make_adapter(
+        adapter.kind, 8, {k: v for k, v in VARIANTS[kind][1].items() if k not in ("nonnegative", "clamp")}
+    )
+    free.load_state_dict(adapter.state_dict())
+    if adapter.bounds.nonnegative:
+        expected = torch.maximum(free(dense), dense.clamp(max=0))
+        assert (changed[dense >= 0] >= 0).all()
+    else:
+        expected = torch.minimum(torch.maximum(free(dense), dense.clamp(max=-0.4)), dense.clamp(min=0.4))
+        assert (changed[dense.abs() <= 0.4].abs() <= 0.4 + 1e-6).all()
+    torch.testing.assert_close(changed, expected, atol=1e-5, rtol=1e-5)
+    assert (changed != free(dense)).float().mean() > 0.1, "the bounds were never reached"
+
+
+def test_both_bounds_hold_together():
+    adapter = make_adapter("bias", 4, {"nonnegative": True, "clamp": 2})
+    with torch.no_grad():
+        adapter.bias.copy_(torch.tensor([-1.0, 5, 0.5, -9]))
+    dense = torch.tensor([[0.5, 0.5, 0.5, 3], [3, 3, 3, 3]])
+    assert torch.equal(adapter(dense), torch.tensor([[0.0, 2, 1, 0], [2, 3, 3, 0]]))
+
+
+def test_lerp_moves_its_share_first_and_its_target_next():
+    adapter = make_adapter("lerp", 3, {"target": 2.0})
+    dense = torch.tensor([[0.0, 2, 5]])
+    adapter(dense).sum().backward()
+    assert adapter.weight.grad.tolist() == [2.0, 0, -3]
+    assert not adapter.target.grad.any()
+    with torch.no_grad():
+        adapter.weight.fill_(0.5)
+    assert torch.equal(adapter(dense), torch.tensor([[1.0, 2, 3.5]]))
+    adapter.target.grad = None
+    adapter(dense).sum().backward()
+    assert adapter.target.grad.tolist() == [0.5] * 3
+
+
+def test_the_mlp_is_the_network_that_it_says():
+    adapter = stirred(make("deep", 6))
+    dense = torch.relu(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
+    state = dense
+    for weight, bias in zip(adapter.hidden, adapter.hidden_bias, strict=True):
+        state = torch.nn.functional.gelu(state @ weight + bias)
+    torch.testing.assert_close(adapter(dense), dense + state @ adapter.output + adapter.output_bias)
+    assert [tuple(weight.shape) for weight in adapter.hidden] == [(6, 5), (5, 5), (5, 5)]
+    linear = stirred(make("linear", 6))
+    assert sum(parameter.numel() for parameter in linear.parameters()) == 6 * 6 + 6
+    torch.testing.assert_close(linear(dense), dense + dense @ linear.output + linear.output_bias)
+
+
+def test_low_rank_changes_by_a_map_of_its_rank():
+    adapter = stirred(make("low_rank", 9))
+    change = adapter(torch.eye(9)) - torch.eye(9)
+    assert torch.linalg.matrix_rank(change) == 3
+    torch.testing.assert_close(change, adapter.down @ adapter.up)
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_the_latent_parameter_is_0_exactly_where_nothing_is_written(kind):
+    adapter = stirred(make(kind, 7))
+    with torch.no_grad():
+        for parameter in adapter.writing_parameters():
+            parameter[..., 2] = 0
+    number = adapter.latent_parameter()
+    assert number.shape == (7,)
+    assert number[2] == 0
+    assert (number != 0).sum() == adapter.n_active() == 6
+    dense = torch.relu(torch.randn(5, 7, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal((adapter(dense) != dense).any(0), number != 0)
+    assert not make(kind, 7).latent_parameter().any()
+
+
+@pytest.mark.parametrize("kind", ["bias", "scale", "affine", "lerp"])
+def test_an_elementwise_parameter_is_the_change_at_activation_1(kind):
+    adapter, ones = stirred(make(kind, 5)), torch.ones(5)
+    torch.testing.assert_close(adapter.latent_parameter(), (adapter(ones) - ones).detach())
+
+
+@pytest.mark.parametrize("kind", ["low_rank", "mlp", "linear"])
+def test_the_parameter_of_a_map_has_the_size_of_what_writes_the_latent_and_the_sign_of_its_change(kind):
+    adapter, ones = stirred(make(kind, 5)), torch.ones(5)
+    number = adapter.latent_parameter()
+    written = torch.cat([parameter.detach().reshape(-1, 5) for parameter in adapter.writing_parameters()])
+    torch.testing.assert_close(number.abs(), written.norm(dim=0))
+    assert torch.equal(number.sign(), (adapter(ones) - ones).sign().detach())
+
+
+@pytest.mark.parametrize("kind", ["low_rank", "mlp"])
+def test_seeds_draw_different_starts_and_the_same_seed_the_same(kind):
+    first, same, other = (make_adapter(kind, 6, {}, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_saved_adapter_comes_back_with_its_numbers(kind, tmp_path):
     adapter = stirred(make(kind, 9))
     save_adapter(adapter, tmp_path / "seed_0")
@@ -117,7 +258,13 @@ def test_a_saved_adapter_comes_back_with_its_numbers(kind, tmp_path):
     read = load_adapter(tmp_path / "seed_0", 9)
     assert type(read) is type(adapter)
     assert torch.equal(read.latent_parameter(), adapter.latent_parameter())
-    assert torch.equal(load_file(tmp_path / "seed_0" / "adapter_model.safetensors")[kind], adapter.latent_parameter())
+    assert (read.kind, read.options()) == (adapter.kind, adapter.options())
+    dense = torch.relu(torch.randn(5, 9, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(read(dense), adapter(dense))
+    stored = load_file(tmp_path / "seed_0" / "adapter_model.safetensors")
+    assert {name: tuple(value.shape) for name, value in stored.items()} == {
+        name: tuple(value.shape) for name, value in adapter.named_parameters()
+    }
 
 
 def test_an_adapter_for_another_dictionary_is_refused_with_both_sizes(tmp_path):
@@ -139,3 +286,21 @@ def test_an_unknown_adapter_or_option_is_refused_by_name():
         make_adapter("biass", 4, {})
     with pytest.raises(InputError, match=r"'bias' with options \{'rank': 3\}"):
         make_adapter("bias", 4, {"rank": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("low_rank", {"rank": 0}, r"'low_rank': rank = 0; allowed: a whole number of at least 1"),
+        ("low_rank", {"rank": True}, r"rank = True"),
+        ("mlp", {"depth": -1}, r"'mlp': depth = -1; allowed: a whole number of at least 0"),
+        ("mlp", {"width": 2.5}, r"'mlp': width = 2\.5"),
+        ("lerp", {"target": "high"}, r"'lerp': target = 'high'; allowed: a number"),
+        ("bias", {"clamp": -1.0}, r"clamp = -1\.0; allowed: a number above 0"),
+        ("bias", {"clamp": True}, r"clamp = True; allowed: a number above 0"),
+        ("scale", {"nonnegative": "yes"}, r"nonnegative = 'yes'; allowed: true, false"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_with_what_does(kind, options, message):
+    with pytest.raises(InputError, match=message):
+        make_adapter(kind, 4, options)
