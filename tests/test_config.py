@@ -294,6 +294,16 @@ def test_the_file_and_the_mapping_give_the_same_study(values, tmp_path):
     assert load_study(tmp_path / "study.yaml") == study_from_dict(values)
 
 
+def test_random_dictionaries_are_for_the_primary_adapter_unless_others_are_named(values):
+    values["adapters"]["other"] = {"kind": "scale"}
+    study = study_from_dict(values)
+    twin = next(iter(study.permuted_subjects))
+    assert study.analysed_adapters(twin) == [study.primary.adapter]
+    assert study.analysed_adapters() == [name for name in study.adapters if name != study.reference]
+    assert study_from_dict(values | {"random_dictionary_adapters": ["other"]}).analysed_adapters(twin) == ["other"]
+    assert "random_dictionary_adapters" in message(values | {"random_dictionary_adapters": ["wide"]})
+
+
 def test_the_committed_schema_and_page_are_those_of_the_options():
     assert (ROOT / SCHEMA).read_text(encoding="utf-8") == schema_text(), REGENERATE
     assert (ROOT / PAGE).read_text(encoding="utf-8") == options_page(), REGENERATE

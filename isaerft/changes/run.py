@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,17 +23,19 @@ def score_changes(
     adapters: str | Path,
     out: str | Path,
     *,
+    names: Sequence[str],
     permuted: bool,
 ) -> None:
     """Score every latent adapter under `adapters`/{adapter}/seed_{k} on the held-out rows and write the table `out`.
 
     Parameters
     ----------
+    names : sequence of str
+        The adapters.
     permuted : bool
         Seed k was trained on its own random dictionary.
     """
     heldout = read_cache(cache, "heldout")
-    names = [name for name in study.adapters if name != study.reference]
     parts = []
     for name, seed in tqdm([(n, s) for n in names for s in range(study.n_seeds)], desc="changes", disable=None):
         used = subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject

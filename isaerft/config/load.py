@@ -139,6 +139,7 @@ def _check_references(study: Study) -> None:
         *([("reference", study.reference, study.adapters)] if study.reference else []),
         *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
         *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
+        *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),
     ]:
         if name not in valid:
             raise unknown_name(kind, name, valid)

@@ -77,4 +77,5 @@ def changes(options: argparse.Namespace) -> None:
 
     permuted = options.subject in study.permuted_subjects
     subject = load_subject_of(study, options)
-    score_changes(study, subject, options.cache, options.adapters, options.out, permuted=permuted)
+    names = study.analysed_adapters(options.subject)
+    score_changes(study, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)

@@ -1,7 +1,6 @@
 """Which jobs a study has, and that they call the command line as it is."""
 
 import re
-import time
 
 from isaerft import cli
 
@@ -18,7 +17,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "facts": 1,
         "truth": 1,
         "capture": 2,
-        "train": 2 * 3 + 2 * 2,  # the twin does not train the reference
+        "train": 2 * 3 + 2 * 1,  # the twin trains the primary result's adapter alone
         "changes": 2 * 2,
         "explain": 3,
         "judge": 1 + 1 + 2,
@@ -39,6 +38,11 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         )
     }
     assert sum(name.startswith("page_") for name in jobs) == 5
+
+
+def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
+    workspace.study(random_dictionary_adapters=["bias", "scale"])
+    assert workspace.planned()["train"] == 2 * 3 + 2 * 2
 
 
 def test_what_a_study_leaves_out_makes_no_jobs(workspace):
@@ -89,9 +93,7 @@ def test_success_says_what_to_read_and_the_report_has_every_figure_and_table(fin
     assert "Read results/small/summary.html first" in finished.log
 
 
-def test_a_study_of_a_hundred_behaviors_is_planned_in_seconds(workspace):
+def test_a_study_of_a_hundred_behaviors_is_a_config_file(workspace):
     behavior = {"description": "d", "path": "data/limericks.jsonl"}
     workspace.study(behaviors={f"b{i}": behavior for i in range(100)})
-    started = time.perf_counter()
-    assert workspace.planned("--quiet", "rules")["train"] == 100 * 5
-    assert time.perf_counter() - started < 30
+    assert workspace.planned("--quiet", "rules")["train"] == 100 * 4

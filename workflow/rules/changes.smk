@@ -4,9 +4,9 @@ rule changes:
         model,
         sae=lambda w: f"{folder(w)}/sae",
         cache=cache,
-        adapters=expand(
-            f"{RESULTS}/adapters/{{{{subject}}}}/{{{{behavior}}}}/{{adapter}}",
-            adapter=TRAINED,
+        adapters=lambda w: expand(
+            f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
+            adapter=study.analysed_adapters(w.subject),
         ),
     output:
         f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",

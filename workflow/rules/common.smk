@@ -9,8 +9,8 @@ SUBJECTS = list(study.subjects)
 TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
 # A random-dictionary twin shares its subject's folder, cache, explanations, relevance.
 BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
-# The adapters that act on latents, for which there are changes and agreement.
-TRAINED = [name for name in study.adapters if name != study.reference]
+# The adapters for which there are changes and agreement.
+TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 
 TABLES = "subjects training most_changed_latents agreement specificity".split()

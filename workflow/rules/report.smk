@@ -39,6 +39,7 @@ rule agreement:
             study.primary,
             study.measures,
             study.controls,
+            study.random_dictionary_adapters,
             study.n_seeds,
             study.seed,
         ),
@@ -60,12 +61,12 @@ rule tables:
             behavior=study.behaviors,
             adapter=study.adapters,
         ),
-        expand(
-            f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}",
-            subject=study.permuted_subjects,
-            behavior=study.behaviors,
-            adapter=TRAINED,
-        ),
+        [
+            f"{RESULTS}/adapters/{twin}/{behavior}/{adapter}"
+            for twin in study.permuted_subjects
+            for behavior in study.behaviors
+            for adapter in study.analysed_adapters(twin)
+        ],
         expand(
             f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
             subject=BASE,
@@ -119,6 +120,7 @@ rule tables:
             study.primary,
             study.measures,
             study.controls,
+            study.random_dictionary_adapters,
             study.agreement,
             study.n_seeds,
             study.seed,

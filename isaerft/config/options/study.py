@@ -70,6 +70,8 @@ class Study:
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
     """Controls that stand beside every result."""
+    random_dictionary_adapters: list[str] = Field(default_factory=list)
+    """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     agreement: Agreement = Field(default_factory=Agreement)
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
@@ -101,3 +103,11 @@ class Study:
     def permuted_subjects(self) -> dict[str, str]:
         """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
         return {name + PERMUTED: name for name in self.subjects} if "random_dictionary" in self.controls else {}
+
+    def analysed_adapters(self, subject: str | None = None) -> list[str]:
+        """Return the adapters whose changes are analysed: all but the reference; on a twin those asked for."""
+        names = [name for name in self.adapters if name != self.reference]
+        if subject not in self.permuted_subjects:
+            return names
+        asked = self.random_dictionary_adapters or [self.primary.adapter]
+        return [name for name in names if name in asked]

@@ -64,7 +64,7 @@ def write_agreement(
     facts = SubjectFolder(Path(subject_dir)).read_latents()
     own = read_changes(study, changes, subject, adapter)
     twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
-    random = read_changes(study, changes, twin, adapter) if twin else {}
+    random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
     agreement, specificity = [], []
     readings = list(_readings(study, subject, relevance, facts))
     for reading in tqdm(readings, desc="agreement", disable=None):

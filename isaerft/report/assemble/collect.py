@@ -38,9 +38,7 @@ def training_table(study: config.Study, results: Path) -> pd.DataFrame:
     rows = []
     for subject in [*study.subjects, *study.permuted_subjects]:
         for behavior in study.behaviors:
-            for adapter in study.adapters:
-                if adapter == study.reference and subject in study.permuted_subjects:
-                    continue
+            for adapter in study.adapters if subject in study.subjects else study.analysed_adapters(subject):
                 for row in read_json(results / "adapters" / subject / behavior / adapter / "training.json"):
                     rows.append({"subject": subject, "behavior": behavior, "adapter": adapter} | row)
     table = pd.DataFrame(rows).assign(reference=study.reference, loss_recovered=np.nan)
@@ -71,6 +69,9 @@ def agreement_table(study: config.Study, results: Path) -> pd.DataFrame:
 
 
 def _parts(study: config.Study, results: Path, name: str) -> pd.DataFrame:
-    latent_adapters = [adapter for adapter in study.adapters if adapter != study.reference]
-    folders = [results / "agreement" / subject / adapter for subject in study.subjects for adapter in latent_adapters]
+    folders = [
+        results / "agreement" / subject / adapter
+        for subject in study.subjects
+        for adapter in study.analysed_adapters(subject)
+    ]
     return pd.concat([pd.read_parquet(folder / name) for folder in folders], ignore_index=True)
