@@ -139,4 +139,13 @@ STATISTICS = Registry(
         "enrichment": "isaerft.stats.enrichment",
     },
 )
-OBJECTIVES = Registry("objective", group="isaerft.objectives", builtin={"sft": "isaerft.training.sft"})
+OBJECTIVES = Registry(
+    "objective",
+    group="isaerft.objectives",
+    builtin={
+        "sft": "isaerft.training.sft",
+        "dpo": "isaerft.training.dpo",
+        "simpo": "isaerft.training.simpo",
+        "orpo": "isaerft.training.orpo",
+    },
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isaerft.behaviors.rows import printable, read_rows_of
@@ -55,6 +55,10 @@ class Record:
         """Return the reply that shows the behavior: the completion, or the chosen one of a preference pair."""
         reply = self.completion if self.completion is not None else self.chosen
         return reply or ""
+
+    def rejecting(self) -> Record:
+        """Return the SFT record whose completion is the rejected reply of this preference pair."""
+        return replace(self, completion=self.rejected, chosen=None, rejected=None)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields that are set, in canonical order."""

@@ -113,11 +113,20 @@ def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tens
     (n_predicted,) float32
         Loss of each completion token, in nats. Logits are made only where the completion is.
     """
+    return cross_entropy(completion_logits(subject, batch, residual), batch.labels, reduction="none")
+
+
+def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
+    """Run the part above the hook on a (changed) residual stream (n_tokens, d_in) and unembed where loss falls.
+
+    Returns
+    -------
+    (n_predicted, n_vocabulary) float32
+    """
     padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
     padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
     hidden = hidden_above(subject.model, subject.site, padded, batch.mask.long())
-    logits = unembed(subject.model, hidden[batch.mask][batch.predicts])
-    return cross_entropy(logits.float(), batch.labels, reduction="none")
+    return unembed(subject.model, hidden[batch.mask][batch.predicts]).float()
 
 
 def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: str | Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,18 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.registry import OBJECTIVES
-from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.cache import CachedRows, completion_losses
 from isaerft.subjects.load import LoadedSubject
+from isaerft.training.objective import (
+    Adapt,
+    Rows,
+    completions,
+    heldout_objective,
+    is_completion_loss,
+    make_objective,
+)
 
 logger = logging.getLogger(__name__)
-Adapt = Callable[[Batch], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,10 @@ class Training:
     steps, tokens : int
         Optimizer steps taken, and tokens (prompt and completion) seen in them.
     heldout_loss_base, heldout_loss_adapted : float
-        Nats per completion token, before training and at the best step.
+        Nats per completion token (of preference pairs: of the chosen completions), before training and at the best
+        step: one scale for every objective.
+    heldout_objective_base, heldout_objective_adapted : float
+        The adapter's own objective on the same rows, which early stopping follows.
     best_step : int
         The step whose parameters were kept.
     """
@@ -39,6 +48,8 @@ class Training:
     tokens: int
     heldout_loss_base: float
     heldout_loss_adapted: float
+    heldout_objective_base: float
+    heldout_objective_adapted: float
     best_step: int
 
 
@@ -46,15 +57,15 @@ def train(
     subject: LoadedSubject,
     module: nn.Module,
     adapt: Adapt,
-    train_rows: CachedRows,
-    heldout_rows: CachedRows,
+    train_rows: Rows,
+    heldout_rows: Rows,
     options: config.Adapter,
     *,
     seed: int,
     batch_size: int,
     description: str = "",
 ) -> Training:
-    """Train `module` in place and leave it at the step with the lowest held-out loss.
+    """Train `module` in place and leave it at the step where its objective is lowest on held-out rows.
 
     Parameters
     ----------
@@ -72,10 +83,17 @@ def train(
     InputError
         The loss is not finite; the module then holds the last good parameters.
     """
-    objective = OBJECTIVES[options.objective]
+    objective = make_objective(options)
+
+    def heldout_value() -> float:
+        if is_completion_loss(options):
+            return heldout_loss(subject, adapt, heldout_rows, batch_size)
+        return heldout_objective(subject, objective, adapt, heldout_rows, batch_size)
+
+    loss_base = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
     order = _row_order(len(train_rows), options, seed)
     optimizer = _Optimizer(module, options)
-    base = heldout_loss(subject, adapt, heldout_rows, batch_size)
+    base = loss_base if is_completion_loss(options) else heldout_value()
     best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
     for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=None, leave=False):
         batch = train_rows.batch(next(order)).to(subject.model.device)
@@ -84,7 +102,7 @@ def train(
         tokens += batch.codes.n_tokens
         if step % options.evaluate_every and step < options.steps:
             continue
-        heldout = heldout_loss(subject, adapt, heldout_rows, batch_size)
+        heldout = heldout_value()
         if not math.isfinite(heldout) or not math.isfinite(float(loss.detach())):
             _restore(module, best_state)
             raise InputError(
@@ -96,8 +114,11 @@ def train(
         elif step - best_step >= options.patience * options.evaluate_every:
             break
     _restore(module, best_state)
-    logger.info("%s: held-out loss %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
-    return Training(step, tokens, base, best, best_step)
+    logger.info("%s: held-out objective %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
+    loss = best
+    if not is_completion_loss(options):
+        loss = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
+    return Training(step, tokens, loss_base, loss, base, best, best_step)
 
 
 def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_size: int) -> float:

@@ -10,9 +10,11 @@ from torch import nn
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter, save_adapter
 from isaerft.files import replacing, write_json
-from isaerft.subjects.cache import CachedRows, read_cache
+from isaerft.subjects.cache import read_cache
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import Training, train
+from isaerft.training.objective import Rows
+from isaerft.training.pairs import read_pairs
 
 RESULTS = "training.json"
 
@@ -35,7 +37,7 @@ def run_adapter(
         Each seed works on its own random dictionary in place of the subject's.
     """
     options = study.adapters[adapter_name]
-    rows = read_cache(cache, "train"), read_cache(cache, "heldout")
+    rows = _read_rows(subject, options, cache, study.batch_size)
     results = []
     with replacing(out) as temporary:
         temporary.mkdir()
@@ -51,12 +53,21 @@ def run_adapter(
         write_json(temporary / RESULTS, results)
 
 
+def _read_rows(
+    subject: LoadedSubject, options: config.Adapter, cache: str | Path, batch_size: int
+) -> tuple[Rows, Rows]:
+    """Read the training and held-out rows, as pairs where the objective compares replies."""
+    if options.trained_on == "pair":
+        return read_pairs(subject, cache, "train", batch_size), read_pairs(subject, cache, "heldout", batch_size)
+    return read_cache(cache, "train"), read_cache(cache, "heldout")
+
+
 def _train_one(
     study: config.Study,
     subject: LoadedSubject,
     options: config.Adapter,
     name: str,
-    rows: tuple[CachedRows, CachedRows],
+    rows: tuple[Rows, Rows],
     seed: int,
     out: Path,
     description: str,

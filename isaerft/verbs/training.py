@@ -24,10 +24,12 @@ def behavior(options: argparse.Namespace) -> None:
 
     from isaerft.behaviors import prepare_behavior
 
-    chosen = study_of(options).behaviors[options.behavior]
+    study = study_of(options)
+    chosen = study.behaviors[options.behavior]
     if chosen.testbed is not None:
-        # The language's rows are preference pairs; without a word in the config, train on the chosen answers.
-        columns = chosen.columns or {"completion": "chosen"}
+        # The language's rows are preference pairs; without a word in the config, and where no objective compares
+        # replies, train on the chosen answers.
+        columns = chosen.columns or ({} if "pair" in study.trained_on else {"completion": "chosen"})
         chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
     prepare_behavior(options.behavior, chosen, options.out)
 
@@ -44,10 +46,12 @@ def split(options: argparse.Namespace) -> None:
 def capture(options: argparse.Namespace) -> None:
     """Run a behavior's records once through everything below the hook."""
     study = study_of(options)
-    from isaerft.behaviors import read_records
+    from isaerft.behaviors import read_records, training_splits
+
+    records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
+    splits = training_splits(records, options.behavior, study.adapters)
     from isaerft.subjects.capture import capture_behavior
 
-    splits = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
     subject = load_subject_of(study, options)
     capture_behavior(subject, splits, options.out, max_length=study.max_length, batch_size=study.batch_size)
 

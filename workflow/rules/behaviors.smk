@@ -29,7 +29,8 @@ rule behavior:
         code=code("behavior"),
         # Without the description: only judges read it, so a better wording reruns no training.
         settings=lambda w: settings(
-            replace(study.behaviors[w.behavior], description="-")
+            replace(study.behaviors[w.behavior], description="-"),
+            study.behaviors[w.behavior].testbed and "pair" in study.trained_on,
         ),
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} --out {params.out}"

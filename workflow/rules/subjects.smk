@@ -132,6 +132,7 @@ rule capture:
         settings=lambda w: settings(
             *of_subject(w, "model revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights"),
+            study.trained_on,
             study.max_length,
             study.batch_size,
         ),

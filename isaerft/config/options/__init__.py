@@ -1,6 +1,6 @@
 """The options of a study: every default and every help text stands here and nowhere else."""
 
-from isaerft.config.options.adapters import Adapter
+from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo
 from isaerft.config.options.base import CONTROLS, PERMUTED
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.explanations import Judge, Source
@@ -9,13 +9,17 @@ from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
 __all__ = [
     "CONTROLS",
+    "PAIRED",
     "PERMUTED",
     "Adapter",
     "Agreement",
     "Behavior",
     "Corpus",
+    "Dpo",
     "Judge",
+    "Orpo",
     "Primary",
+    "Simpo",
     "Source",
     "Study",
     "Subject",

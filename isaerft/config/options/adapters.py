@@ -9,6 +9,35 @@ from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.base import STRICT
 
+PAIRED = ("dpo", "simpo", "orpo")
+"""Objectives that compare a chosen with a rejected reply."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Dpo:
+    """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Weight of the log-ratio to the unadapted model, its β: more of it, less distance from that model."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Simpo:
+    """Simple preference optimization (Meng et al. 2024, arXiv 2405.14734): no reference model."""
+
+    beta: float = Field(default=2.0, gt=0)
+    """Weight of the difference in log-probability per token, its β."""
+    gamma: float = Field(default=1.0, ge=0)
+    """Margin, its γ, that beta times this difference should exceed."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Orpo:
+    """Odds ratio preference optimization (Hong et al. 2024, arXiv 2403.07691): no reference model."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Weight of the odds ratio beside the chosen reply's loss, its λ (called beta in TRL)."""
+
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Adapter:
@@ -17,7 +46,17 @@ class Adapter:
     kind: str = ""
     """Registered adapter; the entry's own name when empty."""
     objective: str = "sft"
-    """Registered objective."""
+    """Registered objective: sft on completions; dpo, simpo or orpo on preference pairs."""
+    sft_on_chosen: bool = False
+    """Let sft take the chosen replies of preference pairs as its completions; without it such data is refused."""
+    dpo: Dpo = Field(default_factory=Dpo)
+    """Options of the objective dpo."""
+    simpo: Simpo = Field(default_factory=Simpo)
+    """Options of the objective simpo."""
+    orpo: Orpo = Field(default_factory=Orpo)
+    """Options of the objective orpo."""
+    kl_weight: float = Field(default=0.0, ge=0)
+    """Add this times KL(adapted || unadapted model), in nats per completion token, to any objective."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD keeps the gradient's magnitudes, Adam flattens them."""
     learning_rate: float = Field(default=1.0, gt=0)
@@ -36,3 +75,15 @@ class Adapter:
     """Share of the training rows that each seed sees, so that seeds carry the data's sampling noise."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the adapter kind itself."""
+
+    @property
+    def objective_options(self) -> dict[str, float]:
+        """Return the options of the chosen objective by name; an outside package's has none."""
+        return dict(vars(getattr(self, self.objective))) if self.objective in PAIRED else {}
+
+    @property
+    def trained_on(self) -> str:
+        """Return which part of a record it is trained on: "completion", "chosen" or "pair"."""
+        if self.objective in PAIRED:
+            return "pair"
+        return "chosen" if self.sft_on_chosen else "completion"

@@ -100,6 +100,11 @@ class Study:
         return 1000 * (self.seed + 1) + seed
 
     @property
+    def trained_on(self) -> list[str]:
+        """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
+        return sorted({adapter.trained_on for adapter in self.adapters.values()})
+
+    @property
     def permuted_subjects(self) -> dict[str, str]:
         """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
         return {name + PERMUTED: name for name in self.subjects} if "random_dictionary" in self.controls else {}
