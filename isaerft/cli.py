@@ -13,8 +13,8 @@ from pathlib import Path
 
 from isaerft import __version__
 from isaerft.errors import InputError
-from isaerft.verbs import results, subjects, training  # noqa: F401 - importing them registers their verbs
-from isaerft.verbs.base import ARGUMENTS, NAMES, OPTIONAL, VERBS
+from isaerft.verbs import planning, results, subjects, training  # noqa: F401 - importing them registers their verbs
+from isaerft.verbs.base import ARGUMENTS, NAMES, NUMBERS, OPTIONAL, VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
                 sub.add_argument("name", help=ARGUMENTS["name"])
             else:
                 needed = f"{name}.{argument}" not in OPTIONAL
-                kind = str if argument in NAMES else Path
+                kind = float if argument in NUMBERS else str if argument in NAMES else Path
                 sub.add_argument(f"--{argument}", required=needed, type=kind, help=ARGUMENTS[argument])
     return parser

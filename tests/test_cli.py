@@ -166,3 +166,18 @@ def test_no_verb_that_neither_loads_nor_trains_an_sae_imports_sae_lens():
     code += "sys.exit('sae_lens' in sys.modules)"
     done = run_python(code, "isaerft.subjects.load", "isaerft.training.lora", *modules)
     assert done.returncode == 0, done.stderr
+
+
+def test_power_plans_a_study(capsys):
+    assert main(["power", "--odds-ratio", "1.9", "--expected-share", "0.15", "--reliability", "0.3"]) == 0
+    out = capsys.readouterr().out
+    assert "AUROC 0.606" in out
+    assert [line.split() for line in out.splitlines() if line.split()[:2] == ["5", "1"]] == [
+        ["5", "1", "0.587", "537", "744"]
+    ]
+
+
+@pytest.mark.parametrize("given", [[], ["--auroc", "0.6", "--odds-ratio", "2"], ["--auroc", "1.5"]])
+def test_power_refuses_anything_but_one_possible_effect(given, capsys):
+    assert main(["power", *given]) == 2
+    assert "allowed" in capsys.readouterr().err

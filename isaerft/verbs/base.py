@@ -36,8 +36,17 @@ ARGUMENTS = {
     "description": "what the behavior is, in a sentence",
     "name": "which one",
     "out": "what to write",
+    "auroc": "the agreement to be seen, were there no noise (or give --odds-ratio)",
+    "odds-ratio": "the same as odds of a larger change, expected over other latents (or give --auroc)",
+    "expected-share": "share of the latents that a behavior is expected to change (default 0.1)",
+    "reliability": "reliability of a single seed's ranking of the latents (default 0.5)",
+    "design-effect": "variance that strata and clusters add to the null, as a factor (default 1)",
+    "alpha": "level of the test (default 0.05)",
 }
-OPTIONAL = {"behavior.input"}
+OPTIONAL = {"behavior.input"} | {
+    f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
+}
+NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}
 NAMES = {"subject", "behavior", "adapter", "source", "judge", "description"}
 
 
