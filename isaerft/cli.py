@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 2 after a user's error (printed in one line)."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "huggingface_hub", "datasets", "sentence_transformers", "filelock"):
+    for noisy in ("httpx", "httpx2", "openai", "huggingface_hub", "datasets", "sentence_transformers", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         VERBS[options.verb][0](options)

@@ -112,6 +112,7 @@ JUDGES = Registry(
         "lexical": "isaerft.relevance.lexical",
         "embedding": "isaerft.relevance.embedding",
         "table": "isaerft.relevance.table",
+        "llm": "isaerft.relevance.llm",
     },
 )
 SOURCES = Registry(

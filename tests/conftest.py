@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -186,3 +188,11 @@ def cached(subject, records):
     from isaerft.subjects.capture import capture
 
     return capture(subject, records[:12], 32, 5), capture(subject, records[12:], 32, 5)
+
+
+@pytest.fixture
+def openai_server():
+    """An OpenAI-compatible server on loopback; tests tell it how to answer and read what it was sent."""
+    started = runpy.run_path(str(Path(__file__).parent / "servers" / "openai_server.py"))["OpenAIServer"]()
+    yield started
+    started.close()

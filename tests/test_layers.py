@@ -13,6 +13,7 @@ FLOORS = [
     ("errors", "files", "registry", "tables", "config"),
     ("stats",),
     ("behaviors",),
+    ("llm",),
     ("explanations",),
     ("relevance",),
     ("subjects",),

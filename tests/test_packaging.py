@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
-# Declared and yet not imported: programs that are called, and the place kept for LLM judges.
-NOT_IMPORTED = {"snakemake", "openai", "docutils", "ruff", "snakefmt"}
+# Declared and yet not imported: programs that are called.
+NOT_IMPORTED = {"snakemake", "docutils", "ruff", "snakefmt"}
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINS = {
     canonicalize_name(line.split("==")[0]): line.split("==")[1]

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isaerft import registry
 from isaerft.config import options
+from isaerft.config.llms import check_llms
 from isaerft.config.options import Study
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.files import read_text
@@ -60,6 +61,7 @@ def study_from_dict(values: dict[str, Any]) -> Study:
     _check_names(study)
     _check_registered(study)
     _check_references(study)
+    check_llms(study)
     for name, behavior in study.behaviors.items():
         _check_behavior(name, behavior)
     for name, subject in study.subjects.items():
@@ -99,7 +101,7 @@ def _options_at(location: list[str]) -> Iterable[str]:
 
 def _check_names(study: Study) -> None:
     """Names become path parts and wildcards, so only slugs are allowed."""
-    groups = ["subjects", "behaviors", "adapters", "sources", "judges"]
+    groups = ["subjects", "behaviors", "adapters", "sources", "judges", "llms"]
     named = [("study", study.study), *((group[:-1], name) for group in groups for name in getattr(study, group))]
     for kind, name in named:
         if not SLUG.fullmatch(name) or name.endswith(options.PERMUTED):
@@ -160,6 +162,8 @@ def _check_references(study: Study) -> None:
         for name, part in parts.items():
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
+    if not study.judges[primary.judge].tested:
+        raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="leave its `tested: false` out")
     if "mismatched_behavior" in study.controls and len(study.behaviors) < 2:
         raise InputError(
             "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"

@@ -24,10 +24,13 @@ from isaerft.config import Judge
 from isaerft.errors import InputError, shown
 from isaerft.explanations import clean_text
 from isaerft.files import replacing
+from isaerft.llm import LanguageModel
 from isaerft.registry import JUDGES
 
 COLUMNS = ("latent_index", "behavior", "expected_effect", "expected", "confidence", "rationale")
 DECIMALS = 6
+# From this effect on, a judge that gives effects on a common scale calls a latent expected to change.
+EXPECTED_ABOVE = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -49,25 +52,35 @@ class RelevanceJudge(Protocol):
             Options of the judge.
         subject_dir : Path
             Folder of the subject's own files.
+        llm : LanguageModel
+            Given only to a judge whose options name an `llm`.
 
         Returns
         -------
         DataFrame
-            One row per (latent, behavior), each pair once. latent_index : int64; behavior : str; expected_effect :
+            One row per (latent, behavior), each pair once; pairs that could not be judged have none, and their number
+            is `attrs["counts"]["unjudged_pairs"]`. latent_index : int64; behavior : str; expected_effect :
             float64 in [-1, 1] (1 promoted, 0 unaffected, -1 suppressed); expected : bool, whether the latent is among
             those expected to change; confidence : float64 in [0, 1], NaN where the judge has none; rationale : str.
         """
 
 
 def judge_relevance(
-    name: str, judge: Judge, explanations: pd.DataFrame, behaviors: Mapping[str, str], *, subject_dir: str | Path
+    name: str,
+    judge: Judge,
+    explanations: pd.DataFrame,
+    behaviors: Mapping[str, str],
+    *,
+    subject_dir: str | Path,
+    llm: LanguageModel | None = None,
 ) -> pd.DataFrame:
     """Run a judge and check what it returns; `name`, the judge's in the study, is its kind where none is given."""
     if not behaviors:
         raise InputError(f"judge {name!r} without behaviors", remedy="give at least one behavior")
     if explanations.empty:
         raise InputError(f"judge {name!r} without explanations", remedy="choose a source that explains some latents")
-    frame = JUDGES[judge.kind or name](explanations, behaviors, judge, subject_dir=Path(subject_dir))
+    asked = {} if llm is None else {"llm": llm}
+    frame = JUDGES[judge.kind or name](explanations, behaviors, judge, subject_dir=Path(subject_dir), **asked)
     frame = checked_relevance(frame, latents=explanations["latent_index"], behaviors=behaviors)
     n_expected = frame.groupby("behavior", sort=False)["expected"].sum().to_dict()
     log.info("judge %r on %d latents; expected: %s; %s", name, len(explanations), n_expected, frame.attrs)
@@ -152,8 +165,8 @@ def checked_relevance(
     Raises
     ------
     InputError
-        A column is missing or unknown, a pair stands twice or is missing (where `latents` and `behaviors` are given),
-        or a value is out of its range.
+        A column is missing or unknown, a pair stands twice or is missing uncounted (where `latents` and `behaviors` are
+        given), or a value is out of its range.
     """
     if set(frame.columns) != set(COLUMNS):
         raise InputError(f"judgements with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
@@ -180,13 +193,14 @@ def checked_relevance(
         latent, behavior = pairs[pairs.duplicated()].iloc[0]
         raise InputError(f"latent {latent} is judged twice for behavior {shown(behavior)}", allowed="each pair once")
     if latents is not None and behaviors is not None:
-        _check_complete(pairs, set(np.asarray(latents).tolist()), set(behaviors))
+        unjudged = int(frame.attrs.get("counts", {}).get("unjudged_pairs", 0))
+        _check_complete(pairs, set(np.asarray(latents).tolist()), set(behaviors), unjudged)
     result.attrs = dict(frame.attrs)
     return result
 
 
-def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str]) -> None:
-    """Refuse judgements (distinct pairs) of other latents or behaviors than those given, or fewer pairs than all."""
+def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str], unjudged: int) -> None:
+    """Refuse judgements (distinct pairs) of other latents or behaviors than those given, or pairs lost uncounted."""
     others = [
         *sorted(set(pairs["latent_index"]) - latents)[:3],
         *sorted(set(pairs["behavior"]) - behaviors)[:3],
@@ -195,9 +209,10 @@ def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str])
         raise InputError(
             f"judgements of what was not asked: {shown(others)}", allowed="the given latents and behaviors"
         )
-    if len(pairs) != len(latents) * len(behaviors):
+    if len(pairs) + unjudged != len(latents) * len(behaviors):
         raise InputError(
-            f"judgements of {len(pairs)} pairs", allowed=f"all {len(latents)} latents x {len(behaviors)} behaviors"
+            f"judgements of {len(pairs)} pairs, {unjudged} counted as unjudged",
+            allowed=f"together all {len(latents)} latents x {len(behaviors)} behaviors",
         )
 
 

@@ -20,12 +20,11 @@ from isaerft.config import Judge
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.registry import JUDGES
-from isaerft.relevance.base import judgements
+from isaerft.relevance.base import EXPECTED_ABOVE, judgements
 
 KEYS = ("latent_index", "explanation")
 OPTIONAL = ("confidence", "rationale")
 KNOWN = (*KEYS, "behavior", "expected_effect", *OPTIONAL)
-EXPECTED_ABOVE = 0.5
 
 
 @JUDGES("table")

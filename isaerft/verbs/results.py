@@ -24,11 +24,14 @@ def judge(options: argparse.Namespace) -> None:
     """Judge what each explanation leads one to expect of every behavior."""
     study = study_of(options)
     from isaerft.explanations import read_explanations
+    from isaerft.llm import LanguageModel
     from isaerft.relevance import judge_relevance, write_relevance
 
     behaviors = {name: part.description for name, part in study.behaviors.items()}
+    chosen = study.judges[options.judge]
     found = read_explanations(options.explanations)
-    judged = judge_relevance(options.judge, study.judges[options.judge], found, behaviors, subject_dir=options.dir)
+    llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
+    judged = judge_relevance(options.judge, chosen, found, behaviors, subject_dir=options.dir, llm=llm)
     write_relevance(judged, options.out)
 
 

@@ -85,7 +85,7 @@ def test_a_rationale_from_outside_becomes_harmless():
         (made(latent_index=[10, 10, 10, 11]), "latent 10 is judged twice for behavior 'refusal'"),
         (made(latent_index=[10, 10, 12, 12]), r"judgements of what was not asked: \[12\]"),
         (made(behavior=["refusal", "refusl", "refusal", "refusl"]), "not asked: .*'refusl'"),
-        (made()[:3], "judgements of 3 pairs; allowed: all 2 latents x 2 behaviors"),
+        (made()[:3], "judgements of 3 pairs, 0 counted as unjudged; allowed: together all 2 latents x 2 behaviors"),
         (made(verdict="x"), "judgements with columns"),
         (made().drop(columns="rationale"), "judgements with columns"),
     ],

@@ -37,6 +37,14 @@ def local_files(path):
     return [str(file) for file in files if file.is_file()]
 
 
+def asked(llm):
+    """Return what decides a language model's answers; none where none is asked."""
+    if llm is None:
+        return None
+    part = study.llms[llm]
+    return part.model, part.structured, part.temperature, part.answer_tokens, study.seed
+
+
 def folder(wildcards):
     """Return the folder of a subject's own files."""
     return f"{RESULTS}/subjects/{BASE[wildcards.subject]}"

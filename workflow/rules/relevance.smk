@@ -21,7 +21,8 @@ rule judge:
         dir=folder,
         code=lambda w: code("judge", study.judges[w.judge].kind or w.judge),
         settings=lambda w: settings(
-            study.judges[w.judge],
+            replace(study.judges[w.judge], reference=False, tested=True),
+            asked(study.judges[w.judge].llm),
             {name: behavior.description for name, behavior in study.behaviors.items()},
         ),
     shell:

@@ -4,6 +4,7 @@ from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo
 from isaerft.config.options.base import CONTROLS, PERMUTED
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.explanations import Judge, Source
+from isaerft.config.options.llms import Llm
 from isaerft.config.options.study import Agreement, Primary, Study
 from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
@@ -17,6 +18,7 @@ __all__ = [
     "Corpus",
     "Dpo",
     "Judge",
+    "Llm",
     "Orpo",
     "Primary",
     "Simpo",

@@ -24,6 +24,8 @@ class Source:
     """Subjects it speaks of; all when empty."""
     judges: list[str] = Field(default_factory=list)
     """Judges that read it; all when empty."""
+    llm: str | None = None
+    """Language model of the study that writes the explanations, for a source that asks one."""
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     """Known share of wrong explanations: the dose of the dose-response figure."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -37,7 +39,13 @@ class Judge:
     kind: str = ""
     """Registered judge; the entry's own name when empty."""
     path: str | None = None
-    """File of a `table` judge; {subject_dir} as for sources."""
+    """File of a `table` or `human` judge; {subject_dir} as for sources."""
+    llm: str | None = None
+    """Language model of the study that an `llm` judge asks."""
+    reference: bool = False
+    """Whether it is what the others are measured against in judge_quality.csv: known truth, or people."""
+    tested: bool = True
+    """Whether agreement is tested by it; false for one that is only compared with the other judges."""
     expected_share: float = Field(default=0.05, gt=0, lt=1)
     """Similarity judges call this share of the latents, those most alike, expected for each behavior."""
     model: str | None = None

@@ -11,6 +11,7 @@ from isaerft.config.options.adapters import Adapter
 from isaerft.config.options.base import CONTROLS, PERMUTED, STRICT
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.explanations import Judge, Source
+from isaerft.config.options.llms import Llm
 from isaerft.config.options.subjects import Subject
 
 
@@ -64,6 +65,9 @@ class Study:
     sources: dict[str, Source] = Field(min_length=1)
     judges: dict[str, Judge] = Field(min_length=1)
     primary: Primary
+    llms: dict[str, Llm] = Field(default_factory=dict)
+    llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
+    """One SQLite file with every answer of every language model; ship it and nobody needs a key to get your results."""
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
     """Registered measures of change."""
     reference: str | None = None

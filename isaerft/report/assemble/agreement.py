@@ -88,11 +88,11 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
 def _readings(study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame) -> Iterator[Reading]:
     alive = alive_latents(study, facts)
     for source in sources_of(study, subject):
-        for judge in judges_of(study, source):
+        for judge in judges_of(study, source, tested=True):
             expectation = read_expectation(study, Path(relevance) / source / f"{judge}.parquet", alive)
             dropped = len(facts) - len(alive), len(alive) - len(expectation.latents)
             logger.info(
-                "%s, %s: %d latents; left out: %d dead, %d unexplained",
+                "%s, %s: %d latents; left out: %d dead, %d unexplained or unjudged",
                 source,
                 judge,
                 len(expectation.latents),

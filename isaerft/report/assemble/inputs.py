@@ -54,17 +54,28 @@ def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
 
 
 def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -> Expectation:
-    """Read a judge's table for the latents that are alive; behaviors in the study's order."""
+    """Read a judge's table for the latents that are alive; behaviors in the study's order.
+
+    A latent that was not judged for every behavior (a language model failed on it, people left it out) is not in the
+    universe. No judge sees what changed, so the universe is still fixed before changes are.
+    """
     table = read_relevance(path)
     table = table[table.latent_index.isin(alive)]
     if table.empty:
         raise InputError(f"{path} speaks of no latent that is alive on the reference corpus")
+    lacking = sorted(set(study.behaviors) - set(table.behavior))
+    if lacking:
+        raise InputError(f"{path} judges no latent for {shown(lacking)}", remedy="run `isaerft judge` again")
     wide = table.pivot(index="behavior", columns="latent_index", values=["expected", "expected_effect"])
     wide = wide.reindex(list(study.behaviors))
-    if wide.isna().any(axis=None):
-        lacking = wide.index[wide.isna().any(axis=1)].tolist()
-        raise InputError(f"{path} does not judge every latent for {shown(lacking)}", remedy="run `isaerft judge` again")
-    latents = wide["expected"].columns.to_numpy(np.int64)
+    complete = wide["expected_effect"].notna().all()
+    latents = complete.index[complete].to_numpy(np.int64)
+    if not len(latents):
+        raise InputError(
+            f"{path} judges no latent for every behavior",
+            remedy="judge more, or set `tested: false` for this judge: it is then only compared with the others",
+        )
+    wide = wide.loc[:, wide.columns.get_level_values(1).isin(latents)]
     return Expectation(latents, wide["expected"].to_numpy(bool), wide["expected_effect"].to_numpy(float))
 
 
@@ -90,9 +101,10 @@ def read_changes(
     return result
 
 
-def judges_of(study: config.Study, source: str) -> list[str]:
-    """Return the judges that read a source."""
-    return study.sources[source].judges or list(study.judges)
+def judges_of(study: config.Study, source: str, *, tested: bool = False) -> list[str]:
+    """Return the judges that read a source; `tested`: those among them by which agreement is tested."""
+    names = study.sources[source].judges or list(study.judges)
+    return [name for name in names if study.judges[name].tested or not tested]
 
 
 def sources_of(study: config.Study, subject: str) -> list[str]:

@@ -417,8 +417,22 @@ def test_a_change_that_is_not_finite_is_refused_by_its_file(parts):
 
 def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
     parts.relevance("toy", "said", ("a", "b"))
-    with pytest.raises(InputError, match=r"does not judge every latent for \['silent'\]"):
+    with pytest.raises(InputError, match=r"judges no latent for \['silent'\]"):
         parts.agreement(make_study())
+
+
+def test_a_latent_that_is_not_judged_for_every_behavior_leaves_the_universe_and_no_other_does(parts):
+    study, path = make_study(), parts.folder / "relevance/toy/said/lexical.parquet"
+    before = parts.tables(study)["agreement"]
+    judged = read_relevance(path)
+    failed, half = judged.latent_index == 10, (judged.latent_index == 20) & (judged.behavior == "a")
+    judged[~failed & ~half].to_parquet(path)
+    after = parts.tables(study)["agreement"]
+    said = (before.source == "said") & (before.control == "none")
+    assert (after.n_latents[said] == before.n_latents[said] - 2).all()
+    judged[judged.behavior.eq("a") ^ judged.latent_index.lt(30)].to_parquet(path)
+    with pytest.raises(InputError, match="judges no latent for every behavior; .*tested: false"):
+        parts.agreement(study)
 
 
 def test_two_runs_give_the_same_bytes(finished, tmp_path):

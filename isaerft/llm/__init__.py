@@ -1,0 +1,13 @@
+"""Asking language models over HTTP: every answer kept by content, every cost known before it is made.
+
+An answer is text from outside. It becomes data only through `parsed`, and what does not fit its form is a `Failure`,
+which is counted and never taken for an answer.
+"""
+
+from isaerft.llm.answers import Failure, parsed
+from isaerft.llm.cache import Reply, ResponseCache
+from isaerft.llm.client import LanguageModel
+from isaerft.llm.plan import Plan, plan_of, price
+from isaerft.llm.prompts import Prompt
+
+__all__ = ["Failure", "LanguageModel", "Plan", "Prompt", "Reply", "ResponseCache", "parsed", "plan_of", "price"]

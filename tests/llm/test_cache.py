@@ -1,0 +1,156 @@
+"""The cache under parallel jobs: nothing lost, nothing asked twice that is known, no cap passed together."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from isaerft.config import Llm
+from isaerft.errors import InputError
+from isaerft.llm import Reply, ResponseCache
+
+N_JOBS, N_ROWS = 6, 60
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def body(number):
+    return {"model": "m", "messages": [], "max_tokens": 10, "number": number}
+
+
+def fill(path, job, start):
+    start.wait()
+    cache = ResponseCache(path)
+    for number in range(N_ROWS):
+        cache.put(body(number), Reply(f"{job}"))
+        cache.put(body((job + 1) * 1000 + number), Reply(f"{job} {number}"))
+    cache.close()
+
+
+def take(path, start, taken):
+    start.wait()
+    cache, count = ResponseCache(path), 0
+    try:
+        while True:
+            cache.take("s", "llm", Llm(model="m", max_calls=100), 5)
+            count += 1
+    except InputError as error:
+        taken.put((count, "max_calls: 100" in str(error)))
+    cache.close()
+
+
+def together(target, *arguments):
+    jobs = [SPAWN.Process(target=target, args=(*arguments[:1], *extra)) for extra in arguments[1]]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0] * len(jobs)
+
+
+def test_jobs_that_begin_together_lose_no_answer_and_agree_on_every_shared_one(tmp_path):
+    path, start = tmp_path / "new" / "cache.sqlite", SPAWN.Barrier(N_JOBS)
+    together(fill, path, [(job, start) for job in range(N_JOBS)])
+    cache = ResponseCache(path)
+    for job in range(N_JOBS):
+        for number in range(N_ROWS):
+            assert cache.get(body((job + 1) * 1000 + number)) == Reply(f"{job} {number}")
+    first = cache.get(body(0))
+    assert cache.put(body(0), Reply("later")) == first
+    assert cache.get(body(0)) == first
+    cache.close()
+    assert [file.name for file in path.parent.iterdir()] == ["cache.sqlite"]
+
+
+def test_parallel_jobs_do_not_pass_the_cap_together(tmp_path):
+    start, taken = SPAWN.Barrier(N_JOBS), SPAWN.Queue()
+    together(take, tmp_path / "cache.sqlite", [(start, taken)] * N_JOBS)
+    counts = [taken.get(timeout=10) for _ in range(N_JOBS)]
+    assert sum(count for count, _ in counts) == 100
+    assert all(stopped for _, stopped in counts)
+    assert ResponseCache(tmp_path / "cache.sqlite").used("s", "llm") == (100, 500)
+
+
+def test_a_killed_job_loses_no_answer_that_it_had_kept(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    code = (
+        "import sys; from isaerft.llm import Reply, ResponseCache\n"
+        "cache = ResponseCache(sys.argv[1])\n"
+        "for i in range(10**6):\n"
+        "    cache.put({'model': 'm', 'number': i}, Reply(str(i)))\n"
+        "    sys.stdout.write(f'{i}\\n'); sys.stdout.flush()\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(50):
+        last = int(job.stdout.readline())
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    cache = ResponseCache(path)
+    assert [cache.get({"model": "m", "number": i}).content for i in range(last + 1)] == list(map(str, range(last + 1)))
+
+
+def test_reading_where_no_cache_is_finds_nothing_and_makes_none(tmp_path):
+    cache = ResponseCache(tmp_path / "none" / "cache.sqlite")
+    assert cache.get(body(1)) is None
+    assert cache.used("s", "llm") == (0, 0)
+    assert cache.mean_completion_tokens("m") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_cache_that_cannot_be_written_is_read_and_a_new_answer_says_why_not(tmp_path, monkeypatch):
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put(body(1), Reply("known"))
+    cache.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, whom no file mode stops
+    cache = ResponseCache(path)
+    assert cache.get(body(1)) == Reply("known")
+    with pytest.raises(InputError, match=r"cannot be used .*readonly"):
+        cache.put(body(2), Reply("new"))
+    cache.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["cache.sqlite"]
+
+
+def test_a_locked_file_is_waited_for(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put(body(1), Reply("a"))
+    code = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE')\n"
+        "sys.stdout.write('locked\\n'); sys.stdout.flush(); time.sleep(1); c.rollback()\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    holder.stdout.readline()
+    started = time.monotonic()
+    cache.put(body(2), Reply("b"))
+    assert time.monotonic() - started > 0.5
+    holder.wait()
+    assert cache.get(body(2)) == Reply("b")
+
+
+def test_accounts_are_kept_by_study_and_model_and_settled_by_what_was_used(tmp_path):
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    llm = Llm(model="m", max_tokens=100)
+    first = cache.take("s", "a", llm, 60)
+    cache.take("s", "b", llm, 60)
+    cache.take("t", "a", llm, 60)
+    with pytest.raises(InputError, match="max_tokens: 100"):
+        cache.take("s", "a", llm, 60)
+    cache.settle(first, 30)
+    second = cache.take("s", "a", llm, 60)
+    assert cache.used("s", "a") == (2, 90)
+    cache.settle(second, None)
+    assert cache.used("s", "a") == (1, 30)
+
+
+def test_what_was_asked_stands_beside_each_answer(tmp_path):
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    cache.put(body(1), Reply("a"))
+    cache.close()
+    with sqlite3.connect(tmp_path / "cache.sqlite") as connection:
+        ((request,),) = connection.execute("SELECT request FROM responses")
+    assert request == '{"max_tokens":10,"messages":[],"model":"m","number":1}'
