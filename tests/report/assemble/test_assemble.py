@@ -10,7 +10,7 @@ import pytest
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.explanations import write_explanations
-from isaerft.relevance import write_relevance
+from isaerft.relevance import read_relevance, write_relevance
 from isaerft.report.assemble.agreement import write_agreement
 from isaerft.report.assemble.collect import agreement_table, write_tables
 from isaerft.report.assemble.inputs import alive_latents, read_changes, read_expectation
@@ -426,12 +426,13 @@ def test_a_latent_that_is_not_judged_for_every_behavior_leaves_the_universe_and_
     before = parts.tables(study)["agreement"]
     judged = read_relevance(path)
     failed, half = judged.latent_index == 10, (judged.latent_index == 20) & (judged.behavior == "a")
-    judged[~failed & ~half].to_parquet(path)
+    write_relevance(judged[~failed & ~half].reset_index(drop=True), path)
     after = parts.tables(study)["agreement"]
     said = (before.source == "said") & (before.control == "none")
     assert (after.n_latents[said] == before.n_latents[said] - 2).all()
-    judged[judged.behavior.eq("a") ^ judged.latent_index.lt(30)].to_parquet(path)
-    with pytest.raises(InputError, match="judges no latent for every behavior; .*tested: false"):
+    parted = judged.behavior.eq("a") ^ judged.latent_index.lt(30)
+    write_relevance(judged[parted].reset_index(drop=True), path)
+    with pytest.raises(InputError, match=r"judges no latent for every behavior; .*tested: false"):
         parts.agreement(study)
 
 
