@@ -44,6 +44,11 @@ class Batch:
     labels: torch.Tensor
     tokens: torch.Tensor
 
+    @property
+    def n_terms(self) -> int:
+        """Number of terms that an objective is a mean over: the completion tokens."""
+        return len(self.labels)
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
         codes = Codes(
@@ -123,6 +128,7 @@ def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tens
     -------
     (n_predicted, n_vocabulary) float32
     """
+    residual = residual.to(subject.model.dtype)
     padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
     padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
     hidden = hidden_above(subject.model, subject.site, padded, batch.mask.long())

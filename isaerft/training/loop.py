@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.subjects.cache import CachedRows, completion_losses
 from isaerft.subjects.load import LoadedSubject
+from isaerft.training.frozen import frozen_part
 from isaerft.training.objective import (
     Adapt,
     Rows,
@@ -23,6 +25,8 @@ from isaerft.training.objective import (
     is_completion_loss,
     make_objective,
 )
+from isaerft.training.optimizer import Optimizer
+from isaerft.training.step import add_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +87,23 @@ def train(
     InputError
         The loss is not finite; the module then holds the last good parameters.
     """
+    with frozen_part(subject, adapt, options) as precise:
+        return _train(
+            subject, module, precise, train_rows, heldout_rows, options, seed, batch_size, description or "training"
+        )
+
+
+def _train(
+    subject: LoadedSubject,
+    module: nn.Module,
+    adapt: Adapt,
+    train_rows: Rows,
+    heldout_rows: Rows,
+    options: config.Adapter,
+    seed: int,
+    batch_size: int,
+    description: str,
+) -> Training:
     objective = make_objective(options)
 
     def heldout_value() -> float:
@@ -92,23 +113,23 @@ def train(
 
     loss_base = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
     order = _row_order(len(train_rows), options, seed)
-    optimizer = _Optimizer(module, options)
+    optimizer = Optimizer(module, options)
     base = loss_base if is_completion_loss(options) else heldout_value()
     best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
     for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=None, leave=False):
-        batch = train_rows.batch(next(order)).to(subject.model.device)
-        loss = objective(subject, batch, adapt(batch))
-        optimizer.step(loss)
-        tokens += batch.codes.n_tokens
+        rows = next(order)
+        parts = [train_rows.batch(part) for part in rows.tensor_split(min(options.gradient_accumulation, len(rows)))]
+        optimizer.clear()
+        loss = add_gradients(subject, objective, adapt, parts)
+        if not math.isfinite(loss):
+            _stop(module, best_state, description, loss, step)
+        optimizer.step()
+        tokens += sum(part.codes.n_tokens for part in parts)
         if step % options.evaluate_every and step < options.steps:
             continue
         heldout = heldout_value()
-        if not math.isfinite(heldout) or not math.isfinite(float(loss.detach())):
-            _restore(module, best_state)
-            raise InputError(
-                f"{description or 'training'}: loss is {heldout} at step {step}",
-                remedy="lower the adapter's learning_rate",
-            )
+        if not math.isfinite(heldout):
+            _stop(module, best_state, description, heldout, step)
         if heldout < best:
             best, best_step, best_state = heldout, step, _state(module)
         elif step - best_step >= options.patience * options.evaluate_every:
@@ -133,35 +154,18 @@ def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_s
     return total / n_tokens
 
 
-class _Optimizer:
-    """SGD whose first gradient has length 1 (so the learning rate is a length), or Adam."""
-
-    def __init__(self, module: nn.Module, options: config.Adapter) -> None:
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.scale: float | None = 1.0 if options.optimizer == "adam" else None
-        if options.optimizer == "adam":
-            self.inner: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
-        else:
-            self.inner = torch.optim.SGD(self.parameters, lr=options.learning_rate, momentum=options.momentum)
-
-    def step(self, loss: torch.Tensor) -> None:
-        self.inner.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.scale is None:
-            norm = float(torch.stack([p.grad.norm() for p in self.parameters]).norm())
-            self.scale = 1 / norm if norm > 0 else 1.0
-        if self.scale != 1.0:
-            for parameter in self.parameters:
-                parameter.grad.mul_(self.scale)
-        self.inner.step()
-
-
 def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torch.Tensor]:
     """Yield batches of row numbers for ever: a fixed random share of the rows, shuffled anew each epoch."""
     generator = torch.Generator().manual_seed(seed)
     kept = torch.randperm(n_rows, generator=generator)[: max(1, round(options.subsample * n_rows))]
     while True:
         yield from kept[torch.randperm(len(kept), generator=generator)].split(options.batch_size)
+
+
+def _stop(module: nn.Module, good: list[torch.Tensor], description: str, loss: float, step: int) -> NoReturn:
+    """Put the last good parameters back and say where the loss was lost."""
+    _restore(module, good)
+    raise InputError(f"{description}: loss is {loss} at step {step}", remedy="lower the adapter's learning_rate")
 
 
 def _state(module: nn.Module) -> list[torch.Tensor]:

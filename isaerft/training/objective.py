@@ -11,7 +11,7 @@ from isaerft import config
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.pairs import PreferenceBatch, PreferenceRows
+from isaerft.training.pairs import PreferenceRows
 
 Adapt = Callable[[Batch], torch.Tensor]
 Objective = Callable[[LoadedSubject, Batch, torch.Tensor], torch.Tensor]
@@ -44,9 +44,8 @@ def heldout_objective(subject: LoadedSubject, objective: Objective, adapt: Adapt
     with torch.no_grad():
         for batch in rows.batches(batch_size):
             moved = batch.to(subject.model.device)
-            weight = len(moved.mask) if isinstance(moved, PreferenceBatch) else len(moved.labels)
-            total += weight * float(objective(subject, moved, adapt(moved)).double())
-            weights += weight
+            total += moved.n_terms * float(objective(subject, moved, adapt(moved)).double())
+            weights += moved.n_terms
     return total / weights
 
 

@@ -28,6 +28,11 @@ class PreferenceBatch(Batch):
 
     reference: torch.Tensor
 
+    @property
+    def n_terms(self) -> int:
+        """Number of terms that an objective is a mean over: the pairs."""
+        return len(self.mask) // 2
+
     def to(self, device: torch.device | str) -> PreferenceBatch:
         """Return the batch on `device`."""
         return replace(super().to(device), reference=self.reference.to(device))

@@ -8,13 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from isaerft import config
-from isaerft.adapters.base import adapted, make_adapter, save_adapter
+from isaerft.adapters.base import make_adapter, save_adapter
 from isaerft.files import replacing, write_json
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.load import LoadedSubject
+from isaerft.training.frozen import frozen_part
 from isaerft.training.loop import Training, train
 from isaerft.training.objective import Rows
 from isaerft.training.pairs import read_pairs
+from isaerft.training.row_space import trainable
 
 RESULTS = "training.json"
 
@@ -37,7 +39,8 @@ def run_adapter(
         Each seed works on its own random dictionary in place of the subject's.
     """
     options = study.adapters[adapter_name]
-    rows = _read_rows(subject, options, cache, study.batch_size)
+    with frozen_part(subject, lambda batch: batch.residual, options):
+        rows = _read_rows(subject, options, cache, study.batch_size)
     results = []
     with replacing(out) as temporary:
         temporary.mkdir()
@@ -86,9 +89,8 @@ def _train_one(
             remove_lora(block)
     adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options), settings["seed"])
     adapter.to(subject.model.device)
-    trained = train(
-        subject, adapter, lambda batch: adapted(subject.dictionary, adapter, batch), *rows, options, **settings
-    )
+    with trainable(adapter, subject.dictionary, options) as (module, adapt):
+        trained = train(subject, module, adapt, *rows, options, **settings)
     save_adapter(adapter, out)
     return trained, _n_trainable(adapter)
 

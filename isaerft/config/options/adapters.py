@@ -67,6 +67,12 @@ class Adapter:
     """At most this many steps; early stopping may end before."""
     batch_size: int = Field(default=32, ge=1)
     """Rows per step."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Parts that a step's rows run in, one after the other: the same step in less memory."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of the blocks above the hook, and run them again to go backward: less memory, slower."""
+    precision: Literal["model", "float32", "bfloat16"] = "model"
+    """Number format above the hook: as the model was loaded, widened, or autocast; the adapter stays in float32."""
     evaluate_every: int = Field(default=10, ge=1)
     """Held-out loss is taken every so many steps."""
     patience: int = Field(default=5, ge=1)

@@ -1,0 +1,114 @@
+"""Training a constant shift of all latents at a cost that does not depend on how many latents there are.
+
+A bias b of `d_sae` latents reaches the model only as v = b W, with W the decoder. With g the gradient with respect to
+v, plain SGD with momentum moves b by multiples of W g alone, so that b = W w at every step for some w of `d_in`
+numbers, which moves as b does but by g; and v = w (W^T W). The matrix W^T W is made once, b when it is asked for, and
+the steps between are those that SGD on b itself would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from isaerft import config
+from isaerft.adapters.base import LatentAdapter, adapted
+from isaerft.subjects.cache import Batch
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
+from isaerft.training.objective import Adapt
+
+
+class RowSpace(nn.Module):
+    """An adapter whose constant is trained through its coordinates; called with a batch it gives `adapted`.
+
+    Parameters
+    ----------
+    adapter : LatentAdapter
+    constant : (d_sae,)
+        Its parameter that is the constant of its shift and enters nowhere else.
+    decoder : (d_sae, d_in)
+
+    Attributes
+    ----------
+    weights : (d_in,)
+        Coordinates w of the constant's change so far. Their gradient is the one with respect to what the constant
+        writes to the residual stream, which makes SGD on them SGD on the constant.
+    """
+
+    def __init__(self, adapter: LatentAdapter, constant: nn.Parameter, decoder: torch.Tensor) -> None:
+        super().__init__()
+        self.adapter, self.constant = adapter, constant
+        constant.requires_grad_(False)
+        self._decoder = decoder
+        self._gram = decoder.T @ decoder
+        self._start = constant.detach() @ decoder
+        self.weights = nn.Parameter(decoder.new_zeros(decoder.shape[1]))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the batch's residual stream under the adapter, (n_tokens, d_in)."""
+        others = replace(self.adapter.shift(batch.codes), constant=None).residual(self._decoder)
+        written = self._start + _Coordinates.apply(self.weights, self._gram)
+        return batch.residual + (others + written).to(batch.residual.dtype)
+
+    def constant_gradient_norm(self) -> torch.Tensor:
+        """Return the norm that the constant's own gradient would have, a scalar."""
+        gradient = self.weights.grad
+        return (gradient @ self._gram @ gradient).clamp_min(0).sqrt()
+
+    def write_back(self) -> None:
+        """Move the adapter's own parameter to where the coordinates say, and hand it back."""
+        with torch.no_grad():
+            self.constant += self._decoder @ self.weights
+            self.weights.zero_()
+        self.constant.requires_grad_(True)
+
+
+class _Coordinates(torch.autograd.Function):
+    """v = w (W^T W), whose gradient is handed to w as it is: b moves by W g when w moves by g."""
+
+    @staticmethod
+    def forward(ctx, weights: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        return weights @ gram
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
+
+
+@contextmanager
+def trainable(
+    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter
+) -> Iterator[tuple[nn.Module, Adapt]]:
+    """Give what to train in an adapter's place, and how it changes a batch; afterwards the adapter is what was trained.
+
+    That is the adapter itself, or its `RowSpace` where SGD trains a constant.
+    """
+    constant = constant_parameter(adapter) if options.optimizer == "sgd" else None
+    if constant is None:
+        yield adapter, lambda batch: adapted(dictionary, adapter, batch)
+        return
+    module = RowSpace(adapter, constant, dictionary.W_dec)
+    try:
+        yield module, module
+    finally:
+        module.write_back()
+
+
+def constant_parameter(adapter: LatentAdapter) -> nn.Parameter | None:
+    """Return the parameter that is the constant of an adapter's shift and enters nowhere else, if there is one."""
+    device = next(adapter.parameters()).device
+    nothing = torch.empty(0, device=device)
+    no_tokens = Codes(nothing.long(), nothing, torch.zeros(1, dtype=torch.int64, device=device), adapter.d_sae)
+    shift = adapter.shift(no_tokens)
+    constant = next((parameter for parameter in adapter.parameters() if parameter is shift.constant), None)
+    parts = [shift.entries, shift.dense, *(shift.factors or ())]
+    others = [part.sum() for part in parts if part is not None and part.requires_grad]
+    if constant is None or not others:
+        return constant
+    (gradient,) = torch.autograd.grad(torch.stack(others).sum(), constant, allow_unused=True)
+    return constant if gradient is None else None
