@@ -50,7 +50,7 @@ def test_the_gradient_of_a_step_does_not_depend_on_how_its_rows_are_cut(subject,
 def test_a_step_on_pairs_does_not_depend_on_how_they_are_cut(subject, cached, adapter, adapt):
     replies = replace(cached[0], residual=cached[0].residual.flip(0))
     pairs = PreferenceRows(cached[0], replies, torch.linspace(-9, -5, 2 * len(replies)).view(-1, 2))
-    objective = make_objective(config.Adapter(objective="dpo", beta=0.3))
+    objective = make_objective(config.Adapter(objective="dpo"))
     _, whole = gradients(subject, pairs, adapter, adapt, [], objective)
     _, parts = gradients(subject, pairs, adapter, adapt, [2, 3, 9], objective)
     for one, other in zip(parts, whole, strict=True):
