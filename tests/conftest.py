@@ -74,11 +74,22 @@ def make_model(architecture, vocab_size, *, n_layers=N_LAYERS, seed=0):
         "qwen2": ("Qwen2", grouped),
         "qwen3": ("Qwen3", grouped | {"head_dim": 8}),
         "mistral": ("Mistral", narrow),
+        "gpt_neox_sequential": ("GPTNeoX", {"use_parallel_residual": False}),
+        "gpt_neo": ("GPTNeo", {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4}),
+        "gptj": ("GPTJ", {"rotary_dim": 4}),
+        "gemma": ("Gemma", grouped | {"head_dim": 8}),
+        "olmo2": ("Olmo2", grouped),
+        "phi": ("Phi", grouped),
+        "phi3": ("Phi3", grouped),
+        "stablelm": ("StableLm", grouped),
+        "stablelm_parallel": ("StableLm", grouped | {"use_parallel_residual": True}),
+        "cohere": ("Cohere", grouped | {"logit_scale": 0.25}),
+        "granite": ("Granite", grouped | {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
     }
     name, extra = configs[architecture]
     text = "Text" if name == "Gemma3" else ""
     config = getattr(transformers, f"{name}{text}Config")(**sizes, **extra)
-    config._attn_implementation = "eager" if name.startswith("Gemma2") else "sdpa"
+    config._attn_implementation = "eager" if name in ("Gemma2", "GPTJ", "GPTNeo") else "sdpa"
     model = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config)
     return model.eval().requires_grad_(False)
 

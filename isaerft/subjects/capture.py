@@ -1,7 +1,7 @@
 """Tokenizing a behavior's records and running them once through everything below the hook.
 
-Everything below the hook is frozen, so its output is computed once: the residual stream at the hook and the sparse
-codes. Training and scoring start from there.
+Everything below the injection point is frozen, so its output is computed once: the residual stream there and the
+sparse codes of what the SAE reads. Training and scoring start from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from isaerft.subjects.cache import CachedRows, write_cache
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import residual_stream
+from isaerft.subjects.site import run_below
 
 
 def capture_behavior(
@@ -52,14 +52,14 @@ def captured(
         rows = [tokenize(record, language, max_length) for record in records[start : start + batch_size]]
         table = pad_rows((tokens for tokens, _ in rows), language.padding)
         mask = table.mask.bool()
-        residual = residual_stream(subject.model, subject.site, table.tokens.to(device), table.mask.to(device))
-        kept = residual[mask.to(device)]
+        below = run_below(subject.model, subject.site, table.tokens.to(device), table.mask.to(device))
+        real = mask.to(device)
         is_bos = torch.zeros_like(mask)
         is_bos[:, : len(language.bos)] = True
         lengths = mask.sum(1)
         yield CachedRows(
-            residual=kept.cpu(),
-            codes=_to_cpu(subject.dictionary.encode(kept)).emptied(is_bos[mask]),
+            residual=below.residual[real].cpu(),
+            codes=_to_cpu(subject.dictionary.encode(below.activation[real])).emptied(is_bos[mask]),
             tokens=table.tokens[mask],
             predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
             starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),

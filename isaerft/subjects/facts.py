@@ -17,7 +17,7 @@ from isaerft.stats import clusters_of
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import residual_stream
+from isaerft.subjects.site import run_below
 
 N_CONTEXTS = 6
 N_NEIGHBOURS = 10
@@ -35,7 +35,7 @@ class Firing:
     count : (d_sae,) float64
         Tokens at which each latent fires.
     total, maximum : (d_sae,) float64
-        Sum and largest of its activations.
+        Sum of its activations, and the one of largest size; negative only in SAEs whose latents have two signs.
     top : DataFrame
         latent_index, value, row, position: the tokens where it fires most, at most one per row of the corpus.
     """
@@ -50,24 +50,26 @@ class Firing:
 def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
     """Run the corpus through the subject and gather each latent's activations."""
     dictionary, n_bos = subject.dictionary, len(subject.language.bos)
-    count, total, maximum = (np.zeros(dictionary.d_sae) for _ in range(3))
+    count, total, highest, lowest = (np.zeros(dictionary.d_sae) for _ in range(4))
     top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
     n_tokens = first_row = 0
     for tokens, mask in rows.batches(batch_size, "firing rates"):
         device = subject.model.device
-        residual = residual_stream(subject.model, subject.site, tokens.to(device), mask.to(device))
+        activation = run_below(subject.model, subject.site, tokens.to(device), mask.to(device)).activation
         wanted = mask.bool().clone()
         wanted[:, :n_bos] = False
-        codes = dictionary.encode(residual[wanted.to(device)])
+        codes = dictionary.encode(activation[wanted.to(device)])
         row, position = wanted.nonzero(as_tuple=True)
         count += torch.bincount(codes.indices, minlength=dictionary.d_sae).cpu().numpy()
         total += codes.sum_over_tokens().double().cpu().numpy()
         entries = _entries(codes, row + first_row, position)
-        np.maximum.at(maximum, entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy())
+        latent, value = entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy()
+        np.maximum.at(highest, latent, value)
+        np.minimum.at(lowest, latent, value)
         top = _best(pd.concat([top, entries], ignore_index=True))
         n_tokens += codes.n_tokens
         first_row += len(tokens)
-    return Firing(n_tokens, count, total, maximum, top)
+    return Firing(n_tokens, count, total, np.where(highest >= -lowest, highest, lowest), top)
 
 
 def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: float) -> pd.DataFrame:
@@ -112,8 +114,10 @@ def _entries(codes: Codes, row: torch.Tensor, position: torch.Tensor) -> pd.Data
 
 def _best(entries: pd.DataFrame) -> pd.DataFrame:
     """Keep each latent's strongest tokens, one per row of the corpus; ties go to the earlier token."""
-    ordered = entries.sort_values(["latent_index", "value", "row", "position"], ascending=[True, False, True, True])
-    distinct = ordered.drop_duplicates(["latent_index", "row"])
+    ordered = entries.assign(size=entries["value"].abs()).sort_values(
+        ["latent_index", "size", "row", "position"], ascending=[True, False, True, True]
+    )
+    distinct = ordered.drop(columns="size").drop_duplicates(["latent_index", "row"])
     return distinct[distinct.groupby("latent_index").cumcount() < N_CONTEXTS]
 
 

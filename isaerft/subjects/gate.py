@@ -15,7 +15,7 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import Site, hidden_above, residual_stream, unembed
+from isaerft.subjects.site import hidden_above, run_below, unembed
 
 N_ROWS = 256
 
@@ -27,7 +27,7 @@ class Fit:
     Attributes
     ----------
     variance_explained : float
-        1 - squared error / variance of the residual stream, BOS left out.
+        1 - squared error / variance of the hook's activation, BOS left out.
     l0 : float
         Mean number of active latents per token.
     loss_base, loss_spliced, loss_unigram : float
@@ -56,20 +56,22 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
     counts = torch.zeros(subject.model.config.get_text_config().vocab_size, dtype=torch.float64)
     for tokens, mask in rows.first(N_ROWS).batches(batch_size):
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
-        residual = residual_stream(subject.model, subject.site, tokens, mask)
+        below = run_below(subject.model, subject.site, tokens, mask)
         wanted = mask.bool().clone()
         wanted[:, :n_bos] = False
-        kept = residual[wanted]
+        kept = below.activation[wanted]
         rebuilt = subject.dictionary.reconstruct(kept)
         error += float((kept.float() - rebuilt).double().square().sum())
         squares += float(kept.double().square().sum())
         total += kept.double().sum(0)
         l0 += float(subject.dictionary.encode(kept).counts().sum())
         n_tokens += len(kept)
-        patched = residual.clone()
-        patched[wanted] = rebuilt.to(residual.dtype)
+        patched = below.residual.clone()
+        # What the hook does not see stays: nothing at all where the SAE reads the residual stream itself.
+        beside = below.residual[wanted].float() - kept.float()
+        patched[wanted] = (rebuilt + beside).to(patched.dtype)
         predicted = mask[:, 1:].bool()
-        base += _loss(subject, residual, tokens, mask, predicted)
+        base += _loss(subject, below.residual, tokens, mask, predicted)
         spliced += _loss(subject, patched, tokens, mask, predicted)
         n_predicted += int(predicted.sum())
         counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
@@ -91,7 +93,7 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
         return
     tried = ", ".join(f"{what}: {value:.2f}" for what, value in _alternatives(subject, rows).items())
     raise InputError(
-        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the residual stream's variance and"
+        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the variance at its hook and"
         f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
         allowed=f"at least {options.min_variance_explained:g} and at most {options.max_loss_increase:g}",
         remedy=(
@@ -110,8 +112,11 @@ def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
         )
     }
     for step, what in ((-1, "one block earlier"), (1, "one block later")):
-        if 0 <= site.n_below + step <= site.n_blocks:
-            others[what] = replace(subject, site=Site(site.n_below + step, site.n_blocks))
+        other = replace(site, n_below=site.n_below + step)
+        # Only the residual stream between blocks has a place below the first block.
+        lowest = -1 if site.reads == "residual" and not site.inside else 0
+        if lowest <= other.block < site.n_blocks:
+            others[what] = replace(subject, site=other)
     few = rows.first(16)
     return {what: measure_fit(other, few, 16).variance_explained for what, other in others.items()}
 

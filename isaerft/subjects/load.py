@@ -13,6 +13,7 @@ from isaerft.errors import InputError
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.paths import SubjectFolder
 from isaerft.subjects.site import Site, find_site
+from isaerft.subjects.verify import verify_site
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
     Raises
     ------
     InputError
-        The model cannot be loaded, or it should begin texts with BOS and has none.
+        The model cannot be loaded, it should begin texts with BOS and has none, or its tokenizer cannot say which
+        characters a token stands for.
     """
     place = str(folder.model) if subject.testbed is not None else subject.model
     revision = {"revision": subject.revision} if subject.revision else {}
@@ -96,6 +98,12 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
         raise InputError(
             f"model {place!r} has no BOS token", remedy="set prepend_bos: false, if its SAE was trained so"
         )
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"the tokenizer of {place!r} does not tell which characters a token stands for",
+            allowed="fast tokenizers (with a tokenizer.json)",
+            remedy="convert it, and keep the converted one beside the model",
+        )
     model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, subject.prepend_bos)
 
@@ -111,8 +119,9 @@ def load_subject(subject: config.Subject, folder: str | Path, device: str) -> Lo
     paths = SubjectFolder(Path(folder))
     language = load_model(subject, paths, device)
     dictionary = load_dictionary(paths.sae, center=subject.center_writing_weights).to(device)
-    check_fit(language.d_model, dictionary.d_in, dictionary.hook_name)
     site = find_site(language.model, dictionary.hook_name)
+    check_fit(language.d_model, dictionary.d_in, dictionary.hook_name)
+    verify_site(language.model, site)
     return LoadedSubject(language, dictionary, site)
 
 

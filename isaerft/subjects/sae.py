@@ -1,7 +1,7 @@
 """Getting a subject's SAE into its folder: from SAELens' hub, from a local folder, or trained on the corpus.
 
-The only module that imports sae_lens. What it writes is SAELens' own format with every normalisation folded in, so that
-`isaerft.subjects.dictionary` can read it as plain affine maps.
+The only module that imports sae_lens. What it writes is SAELens' own format, with every normalisation that is one
+number for all tokens folded in.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from isaerft import config
 from isaerft.errors import InputError, shown
 from isaerft.files import replacing
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import ARCHITECTURES
+from isaerft.subjects.linear import check_linear
 from isaerft.subjects.load import LoadedModel, check_fit
-from isaerft.subjects.site import find_site, residual_stream
+from isaerft.subjects.site import find_site, run_below
 
 logger = logging.getLogger(__name__)
 FINAL_LEARNING_RATE = 0.1
@@ -48,20 +48,16 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
             f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
             remedy="check release, sae_id and the network",
         ) from None
-    if sae.cfg.architecture() not in ARCHITECTURES:
-        raise InputError(f"SAE ({place}) has architecture {sae.cfg.architecture()!r}", allowed=", ".join(ARCHITECTURES))
-    if sae.cfg.normalize_activations != "none":
-        raise InputError(
-            f"SAE ({place}) expects normalised activations ({sae.cfg.normalize_activations!r}), not folded in",
-            remedy="fold them with sae.fold_activation_norm_scaling_factor and give sae_path",
-        )
+    if sae.cfg.normalize_activations == "expected_average_only_in" and subject.norm_scaling_factor is not None:
+        sae.fold_activation_norm_scaling_factor(subject.norm_scaling_factor)
+    check_linear(place, sae.cfg.architecture(), sae.cfg.normalize_activations, sae.cfg.reshape_activations)
     if subject.hook_name:
         sae.cfg.metadata.hook_name = subject.hook_name
     if not sae.cfg.metadata.neuronpedia_id and subject.release is not None:
         sae.cfg.metadata.neuronpedia_id = _directory_id(subject.release, subject.sae_id)
     hook_name = sae.cfg.metadata.hook_name or ""
-    check_fit(language.d_model, sae.cfg.d_in, hook_name)
     find_site(language.model, hook_name)
+    check_fit(language.d_model, sae.cfg.d_in, hook_name)
     with replacing(folder) as temporary:
         sae.save_model(temporary)
 
@@ -77,7 +73,7 @@ def _directory_id(release: str, sae_id: str | None) -> str | None:
 def train_sae(
     options: config.TrainSae, language: LoadedModel, rows: TokenRows, *, hook_name: str, folder: str | Path, seed: int
 ) -> None:
-    """Train an SAE on the residual stream of the corpus with SAELens' trainer and write it under `folder`.
+    """Train an SAE on the hook's activation over the corpus with SAELens' trainer and write it under `folder`.
 
     Parameters
     ----------
@@ -126,15 +122,15 @@ def train_sae(
 
 
 def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:
-    """Return the residual stream at the hook for every token of the corpus but BOS, (n_tokens, d_model) float32."""
+    """Return the hook's activation at every token of the corpus but BOS, (n_tokens, d_model) float32."""
     site = find_site(language.model, hook_name)
     kept, total = [], 0
-    for tokens, mask in rows.batches(batch_size, "residual stream"):
+    for tokens, mask in rows.batches(batch_size, "activations"):
         device = language.model.device
-        residual = residual_stream(language.model, site, tokens.to(device), mask.to(device))
+        activation = run_below(language.model, site, tokens.to(device), mask.to(device)).activation
         wanted = mask.bool().clone()
         wanted[:, : len(language.bos)] = False
-        kept.append(residual[wanted.to(device)].float())
+        kept.append(activation[wanted.to(device)].float())
         total += len(kept[-1])
         if total >= MAX_TRAINING_ROWS_IN_MEMORY:
             break

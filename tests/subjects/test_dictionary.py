@@ -1,77 +1,141 @@
 import json
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
 from isaerft.errors import InputError
-from isaerft.subjects.codes import Codes
 from isaerft.subjects.dictionary import load_dictionary
 
-KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled"]
+KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled", "abstopk", "abstopk-rescaled"]
+NORMALIZATIONS = ["none", "layer_norm", "constant_norm_rescale"]
+
+
+def config_of(kind, **size):
+    from sae_lens import AbsTopKSAEConfig, GatedSAEConfig, JumpReLUSAEConfig, StandardSAEConfig, TopKSAEConfig
+
+    return {
+        "standard": StandardSAEConfig,
+        "gated": GatedSAEConfig,
+        "jumprelu": JumpReLUSAEConfig,
+        "topk": partial(TopKSAEConfig, k=5, rescale_acts_by_decoder_norm=False),
+        "topk-rescaled": partial(TopKSAEConfig, k=5, rescale_acts_by_decoder_norm=True),
+        "abstopk": partial(AbsTopKSAEConfig, k=5, rescale_acts_by_decoder_norm=False),
+        "abstopk-rescaled": partial(AbsTopKSAEConfig, k=5, rescale_acts_by_decoder_norm=True),
+    }[kind](d_in=16, d_sae=40, **size)
 
 
 @pytest.fixture(scope="module")
 def saes(tmp_path_factory):
-    """SAEs of SAELens with random weights, saved; name -> (SAE as SAELens loads it, folder)."""
-    from sae_lens import SAE, GatedSAEConfig, JumpReLUSAEConfig, StandardSAEConfig, TopKSAEConfig
+    """SAEs of SAELens with random weights, saved; (kind, apply, normalisation) -> (SAE as SAELens loads it, folder)."""
+    from sae_lens import SAE
     from sae_lens.saes.sae import SAEMetadata
 
     made = {}
-    for kind in KINDS:
-        for apply in (True, False):
-            size = {"d_in": 16, "d_sae": 40, "apply_b_dec_to_input": apply}
-            size["metadata"] = SAEMetadata(hook_name="blocks.1.hook_resid_post", neuronpedia_id="a/1-b")
-            config = {
-                "standard": lambda s: StandardSAEConfig(**s),
-                "gated": lambda s: GatedSAEConfig(**s),
-                "jumprelu": lambda s: JumpReLUSAEConfig(**s),
-                "topk": lambda s: TopKSAEConfig(k=5, rescale_acts_by_decoder_norm=False, **s),
-                "topk-rescaled": lambda s: TopKSAEConfig(k=5, rescale_acts_by_decoder_norm=True, **s),
-            }[kind](size)
-            sae = SAE.get_sae_class_for_architecture(config.architecture())(config)
-            generator = torch.Generator().manual_seed(len(made))
-            for name, value in sae.named_parameters():
-                value.data = torch.randn(value.shape, generator=generator) * 0.5
-                if name == "threshold":
-                    value.data = value.data.abs() + 0.1
-            folder = tmp_path_factory.mktemp("sae")
-            sae.save_model(folder)
-            made[kind, apply] = SAE.load_from_disk(folder), folder
+    for kind, apply, normalization in product(KINDS, (True, False), NORMALIZATIONS):
+        metadata = SAEMetadata(hook_name="blocks.1.hook_resid_post", neuronpedia_id="a/1-b")
+        config = config_of(kind, apply_b_dec_to_input=apply, normalize_activations=normalization, metadata=metadata)
+        sae = SAE.get_sae_class_for_architecture(config.architecture())(config)
+        generator = torch.Generator().manual_seed(len(made))
+        for name, value in sae.named_parameters():
+            value.data = torch.randn(value.shape, generator=generator) * 0.5
+            if name == "threshold":
+                value.data = value.data.abs() + 0.1
+        folder = tmp_path_factory.mktemp("sae")
+        sae.save_model(folder)
+        made[kind, apply, normalization] = SAE.load_from_disk(folder), folder
     return made
 
 
 @pytest.fixture
 def residual():
-    return 2 * torch.randn(50, 16, generator=torch.Generator().manual_seed(7))
+    """Tokens of different means and sizes."""
+    generator = torch.Generator().manual_seed(7)
+    return 2 * torch.randn(50, 16, generator=generator) + torch.linspace(-3, 3, 50)[:, None]
 
 
+def scale_of(residual, normalization):
+    if normalization == "layer_norm":
+        return residual.std(-1, keepdim=True)
+    return residual.norm(dim=-1, keepdim=True) / 4 if normalization == "constant_norm_rescale" else 1
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("apply", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_encodes_and_decodes_as_saelens_does(saes, residual, kind, apply):
-    sae, folder = saes[kind, apply]
+def test_it_encodes_and_reconstructs_as_saelens_does_in_the_units_of_the_model(
+    saes, residual, kind, apply, normalization
+):
+    sae, folder = saes[kind, apply, normalization]
     dictionary = load_dictionary(folder)
     with torch.no_grad():
         activations = sae.encode(residual)
         rebuilt = sae.decode(activations)
-    assert 0 < (activations > 0).float().mean() < 0.9
-    torch.testing.assert_close(dictionary.encode_dense(residual), activations, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(dictionary.decode(Codes.from_dense(activations)), rebuilt, atol=1e-5, rtol=1e-5)
+    assert 0 < (activations != 0).float().mean() < 0.9
+    assert bool((activations < 0).any()) == kind.startswith("abstopk")
+    expected = activations * scale_of(residual, normalization)
+    torch.testing.assert_close(dictionary.encode_dense(residual), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(dictionary.reconstruct(residual), rebuilt, atol=1e-5, rtol=1e-5)
     assert dictionary.hook_name == "blocks.1.hook_resid_post"
     assert dictionary.neuronpedia_id == "a/1-b"
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_latent_scaled_in_saelens_reaches_the_model_as_the_change_of_its_activation_times_its_decoder_row(
+    saes, residual, kind, normalization
+):
+    sae, folder = saes[kind, True, normalization]
+    dictionary = load_dictionary(folder)
+    factor = torch.linspace(0, 2, 40)
+    with torch.no_grad():
+        activations = sae.encode(residual)
+        before = sae.decode(activations)
+        sae.encode(residual)  # SAELens forgets a token's scale with every decode.
+        after = sae.decode(activations * factor)
+    delta = dictionary.encode_dense(residual) * (factor - 1)
+    torch.testing.assert_close(delta @ dictionary.W_dec, after - before, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
+def test_saes_trained_by_batch_topk_are_read_as_the_jumprelu_that_they_are_saved_as(tmp_path, residual, kind):
+    import sae_lens
+    from sae_lens import SAE
+
+    if kind == "matryoshka":
+        config = sae_lens.MatryoshkaBatchTopKTrainingSAEConfig(d_in=16, d_sae=40, k=5, matryoshka_widths=[10, 40])
+        training = sae_lens.MatryoshkaBatchTopKTrainingSAE(config)
+    else:
+        training = sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(d_in=16, d_sae=40, k=5))
+    generator = torch.Generator().manual_seed(0)
+    for value in training.parameters():
+        value.data = torch.randn(value.shape, generator=generator)
+    training.topk_threshold.fill_(1.5)
+    training.save_inference_model(str(tmp_path / "final"))
+    sae, dictionary = SAE.load_from_disk(tmp_path / "final"), load_dictionary(tmp_path / "final")
+    with torch.no_grad():
+        activations = sae.encode(residual)
+        torch.testing.assert_close(dictionary.encode_dense(residual), activations, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(dictionary.reconstruct(residual), sae.decode(activations), atol=1e-5, rtol=1e-5)
+    assert 0 < (activations > 0).float().mean() < 0.9
+    assert dictionary.threshold is not None
+    training.save_model(tmp_path / "training")
+    with pytest.raises(InputError, match="save_inference_model"):
+        load_dictionary(tmp_path / "training")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_sparse_codes_hold_the_dense_activations_over_several_chunks(saes, residual, kind, monkeypatch):
     monkeypatch.setattr("isaerft.subjects.dictionary.CHUNK", 7)
-    dictionary = load_dictionary(saes[kind, True][1])
+    dictionary = load_dictionary(saes[kind, True, "none"][1])
     torch.testing.assert_close(dictionary.encode(residual).dense(), dictionary.encode_dense(residual))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_permuted_dictionary_encodes_alike_and_writes_the_rows_of_others(saes, residual, kind):
-    dictionary = load_dictionary(saes[kind, True][1])
+    dictionary = load_dictionary(saes[kind, True, "none"][1])
     permuted = dictionary.permuted(3)
     assert torch.equal(permuted.encode_dense(residual), dictionary.encode_dense(residual))
     order = np.random.default_rng(3).permutation(40)
@@ -82,7 +146,7 @@ def test_a_permuted_dictionary_encodes_alike_and_writes_the_rows_of_others(saes,
 
 
 def test_a_centred_dictionary_sees_no_mean_and_gives_it_back(saes, residual):
-    folder = saes["standard", True][1]
+    folder = saes["standard", True, "none"][1]
     plain, centred = load_dictionary(folder), load_dictionary(folder, center=True)
     mean = residual.mean(-1, keepdim=True)
     shifted = residual + torch.linspace(-3, 3, 50)[:, None]
@@ -101,18 +165,49 @@ def test_a_latent_without_a_decoder_row_gives_no_nan(tiny, tmp_path):
     assert dictionary.reconstruct(torch.randn(5, tiny.d_model)).isfinite().all()
 
 
-@pytest.mark.parametrize("norm", ["expected_average_only_in", "layer_norm", "constant_norm_rescale"])
-def test_a_normalisation_that_is_not_folded_in_is_refused(tiny, tmp_path, norm):
+@pytest.mark.parametrize("norm", ["expected_average_only_in", "covariance_whitening"])
+def test_a_normalisation_that_is_not_folded_in_is_refused_with_what_would_fold_it(tiny, tmp_path, norm):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), normalize_activations=norm)
-    with pytest.raises(InputError, match=f"{norm}.*fold"):
+    with pytest.raises(InputError, match=f"'{norm}'.*none, layer_norm, constant_norm_rescale.*fold"):
         load_dictionary(folder)
 
 
-@pytest.mark.parametrize("architecture", ["temporal", "matching_pursuit", "transcoder", "jumpreluu"])
-def test_an_architecture_that_is_no_linear_dictionary_is_refused_with_those_that_are(tiny, tmp_path, architecture):
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        ("temporal", "depend on other tokens"),
+        ("matching_pursuit", "found by search"),
+        ("transcoder", "writes at another"),
+        ("jumprelu_skip_transcoder", "writes at another"),
+        ("matryoshka_batchtopk", "save_inference_model"),
+        ("jumpreluu", "did you mean 'jumprelu'"),
+    ],
+)
+def test_an_architecture_that_is_no_linear_dictionary_is_refused_with_the_reason(tiny, tmp_path, architecture, reason):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), architecture=architecture)
-    with pytest.raises(InputError, match=rf"'{architecture}'; allowed: gated, jumprelu, standard, topk"):
+    with pytest.raises(InputError, match=rf"'{architecture}'.*{reason}|'{architecture}'.*standard.*{reason}"):
         load_dictionary(folder)
+
+
+def test_an_sae_of_attention_heads_is_refused(tiny, tmp_path):
+    folder = tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_z")
+    with pytest.raises(InputError, match=r"attention heads.*hook_attn_out"):
+        load_dictionary(folder)
+
+
+@pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
+def test_a_token_of_zeros_gives_no_nan(saes, normalization):
+    dictionary = load_dictionary(saes["standard", True, normalization][1])
+    assert dictionary.reconstruct(torch.zeros(2, 16)).isfinite().all()
+
+
+def test_weights_stay_float32_whatever_the_model_runs_in(tiny, tmp_path):
+    stored = {name: value.bfloat16() for name, value in tiny.random_sae().items()}
+    dictionary = load_dictionary(tiny.write_sae(tmp_path, stored))
+    assert {value.dtype for value in vars(dictionary).values() if isinstance(value, torch.Tensor)} == {torch.float32}
+    x = torch.randn(5, tiny.d_model, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert dictionary.encode(x).values.dtype == dictionary.reconstruct(x).dtype == torch.float32
+    assert torch.equal(dictionary.reconstruct(x), dictionary.reconstruct(x.float()))
 
 
 def test_a_folder_without_sae_or_without_weights_is_named(tmp_path):

@@ -91,7 +91,7 @@ def test_a_wrong_pair_is_stopped_with_what_was_measured_and_what_to_try(subject,
     with pytest.raises(InputError) as caught:
         check_gate("toy", options, subject, fit, rows)
     message = str(caught.value)
-    assert f"'toy': its SAE explains {fit.variance_explained:.2f} of the residual stream's variance" in message
+    assert f"'toy': its SAE explains {fit.variance_explained:.2f} of the variance at its hook" in message
     assert "at least 0.5" in message
     for setting in ("center_writing_weights True", "one block earlier", "one block later", "prepend_bos (now True)"):
         assert setting in message

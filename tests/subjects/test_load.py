@@ -138,7 +138,7 @@ def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
     [
         ({"hook_name": None}, "SAE hook ''"),
         ({"hook_name": "blocks.9.hook_resid_post"}, "has 3 blocks"),
-        ({"normalize_activations": "expected_average_only_in"}, "expects normalised activations"),
+        ({"normalize_activations": "expected_average_only_in"}, "activations normalised by 'expected_average_only_in'"),
         ({"architecture": "temporal"}, "architecture|cannot be loaded"),
     ],
 )

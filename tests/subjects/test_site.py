@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from isaerft.errors import InputError
-from isaerft.subjects.site import Site, decoder_blocks, find_site, hidden_above, residual_stream, unembed
+from isaerft.subjects.blocks import LAYOUTS, writer_of
+from isaerft.subjects.site import Site, decoder_blocks, find_site, hidden_above, residual_stream, run_below, unembed
 
 LENGTHS = (9, 6, 1)
 
@@ -112,7 +113,120 @@ def test_a_block_that_the_model_does_not_have_is_refused_with_those_it_has(model
         find_site(model_of("llama"), name)
 
 
-@pytest.mark.parametrize("name", ["", "blocks.1.hook_mlp_out", "blocks.x.hook_resid_post", "hook_embed"])
-def test_a_hook_outside_the_residual_stream_is_refused(model_of, name):
-    with pytest.raises(InputError, match=r"hook_resid_pre, blocks\.L\.hook_resid_post"):
+@pytest.mark.parametrize("name", ["", "blocks.x.hook_resid_post", "hook_embed", "blocks.1.ln2.hook_normalized"])
+def test_a_hook_that_cannot_be_used_is_refused_with_those_that_can(model_of, name):
+    with pytest.raises(InputError, match=r"hook_resid_pre.*hook_resid_post.*hook_attn_out.*hook_mlp_out"):
         find_site(model_of("llama"), name)
+
+
+def test_attention_heads_are_refused_by_name(model_of):
+    with pytest.raises(InputError, match="attention heads"):
+        find_site(model_of("llama"), "blocks.1.attn.hook_z")
+
+
+SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
+SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
+PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
+HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
+
+
+def test_every_family_in_the_table_is_tested(model_of):
+    assert {model_of(name).config.model_type for name in SEQUENTIAL + PARALLEL} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("family", SEQUENTIAL + PARALLEL)
+def test_running_only_what_lies_above_a_hook_inside_a_block_gives_the_same_bits(model_of, rows, family, hook):
+    model, (tokens, mask) = model_of(family), rows
+    if family in PARALLEL and "resid_mid" in hook:
+        with pytest.raises(InputError, match="read the same residual stream"):
+            find_site(model, hook)
+        return
+    site = find_site(model, hook)
+    below = run_below(model, site, tokens, mask)
+    with torch.no_grad():
+        hidden = hidden_above(model, site, below.residual, mask)
+        whole = model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    real = mask.bool()
+    assert torch.equal(hidden[real], whole[real])
+    logits = full(model, tokens, mask).logits
+    assert torch.equal(unembed(model, hidden)[real], logits[real])
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("family", SEQUENTIAL + PARALLEL)
+def test_what_attention_and_mlp_add_is_the_difference_between_the_blocks_input_and_output(
+    model_of, rows, family, block
+):
+    model, (tokens, mask) = model_of(family), rows
+    at = {
+        name: run_below(model, find_site(model, f"blocks.{block}.hook_{name}"), tokens, mask)
+        for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")
+    }
+    before, attention, mlp, after = (part.activation for part in at.values())
+    torch.testing.assert_close(before + attention + mlp, after, atol=1e-5, rtol=1e-5)
+    assert attention.abs().max() > 1e-3
+    assert mlp.abs().max() > 1e-3
+    assert torch.equal(at["mlp_out"].residual, after)
+    expected = after if family in PARALLEL else before + attention
+    assert torch.equal(at["attn_out"].residual, expected)
+    assert torch.equal(at["resid_pre"].residual, before)
+
+
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+@pytest.mark.parametrize("family", SEQUENTIAL + PARALLEL)
+def test_adding_to_the_residual_stream_at_the_site_is_adding_to_the_hooks_activation(model_of, rows, family, part):
+    model, (tokens, mask) = model_of(family), rows
+    site = find_site(model, f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out")
+    below = run_below(model, site, tokens, mask)
+    push = 0.3 * torch.randn(below.residual.shape, generator=torch.Generator().manual_seed(2))
+
+    def pushed(module, args, output):
+        return (output[0] + push, *output[1:]) if isinstance(output, tuple) else output + push
+
+    handle = writer_of(model, 1, part).register_forward_hook(pushed)
+    try:
+        expected = full(model, tokens, mask).logits
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        logits = unembed(model, hidden_above(model, site, below.residual + push, mask))
+    real = mask.bool()
+    assert (expected - full(model, tokens, mask).logits)[real].abs().max() > 1e-2
+    torch.testing.assert_close(logits[real], expected[real], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("hook", ["blocks.0.hook_attn_out", "blocks.1.hook_mlp_out", "blocks.1.hook_resid_mid"])
+def test_the_model_is_the_same_again_after_a_site_inside_a_block(model_of, rows, hook):
+    model, (tokens, mask) = model_of("gemma2"), rows
+    before, site = full(model, tokens, mask).logits, find_site(model, hook)
+    below = run_below(model, site, tokens, mask)
+    residual = below.residual.clone().requires_grad_(True)
+    hidden_above(model, site, residual, mask)[mask.bool()].square().sum().backward()
+    assert residual.grad[mask.bool()].abs().min() > 0
+    with pytest.raises(RuntimeError):
+        hidden_above(model, site, torch.ones(1, 2, 5), mask[:1, :2])
+    assert torch.equal(full(model, tokens, mask).logits, before)
+    assert not [module for module in model.modules() if "forward" in vars(module)]
+
+
+def test_a_family_whose_blocks_are_unknown_serves_on_the_residual_stream_alone(model_of, rows):
+    model, (tokens, mask) = model_of("granite"), rows
+    with pytest.raises(InputError, match=r"'granite'.*gpt_neox.*hook_resid_post"):
+        find_site(model, "blocks.1.hook_mlp_out")
+    site = find_site(model, "blocks.1.hook_resid_post")
+    with torch.no_grad():
+        logits = unembed(model, hidden_above(model, site, residual_stream(model, site, tokens, mask), mask))
+    assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
+def test_a_model_in_bfloat16_runs_from_its_own_residual_stream(tiny, tokenizer, rows, family, hook):
+    model, (tokens, mask) = tiny.make_model(family, len(tokenizer)).bfloat16(), rows
+    site = find_site(model, hook)
+    below = run_below(model, site, tokens, mask)
+    assert below.residual.dtype == below.activation.dtype == torch.bfloat16
+    with torch.no_grad():
+        logits = unembed(model, hidden_above(model, site, below.residual, mask))
+    assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])

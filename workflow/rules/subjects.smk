@@ -55,6 +55,7 @@ rule dictionary:
             *of_subject(
                 w, "model revision hook_name release sae_id sae_path train_sae testbed"
             ),
+            *of_subject(w, "norm_scaling_factor"),
             *of_subject(w, "center_writing_weights prepend_bos dtype"),
             study.seed,
         ),

@@ -80,6 +80,8 @@ class Subject:
     """Id of the SAE in its release."""
     sae_path: str | None = None
     """Local folder with an SAE in SAELens' format, in place of release and sae_id."""
+    norm_scaling_factor: float | None = Field(default=None, gt=0)
+    """Folded into an SAE that says `expected_average_only_in`: sqrt(d_in) over its training activations' mean norm."""
     train_sae: TrainSae | None = None
     """Train the SAE on the corpus, in place of a ready one."""
     testbed: Testbed | None = None
