@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from isaerft.errors import InputError
+from isaerft.subjects.blocks import decoder_of
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing
 from isaerft.subjects.load import LoadedSubject
@@ -58,7 +59,7 @@ def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
     """
     dictionary, model = subject.dictionary, subject.model
     norm = _final_norm(model)
-    base = dictionary.b_dec.to(next(norm.parameters()).dtype)
+    base = dictionary.b_dec.to(model.dtype)
     alive = torch.from_numpy((firing.count > 0).nonzero()[0])
     size = torch.from_numpy(firing.maximum).to(base)[alive]
     names = [subject.language.tokenizer.decode([token]) for token in range(model.config.get_text_config().vocab_size)]
@@ -79,7 +80,7 @@ def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
 
 def _final_norm(model: nn.Module) -> nn.Module:
     for name in _FINAL_NORMS:
-        norm = getattr(model.base_model, name, None)
+        norm = getattr(decoder_of(model), name, None)
         if isinstance(norm, nn.Module):
             return norm
     raise InputError(f"{type(model).__name__} has no final normalisation", allowed=", ".join(_FINAL_NORMS))

@@ -14,9 +14,10 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError, shown
-from isaerft.files import replacing
+from isaerft.files import read_json, replacing
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.linear import check_linear
+from isaerft.subjects.dictionary import WEIGHTS
+from isaerft.subjects.linear import ARCHITECTURES, NORMALIZATIONS, check_linear
 from isaerft.subjects.load import LoadedModel, check_fit
 from isaerft.subjects.site import find_site, run_below
 
@@ -32,11 +33,13 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     Raises
     ------
     InputError
-        Unknown release or id, no network, an architecture that is not a linear dictionary, or a width or hook that the
-        model does not have.
+        Unknown release or id, no network, an architecture that is not a linear dictionary, a normalisation that is not
+        folded in, or a width or hook that the model does not have.
     """
     from sae_lens import SAE
 
+    if subject.sae_path is not None:
+        _check_folder(Path(subject.sae_path))
     place = subject.sae_path or f"{subject.release}, {subject.sae_id}"
     try:
         if subject.sae_path is not None:
@@ -60,6 +63,16 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     check_fit(language.d_model, sae.cfg.d_in, hook_name)
     with replacing(folder) as temporary:
         sae.save_model(temporary)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what SAELens would stumble over: other weights than safetensors, or no linear dictionary."""
+    if (folder / "cfg.json").is_file():
+        cfg = read_json(folder / "cfg.json")
+        architecture, reshaping = cfg.get("architecture", ARCHITECTURES[0]), cfg.get("reshape_activations", "none")
+        check_linear(str(folder), architecture, NORMALIZATIONS[0], reshaping)
+        if not (folder / WEIGHTS).is_file():
+            raise InputError(f"SAE ({folder}) has no {WEIGHTS}", remedy="save it with SAELens (sae.save_model)")
 
 
 def _directory_id(release: str, sae_id: str | None) -> str | None:

@@ -5,8 +5,10 @@ import torch
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
+from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.cache import completion_losses, read_cache
 from isaerft.subjects.capture import capture, capture_behavior, rendered_prompt, tokenize
+from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.subjects.site import find_site
 
@@ -172,3 +174,50 @@ def test_a_batch_carries_the_ids_of_its_tokens(cached):
     first, second = rows.tokens[rows.starts[3] : rows.starts[4]], rows.tokens[rows.starts[1] : rows.starts[2]]
     assert batch.tokens.tolist() == [*first.tolist(), *second.tolist()]
     assert batch.to("cpu").tokens.tolist() == batch.tokens.tolist()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2"])
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+def test_changing_a_latent_inside_a_block_is_changing_what_that_part_of_the_block_gives(
+    tiny, model_of, tokenizer, records, tmp_path, family, part
+):
+    model, hook = model_of(family), f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out"
+    dictionary = load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook))
+    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_site(model, hook))
+    rows = capture(subject, records[:3], 32, 2)
+    batch = rows.batch(torch.arange(3))
+    push = batch.codes.combine(dictionary.W_dec)
+    assert push.abs().max() > 0.1
+    losses = completion_losses(subject, batch, batch.residual + push)
+
+    def spliced(module, args, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        padded = torch.zeros_like(hidden)
+        padded[:, 1:] = dictionary.encode(hidden[:, 1:].flatten(0, 1)).combine(dictionary.W_dec).view_as(hidden[:, 1:])
+        return (hidden + padded, *output[1:]) if isinstance(output, tuple) else hidden + padded
+
+    expected = []
+    handle = writer_of(model, 1, part).register_forward_hook(spliced)
+    try:
+        for record in records[:3]:
+            tokens, n_before = tokenize(record, subject.language, 32)
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+            expected += [-logits[i - 1, tokens[i]] for i in range(n_before, len(tokens))]
+    finally:
+        handle.remove()
+    torch.testing.assert_close(losses, torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
+def test_a_subject_in_bfloat16_keeps_float32_codes_of_its_own_activations(tiny, tokenizer, records, tmp_path, hook):
+    model = tiny.make_model("gemma2", len(tokenizer)).bfloat16()
+    dictionary = load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook))
+    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_site(model, hook))
+    rows = capture(subject, records[:4], 32, 2)
+    assert (rows.residual.dtype, rows.codes.values.dtype) == (torch.bfloat16, torch.float32)
+    batch = rows.batch(torch.arange(4))
+    push = batch.codes.combine(dictionary.W_dec).to(torch.bfloat16)
+    losses = [completion_losses(subject, batch, residual) for residual in (batch.residual, batch.residual + push)]
+    assert all(part.isfinite().all() and part.dtype == torch.float32 for part in losses)
+    assert not torch.equal(*losses)

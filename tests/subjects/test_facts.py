@@ -9,7 +9,7 @@ from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.site import residual_stream, unembed
+from isaerft.subjects.site import find_site, residual_stream, unembed
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 
@@ -130,3 +130,43 @@ def test_a_dictionary_that_never_fires_has_no_contexts_and_no_rates(tiny, subjec
     table = context_table(used, rows, firing)
     assert table.empty
     assert list(table) == ["latent_index", "side", "rank", "token", "before", "after", "value"]
+
+
+def test_latents_of_two_signs_fire_with_either_and_are_told_by_their_size(tiny, subject, rows, tmp_path):
+    folder = tiny.write_sae(tmp_path, tiny.random_sae(), architecture="abstopk", k=6)
+    signed = replace(subject, dictionary=load_dictionary(folder))
+    every = []
+    for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
+        one = tokens[mask.bool()][None]
+        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        every.append(signed.dictionary.encode_dense(residual).double().numpy())
+    dense = np.concatenate(every)
+    firing = measure_firing(signed, rows, 3)
+    np.testing.assert_array_equal(firing.count, (dense != 0).sum(0))
+    largest = dense[np.abs(dense).argmax(0), np.arange(dense.shape[1])]
+    assert (largest < 0).any()
+    np.testing.assert_allclose(firing.maximum, largest, rtol=1e-4)
+    first = firing.top.groupby("latent_index").first()
+    np.testing.assert_allclose(first["value"], largest[first.index.astype(int)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
+def test_firing_inside_a_block_is_that_of_the_hooks_activation(tiny, subject, rows, tmp_path, hook):
+    folder = tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook)
+    inside = replace(subject, dictionary=load_dictionary(folder), site=find_site(subject.model, hook))
+    block, caught = subject.model.model.layers[1], []
+    part = block.mlp if "mlp" in hook else block.self_attn
+    handle = part.register_forward_hook(
+        lambda _, args, output: caught.append(output[0] if isinstance(output, tuple) else output)
+    )
+    try:
+        with torch.no_grad():
+            subject.model(input_ids=rows.tokens, attention_mask=rows.mask)
+    finally:
+        handle.remove()
+    wanted = rows.mask.bool().clone()
+    wanted[:, 0] = False
+    dense = inside.dictionary.encode_dense(caught[0][wanted])
+    firing = measure_firing(inside, rows, 4)
+    np.testing.assert_array_equal(firing.count, (dense > 0).sum(0))
+    np.testing.assert_allclose(firing.maximum, dense.max(0).values, rtol=1e-4, atol=1e-6)

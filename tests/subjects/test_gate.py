@@ -6,13 +6,14 @@ import torch
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.files import read_json
+from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.describe import describe_subject
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.gate import Fit, check_gate, measure_fit
-from isaerft.subjects.load import check_fit, load_subject
+from isaerft.subjects.load import LoadedModel, LoadedSubject, check_fit, load_subject
 from isaerft.subjects.paths import SubjectFolder
-from isaerft.subjects.site import Site
+from isaerft.subjects.site import Site, find_site
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 
@@ -74,6 +75,52 @@ def test_an_sae_that_gives_the_mean_explains_nothing(right, rows):
 def test_the_fit_does_not_depend_on_the_batch_size(subject, rows):
     one, all_at_once = measure_fit(subject, rows, 1), measure_fit(subject, rows, 6)
     assert list(vars(one).values()) == pytest.approx(list(vars(all_at_once).values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2"])
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+def test_an_sae_inside_a_block_is_spliced_in_there_and_nowhere_else(
+    tiny, model_of, tokenizer, tmp_path, rows, family, part
+):
+    model, hook = model_of(family), f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out"
+    made = tiny.write_sae(tmp_path, tiny.perfect_sae(), hook_name=hook)
+    language = LoadedModel(model, tokenizer, prepend_bos=True)
+    perfect = LoadedSubject(language, load_dictionary(made), find_site(model, hook))
+    fit = measure_fit(perfect, rows, 4)
+    assert fit.variance_explained == pytest.approx(1, abs=1e-6)
+    assert fit.loss_spliced == pytest.approx(fit.loss_base, abs=1e-5)
+    assert fit.loss_base == pytest.approx(by_hand(perfect, rows), abs=1e-5)
+
+    constant = torch.linspace(-1, 1, 32)
+    dictionary = replace(perfect.dictionary, W_dec=torch.zeros_like(perfect.dictionary.W_dec), b_dec=constant)
+
+    def spliced(module, args, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[:, 1:] = constant
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = writer_of(model, 1, part).register_forward_hook(spliced)
+    try:
+        expected = by_hand(perfect, rows)
+    finally:
+        handle.remove()
+    assert measure_fit(replace(perfect, dictionary=dictionary), rows, 4).loss_spliced == pytest.approx(
+        expected, abs=1e-4
+    )
+    assert expected != pytest.approx(fit.loss_base, abs=1e-3)
+
+
+def test_the_neighbours_of_an_sae_inside_a_block_are_the_same_part_of_other_blocks(
+    tiny, subject, tmp_path, rows, options
+):
+    hooks = [f"blocks.{block}.hook_{at}_out" for block in (0, 2) for at in ("attn", "mlp")]
+    for n, hook in enumerate(hooks):
+        folder = tiny.write_sae(tmp_path / str(n), tiny.random_sae(), hook_name=hook)
+        other = replace(subject, dictionary=load_dictionary(folder), site=find_site(subject.model, hook))
+        with pytest.raises(InputError) as caught:
+            check_gate("toy", options, other, Fit(0, 0, 2, 2, 4), rows)
+        assert ("one block earlier" in str(caught.value)) == (n > 1)
+        assert ("one block later" in str(caught.value)) == (n < 2)
 
 
 def test_the_cost_of_splicing_is_a_share_of_the_gap_to_a_unigram_model():

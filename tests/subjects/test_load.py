@@ -7,12 +7,13 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
+from isaerft.subjects.capture import capture
 from isaerft.subjects.corpus import make_corpus, pad_rows, read_token_rows, texts_to_rows, write_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.load import LoadedModel, load_model, load_subject
 from isaerft.subjects.paths import SubjectFolder
 from isaerft.subjects.sae import corpus_activations, fetch_sae, train_sae
-from isaerft.subjects.site import residual_stream
+from isaerft.subjects.site import Site, residual_stream
 
 
 def test_a_loaded_subject_is_frozen_and_knows_its_place(subject):
@@ -139,16 +140,105 @@ def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
         ({"hook_name": None}, "SAE hook ''"),
         ({"hook_name": "blocks.9.hook_resid_post"}, "has 3 blocks"),
         ({"normalize_activations": "expected_average_only_in"}, "activations normalised by 'expected_average_only_in'"),
-        ({"architecture": "temporal"}, "architecture|cannot be loaded"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
+        ({"hook_name": "blocks.1.attn.hook_z"}, "attention heads"),
+        ({"reshape_activations": "hook_z"}, "attention heads"),
+        ({"architecture": "temporal"}, "depend on other tokens"),
+        ({"architecture": "matching_pursuit"}, "found by search"),
+        ({"architecture": "transcoder"}, "writes at another"),
+        ({"architecture": "batchtopk"}, "save_inference_model"),
     ],
 )
 def test_an_sae_that_cannot_serve_is_refused_and_nothing_is_left(subject, tiny, tmp_path, cfg, message):
     source = tiny.write_sae(
-        tmp_path / "given", tiny.random_sae(), dtype="float32", device="cpu", reshape_activations="none", **cfg
+        tmp_path / "given",
+        tiny.random_sae(),
+        **({"dtype": "float32", "device": "cpu", "reshape_activations": "none"} | cfg),
     )
     with pytest.raises(InputError, match=message):
         fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "out" / "sae")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_average_norm_that_is_known_is_folded_in(subject, tiny, tmp_path):
+    source = tiny.write_sae(
+        tmp_path / "given",
+        tiny.random_sae(),
+        dtype="float32",
+        device="cpu",
+        reshape_activations="none",
+        normalize_activations="expected_average_only_in",
+    )
+    options = config.Subject(model="a/b", sae_path=str(source), norm_scaling_factor=0.5)
+    fetch_sae(options, subject.language, tmp_path / "sae")
+    folded = load_dictionary(tmp_path / "sae")
+    tiny.write_sae(tmp_path / "plain", tiny.random_sae())
+    plain, x = load_dictionary(tmp_path / "plain"), torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(folded.encode_dense(x), plain.encode_dense(0.5 * x))
+    torch.testing.assert_close(folded.reconstruct(x), plain.reconstruct(0.5 * x) / 0.5)
+
+
+@pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
+def test_a_normalisation_by_token_is_kept(subject, tiny, tmp_path, normalization):
+    cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), normalize_activations=normalization, **cfg)
+    fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+    assert load_dictionary(tmp_path / "sae").normalization == normalization
+
+
+def test_weights_that_are_not_safetensors_are_refused_and_never_opened(subject, tiny, tmp_path):
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae())
+    (source / "sae_weights.safetensors").rename(source / "sae_weights.pt")
+    with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
+        fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+
+
+def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder, tiny, tmp_path, records):
+    hooks = {"early": "blocks.0.hook_mlp_out", "late": "blocks.2.hook_resid_pre"}
+    cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
+    for name, hook in hooks.items():
+        tiny.write_sae(tmp_path / "given" / name, tiny.random_sae(), hook_name=hook, **cfg)
+    study = config.study_from_dict(
+        {
+            "study": "two",
+            "subjects": {
+                name: {
+                    "model": str(subject_folder / "model"),
+                    "sae_path": str(tmp_path / "given" / name),
+                    "corpus": {"sample": True},
+                }
+                for name in hooks
+            },
+            "behaviors": {n: {"description": n, "rule": True} for n in ("a", "b")},
+            "adapters": {"bias": {}},
+            "sources": {"local": {}},
+            "judges": {"lexical": {}},
+            "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+        }
+    )
+    loaded = {}
+    for name, options in study.subjects.items():
+        paths = SubjectFolder(tmp_path / name)
+        fetch_sae(options, load_model(options, paths, "cpu"), paths.sae)
+        loaded[name] = load_subject(options, paths.path, "cpu")
+    assert loaded["early"].site == Site(1, 3, "mlp")
+    assert loaded["late"].site == Site(2, 3)
+    early, late = (capture(part, records[:2], 32, 2) for part in loaded.values())
+    assert torch.equal(early.tokens, late.tokens)
+    assert not torch.equal(early.residual, late.residual)
+    assert set(study.permuted_subjects) == {"early-permuted", "late-permuted"}
+
+
+def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_folder, tmp_path):
+    from transformers import AutoConfig, ByT5Tokenizer
+
+    AutoConfig.from_pretrained(subject_folder / "model").save_pretrained(tmp_path / "model")
+    weights = subject_folder / "model" / "model.safetensors"
+    (tmp_path / "model" / weights.name).write_bytes(weights.read_bytes())
+    ByT5Tokenizer(bos_token="<s>").save_pretrained(tmp_path / "model")
+    options = config.Subject(model=str(tmp_path / "model"), sae_path="sae")
+    with pytest.raises(InputError, match="which characters a token stands for"):
+        load_model(options, SubjectFolder(tmp_path), "cpu")
 
 
 def test_an_unknown_release_is_refused_before_any_network(subject, tmp_path):
