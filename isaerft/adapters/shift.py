@@ -61,6 +61,12 @@ class Shift:
             result = result + self.factors[0] @ (self.factors[1] @ decoder)
         return result
 
+    def without(self, latents: torch.Tensor) -> Shift:
+        """Return the change with `latents`, (n,) int64, set back: they do what they did before training."""
+        weights = torch.ones(self.codes.d_sae, device=self.codes.indices.device)
+        weights[latents] = 0
+        return self.weighted(weights)
+
     def total(self) -> torch.Tensor:
         """Return the sum of delta over tokens, (d_sae,)."""
         result = self.codes.values.new_zeros(self.codes.d_sae)

@@ -10,7 +10,7 @@ import json
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -132,6 +132,8 @@ def _words(annotation: Any) -> str:
         return "one of " + ", ".join(f"`{value}`" for value in parts)
     if origin in (Union, types.UnionType):
         return " or ".join(_words(part) for part in parts if part is not type(None))
+    if origin is Annotated:
+        return _words(parts[0])
     if origin is list:
         return f"list of {_words(parts[0])}"
     if origin is dict:

@@ -8,6 +8,7 @@ from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.joint import agreement_tests
+from isaerft.stats.matching import matched_draws
 from isaerft.stats.multiple import qvalues
 from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
 from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
@@ -20,6 +21,7 @@ from isaerft.stats.seeds import (
     scaled_ranks,
     stability_pvalue,
 )
+from isaerft.stats.shares import Share, median_of_draws, remaining_share
 from isaerft.stats.specificity import SpecificityResult, specificity_matrix, specificity_of, specificity_test
 from isaerft.stats.statistics import (
     Statistic,
@@ -38,6 +40,7 @@ __all__ = [
     "Exchange",
     "PooledResult",
     "Reliability",
+    "Share",
     "SpecificityResult",
     "Statistic",
     "agreement_test",
@@ -50,7 +53,9 @@ __all__ = [
     "exchange_pvalue",
     "exchange_within",
     "hanley_mcneil_sd",
+    "matched_draws",
     "mean_rank",
+    "median_of_draws",
     "minimum_detectable_correlation",
     "minimum_detectable_effect",
     "pooled_agreement",
@@ -59,6 +64,7 @@ __all__ = [
     "precision_at_k",
     "qvalues",
     "reliability",
+    "remaining_share",
     "scaled_ranks",
     "spearman",
     "specificity_matrix",

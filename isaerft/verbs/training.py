@@ -83,3 +83,15 @@ def changes(options: argparse.Namespace) -> None:
     subject = load_subject_of(study, options)
     names = study.analysed_adapters(options.subject)
     score_changes(study, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)
+
+
+@verb("causal-check", "study", "subject", "behavior", "dir", "cache", "adapters", "changes", "out")
+def causal_check(options: argparse.Namespace) -> None:
+    """Set the most changed latents back to no change, and matched random ones, and take the held-out loss."""
+    study = study_of(options)
+    from isaerft.changes.causal import check_causes
+    from isaerft.subjects.paths import SubjectFolder
+
+    facts = SubjectFolder(options.dir).read_latents()
+    changes = options.changes / options.subject / f"{options.behavior}.parquet"
+    check_causes(study, load_subject_of(study, options), facts, options.cache, options.adapters, changes, options.out)

@@ -3,6 +3,7 @@
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo
 from isaerft.config.options.base import CONTROLS, PERMUTED
 from isaerft.config.options.behaviors import Behavior
+from isaerft.config.options.checks import CausalCheck
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
 from isaerft.config.options.study import Agreement, Primary, Study
@@ -15,6 +16,7 @@ __all__ = [
     "Adapter",
     "Agreement",
     "Behavior",
+    "CausalCheck",
     "Corpus",
     "Dpo",
     "Judge",

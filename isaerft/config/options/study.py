@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from isaerft.config.options.adapters import Adapter
 from isaerft.config.options.base import CONTROLS, PERMUTED, STRICT
 from isaerft.config.options.behaviors import Behavior
+from isaerft.config.options.checks import CausalCheck
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
 from isaerft.config.options.subjects import Subject
@@ -77,6 +78,7 @@ class Study:
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     agreement: Agreement = Field(default_factory=Agreement)
+    causal_check: CausalCheck = Field(default_factory=CausalCheck)
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0
@@ -107,6 +109,12 @@ class Study:
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
         return sorted({adapter.trained_on for adapter in self.adapters.values()})
+
+    @property
+    def causally_checked(self) -> list[str]:
+        """Adapters whose most changed latents are neutralised."""
+        chosen = self.causal_check.adapters
+        return self.analysed_adapters() if chosen is None else chosen
 
     @property
     def permuted_subjects(self) -> dict[str, str]:

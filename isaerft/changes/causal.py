@@ -1,0 +1,191 @@
+"""The causal check: does the held-out loss rise again when the most changed latents are set back to no change?
+
+A measure only ranks latents. Here the k latents that rank highest are neutralised in the trained adapter, so that they
+do what they did before training, and the share of the adapter's fall in held-out loss that remains is compared with
+what remains after neutralising k others, alike in firing rate and decoder norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.adapters.base import load_adapter
+from isaerft.changes.base import Trained
+from isaerft.files import replacing
+from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
+from isaerft.subjects.cache import Batch, completion_losses, read_cache
+from isaerft.subjects.load import LoadedSubject
+
+MOST_CHANGED, MATCHED_RANDOM = "most_changed", "matched_random"
+
+
+@dataclass(frozen=True)
+class Neutralised:
+    """Latents that are set back to no change in the adapters of some seeds.
+
+    Attributes
+    ----------
+    k : int
+        Number of latents.
+    latents : str
+        `most_changed` or `matched_random`.
+    indices : (k,) int64
+    seeds : tuple of int
+        Replicates whose adapters they are set back in.
+    """
+
+    k: int
+    latents: str
+    indices: torch.Tensor
+    seeds: tuple[int, ...]
+
+
+def check_causes(
+    study: config.Study,
+    subject: LoadedSubject,
+    facts: pd.DataFrame,
+    cache: str | Path,
+    adapters: str | Path,
+    changes: str | Path,
+    out: str | Path,
+) -> None:
+    """Neutralise latents of every adapter that the study checks, and write the table `out` (Parquet).
+
+    Parameters
+    ----------
+    facts : DataFrame
+        One row per latent: latent_index, firing_rate, decoder_norm.
+    adapters : path
+        Holds {adapter}/seed_{k}.
+    changes : path
+        The behavior's table of changes, by which latents are ranked.
+    """
+    options = study.causal_check
+    heldout = read_cache(cache, "heldout")
+    drawn = np.random.default_rng(study.seed).permutation(len(heldout))[: options.max_rows]
+    rows = torch.from_numpy(np.sort(drawn))
+    alive = facts[facts.firing_rate >= study.agreement.min_firing_rate]
+    parts = []
+    for name in tqdm(study.causally_checked, desc="causal check", unit="adapter", disable=None):
+        trained = []
+        for seed in range(study.n_seeds):
+            adapter = load_adapter(Path(adapters) / name / f"seed_{seed}", subject.dictionary.d_sae)
+            adapter.to(subject.model.device).requires_grad_(False)
+            trained.append(Trained(subject, adapter, heldout, study.batch_size))
+        ranked = _ranked(changes, name, study.primary.measure, alive)
+        sets = sets_to_neutralise(ranked, options, study.n_seeds, np.random.default_rng(study.seed))
+        table = causal_table(trained, sets, rows, options.ks, study.agreement.confidence_level)
+        parts.append(table.assign(adapter=name))
+    with replacing(out) as temporary:
+        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+
+
+def sets_to_neutralise(
+    ranked: pd.DataFrame, options: config.CausalCheck, n_seeds: int, rng: np.random.Generator
+) -> list[Neutralised]:
+    """Return for each k the most changed latents, for all seeds, and the matched draws, which the seeds share out.
+
+    Parameters
+    ----------
+    ranked : DataFrame
+        The latents of the universe (latent_index, firing_rate, decoder_norm), the most changed first. A k for which
+        it holds too few latents gives no set.
+    """
+    latents = torch.tensor(ranked.latent_index.to_numpy(np.int64))
+    confounds = ranked.firing_rate.to_numpy(float), ranked.decoder_norm.to_numpy(float)
+    sets = []
+    for k in options.ks:
+        if k <= len(latents):
+            sets.append(Neutralised(k, MOST_CHANGED, latents[:k], tuple(range(n_seeds))))
+        if 2 * k <= len(latents):
+            draws = matched_draws(np.arange(k), *confounds, n_draws=options.n_draws, rng=rng)
+            for number, draw in enumerate(draws):
+                sets.append(Neutralised(k, MATCHED_RANDOM, latents[torch.from_numpy(draw)], (number % n_seeds,)))
+    return sets
+
+
+def causal_table(
+    trained: list[Trained], sets: list[Neutralised], rows: torch.Tensor, ks: list[int], confidence_level: float
+) -> pd.DataFrame:
+    """Return columns k, latents, loss_recovered, ci_low, ci_high; two rows for each of `ks`.
+
+    `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 where the neutralised latents
+    had no part in it, 0 where they had all, NaN where the loss did not fall or no set was given.
+
+    Parameters
+    ----------
+    trained : list of Trained
+        The adapter of each seed.
+    rows : (n_rows,) int64
+        Held-out rows that carry the loss.
+    """
+    whole, remaining = [], {}
+    for seed, replicate in enumerate(trained):
+        own = [number for number, part in enumerate(sets) if seed in part.seeds]
+        base, adapted, *without = row_losses(replicate, rows, [sets[number].indices for number in own])
+        whole.append(base - adapted)
+        remaining |= {(number, seed): base - loss for number, loss in zip(own, without, strict=True)}
+    table = []
+    for k in ks:
+        for latents in (MOST_CHANGED, MATCHED_RANDOM):
+            kept = [number for number, part in enumerate(sets) if (part.k, part.latents) == (k, latents)]
+            falls = [[remaining[number, seed] for seed in sets[number].seeds] for number in kept]
+            if latents == MOST_CHANGED and kept:
+                share = remaining_share(falls[0], whole, confidence_level=confidence_level)
+            else:
+                shares = [
+                    _share(fall[0], whole[sets[number].seeds[0]]) for number, fall in zip(kept, falls, strict=True)
+                ]
+                share = median_of_draws(shares, confidence_level=confidence_level)
+            table.append(_row(k, latents, share))
+    return pd.DataFrame(table)
+
+
+def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -> np.ndarray:
+    """Return the loss of each row (its completion's tokens added up, nats) without the adapter, with it, and with sets
+    of latents neutralised, (2 + n_sets, n_rows) float64.
+    """
+    decoder = trained.subject.dictionary.W_dec
+    parts = []
+    with torch.no_grad():
+        for chosen in rows.split(trained.batch_size):
+            batch = trained.heldout.batch(chosen).to(trained.subject.model.device)
+            shift = trained.adapter.shift(batch.codes)
+            losses = [_per_row(trained.subject, batch, batch.residual)]
+            for changed in (shift, *(shift.without(latents.to(batch.residual.device)) for latents in sets)):
+                moved = batch.residual + changed.residual(decoder).to(batch.residual.dtype)
+                losses.append(_per_row(trained.subject, batch, moved))
+            parts.append(torch.stack(losses))
+    return torch.cat(parts, dim=1).cpu().numpy()
+
+
+def _per_row(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
+    """Return the summed loss of each row's completion, (n_rows,) float64."""
+    row = batch.mask.nonzero()[:, 0][batch.predicts]
+    losses = completion_losses(subject, batch, residual).double()
+    return losses.new_zeros(len(batch.mask)).index_add(0, row, losses)
+
+
+def _ranked(changes: str | Path, adapter: str, measure: str, alive: pd.DataFrame) -> pd.DataFrame:
+    """Return the latents of the universe by the mean over seeds of their absolute change, largest first."""
+    table = pd.read_parquet(changes, filters=[("adapter", "==", adapter), ("measure", "==", measure)])
+    size = table.change.abs().groupby(table.latent_index).mean()
+    order = np.argsort(-size.loc[alive.latent_index].to_numpy(), kind="stable")
+    return alive.iloc[order]
+
+
+def _share(remaining: np.ndarray, whole: np.ndarray) -> float:
+    """Return the share that remains in one seed; NaN where its loss did not fall."""
+    return float(remaining.sum() / whole.sum()) if whole.sum() > 0 else np.nan
+
+
+def _row(k: int, latents: str, share: Share) -> dict[str, object]:
+    low, high = share.confidence_interval
+    return {"k": k, "latents": latents, "loss_recovered": share.estimate, "ci_low": low, "ci_high": high}
