@@ -32,6 +32,11 @@ FIGURES: dict[str, str] = {
         "Held-out loss before (tick) and after (dots, one per seed) training on each behavior, and the share of the "
         "reference adapter's improvement that each adapter reaches. Without a fall in loss nothing is there to explain."
     ),
+    "causal_check": (
+        "How much of each adapter's fall in held-out loss remains when the latents that changed most are set back to "
+        "no change (filled), and when as many others are, alike in firing rate and decoder norm (open, with the range "
+        "of the draws). Filled far to the left of open: what the measure ranks first is what training works through."
+    ),
 }
 
 TABLES: dict[str, str] = {
@@ -45,7 +50,8 @@ TABLES: dict[str, str] = {
     "specificity": "Agreement of the changes from each behavior with explanations judged for each behavior.",
     "explanation_verdicts": "One row per explanation: whether its predictions over behaviors held, and why we say so.",
     "causal_check": (
-        "How much of the trained improvement the most changed latents carry alone, beside matched random latents."
+        "What remains of each adapter's fall in held-out loss when its k most changed latents are set back to no "
+        "change, beside k others alike in firing rate and decoder norm: 1 means untouched, 0 back to the model itself."
     ),
     "calibration": "Checks against known truth: error rates and power of the tests on the testbed.",
 }

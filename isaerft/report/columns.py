@@ -67,9 +67,18 @@ MEANINGS: dict[str, str] = {
     "n_behaviors": "Behaviors on which the explanation was tested.",
     "score": "How well the explanation's predictions over behaviors held.",
     "reason": "Why the verdict was given.",
-    "k": "Number of latents whose change was kept; all others were put back.",
-    "latents": "most_changed: the k that changed most; matched_random: k others alike in firing rate and norm.",
-    "causal_check.loss_recovered": "Fall of held-out loss with these k latents alone, as share of the adapter's fall.",
+    "k": "Number of latents that were set back to what they did before training.",
+    "latents": "most_changed: the k that changed most; matched_random: k others alike in firing rate and decoder norm.",
+    "causal_check.loss_recovered": (
+        "Share of the adapter's fall in held-out loss that remains without these latents' changes: 1 if they had no "
+        "part in it, 0 if they had all."
+    ),
+    "causal_check.ci_low": (
+        "Lower end of the interval: over seeds and held-out rows for most_changed, over draws for matched_random."
+    ),
+    "causal_check.ci_high": (
+        "Upper end of the interval: over seeds and held-out rows for most_changed, over draws for matched_random."
+    ),
     "quantity": "What was checked against the known truth.",
     "setting": "Under which conditions.",
     "value": "What was found.",

@@ -105,6 +105,26 @@ def test_the_parts_of_a_shift_add_up(weights):
     assert torch.equal(shift.against(decoder, direction), (delta * (direction @ decoder.T)).sum(0))
 
 
+def test_latents_set_back_change_nothing_whatever_the_form_of_the_change():
+    generator = torch.Generator().manual_seed(1)
+    dense = torch.relu(torch.randn(6, 8, generator=generator) - 0.2)
+    codes = Codes.from_dense(dense)
+    constant, change = torch.randn(8, generator=generator), torch.randn(6, 8, generator=generator)
+    entries = torch.randn(len(codes.values), generator=generator)
+    at_active = torch.zeros(6, 8).index_put((codes.tokens(), codes.indices), entries)
+    decoder = torch.randn(8, 5, generator=generator)
+    latents = torch.tensor([0, 3, 7])
+    assert set(latents.tolist()) & set(codes.indices.tolist()), "some of them are active"
+    for parts in ({"constant": constant}, {"entries": entries}, {"dense": change}):
+        whole = {"constant": 0, "entries": 0, "dense": 0} | parts
+        delta = whole["constant"] + whole["dense"] + (at_active if "entries" in parts else 0)
+        delta = (torch.zeros(6, 8) + delta).index_fill(1, latents, 0)
+        without = Shift(codes, **parts).without(latents)
+        torch.testing.assert_close(without.residual(decoder), delta @ decoder)
+        torch.testing.assert_close(without.total(), delta.sum(0))
+        assert torch.equal(without.total()[latents], torch.zeros(3))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_agree_with_finite_differences(kind):
     generator = torch.Generator().manual_seed(0)

@@ -42,6 +42,7 @@ class Maker:
             "most_changed_latents": self.most_changed(),
             "agreement": self.agreement(),
             "specificity": self.specificity(),
+            "causal_check": self.causal_check(),
         }
 
     def subjects_table(self):
@@ -96,6 +97,14 @@ class Maker:
             estimate = 0.45 + self.rng.normal(0, 0.04) + (0.3 if trained == judged else 0.0)
             rows.append((subject, *PRIMARY, trained, judged, estimate - (0.5 if self.statistic == "spearman" else 0)))
         return self._frame("specificity", rows)
+
+    def causal_check(self):
+        rows = []
+        for subject, behavior, adapter, k in itertools.product(self.subjects, self.behaviors, ADAPTERS[:2], (10, 50)):
+            left = {10: 0.55, 50: 0.2}[k] + self.rng.normal(0, 0.05)
+            rows.append((subject, behavior, adapter, k, "most_changed", left, left - 0.08, left + 0.07))
+            rows.append((subject, behavior, adapter, k, "matched_random", 0.99 - k / 1000, 0.93, 1.02))
+        return self._frame("causal_check", rows)
 
     def most_changed(self):
         rows = []

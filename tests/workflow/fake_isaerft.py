@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity")
+TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "causal_check")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],

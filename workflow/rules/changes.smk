@@ -36,3 +36,52 @@ rule changes:
     shell:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
         " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --out {output} > {log} 2>&1"
+
+
+# What remains of the fall in loss when the most changed latents, or matched random ones, are set back.
+rule causal_check:
+    input:
+        model,
+        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+        sae=f"{RESULTS}/subjects/{{subject}}/sae",
+        cache=cache,
+        adapters=expand(
+            f"{RESULTS}/adapters/{{{{subject}}}}/{{{{behavior}}}}/{{adapter}}",
+            adapter=study.causally_checked,
+        ),
+        changes=f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+    output:
+        f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
+    log:
+        f"{RESULTS}/logs/causal_check/{{subject}}.{{behavior}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/causal_check/{{subject}}.{{behavior}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=240,
+    params:
+        study=STUDY,
+        dir=folder,
+        adapters=lambda w: f"{RESULTS}/adapters/{w.subject}/{w.behavior}",
+        changes=lambda w: f"{RESULTS}/changes",
+        code=code(
+            "causal-check",
+            *(study.adapters[name].kind or name for name in study.causally_checked),
+        ),
+        settings=settings(
+            study.causal_check,
+            study.primary.measure,
+            study.agreement.min_firing_rate,
+            study.agreement.confidence_level,
+            study.batch_size,
+            study.n_seeds,
+            study.seed,
+        ),
+    shell:
+        "isaerft causal-check --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
+        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --changes {params.changes}"
+        " --out {output} > {log} 2>&1"

@@ -14,6 +14,7 @@ TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 
 TABLES = "subjects training most_changed_latents agreement specificity".split()
+TABLES += ["causal_check"] if study.causally_checked else []
 DOSES = {
     name: (source.side, source.wrong_share)
     for name, source in study.sources.items()
@@ -22,6 +23,7 @@ DOSES = {
 FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
 FIGURES += ["dose_response"] if len(DOSES) > 1 else []
 FIGURES += ["specificity"] if len(study.behaviors) > 1 else []
+FIGURES += ["causal_check"] if study.causally_checked else []
 
 
 def one_of(names):

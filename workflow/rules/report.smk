@@ -87,6 +87,11 @@ rule tables:
             subject=study.subjects,
             adapter=TRAINED,
         ),
+        expand(
+            f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
+            subject=study.subjects if study.causally_checked else [],
+            behavior=study.behaviors,
+        ),
     output:
         [
             report(
@@ -122,6 +127,7 @@ rule tables:
             study.controls,
             study.random_dictionary_adapters,
             study.agreement,
+            study.causal_check,
             study.n_seeds,
             study.seed,
             study.record_seconds,

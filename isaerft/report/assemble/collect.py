@@ -17,7 +17,7 @@ from isaerft.tables import TABLES, write_table
 
 
 def write_tables(study: config.Study, results: str | Path, out: str | Path) -> None:
-    """Write subjects, training, most_changed_latents, agreement and specificity as CSV under `out`."""
+    """Write subjects, training, most_changed_latents, agreement, specificity and the checks' tables as CSV."""
     results, out = Path(results), Path(out)
     frames = {
         "subjects": pd.DataFrame(
@@ -28,6 +28,8 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "agreement": agreement_table(study, results),
         "specificity": _parts(study, results, SPECIFICITY),
     }
+    if study.causally_checked:
+        frames["causal_check"] = causal_table(study, results)
     for name, frame in frames.items():
         columns = [column.name for column in TABLES[name]]
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
@@ -66,6 +68,18 @@ def agreement_table(study: config.Study, results: Path) -> pd.DataFrame:
     for _, family in table.groupby(["control", "primary"]):
         table.loc[family.index, "qvalue"] = qvalues(family.pvalue.to_numpy())
     return table
+
+
+def causal_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of causal_check.csv."""
+    parts = [
+        pd.read_parquet(results / "causal_check" / subject / f"{behavior}.parquet").assign(
+            subject=subject, behavior=behavior
+        )
+        for subject in study.subjects
+        for behavior in study.behaviors
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _parts(study: config.Study, results: Path, name: str) -> pd.DataFrame:

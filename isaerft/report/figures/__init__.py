@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from isaerft.report.figures.agreement import agreement
 from isaerft.report.figures.agreement_grid import agreement_grid
 from isaerft.report.figures.canvas import save_svg
+from isaerft.report.figures.causal_check import causal_check
 from isaerft.report.figures.dose_response import Doses, dose_response
 from isaerft.report.figures.most_changed_latents import most_changed_latents
 from isaerft.report.figures.specificity import specificity
@@ -32,6 +33,7 @@ FIGURES: dict[str, FigureKind] = {
     "specificity": FigureKind(specificity, ("agreement", "specificity")),
     "most_changed_latents": FigureKind(most_changed_latents, ("agreement", "most_changed_latents")),
     "training": FigureKind(training, ("training",)),
+    "causal_check": FigureKind(causal_check, ("causal_check",)),
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "FigureKind",
     "agreement",
     "agreement_grid",
+    "causal_check",
     "dose_response",
     "most_changed_latents",
     "save_svg",
