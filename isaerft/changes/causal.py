@@ -157,11 +157,14 @@ def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -
     with torch.no_grad():
         for chosen in rows.split(trained.batch_size):
             batch = trained.heldout.batch(chosen).to(trained.subject.model.device)
-            shift = trained.adapter.shift(batch.codes)
+            shift, displacement = trained.shift(batch), trained.displacement(batch)
+            # What an adapter outside the dictionary does beyond its latents' changes stays as it is.
+            rest = displacement - shift.residual(decoder).to(displacement.dtype)
             losses = [_per_row(trained.subject, batch, batch.residual)]
-            for changed in (shift, *(shift.without(latents.to(batch.residual.device)) for latents in sets)):
-                moved = batch.residual + changed.residual(decoder).to(batch.residual.dtype)
-                losses.append(_per_row(trained.subject, batch, moved))
+            losses.append(_per_row(trained.subject, batch, batch.residual + displacement))
+            for latents in sets:
+                kept = shift.without(latents.to(displacement.device)).residual(decoder).to(displacement.dtype)
+                losses.append(_per_row(trained.subject, batch, batch.residual + rest + kept))
             parts.append(torch.stack(losses))
     return torch.cat(parts, dim=1).cpu().numpy()
 

@@ -19,6 +19,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "capture": 2,
         "train": 2 * 3 + 2 * 1,  # the twin trains the primary result's adapter alone
         "changes": 2 * 2,
+        "causal_check": 2,  # twins are not checked
         "explain": 3,
         "judge": 1 + 1 + 2,
         "agreement": 2,
@@ -31,13 +32,14 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         for name in (
             "agreement",
             "agreement_grid",
+            "causal_check",
             "dose_response",
             "most_changed_latents",
             "specificity",
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 5
+    assert sum(name.startswith("page_") for name in jobs) == 6
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
@@ -54,8 +56,11 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         judges={"lexical": {}},
         primary=values["primary"] | {"source": "local", "judge": "lexical"},
         controls=["firing_rate_only"],
+        causal_check={"adapters": []},
     )
     jobs = workspace.planned()
+    checks = {"causal_check", "figure_causal_check", "page_causal_check"}
+    assert not checks & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
     assert jobs["train"] == 3
     assert jobs["changes"] == 1
@@ -73,7 +78,17 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
     plan = workspace.snakemake("--dry-run").stdout
     jobs = dict(re.findall(r"^(?:local)?rule (\w+):\n.*?resources: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL))
     on_gpu = {name for name, resources in jobs.items() if "gpu=1" in resources}
-    assert on_gpu == {"testbed_model", "corpus", "dictionary", "facts", "truth", "capture", "train", "changes"}
+    assert on_gpu == {
+        "testbed_model",
+        "corpus",
+        "dictionary",
+        "facts",
+        "truth",
+        "capture",
+        "train",
+        "changes",
+        "causal_check",
+    }
 
 
 def test_a_failing_verb_tells_why_on_the_terminal(workspace):

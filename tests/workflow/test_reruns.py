@@ -34,8 +34,8 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("changes/parameter.py", {"changes": 4, "agreement": 2}),
-        ("adapters/bias.py", {"train": 4, "changes": 4, "agreement": 2}),  # of the ten trainings
+        ("changes/parameter.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
+        ("adapters/bias.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2}),  # of ten
         ("relevance/lexical.py", {"judge": 1, "agreement": 2}),  # of the four judgements
         ("stats/agreement.py", {"agreement": 2}),
     ],
@@ -58,7 +58,7 @@ def test_describing_a_behavior_anew_reruns_the_judges_and_trains_nothing(finishe
 
 def test_an_option_of_one_adapter_trains_that_one_again(finished):
     jobs = reruns(finished, "config/small.yaml", "scale: {}", "scale: {steps: 5}")
-    assert jobs == {"train": 4, "changes": 4, "agreement": 2} | TABLES_AND_ON
+    assert jobs == {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | TABLES_AND_ON
 
 
 def test_new_data_of_one_behavior_trains_for_that_one_again(finished):

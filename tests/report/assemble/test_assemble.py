@@ -50,6 +50,8 @@ class Parts:
         for subject in ("toy", "toy-permuted"):
             for behavior in BEHAVIORS:
                 self.changes(subject, behavior)
+                if subject == "toy":
+                    self.causal_check(subject, behavior)
                 for adapter in ("bias", "scale", "lora"):
                     if (subject, adapter) != ("toy-permuted", "lora"):
                         self.training(subject, behavior, adapter)
@@ -116,6 +118,15 @@ class Parts:
         ]
         self.path("adapters", subject, behavior, adapter, "training.json").write_text(json.dumps(rows))
 
+    def causal_check(self, subject, behavior):
+        rows = [
+            {"adapter": adapter, "k": k, "latents": latents, "loss_recovered": 0.5, "ci_low": 0.4, "ci_high": np.nan}
+            for adapter in ("bias", "scale")
+            for k in (10, 50)
+            for latents in ("most_changed", "matched_random")
+        ]
+        pd.DataFrame(rows).to_parquet(self.path("causal_check", subject, f"{behavior}.parquet"))
+
     def explanations(self, subject, source):
         known = [i for i in range(N) if i not in UNEXPLAINED]
         frame = pd.DataFrame(
@@ -157,7 +168,8 @@ class Parts:
         write_tables(study, self.folder, self.folder / "tables")
         return {
             name: read_table(name, self.folder / "tables" / f"{name}.csv")
-            for name in ("subjects", "training", "most_changed_latents", "agreement", "specificity")
+            for name in TABLES
+            if (self.folder / "tables" / f"{name}.csv").exists()
         }
 
 
@@ -177,6 +189,15 @@ def test_every_table_keeps_its_contract(finished):
         conform(name, table)
         assert len(table), name
         assert list(table) == [column.name for column in TABLES[name]]
+
+
+def test_the_causal_check_is_collected_for_every_behavior_and_left_out_when_off(finished, tmp_path):
+    table = finished[1]["causal_check"]
+    assert set(table.behavior) == set(BEHAVIORS)
+    assert len(table) == len(BEHAVIORS) * 2 * 2 * 2
+    assert table.ci_high.isna().all()
+    without = Parts(tmp_path).tables(make_study(causal_check={"adapters": []}))
+    assert "causal_check" not in without
 
 
 def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
