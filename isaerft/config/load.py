@@ -139,7 +139,7 @@ def _check_references(study: Study) -> None:
         ("primary.judge", primary.judge, study.judges),
         ("primary.statistic", primary.statistic, study.agreement.statistics),
         *([("reference", study.reference, study.adapters)] if study.reference else []),
-        *(("causal_check.adapters", name, study.latent_adapters) for name in study.causal_check.adapters or []),
+        *(("causal_check.adapters", name, study.analysed_adapters()) for name in study.causal_check.adapters or []),
         *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
         *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
         *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),
