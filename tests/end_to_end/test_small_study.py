@@ -12,7 +12,7 @@ import pytest
 from isaerft.tables import read_table
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity"]
+TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity", "causal_check"]
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
 
@@ -60,7 +60,15 @@ def test_every_result_has_its_controls_beside_it(results):
 
 @pytest.mark.slow
 def test_figures_pages_and_summary_are_made(results):
-    for name in ("agreement", "agreement_grid", "dose_response", "specificity", "most_changed_latents", "training"):
+    for name in (
+        "agreement",
+        "agreement_grid",
+        "dose_response",
+        "specificity",
+        "most_changed_latents",
+        "training",
+        "causal_check",
+    ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:
         assert "<table" in (results / f"pages/{name}.html").read_text(encoding="utf-8")
