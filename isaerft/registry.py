@@ -118,7 +118,11 @@ JUDGES = Registry(
 SOURCES = Registry(
     "explanation source",
     group="isaerft.sources",
-    builtin={"file": "isaerft.explanations.file", "local": "isaerft.explanations.local"},
+    builtin={
+        "file": "isaerft.explanations.file",
+        "local": "isaerft.explanations.local",
+        "neuronpedia": "isaerft.explanations.neuronpedia.source",
+    },
 )
 MEASURES = Registry(
     "measure",

@@ -4,7 +4,7 @@ A source is a callable registered under a name. It gets its options and returns 
 
 >>> from isaerft.registry import SOURCES
 >>> @SOURCES("shouting")    # doctest: +SKIP
-... def shouting(source, *, subject_dir, d_sae):
+... def shouting(source, *, subject_dir, d_sae, latents=None):
 ...     return pd.DataFrame({"latent_index": [3], "explanation": ["capital letters"], "side": ["input"], "url": [""]})
 
 Explanations are other people's text: here they become harmless data, on one line and bounded in length.
@@ -38,7 +38,9 @@ log = logging.getLogger(__name__)
 class ExplanationSource(Protocol):
     """A registered source of explanations (`isaerft.registry.SOURCES`, entry-point group `isaerft.sources`)."""
 
-    def __call__(self, source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+    def __call__(
+        self, source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None
+    ) -> pd.DataFrame:
         """Return the explanations of one subject's latents.
 
         Parameters
@@ -49,19 +51,36 @@ class ExplanationSource(Protocol):
             Folder of the subject's own files (contexts.parquet and the like).
         d_sae : int
             Number of latents of the SAE.
+        latents : (n,) int64, optional
+            The latents asked for; all when not given. A source whose explanations cost something leaves out others.
 
         Returns
         -------
         DataFrame
             latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
-            str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out.
+            str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out,
+            and under "failed" how many of the latents asked for could not be looked up.
         """
 
 
-def explain(name: str, source: Source, *, subject_dir: str | Path, d_sae: int) -> pd.DataFrame:
-    """Run a source and check what it returns; `name`, the source's in the study, is its kind where none is given."""
-    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae)
+def explain(
+    name: str,
+    source: Source,
+    *,
+    subject_dir: str | Path,
+    d_sae: int,
+    latents: np.ndarray | None = None,
+    only: bool = False,
+) -> pd.DataFrame:
+    """Run a source and check what it returns; `name`, the source's in the study, is its kind where none is given.
+
+    `latents`, (n,) int64, are those asked for. A source may give others where they cost nothing; with `only` they are
+    dropped.
+    """
+    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents)
     frame = checked_explanations(frame, d_sae=d_sae)
+    if only and latents is not None:
+        frame = frame[frame["latent_index"].isin(latents)].reset_index(drop=True)
     log.info("source %r explains %d of %d latents; %s", name, len(frame), d_sae, frame.attrs["counts"])
     return frame
 

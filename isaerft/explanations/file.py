@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from isaerft.behaviors.rows import Row, printable, read_rows_of
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import check_indices, clean_text, clean_url
+from isaerft.explanations.choice import ranks_of_makers
 from isaerft.explanations.formats import Entry, form_of, parse_row
 from isaerft.registry import SOURCES
 
@@ -31,7 +33,7 @@ MAX_LISTED = 10
 
 
 @SOURCES("file")
-def from_file(source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None) -> pd.DataFrame:
     """Return the explanations that a file holds.
 
     Options: `model`, `layer`, `component` say which SAE is meant where the file speaks of several. `prefer` orders the
@@ -64,7 +66,7 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
             "explanation": [clean_text(entry.explanation) for entry in entries],
             "side": [entry.side or source.side for entry in entries],
             "url": [clean_url(entry.url) for entry in entries],
-            "rank": _ranks([entry.maker for entry in entries], str(source.options.get("prefer", ""))),
+            "rank": ranks_of_makers([entry.maker for entry in entries], _prefer(source.options)),
         }
     )
     check_indices(frame["latent_index"], d_sae)
@@ -126,16 +128,9 @@ def _of_one_sae(entries: list[Entry], options: dict[str, float | int | str | boo
     return entries
 
 
-def _ranks(makers: list[str], prefer: str) -> list[int]:
-    """Return each maker's place in the preferred order; those not listed come last, alike."""
-    order = [name.strip() for name in prefer.split(",") if name.strip()]
-    rank_of = {}
-    for maker in set(makers):
-        names = {maker, *maker.split("/")} - {""}
-        rank_of[maker] = next((rank for rank, name in enumerate(order) if name in names), len(order))
-    if order and min(rank_of.values(), default=len(order)) == len(order):
-        raise unknown_name("maker of explanations in `prefer`:", prefer, map(printable, set(makers) - {""}))
-    return [rank_of[maker] for maker in makers]
+def _prefer(options: dict[str, float | int | str | bool]) -> list[str]:
+    """Return the preferred makers, in order."""
+    return [name.strip() for name in str(options.get("prefer", "")).split(",") if name.strip()]
 
 
 def _chosen(frame: pd.DataFrame, side: str, counts: dict[str, int]) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class Context(NamedTuple):
 
 
 @SOURCES("local")
-def from_contexts(source: Source, *, subject_dir: Path, d_sae: int) -> pd.DataFrame:
+def from_contexts(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None) -> pd.DataFrame:
     """Return explanations made from `subject_dir`/contexts.parquet.
 
     Options: `tokens`, the most tokens named per side (6), and `examples`, the most contexts quoted (2).

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "records": "folder with the behavior's train.jsonl and heldout.jsonl",
     "cache": "the behavior's cached activations (.safetensors)",
     "adapters": "folder with one folder per trained adapter",
+    "sample": "the sample of latents that the study speaks of (.parquet)",
     "explanations": "the source's explanations (.parquet)",
     "changes": "folder with {subject}/{behavior}.parquet",
     "relevance": "folder with {source}/{judge}.parquet",
@@ -43,7 +44,7 @@ ARGUMENTS = {
     "design-effect": "variance that strata and clusters add to the null, as a factor (default 1)",
     "alpha": "level of the test (default 0.05)",
 }
-OPTIONAL = {"behavior.input"} | {
+OPTIONAL = {"behavior.input", "explain.sample"} | {
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}

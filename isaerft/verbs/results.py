@@ -7,15 +7,24 @@ import argparse
 from isaerft.verbs.base import study_of, verb
 
 
-@verb("explain", "study", "subject", "source", "dir", "out")
+@verb("explain", "study", "subject", "source", "dir", "sample", "out")
 def explain(options: argparse.Namespace) -> None:
-    """Get one source's explanations of a subject's latents."""
+    """Get one source's explanations of a subject's latents, or of a sample of them."""
     study = study_of(options)
     from isaerft import explanations
+    from isaerft.explanations.design import latents_asked
     from isaerft.subjects.paths import SubjectFolder
 
-    d_sae = SubjectFolder(options.dir).read_cards()[0]["d_sae"]
-    found = explanations.explain(options.source, study.sources[options.source], subject_dir=options.dir, d_sae=d_sae)
+    folder = SubjectFolder(options.dir)
+    d_sae = folder.read_cards()[0]["d_sae"]
+    found = explanations.explain(
+        options.source,
+        study.sources[options.source],
+        subject_dir=options.dir,
+        d_sae=d_sae,
+        latents=latents_asked(folder.read_latents(), study.agreement.min_firing_rate, options.sample),
+        only=options.sample is not None,
+    )
     explanations.write_explanations(found, options.out, d_sae=d_sae)
 
 

@@ -103,7 +103,7 @@ def test_any_registered_source_runs_and_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(SOURCES, "_parts", dict(SOURCES._parts))
 
     @SOURCES("shouting")
-    def shouting(source, *, subject_dir, d_sae):
+    def shouting(source, *, subject_dir, d_sae, latents=None):
         return table(latent_index=[0, d_sae - 1], explanation=[str(subject_dir), source.side])
 
     frame = explain("shouting", Source(side="output"), subject_dir=str(tmp_path), d_sae=4)

@@ -25,7 +25,8 @@ rule explain:
         dir=folder,
         code=lambda w: code("explain", study.sources[w.source].kind or w.source),
         settings=lambda w: settings(
-            replace(study.sources[w.source], subjects=[], judges=[], wrong_share=None)
+            replace(study.sources[w.source], subjects=[], judges=[], wrong_share=None),
+            study.agreement.min_firing_rate,
         ),
     shell:
         "isaerft explain --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"

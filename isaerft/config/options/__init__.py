@@ -4,8 +4,10 @@ from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo
 from isaerft.config.options.base import CONTROLS, PERMUTED
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import CausalCheck
+from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
+from isaerft.config.options.neuronpedia import Neuronpedia
 from isaerft.config.options.study import Agreement, Primary, Study
 from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
@@ -18,9 +20,11 @@ __all__ = [
     "Behavior",
     "CausalCheck",
     "Corpus",
+    "Design",
     "Dpo",
     "Judge",
     "Llm",
+    "Neuronpedia",
     "Orpo",
     "Primary",
     "Simpo",

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.base import STRICT
+from isaerft.config.options.neuronpedia import Neuronpedia
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -28,6 +29,10 @@ class Source:
     """Language model of the study that writes the explanations, for a source that asks one."""
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     """Known share of wrong explanations: the dose of the dose-response figure."""
+    design: Literal["all", "case_control"] | None = None
+    """Which latents it is asked for; as the study's design says when empty."""
+    neuronpedia: Neuronpedia = Field(default_factory=Neuronpedia)
+    """How a `neuronpedia` source asks."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the source kind itself."""
 

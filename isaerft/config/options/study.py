@@ -11,6 +11,7 @@ from isaerft.config.options.adapters import Adapter
 from isaerft.config.options.base import CONTROLS, PERMUTED, STRICT
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import CausalCheck
+from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
 from isaerft.config.options.subjects import Subject
@@ -79,6 +80,8 @@ class Study:
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     agreement: Agreement = Field(default_factory=Agreement)
     causal_check: CausalCheck = Field(default_factory=CausalCheck)
+    design: Design = Field(default_factory=Design)
+    """Which latents the sources are asked for."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0
@@ -104,6 +107,10 @@ class Study:
     def replicate_seed(self, seed: int) -> int:
         """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
         return 1000 * (self.seed + 1) + seed
+
+    def design_of(self, source: str) -> str:
+        """Return which latents a source is asked for: `all` or `case_control`."""
+        return self.sources[source].design or self.design.kind
 
     @property
     def trained_on(self) -> list[str]:

@@ -1,0 +1,147 @@
+"""What is known of latents already: one SQLite file beside the subject's own files, never an output of a rule.
+
+Every finished look-up is committed when it comes, so a killed run loses only what was under way. Delete the file to ask
+anew; ship it, and others reproduce the study without a network.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from isaerft.errors import InputError
+from isaerft.explanations.neuronpedia.entries import Said
+from isaerft.explanations.neuronpedia.export import Page
+from isaerft.explanations.neuronpedia.identifiers import Place
+
+STORE = "neuronpedia.sqlite"
+WAIT_SECONDS = 60.0
+_TABLES = """
+CREATE TABLE IF NOT EXISTS said (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
+    maker_type TEXT, PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (model_id TEXT, layer TEXT, latent INTEGER, route TEXT, known INTEGER, at TEXT,
+    PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_token TEXT, at TEXT,
+    PRIMARY KEY (model_id, layer, token)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (model_id TEXT, layer TEXT, key TEXT, n_rows INTEGER, at TEXT,
+    PRIMARY KEY (model_id, layer, key)) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """The look-ups of one source that have an answer; use it as a context manager.
+
+    Parameters
+    ----------
+    path : Path
+        The SQLite file, made when it is not there.
+    place : Place
+        The source at Neuronpedia; several may share a file.
+
+    Raises
+    ------
+    InputError
+        The file is not such a store.
+    """
+
+    def __init__(self, path: Path, place: Place) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._place = place
+        self._base = sqlite3.connect(path, timeout=WAIT_SECONDS)
+        try:
+            self._base.execute("PRAGMA synchronous=NORMAL")
+            self._base.executescript(_TABLES)
+        except sqlite3.DatabaseError:
+            self._base.close()
+            raise InputError(f"{str(path)!r} is not a store of look-ups", remedy="delete it") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+
+    def said(self) -> list[tuple[int, Said]]:
+        """Return latent and explanation for every explanation known, by latent, maker and text."""
+        rows = self._rows(
+            "SELECT latent, text, maker_model, maker_type FROM said WHERE model_id = ? AND layer = ?"
+            " ORDER BY latent, maker_model, maker_type, text"
+        )
+        return [(latent, Said(*rest)) for latent, *rest in rows]
+
+    def finished(self) -> set[int]:
+        """Return the latents that need no look-up any more: explained, or known to have no explanation."""
+        rows = self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?")
+        rows += self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL")
+        return {latent for (latent,) in rows}
+
+    def left_out(self) -> set[int]:
+        """Return the latents that answers about many left out, explained elsewhere or not."""
+        rows = self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NULL")
+        return {latent for (latent,) in rows}
+
+    def exists_there(self) -> bool:
+        """Return whether any answer so far has shown that Neuronpedia has this source."""
+        rows = self._rows("SELECT max(known) FROM asked WHERE model_id = ? AND layer = ?")
+        rows += self._rows("SELECT 1 FROM said WHERE model_id = ? AND layer = ? LIMIT 1")
+        return any(known for (known,) in rows)
+
+    def unlisted_from(self) -> str | None:
+        """Return the token of the first page of the listing that is not known; None when all are."""
+        following = dict(self._rows("SELECT token, next_token FROM pages WHERE model_id = ? AND layer = ?"))
+        token = ""
+        while token in following:
+            token = following.pop(token)
+            if not token:
+                return None
+        return token
+
+    def batches(self) -> dict[str, bool]:
+        """Return the listed batches by name, and whether each was read."""
+        rows = self._rows("SELECT key, n_rows FROM batches WHERE model_id = ? AND layer = ? ORDER BY key")
+        return {key: n_rows is not None for key, n_rows in rows}
+
+    def add_page(self, token: str, page: Page) -> None:
+        """Keep a page of the listing."""
+        with self._base:
+            self._put("pages", [(token, page.token, _now())])
+            self._put("batches", [(key, None, _now()) for key in page.keys], "IGNORE")
+
+    def add_batch(self, key: str, entries: Sequence[tuple[int, Said]]) -> None:
+        """Keep what a batch of the export holds."""
+        with self._base:
+            self._put("said", [(latent, *said) for latent, said in entries], "IGNORE")
+            self._put("batches", [(key, len(entries), _now())])
+
+    def add_many(self, found: dict[int, list[Said]], left_out: Iterable[int]) -> None:
+        """Keep an answer about many latents; those that it left out are still to be asked for one by one."""
+        with self._base:
+            self._put("said", [(latent, *said) for latent, all_said in found.items() for said in all_said], "IGNORE")
+            self._put("asked", [(latent, "features", 1, _now()) for latent in found])
+            self._put("asked", [(latent, "features", None, _now()) for latent in left_out])
+
+    def add_one(self, latent: int, found: list[Said] | None) -> None:
+        """Keep an answer about one latent; None: Neuronpedia lacks it."""
+        with self._base:
+            self._put("said", [(latent, *said) for said in found or []], "IGNORE")
+            self._put("asked", [(latent, "feature", int(found is not None), _now())])
+
+    def _rows(self, query: str) -> list[tuple]:
+        return self._base.execute(query, self._place).fetchall()
+
+    def _put(self, table: str, rows: Sequence[tuple], otherwise: str = "REPLACE") -> None:
+        if rows:
+            marks = ", ".join("?" * (len(self._place) + len(rows[0])))
+            self._base.executemany(
+                f"INSERT OR {otherwise} INTO {table} VALUES ({marks})", [(*self._place, *row) for row in rows]
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
