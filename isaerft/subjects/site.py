@@ -114,13 +114,17 @@ def find_site(model: nn.Module, hook_name: str) -> Site:
     return Site(block, n_blocks, inside=True)
 
 
-def run_below(model: nn.Module, site: Site, tokens: torch.Tensor, mask: torch.Tensor) -> Below:
-    """Run what lies below the injection point, without gradient.
+def run_below(
+    model: nn.Module, site: Site, tokens: torch.Tensor, mask: torch.Tensor, *, gradient: bool = False
+) -> Below:
+    """Run what lies below the injection point.
 
     Parameters
     ----------
     tokens, mask : (n_rows, length) int64
         Token ids and attention mask, padded on the right.
+    gradient : bool
+        Whether gradients flow back into what lies below.
     """
     blocks, inputs, outputs = decoder_blocks(model), {}, {}
     if site.inside:
@@ -132,7 +136,7 @@ def run_below(model: nn.Module, site: Site, tokens: torch.Tensor, mask: torch.Te
     if site.reads != "residual":
         outputs[site.reads] = writer_of(model, site.block, site.reads)
     last = "attention" if site.inside else "residual"
-    with torch.no_grad(), leaving(inputs=inputs, outputs=outputs, last=last) as seen:
+    with torch.set_grad_enabled(gradient), leaving(inputs=inputs, outputs=outputs, last=last) as seen:
         decoder_of(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
     # The block itself adds these two, and floating-point addition commutes: the sum is what its MLP reads.
     residual = seen["input"] + seen["attention"] if site.inside else seen["residual"]

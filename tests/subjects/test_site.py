@@ -230,3 +230,33 @@ def test_a_model_in_bfloat16_runs_from_its_own_residual_stream(tiny, tokenizer, 
     with torch.no_grad():
         logits = unembed(model, hidden_above(model, site, below.residual, mask))
     assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])
+
+
+@pytest.mark.parametrize("hook", ["resid_post", "resid_mid", "attn_out", "mlp_out"])
+def test_gradients_flow_below_a_site_only_where_they_are_asked_for(tiny, tokenizer, rows, hook):
+    model, (tokens, mask) = tiny.make_model("gemma2", len(tokenizer)), rows
+    model.requires_grad_(True)
+    site = find_site(model, f"blocks.1.hook_{hook}")
+    assert not run_below(model, site, tokens, mask).activation.requires_grad
+    run_below(model, site, tokens, mask, gradient=True).activation[mask.bool()].square().sum().backward()
+    weights = [block.self_attn.v_proj.weight for block in decoder_blocks(model)]
+    assert weights[0].grad.abs().max() > 0
+    assert weights[1].grad.abs().max() > 0
+    assert weights[2].grad is None
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gemma2", "olmo2"])
+def test_what_an_sae_reads_is_what_transformerlens_calls_by_that_name(model_of, tokenizer, tmp_path, family):
+    bridges = pytest.importorskip("transformer_lens.model_bridge")
+    model = model_of(family)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    bridge = bridges.TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    tokens = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(tokens)
+    for at in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"):
+        hook = f"blocks.1.hook_{at}"
+        if (family, at) != ("gpt_neox", "resid_mid"):
+            found = run_below(model, find_site(model, hook), tokens, torch.ones_like(tokens)).activation
+            torch.testing.assert_close(found, cache[hook], atol=1e-5, rtol=1e-5)
