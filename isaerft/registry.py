@@ -112,6 +112,7 @@ JUDGES = Registry(
         "lexical": "isaerft.relevance.lexical",
         "embedding": "isaerft.relevance.embedding",
         "table": "isaerft.relevance.table",
+        "human": "isaerft.relevance.human",
         "llm": "isaerft.relevance.llm",
     },
 )
