@@ -76,6 +76,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "causal_check": _columns(
         "subject:text behavior:text adapter:text k:int latents:text loss_recovered:float? ci_low:float? ci_high:float?"
     ),
+    "judge_quality": _columns(
+        "subject:text source:text judge:text against:text statistic:text estimate:float? ci_low:float? ci_high:float?"
+        " n_explanations:int n_latents:int n_judgements:int"
+    ),
+    "corrected_agreement": _columns(
+        "subject:text behavior:text adapter:text measure:text source:text judge:text against:text statistic:text"
+        " estimate:float? corrected:float? ci_low:float? ci_high:float? sensitivity:float? specificity:float?"
+        " correlation:float?"
+    ),
     "calibration": _columns("quantity:text setting:text value:float? ci_low:float? ci_high:float?"),
 }
 

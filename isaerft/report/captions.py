@@ -53,6 +53,14 @@ TABLES: dict[str, str] = {
         "What remains of each adapter's fall in held-out loss when its k most changed latents are set back to no "
         "change, beside k others alike in firing rate and decoder norm: 1 means untouched, 0 back to the model itself."
     ),
+    "judge_quality": (
+        "How far the judges of a source agree, pair by pair, and with a reference (known truth, or people) where "
+        "there is one. A judge that errs hides agreement; one that agrees with another is not yet right."
+    ),
+    "corrected_agreement": (
+        "Results beside what they would be if the judge made no mistakes, by its rates of error against a "
+        "reference; valid only where the judge's mistakes have nothing to do with how much a latent changed."
+    ),
     "calibration": "Checks against known truth: error rates and power of the tests on the testbed.",
 }
 

@@ -79,6 +79,18 @@ MEANINGS: dict[str, str] = {
     "causal_check.ci_high": (
         "Upper end of the interval: over seeds and held-out rows for most_changed, over draws for matched_random."
     ),
+    "against": "Judge that this one is compared with; where it is a reference, what it says counts as right.",
+    "judge_quality.statistic": "kappa and mcc: agreement on what is expected, beyond chance; spearman: on the effects.",
+    "judge_quality.estimate": "Value of the statistic (no agreement beyond chance: 0 for kappa, mcc and spearman).",
+    "judge_quality.n_latents": "Latents with a judgement by both.",
+    "n_explanations": "Distinct explanations among them: the unit of the intervals.",
+    "n_judgements": "Pairs of latent and behavior that both judged.",
+    "corrected": "The estimate without the judge's mistakes; empty where they cannot be taken back.",
+    "corrected_agreement.ci_low": "Lower end of the corrected interval; takes the judge's rates as known exactly.",
+    "corrected_agreement.ci_high": "Upper end of the corrected interval; takes the judge's rates as known exactly.",
+    "sensitivity": "Share of what the reference expects that the judge expects too.",
+    "specificity": "Share of what the reference does not expect that the judge does not either.",
+    "correlation": "Rank correlation of the judge's expected effects with the reference's.",
     "quantity": "What was checked against the known truth.",
     "setting": "Under which conditions.",
     "value": "What was found.",

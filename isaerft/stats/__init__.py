@@ -2,6 +2,7 @@
 
 from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import agreement_test
+from isaerft.stats.attenuation import corrected_auroc, corrected_correlation, predictive_values
 from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
@@ -13,6 +14,7 @@ from isaerft.stats.multiple import qvalues
 from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
 from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
 from isaerft.stats.question import AgreementResult, exchange_pvalue
+from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import (
     Reliability,
     disattenuated_auroc,
@@ -43,11 +45,14 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
     "auroc",
     "auroc_ceiling",
     "clusters_of",
+    "corrected_auroc",
+    "corrected_correlation",
     "disattenuated_auroc",
     "enrichment",
     "exchange_pvalue",
@@ -62,7 +67,9 @@ __all__ = [
     "pooled_agreements",
     "precision_at",
     "precision_at_k",
+    "predictive_values",
     "qvalues",
+    "rank_agreement",
     "reliability",
     "remaining_share",
     "scaled_ranks",

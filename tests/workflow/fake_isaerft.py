@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "causal_check")
+TABLES += ("judge_quality", "corrected_agreement")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],

@@ -15,6 +15,10 @@ GPU = {} if study.device == "cpu" else {"gpu": 1}
 
 TABLES = "subjects training most_changed_latents agreement specificity".split()
 TABLES += ["causal_check"] if study.causally_checked else []
+if len(study.judges) > 1:
+    TABLES += ["judge_quality"]
+    if any(judge.reference for judge in study.judges.values()):
+        TABLES += ["corrected_agreement"]
 DOSES = {
     name: (source.side, source.wrong_share)
     for name, source in study.sources.items()

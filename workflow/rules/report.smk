@@ -42,6 +42,7 @@ rule agreement:
             study.random_dictionary_adapters,
             study.n_seeds,
             study.seed,
+            [judge.tested for judge in study.judges.values()],
         ),
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"

@@ -10,6 +10,7 @@ import pandas as pd
 from isaerft import config
 from isaerft.files import read_json
 from isaerft.report.assemble.agreement import AGREEMENT, SPECIFICITY
+from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.stats import qvalues
 from isaerft.subjects.paths import SubjectFolder
@@ -17,7 +18,7 @@ from isaerft.tables import TABLES, write_table
 
 
 def write_tables(study: config.Study, results: str | Path, out: str | Path) -> None:
-    """Write subjects, training, most_changed_latents, agreement, specificity and the checks' tables as CSV."""
+    """Write the study's tables as CSV under `out`; which ones there are, the study says."""
     results, out = Path(results), Path(out)
     frames = {
         "subjects": pd.DataFrame(
@@ -30,6 +31,11 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
     }
     if study.causally_checked:
         frames["causal_check"] = causal_table(study, results)
+    if len(study.judges) > 1:
+        frames["judge_quality"] = judge_quality(study, results)
+        if any(judge.reference for judge in study.judges.values()):
+            quality = frames["judge_quality"]
+            frames["corrected_agreement"] = corrected_agreement(study, frames["agreement"], quality)
     for name, frame in frames.items():
         columns = [column.name for column in TABLES[name]]
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")

@@ -1,0 +1,165 @@
+"""How far two judges agree on which latents a behavior should change, chance taken into account.
+
+>>> import numpy as np
+>>> round(cohen_kappa(Counts(neither=20, only_first=5, only_second=10, both=15)), 3)
+0.4
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from isaerft.errors import InputError
+from isaerft.stats.checks import as_binary, as_finite
+from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, spearman_interval
+from isaerft.stats.statistics import spearman
+
+N_BOOTSTRAP = 999
+
+
+class Counts(NamedTuple):
+    """Pairs of explanation and behavior by what two judges expect; numbers, or arrays of one shape."""
+
+    neither: Any
+    only_first: Any
+    only_second: Any
+    both: Any
+
+
+class Estimate(NamedTuple):
+    """An estimate and its confidence interval; NaN where undefined."""
+
+    estimate: float
+    confidence_interval: ConfidenceInterval
+
+
+def cohen_kappa(counts: Counts) -> Any:
+    """Return Cohen's kappa (1960, Educ Psychol Meas 20:37): agreement beyond what the judges' shares give by chance.
+
+    NaN where both judges expect everything, or both nothing.
+    """
+    neither, first, second, both = (np.asarray(count, float) for count in counts)
+    total = neither + first + second + both
+    with np.errstate(divide="ignore", invalid="ignore"):
+        observed = (neither + both) / total
+        by_chance = ((both + first) * (both + second) + (neither + first) * (neither + second)) / total**2
+        return _number(np.where(by_chance < 1, (observed - by_chance) / (1 - by_chance), np.nan))
+
+
+def matthews_correlation(counts: Counts) -> Any:
+    """Return Matthews' correlation (1975, Biochim Biophys Acta 405:442), the correlation of two yes-or-no judges.
+
+    NaN where a judge expects everything or nothing.
+    """
+    neither, first, second, both = (np.asarray(count, float) for count in counts)
+    scale = np.sqrt((both + first) * (both + second) * (neither + first) * (neither + second))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _number(np.where(scale > 0, (neither * both - first * second) / scale, np.nan))
+
+
+def sensitivity(counts: Counts) -> Any:
+    """Return the share, of what the second judge expects, that the first expects too; NaN where that is nothing."""
+    return _share(counts.both, counts.only_second)
+
+
+def specificity(counts: Counts) -> Any:
+    """Return the share, of what the second judge does not expect, that the first does not; NaN where it is nothing."""
+    return _share(counts.neither, counts.only_first)
+
+
+STATISTICS = {
+    "kappa": cohen_kappa,
+    "mcc": matthews_correlation,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+}
+
+
+def agreement_of_judges(
+    first: Any,
+    second: Any,
+    clusters: Any,
+    *,
+    confidence_level: float = 0.95,
+    n_resamples: int = N_BOOTSTRAP,
+    rng: np.random.Generator | int | None = 0,
+) -> dict[str, Estimate]:
+    """Return kappa, mcc, sensitivity and specificity of `first` against `second`, with their intervals.
+
+    Parameters
+    ----------
+    first, second : (n,) bool
+        Whether each judge expects the pair of latent and behavior.
+    clusters : (n,) int
+        The explanation that a pair belongs to. An explanation is judged once, for all behaviors and all latents that
+        have it, so explanations are what the percentile bootstrap draws.
+    confidence_level : float
+        Level of the intervals; a statistic that is undefined in more than one in ten draws has none.
+    n_resamples : int
+        Draws.
+    rng : numpy.random.Generator, int or None
+        Where the draws come from.
+    """
+    first, second = _as_labels("first", first), _as_labels("second", second)
+    if first.shape != second.shape or np.shape(clusters) != first.shape:
+        raise InputError(
+            f"judgements of shapes {first.shape} and {second.shape}, clusters of {np.shape(clusters)}",
+            allowed="one length for all",
+        )
+    codes = np.unique(clusters, return_inverse=True)[1]
+    kinds = np.zeros((int(codes.max()) + 1, 4))
+    np.add.at(kinds, (codes, first.astype(int) + 2 * second.astype(int)), 1)
+    generator, n_clusters = np.random.default_rng(rng), len(kinds)
+    draws = np.empty((n_resamples, 4))
+    for draw in draws:
+        times = np.bincount(generator.integers(n_clusters, size=n_clusters), minlength=n_clusters)
+        draw[:] = times @ kinds
+    whole, drawn = Counts(*kinds.sum(axis=0)), Counts(*draws.T)
+    return {
+        name: Estimate(statistic(whole), _percentiles(statistic(drawn), n_clusters, confidence_level))
+        for name, statistic in STATISTICS.items()
+    }
+
+
+def rank_agreement(first: Any, second: Any, clusters: Any, *, confidence_level: float = 0.95) -> Estimate:
+    """Return Spearman's correlation of two judges' expected effects, (n,) float each, with its interval.
+
+    The interval is the infinitesimal jackknife over `clusters` (n,), explanations as in `agreement_of_judges`. NaN
+    where a judge gives every pair the same effect.
+    """
+    first, second = as_finite("first", first, n_dims=1), as_finite("second", second, n_dims=1)
+    if not (np.ptp(first) > 0 and np.ptp(second) > 0):
+        return Estimate(math.nan, UNDEFINED)
+    estimate = float(spearman(first, second))
+    codes = np.unique(clusters, return_inverse=True)[1]
+    if codes.max() < 1:
+        return Estimate(estimate, UNDEFINED)
+    return Estimate(estimate, spearman_interval(estimate, first, second, codes, confidence_level))
+
+
+def _percentiles(values: np.ndarray, n_clusters: int, confidence_level: float) -> ConfidenceInterval:
+    defined = values[np.isfinite(values)]
+    if n_clusters < 2 or len(defined) < 0.9 * len(values):
+        return UNDEFINED
+    low, high = np.quantile(defined, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    return ConfidenceInterval(float(low), float(high))
+
+
+def _share(part: Any, rest: Any) -> Any:
+    part, rest = np.asarray(part, float), np.asarray(rest, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _number(part / (part + rest))
+
+
+def _number(value: np.ndarray) -> Any:
+    """Return a single value as a float, several as they are."""
+    return float(value) if np.ndim(value) == 0 else value
+
+
+def _as_labels(name: str, labels: Any) -> np.ndarray:
+    if np.ndim(labels) != 1 or not np.size(labels):
+        raise InputError(f"{name} has shape {np.shape(labels)}", allowed="(n,) with at least one judgement")
+    return as_binary(labels, np.size(labels))
