@@ -1,3 +1,23 @@
-"""isaerft: find out whether the explanations of a sparse autoencoder's latents are true, by training through them."""
+"""isaerft: find out whether the explanations of a sparse autoencoder's latents are true, by training through them.
+
+>>> attached = isaerft.attach(model, sae, "scale")   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from isaerft.training.attach import attach as attach
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "attach"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `attach` when it is first asked for: the package itself loads without torch."""
+    if name == "attach":
+        from isaerft.training.attach import attach
+
+        return attach
+    raise AttributeError(f"module 'isaerft' has no attribute {name!r}")

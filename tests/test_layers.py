@@ -77,7 +77,8 @@ def test_every_module_stands_on_a_floor():
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_a_module_imports_only_from_its_own_floor_and_those_below(path):
     here = own_floor(path)
-    level = FLOOR_OF.get(here, len(FLOORS) if here == "__main__" else -1)
+    # The package itself hands out what a library user needs, when it is asked for.
+    level = FLOOR_OF.get(here, len(FLOORS) if here in ("__main__", "__init__") else -1)
     for module in imported(path.read_text(encoding="utf-8"), package_of(path)):
         there = floor(module)
         if there is not None and there != here:
@@ -108,6 +109,12 @@ def test_these_floors_load_without_torch(floors):
     code += "sys.exit(' '.join({'torch', 'sae_lens', 'transformers'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_itself_loads_without_torch_and_still_offers_attach():
+    code = "import sys, isaerft; light = not {'torch', 'transformers'} & set(sys.modules); isaerft.attach\n"
+    code += "sys.exit(not light or 'torch' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_statistics_know_neither_files_nor_tables():

@@ -1,0 +1,39 @@
+"""Train an adapter with TRL's SFTTrainer on prompts and completions.
+
+python examples/library/sft_trainer.py --out out
+"""
+
+from datasets import Dataset
+from start import PAIRS, arguments, begin, with_bos
+from trl import SFTConfig, SFTTrainer
+
+import isaerft
+
+options = arguments(__doc__)
+model, tokenizer, sae = begin(options)
+attached = isaerft.attach(model, sae, options.adapter, center_writing_weights=options.center)
+rows = Dataset.from_list(
+    [{"prompt": with_bos(pair["prompt"], tokenizer), "completion": " " + pair["chosen"]} for pair in PAIRS]
+)
+trainer = SFTTrainer(
+    model,
+    SFTConfig(
+        options.out,
+        max_steps=options.steps,
+        learning_rate=options.learning_rate,
+        per_device_train_batch_size=4,
+        save_steps=options.steps,
+        logging_steps=max(1, options.steps // 3),
+        bf16=False,
+        report_to="none",
+        disable_tqdm=True,
+    ),
+    train_dataset=rows,
+    eval_dataset=rows,
+    processing_class=tokenizer,
+)
+before = trainer.evaluate()["eval_loss"]
+trainer.train()
+print(f"loss {before:.3f} -> {trainer.evaluate()['eval_loss']:.3f}")
+attached.save(f"{options.out}/adapters")
+print("adapters saved under", f"{options.out}/adapters")
