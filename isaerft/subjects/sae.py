@@ -51,7 +51,13 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
             f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
             remedy="check release, sae_id and the network",
         ) from None
-    if sae.cfg.normalize_activations == "expected_average_only_in" and subject.norm_scaling_factor is not None:
+    if subject.norm_scaling_factor is not None:
+        if sae.cfg.normalize_activations != "expected_average_only_in":
+            raise InputError(
+                f"norm_scaling_factor {subject.norm_scaling_factor:g} for an SAE ({place}) whose normalize_activations"
+                f" is {sae.cfg.normalize_activations!r}",
+                remedy="remove norm_scaling_factor: there is nothing left to fold",
+            )
         sae.fold_activation_norm_scaling_factor(subject.norm_scaling_factor)
     check_linear(place, sae.cfg.architecture(), sae.cfg.normalize_activations, sae.cfg.reshape_activations)
     if subject.hook_name:

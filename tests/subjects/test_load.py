@@ -178,6 +178,14 @@ def test_an_average_norm_that_is_known_is_folded_in(subject, tiny, tmp_path):
     torch.testing.assert_close(folded.reconstruct(x), plain.reconstruct(0.5 * x) / 0.5)
 
 
+def test_an_average_norm_for_an_sae_that_asks_for_none_is_refused(subject, tiny, tmp_path):
+    cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), **cfg)
+    options = config.Subject(model="a/b", sae_path=str(source), norm_scaling_factor=0.5)
+    with pytest.raises(InputError, match=r"norm_scaling_factor 0\.5.*'none'"):
+        fetch_sae(options, subject.language, tmp_path / "sae")
+
+
 @pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
 def test_a_normalisation_by_token_is_kept(subject, tiny, tmp_path, normalization):
     cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}

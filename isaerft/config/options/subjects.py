@@ -73,7 +73,7 @@ class Subject:
     revision: str | None = None
     """Commit of the model on the hub."""
     hook_name: str = ""
-    """Where the SAE sits, in SAELens' words (blocks.20.hook_resid_post); taken from the SAE when empty."""
+    """Where the SAE sits (blocks.20.hook_resid_post, ...hook_mlp_out, ...hook_attn_out); empty: as the SAE says."""
     release: str | None = None
     """SAELens release of a pretrained SAE."""
     sae_id: str | None = None
@@ -89,12 +89,12 @@ class Subject:
     corpus: Corpus = Field(default_factory=Corpus)
     """Reference corpus."""
     center_writing_weights: bool = False
-    """Centre the residual stream before the SAE, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
+    """Centre what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
     prepend_bos: bool = True
     """Begin every text with the BOS token; must be as the SAE was trained."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the model."""
     min_variance_explained: float = 0.5
-    """The gate stops a subject whose SAE explains less of the residual stream's variance."""
+    """The gate stops a subject whose SAE explains less of the variance at its hook."""
     max_loss_increase: float = 0.5
     """The gate stops a subject whose loss grows by more than this share of a unigram model's gap when spliced."""
