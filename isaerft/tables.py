@@ -69,6 +69,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "specificity": _columns(
         "subject:text adapter:text measure:text source:text judge:text trained_on:text judged_for:text estimate:float?"
     ),
+    "overall": _columns(
+        "subject:text adapter:text measure:text source:text judge:text quantity:text statistic:text estimate:float?"
+        " ci_low:float? ci_high:float? pvalue:float? qvalue:float? leave_one_out_low:float? leave_one_out_high:float?"
+        " n_behaviors:int primary:bool"
+    ),
     "explanation_verdicts": _columns(
         "subject:text source:text judge:text latent_index:int explanation:text n_behaviors:int score:float?"
         " pvalue:float? qvalue:float? verdict:text reason:text"

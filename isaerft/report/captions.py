@@ -48,6 +48,10 @@ TABLES: dict[str, str] = {
         "row without the rows of its controls."
     ),
     "specificity": "Agreement of the changes from each behavior with explanations judged for each behavior.",
+    "overall": (
+        "Each combination over all behaviors: mean agreement, and specificity, which is how much better a behavior's "
+        "changes agree with its own expectations than with those of other behaviors."
+    ),
     "explanation_verdicts": "One row per explanation: whether its predictions over behaviors held, and why we say so.",
     "causal_check": (
         "What remains of each adapter's fall in held-out loss when its k most changed latents are set back to no "

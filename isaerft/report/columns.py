@@ -63,6 +63,20 @@ MEANINGS: dict[str, str] = {
     "primary": "Whether this is the one combination that the study named before the run.",
     "trained_on": "Behavior whose training made the changes.",
     "judged_for": "Behavior that the explanations were judged for.",
+    "overall.quantity": (
+        "agreement: mean over behaviors of the agreement with their own expectations; specificity: that minus the mean "
+        "agreement with the expectations of other behaviors."
+    ),
+    "overall.estimate": "Mean over the behaviors that could be tested.",
+    "overall.ci_low": "Lower end of the interval over behaviors (Student's t); empty with one.",
+    "overall.ci_high": "Upper end of the interval over behaviors (Student's t); empty with one.",
+    "overall.pvalue": (
+        "agreement: explanations exchanged for all behaviors at once; specificity: behaviors matched with expectations "
+        "at random (every matching, up to 8 behaviors)."
+    ),
+    "overall.n_behaviors": "Behaviors in the mean: those that expect some latents but not all, and changed some.",
+    "leave_one_out_low": "Lowest estimate when one behavior is left out.",
+    "leave_one_out_high": "Highest estimate when one behavior is left out.",
     "specificity.estimate": "Agreement of these changes with these explanations, in the study's primary statistic.",
     "n_behaviors": "Behaviors on which the explanation was tested.",
     "score": "How well the explanation's predictions over behaviors held.",

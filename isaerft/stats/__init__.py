@@ -7,10 +7,11 @@ from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
-from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.intervals import ConfidenceInterval, mean_interval
 from isaerft.stats.joint import agreement_tests
 from isaerft.stats.matching import matched_draws
 from isaerft.stats.multiple import qvalues
+from isaerft.stats.overall import OverallResult, overall_agreement, overall_specificity
 from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
 from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
 from isaerft.stats.question import AgreementResult, exchange_pvalue
@@ -40,6 +41,7 @@ __all__ = [
     "AgreementResult",
     "ConfidenceInterval",
     "Exchange",
+    "OverallResult",
     "PooledResult",
     "Reliability",
     "Share",
@@ -59,10 +61,13 @@ __all__ = [
     "exchange_within",
     "hanley_mcneil_sd",
     "matched_draws",
+    "mean_interval",
     "mean_rank",
     "median_of_draws",
     "minimum_detectable_correlation",
     "minimum_detectable_effect",
+    "overall_agreement",
+    "overall_specificity",
     "pooled_agreement",
     "pooled_agreements",
     "precision_at",

@@ -110,6 +110,15 @@ def bootstrap_interval(
     return ConfidenceInterval(float(low), float(high))
 
 
+def mean_interval(values: np.ndarray, confidence_level: float) -> ConfidenceInterval:
+    """Return Student's t interval of the mean of independent `values` (k,); NaN with fewer than two."""
+    k = len(values)
+    if k < 2:
+        return UNDEFINED
+    half = float(t.ppf((1 + confidence_level) / 2, k - 1) * values.std(ddof=1) / math.sqrt(k))
+    return ConfidenceInterval(float(values.mean()) - half, float(values.mean()) + half)
+
+
 def _extreme_auroc_interval(estimate: float, n_with: int, n_without: int, z: float) -> ConfidenceInterval:
     """Return the interval of an AUROC of exactly 0 or 1."""
 

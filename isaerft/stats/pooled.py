@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata, t
+from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats.exchange import exchange_within
-from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.intervals import ConfidenceInterval, mean_interval
 from isaerft.stats.joint import joint_null
 from isaerft.stats.question import exchange_pvalue
 from isaerft.stats.statistics import LinearScorer
@@ -119,7 +119,7 @@ def _result(pairs: np.ndarray, null: np.ndarray, confidence_level: float) -> Poo
     return PooledResult(
         statistic=value,
         pvalue=exchange_pvalue(value, null, "greater", exact=False),
-        confidence_interval=_t_interval(pairs.mean(1) if len(pairs) > 1 else pairs[0], confidence_level),
+        confidence_interval=mean_interval(pairs.mean(1) if len(pairs) > 1 else pairs[0], confidence_level),
         null_mean=float(null.mean()),
         null_sd=float(null.std()),
         n_resamples=len(null),
@@ -151,11 +151,3 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
     if (spread == 0).any():
         raise InputError("a constant change or expectation has no rank correlation", remedy="leave it out")
     return centred / spread
-
-
-def _t_interval(replicates: np.ndarray, level: float) -> ConfidenceInterval:
-    k = len(replicates)
-    if k < 2:
-        return ConfidenceInterval(float("nan"), float("nan"))
-    half = float(t.ppf(0.5 + level / 2, k - 1) * replicates.std(ddof=1) / np.sqrt(k))
-    return ConfidenceInterval(float(replicates.mean()) - half, float(replicates.mean()) + half)

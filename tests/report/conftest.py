@@ -42,6 +42,7 @@ class Maker:
             "most_changed_latents": self.most_changed(),
             "agreement": self.agreement(),
             "specificity": self.specificity(),
+            "overall": self.overall(),
             "causal_check": self.causal_check(),
         }
 
@@ -97,6 +98,15 @@ class Maker:
             estimate = 0.45 + self.rng.normal(0, 0.04) + (0.3 if trained == judged else 0.0)
             rows.append((subject, *PRIMARY, trained, judged, estimate - (0.5 if self.statistic == "spearman" else 0)))
         return self._frame("specificity", rows)
+
+    def overall(self):
+        rows = []
+        for subject, (quantity, estimate) in itertools.product(
+            self.subjects, (("agreement", 0.76), ("specificity", 0.28))
+        ):
+            around = (estimate - 0.06, estimate + 0.05, 0.0002, 0.0004, estimate - 0.02, estimate + 0.01)
+            rows.append((subject, *PRIMARY, quantity, self.statistic, estimate, *around, len(self.behaviors), True))
+        return self._frame("overall", rows)
 
     def causal_check(self):
         rows = []

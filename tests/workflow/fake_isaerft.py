@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "causal_check")
+TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "overall", "causal_check")
 TABLES += ("judge_quality", "corrected_agreement")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],

@@ -13,7 +13,7 @@ BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
 TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 
-TABLES = "subjects training most_changed_latents agreement specificity".split()
+TABLES = "subjects training most_changed_latents agreement specificity overall".split()
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]

@@ -1,4 +1,4 @@
-"""The rows of agreement.csv and specificity.csv for one (subject, adapter)."""
+"""The rows of agreement.csv, specificity.csv and overall.csv for one (subject, adapter)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.files import replacing
+from isaerft.report.assemble.across import Across
 from isaerft.report.assemble.controls import Pair, answers, control_of
 from isaerft.report.assemble.inputs import (
     Confounds,
@@ -32,13 +33,12 @@ from isaerft.stats import (
     minimum_detectable_correlation,
     minimum_detectable_effect,
     reliability,
-    specificity_matrix,
 )
 from isaerft.subjects.paths import SubjectFolder
 from isaerft.tables import TABLES
 
 logger = logging.getLogger(__name__)
-AGREEMENT, SPECIFICITY = "agreement.parquet", "specificity.parquet"
+AGREEMENT, SPECIFICITY, OVERALL = "agreement.parquet", "specificity.parquet", "overall.parquet"
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,21 @@ def write_agreement(
     own = read_changes(study, changes, subject, adapter)
     twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
-    agreement, specificity = [], []
+    agreement, specificity, overall = [], [], []
     readings = list(_readings(study, subject, relevance, facts))
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
         for statistic in study.agreement.statistics:
             agreement += [same | row for row in _rows(study, reading, statistic, own, random)]
         for measure in study.measures:
-            specificity += [same | {"measure": measure} | row for row in _specificity(study, reading, measure, own)]
+            across = Across(study, reading.expectation, reading.confounds, measure, own)
+            specificity += [same | {"measure": measure} | row for row in across.cells()]
+            overall += [same | {"measure": measure} | row for row in across.rows()]
     with replacing(out) as temporary:
         temporary.mkdir()
         _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
         _frame(specificity, "specificity").to_parquet(temporary / SPECIFICITY, index=False)
+        _frame(overall, "overall").to_parquet(temporary / OVERALL, index=False)
 
 
 def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
@@ -146,19 +149,3 @@ def _minimum_detectable(pair: Pair, null: dict[str, float]) -> float:
     if pair.statistic == "auroc":
         return minimum_detectable_effect(len(pair.labels), pair.n_expected, **null)
     return minimum_detectable_correlation(**null) if pair.statistic == "spearman" else math.nan
-
-
-def _specificity(study: config.Study, reading: Reading, measure: str, own: Any) -> Iterator[dict[str, Any]]:
-    expectation = reading.expectation
-    statistic = study.primary.statistic
-    labels = expectation.effect if statistic == "spearman" else expectation.expected
-    behaviors = list(study.behaviors)
-    changes = np.array([mean_rank(own[name, measure][:, expectation.latents]) for name in behaviors])
-    judged = np.flatnonzero(labels.min(axis=1) != labels.max(axis=1))
-    changed = np.flatnonzero(np.ptp(changes, axis=1))
-    matrix = np.full((len(behaviors), len(behaviors)), np.nan)
-    if len(judged) and len(changed):
-        matrix[np.ix_(changed, judged)] = specificity_matrix(changes[changed], labels[judged], statistic=statistic)
-    for row, trained_on in enumerate(behaviors):
-        for column, judged_for in enumerate(behaviors):
-            yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": matrix[row, column]}

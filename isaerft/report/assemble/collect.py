@@ -9,7 +9,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.files import read_json
-from isaerft.report.assemble.agreement import AGREEMENT, SPECIFICITY
+from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.stats import qvalues
@@ -28,6 +28,7 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "most_changed_latents": pd.concat(most_changed(study, name, results) for name in study.subjects),
         "agreement": agreement_table(study, results),
         "specificity": _parts(study, results, SPECIFICITY),
+        "overall": overall_table(study, results),
     }
     if study.causally_checked:
         frames["causal_check"] = causal_table(study, results)
@@ -66,12 +67,25 @@ def agreement_table(study: config.Study, results: Path) -> pd.DataFrame:
     Benjamini-Hochberg runs within families: the primary result over behaviors, all other results, and each control.
     """
     table = _parts(study, results, AGREEMENT)
-    primary = study.primary
+    return _adjusted(table.assign(primary=_is_primary(study, table) & (table.control == "none")), "control")
+
+
+def overall_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of overall.csv; families of q-values are the quantities, the primary combination apart."""
+    table = _parts(study, results, OVERALL)
+    return _adjusted(table.assign(primary=_is_primary(study, table)), "quantity")
+
+
+def _is_primary(study: config.Study, table: pd.DataFrame) -> pd.Series:
     named = pd.Series(True, index=table.index)
     for column in ("adapter", "measure", "source", "judge", "statistic"):
-        named &= table[column] == getattr(primary, column)
-    table = table.assign(primary=named & (table.control == "none"), qvalue=np.nan)
-    for _, family in table.groupby(["control", "primary"]):
+        named &= table[column] == getattr(study.primary, column)
+    return named
+
+
+def _adjusted(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    table = table.assign(qvalue=np.nan)
+    for _, family in table.groupby([kind, "primary"]):
         table.loc[family.index, "qvalue"] = qvalues(family.pvalue.to_numpy())
     return table
 

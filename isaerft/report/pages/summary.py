@@ -11,6 +11,7 @@ from isaerft.report import captions
 from isaerft.report.cautions import cautions
 from isaerft.report.figures.specificity import own_largest, primary_specificity
 from isaerft.report.headline import P_LEVEL, Q_LEVEL, Line, Share, headlines
+from isaerft.report.overall import overall_sentences
 from isaerft.report.pages.template import page, render
 from isaerft.report.selection import CHANCE, RESULT, Primary, Tables, find_primary, real, table
 from isaerft.report.text import DASH, count, fixed, plural, visible, words
@@ -98,7 +99,7 @@ def summary_page(tables: Tables, figures: list[Path], study: str, links: Mapping
         several=len({line.subject for line in lines}) > 1,
         p_level=f"{P_LEVEL:g}",
         q_level=f"{Q_LEVEL:g}",
-        specificity=_specificity(tables),
+        specificity=[*overall_sentences(tables), *_specificity(tables)],
         cautions=cautions(tables),
         subjects=_subjects(tables),
         figures=[_figure(path) for path in sorted(figures, key=_figure_order)],
