@@ -74,6 +74,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         " ci_low:float? ci_high:float? pvalue:float? qvalue:float? leave_one_out_low:float? leave_one_out_high:float?"
         " n_behaviors:int primary:bool"
     ),
+    "coverage": _columns(
+        "subject:text source:text design:text n_asked:int n_explained:int n_unlabelled:int n_failed:int coverage:float?"
+    ),
     "explanation_verdicts": _columns(
         "subject:text source:text judge:text latent_index:int explanation:text n_behaviors:int score:float?"
         " pvalue:float? qvalue:float? verdict:text reason:text"

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isaerft.config import Study
 from isaerft.errors import InputError
 from isaerft.files import replacing
 
@@ -46,6 +47,11 @@ def latents_asked(facts: pd.DataFrame, min_firing_rate: float, sample: str | Pat
     if sample is not None:
         return np.sort(read_sample(sample)["latent_index"].to_numpy())
     return np.sort(facts.loc[facts["firing_rate"] >= min_firing_rate, "latent_index"].to_numpy(np.int64))
+
+
+def sample_path(study: Study, results: str | Path, subject: str, source: str) -> Path | None:
+    """Return where the sample lies that a source is asked for; None where it is asked for all latents."""
+    return Path(results) / "design" / f"{subject}.parquet" if study.design_of(source) == "case_control" else None
 
 
 def write_sample(sample: pd.DataFrame, path: str | Path) -> None:

@@ -52,6 +52,10 @@ TABLES: dict[str, str] = {
         "Each combination over all behaviors: mean agreement, and specificity, which is how much better a behavior's "
         "changes agree with its own expectations than with those of other behaviors."
     ),
+    "coverage": (
+        "How many of the latents that each source was asked for it explains; results speak of the explained ones, and "
+        "under the case_control design of a sample."
+    ),
     "explanation_verdicts": "One row per explanation: whether its predictions over behaviors held, and why we say so.",
     "causal_check": (
         "What remains of each adapter's fall in held-out loss when its k most changed latents are set back to no "

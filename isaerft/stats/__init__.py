@@ -3,6 +3,7 @@
 from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import agreement_test
 from isaerft.stats.attenuation import corrected_auroc, corrected_correlation, predictive_values
+from isaerft.stats.case_control import CaseControl, case_control
 from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
@@ -39,6 +40,7 @@ from isaerft.stats.strata import strata_of
 __all__ = [
     "STATISTICS",
     "AgreementResult",
+    "CaseControl",
     "ConfidenceInterval",
     "Exchange",
     "OverallResult",
@@ -52,6 +54,7 @@ __all__ = [
     "agreement_tests",
     "auroc",
     "auroc_ceiling",
+    "case_control",
     "clusters_of",
     "corrected_auroc",
     "corrected_correlation",

@@ -17,7 +17,6 @@ from torch import nn
 
 from isaerft import config
 from isaerft.adapters.base import LatentAdapter, adapted
-from isaerft.adapters.sparsity import Dense
 from isaerft.subjects.cache import Batch
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.dictionary import Dictionary
@@ -83,17 +82,15 @@ class _Coordinates(torch.autograd.Function):
 
 @contextmanager
 def trainable(
-    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter, sparsity: Dense | None = None
+    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter
 ) -> Iterator[tuple[nn.Module, Adapt]]:
     """Give what to train in an adapter's place, and how it changes a batch; afterwards the adapter is what was trained.
 
-    That is the adapter itself, or its `RowSpace` where SGD trains a constant of all latents.
+    That is the adapter itself, or its `RowSpace` where SGD trains a constant.
     """
-    whole = options.optimizer == "sgd" and options.sparsity is None
-    constant = constant_parameter(adapter) if whole else None
+    constant = constant_parameter(adapter) if options.optimizer == "sgd" else None
     if constant is None:
-        weigh = None if sparsity is None else sparsity.weigh
-        yield adapter, lambda batch: adapted(dictionary, adapter, batch, weigh)
+        yield adapter, lambda batch: adapted(dictionary, adapter, batch)
         return
     module = RowSpace(adapter, constant, dictionary.W_dec)
     try:

@@ -44,7 +44,7 @@ ARGUMENTS = {
     "design-effect": "variance that strata and clusters add to the null, as a factor (default 1)",
     "alpha": "level of the test (default 0.05)",
 }
-OPTIONAL = {"behavior.input", "explain.sample"} | {
+OPTIONAL = {"behavior.input", "explain.sample", "agreement.sample"} | {
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}

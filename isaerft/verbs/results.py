@@ -7,6 +7,15 @@ import argparse
 from isaerft.verbs.base import study_of, verb
 
 
+@verb("design", "study", "subject", "dir", "changes", "out")
+def design(options: argparse.Namespace) -> None:
+    """Draw the latents that a case-control study speaks of, before anything is asked about them."""
+    study = study_of(options)
+    from isaerft.report.assemble.design import draw_sample
+
+    draw_sample(study, options.subject, options.dir, options.changes, options.out)
+
+
 @verb("explain", "study", "subject", "source", "dir", "sample", "out")
 def explain(options: argparse.Namespace) -> None:
     """Get one source's explanations of a subject's latents, or of a sample of them."""
@@ -44,14 +53,21 @@ def judge(options: argparse.Namespace) -> None:
     write_relevance(judged, options.out)
 
 
-@verb("agreement", "study", "subject", "adapter", "dir", "changes", "relevance", "out")
+@verb("agreement", "study", "subject", "adapter", "dir", "changes", "relevance", "sample", "out")
 def agreement(options: argparse.Namespace) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""
     study = study_of(options)
     from isaerft.report.assemble.agreement import write_agreement
 
     write_agreement(
-        study, options.subject, options.adapter, options.dir, options.changes, options.relevance, options.out
+        study,
+        options.subject,
+        options.adapter,
+        options.dir,
+        options.changes,
+        options.relevance,
+        options.out,
+        sample=options.sample,
     )
 
 

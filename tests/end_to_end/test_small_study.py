@@ -12,7 +12,7 @@ import pytest
 from isaerft.tables import read_table
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity", "causal_check"]
+TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity", "coverage", "causal_check"]
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
 
@@ -56,6 +56,20 @@ def test_every_result_has_its_controls_beside_it(results):
     ]
     controls = {"none", "shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary"}
     assert set(same.control) == controls
+
+
+@pytest.mark.slow
+def test_a_source_of_the_case_control_design_speaks_of_the_sample_that_was_drawn(results):
+    sample = pd.read_parquet(results / "design/tiny.parquet")
+    assert set(sample.role) == {"case", "control"}
+    explained = pd.read_parquet(results / "explanations/tiny/local_sampled.parquet")
+    assert set(explained.latent_index) <= set(sample.latent_index)
+    coverage = pd.read_csv(results / "tables/coverage.csv").set_index("source")
+    assert coverage.design["local_output"] == "all"
+    assert coverage.n_asked["local_sampled"] == len(sample) < coverage.n_asked["local_output"]
+    agreement = pd.read_csv(results / "tables/agreement.csv")
+    n_latents = agreement[agreement.source == "local_sampled"].n_latents
+    assert set(n_latents) == {len(explained)}
 
 
 @pytest.mark.slow

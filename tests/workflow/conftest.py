@@ -61,6 +61,12 @@ class Workspace:
         rows = [line.split() for line in table.group(1).splitlines()] if table else []
         return {name: int(count) for name, count in rows}
 
+    def printed(self, target):
+        """Return the commands that a dry run prints for a target."""
+        done = self.snakemake("--dry-run", "--printshellcmds", "--", target)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def calls(self):
         """Return the command lines that the stand-in was called with."""
         return [line.split("\t") for line in (self.folder / "calls.txt").read_text(encoding="utf-8").splitlines()]

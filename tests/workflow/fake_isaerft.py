@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "overall", "causal_check")
-TABLES += ("judge_quality", "corrected_agreement")
+TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "overall", "coverage")
+TABLES += ("causal_check", "judge_quality", "corrected_agreement")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],

@@ -39,7 +39,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 9
+    assert sum(name.startswith("page_") for name in jobs) == 10
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
@@ -66,11 +66,26 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
     assert jobs["changes"] == 1
 
 
+def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_for_no_others(workspace):
+    values = workspace.study()
+    sampled = {"kind": "neuronpedia", "neuronpedia": {"source_id": "m/l"}, "design": "case_control"}
+    workspace.study(sources=values["sources"] | {"np": sampled | {"judges": ["lexical"]}})
+    jobs = workspace.planned("--", "results/small/explanations/toy/np.parquet")
+    assert jobs["design"] == 1
+    assert jobs["changes"] == 2
+    assert "--sample results/small/design/toy.parquet" in workspace.printed("results/small/explanations/toy/np.parquet")
+    assert "design" not in workspace.planned("--", "results/small/explanations/toy/local.parquet")
+    assert "changes" not in workspace.planned("--", "results/small/explanations/toy/local.parquet")
+    assert "--sample results/small/design/toy.parquet" in workspace.printed("results/small/agreement/toy/bias")
+    workspace.study(design={"kind": "case_control"})
+    assert workspace.planned()["design"] == 1
+
+
 def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(cli._parser().parse_args(call).verb)
-    assert verbs == set(cli.VERBS) - {"split", "power"}
+    assert verbs == set(cli.VERBS) - {"split", "power", "design"}
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):

@@ -13,7 +13,7 @@ BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
 TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 
-TABLES = "subjects training most_changed_latents agreement specificity overall".split()
+TABLES = "subjects training most_changed_latents agreement specificity overall coverage".split()
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]
@@ -96,6 +96,12 @@ def sources_of(subject):
         for name, source in study.sources.items()
         if subject in (source.subjects or SUBJECTS)
     ]
+
+
+def sample(subject, sources):
+    """Return the sample that these sources are asked for; none where all latents are."""
+    designs = {study.design_of(source) for source in sources}
+    return [f"{RESULTS}/design/{subject}.parquet"] if "case_control" in designs else []
 
 
 def judged_of(subject):

@@ -1,4 +1,42 @@
-# One source's explanations of a subject's latents.
+# Which latents a case-control study speaks of, fixed before anything is asked about them.
+rule design:
+    input:
+        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+        lambda w: expand(
+            f"{RESULTS}/changes/{w.subject}/{{behavior}}.parquet",
+            behavior=study.behaviors,
+        ),
+    output:
+        f"{RESULTS}/design/{{subject}}.parquet",
+    log:
+        f"{RESULTS}/logs/design/{{subject}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/design/{{subject}}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        study=STUDY,
+        dir=folder,
+        changes=lambda w: f"{RESULTS}/changes",
+        code=code("design"),
+        settings=settings(
+            study.design,
+            study.primary.measure,
+            study.analysed_adapters(),
+            list(study.behaviors),
+            study.agreement.min_firing_rate,
+            study.agreement.n_bins,
+            study.seed,
+        ),
+    shell:
+        "isaerft design --study {params.study:q} --subject {wildcards.subject} --dir {params.dir}"
+        " --changes {params.changes} --out {output} > {log} 2>&1"
+
+
+# One source's explanations of a subject's latents, or of the sample.
 rule explain:
     input:
         truth,
@@ -9,6 +47,7 @@ rule explain:
             "contexts.parquet",
             "subject.json",
         ),
+        sample=lambda w: sample(w.subject, [w.source]),
     output:
         f"{RESULTS}/explanations/{{subject}}/{{source}}.parquet",
     log:
@@ -23,11 +62,18 @@ rule explain:
     params:
         study=STUDY,
         dir=folder,
+        sample=lambda w, input: [f"--sample {path}" for path in input.sample],
         code=lambda w: code("explain", study.sources[w.source].kind or w.source),
         settings=lambda w: settings(
-            replace(study.sources[w.source], subjects=[], judges=[], wrong_share=None),
+            replace(
+                study.sources[w.source],
+                subjects=[],
+                judges=[],
+                wrong_share=None,
+                design=study.design_of(w.source),
+            ),
             study.agreement.min_firing_rate,
         ),
     shell:
         "isaerft explain --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"
-        " --dir {params.dir} --out {output} > {log} 2>&1"
+        " --dir {params.dir} {params.sample} --out {output} > {log} 2>&1"

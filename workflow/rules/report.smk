@@ -16,6 +16,7 @@ rule agreement:
             f"{RESULTS}/relevance/{w.subject}/{{judged}}.parquet",
             judged=judged_of(w.subject),
         ),
+        sample=lambda w: sample(w.subject, sources_of(w.subject)),
     output:
         directory(f"{RESULTS}/agreement/{{subject}}/{{adapter}}"),
     log:
@@ -33,8 +34,10 @@ rule agreement:
         dir=folder,
         changes=lambda w: f"{RESULTS}/changes",
         relevance=lambda w: f"{RESULTS}/relevance/{w.subject}",
+        sample=lambda w, input: [f"--sample {path}" for path in input.sample],
         code=code("agreement"),
         settings=settings(
+            {source: study.design_of(source) for source in study.sources},
             study.agreement,
             study.primary,
             study.measures,
@@ -46,7 +49,8 @@ rule agreement:
         ),
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"
-        " --dir {params.dir} --changes {params.changes} --relevance {params.relevance} --out {output} > {log} 2>&1"
+        " --dir {params.dir} --changes {params.changes} --relevance {params.relevance} {params.sample} --out {output}"
+        " > {log} 2>&1"
 
 
 rule tables:
@@ -83,6 +87,7 @@ rule tables:
             for name in study.subjects
             for judged in judged_of(name)
         ],
+        [sample(name, sources_of(name)) for name in study.subjects],
         expand(
             f"{RESULTS}/agreement/{{subject}}/{{adapter}}",
             subject=study.subjects,
@@ -122,6 +127,7 @@ rule tables:
             study.adapters,
             study.reference,
             study.sources,
+            study.design.kind,
             study.judges,
             study.primary,
             study.measures,

@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from isaerft import config
+from isaerft.explanations.design import read_sample
 from isaerft.files import replacing
 from isaerft.report.assemble.across import Across
 from isaerft.report.assemble.controls import Pair, answers, control_of
@@ -59,14 +60,19 @@ def write_agreement(
     changes: str | Path,
     relevance: str | Path,
     out: str | Path,
+    sample: str | Path | None = None,
 ) -> None:
-    """Test every (behavior, measure, source, judge) of one adapter with its controls; write the parts under `out`."""
+    """Test every (behavior, measure, source, judge) of one adapter with its controls; write the parts under `out`.
+
+    `sample` is the subject's sample of latents, which sources of the case_control design speak of.
+    """
     facts = SubjectFolder(Path(subject_dir)).read_latents()
     own = read_changes(study, changes, subject, adapter)
     twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
     agreement, specificity, overall = [], [], []
-    readings = list(_readings(study, subject, relevance, facts))
+    drawn = None if sample is None else read_sample(sample)
+    readings = list(_readings(study, subject, relevance, facts, drawn))
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
         for statistic in study.agreement.statistics:
@@ -88,20 +94,21 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _readings(study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame) -> Iterator[Reading]:
-    alive = alive_latents(study, facts)
+def _readings(
+    study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame, drawn: pd.DataFrame | None
+) -> Iterator[Reading]:
     for source in sources_of(study, subject):
+        sample = drawn if study.design_of(source) == "case_control" else None
+        alive = alive_latents(study, facts)
+        dropped: dict[str, int] = {"dead": len(facts) - len(alive)}
+        if sample is not None:
+            dropped["not sampled"] = len(alive) - len(sample)
+            alive = sample.latent_index.to_numpy()
         for judge in judges_of(study, source, tested=True):
             expectation = read_expectation(study, Path(relevance) / source / f"{judge}.parquet", alive)
-            dropped = len(facts) - len(alive), len(alive) - len(expectation.latents)
-            logger.info(
-                "%s, %s: %d latents; left out: %d dead, %d unexplained or unjudged",
-                source,
-                judge,
-                len(expectation.latents),
-                *dropped,
-            )
-            yield Reading(source, judge, expectation, confounds_of(study, facts, expectation.latents))
+            left_out = dropped | {"unexplained or unjudged": len(alive) - len(expectation.latents)}
+            logger.info("%s, %s: %d latents; left out: %s", source, judge, len(expectation.latents), left_out)
+            yield Reading(source, judge, expectation, confounds_of(study, facts, expectation.latents, sample))
 
 
 def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from isaerft import config
 from isaerft.files import read_json
 from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
+from isaerft.report.assemble.coverage import coverage_table
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.stats import qvalues
@@ -29,6 +30,7 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "agreement": agreement_table(study, results),
         "specificity": _parts(study, results, SPECIFICITY),
         "overall": overall_table(study, results),
+        "coverage": coverage_table(study, results),
     }
     if study.causally_checked:
         frames["causal_check"] = causal_table(study, results)

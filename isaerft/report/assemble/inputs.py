@@ -112,10 +112,18 @@ def sources_of(study: config.Study, subject: str) -> list[str]:
     return [name for name, part in study.sources.items() if not part.subjects or subject in part.subjects]
 
 
-def confounds_of(study: config.Study, facts: pd.DataFrame, latents: np.ndarray) -> Confounds:
-    """Return strata of firing rate, decoder norm and density, and clusters of near-duplicates, for a universe."""
+def confounds_of(
+    study: config.Study, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None
+) -> Confounds:
+    """Return strata of firing rate, decoder norm and density, and clusters of near-duplicates, for a universe.
+
+    A sample keeps the strata that it was drawn within: bins of its own would join latents that are not exchangeable.
+    """
     own = facts.set_index("latent_index").loc[latents]
     clusters = own.cluster.to_numpy()
+    if sample is not None:
+        strata = sample.set_index("latent_index").stratum.loc[latents].to_numpy()
+        return Confounds(strata, clusters, own.firing_rate.to_numpy())
     strata = strata_of(
         own.firing_rate.to_numpy(),
         own.decoder_norm.to_numpy(),

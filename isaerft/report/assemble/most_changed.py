@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.explanations import read_explanations
+from isaerft.explanations.design import latents_asked, sample_path
 from isaerft.relevance import read_relevance
 from isaerft.report.assemble.inputs import alive_latents, judges_of, read_changes, sources_of
 from isaerft.stats import qvalues, stability_pvalue
@@ -33,6 +34,8 @@ def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.D
         source = next(iter(sources_of(study, subject)), source)
         judge = judges_of(study, source)[0]
     known = _what_is_said(results, subject, source, judge)
+    sample = sample_path(study, results, subject, source)
+    asked = set(latents_asked(facts, study.agreement.min_firing_rate, sample).tolist())
     parts = []
     for adapter in study.adapters:
         if adapter == study.reference:
@@ -46,7 +49,7 @@ def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.D
             parts.append(rows.assign(behavior=behavior, adapter=adapter, measure=measure))
     table = pd.concat(parts, ignore_index=True).merge(facts[["latent_index", "firing_rate"]], on="latent_index")
     table = table.sort_values(["behavior", "adapter", "measure", "rank"], ignore_index=True)
-    return table.assign(subject=subject, source=source, judge=judge, verdict=list(_verdicts(table))).drop(
+    return table.assign(subject=subject, source=source, judge=judge, verdict=list(_verdicts(table, asked))).drop(
         columns="expected"
     )
 
@@ -86,12 +89,12 @@ def _what_is_said(results: Path, subject: str, source: str, judge: str) -> pd.Da
     return both.merge(said[["latent_index", "explanation", "url"]], on="latent_index")
 
 
-def _verdicts(table: pd.DataFrame) -> Iterator[str]:
+def _verdicts(table: pd.DataFrame, asked: Container[int]) -> Iterator[str]:
     for row in table.itertuples():
         if not row.qvalue <= STABLE:
             yield "unstable"
         elif pd.isna(row.expected):
-            yield "unexplained"
+            yield "unexplained" if row.latent_index in asked else "not asked"
         else:
             rises, falls = bool(row.expected), row.expected_effect < -EXPECTED_FALL
             agrees = (rises and row.direction == "promoted") or (falls and row.direction == "suppressed")

@@ -496,7 +496,7 @@ def test_a_latent_expected_to_fall_that_falls_is_as_expected():
             same | {"expected_effect": 0.0, "direction": "suppressed"},
         ]
     )
-    assert list(_verdicts(table)) == ["expected", "unexpected", "unexpected"]
+    assert list(_verdicts(table, ())) == ["expected", "unexpected", "unexpected"]
 
 
 def test_which_way_an_attribution_went_is_read_off_a_signed_measure():
