@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ class LatentAdapter(nn.Module):
         """
         return ()
 
+    def silence(self, latents: torch.Tensor) -> None:
+        """Set all numbers that make the change of `latents`, (d_sae,) bool, to 0, so that they do not change."""
+        with torch.no_grad():
+            for parameter in self.writing_parameters():
+                parameter[..., latents] = 0
+
     def n_active(self) -> int | None:
         """Return the number of latents that the adapter changes, or None where it cannot tell."""
         parameters = self.writing_parameters()
@@ -109,9 +116,19 @@ def make_adapter(kind: str, d_sae: int, options: dict[str, Any], seed: int = 0) 
     return adapter
 
 
-def adapted(dictionary: Dictionary, adapter: LatentAdapter, batch: Batch) -> torch.Tensor:
-    """Return the batch's residual stream under an adapter, x + decode(f') - decode(f), (n_tokens, d_in)."""
-    return batch.residual + adapter.shift(batch.codes).residual(dictionary.W_dec).to(batch.residual.dtype)
+def adapted(
+    dictionary: Dictionary, adapter: LatentAdapter, batch: Batch, weigh: Callable[[Shift], Shift] | None = None
+) -> torch.Tensor:
+    """Return the batch's residual stream under an adapter, x + decode(f') - decode(f), (n_tokens, d_in).
+
+    Parameters
+    ----------
+    weigh : callable, optional
+        Changes the shift before it is decoded, as gates on latents do.
+    """
+    shift = adapter.shift(batch.codes)
+    shift = shift if weigh is None else weigh(shift)
+    return batch.residual + shift.residual(dictionary.W_dec).to(batch.residual.dtype)
 
 
 def save_adapter(adapter: LatentAdapter, folder: str | Path) -> None:

@@ -55,6 +55,12 @@ class Lerp(ElementwiseAdapter):
         """Return a: where it is 0, the target does nothing."""
         return (self.weight,)
 
+    def silence(self, latents: torch.Tensor) -> None:
+        """Set a and t of `latents`, (d_sae,) bool, to 0."""
+        super().silence(latents)
+        with torch.no_grad():
+            self.target[latents] = 0
+
     def options(self) -> dict[str, Any]:
         """Return where the targets start, and the bounds."""
         return super().options() | {"target": self.start}

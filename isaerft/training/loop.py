@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from isaerft import config
+from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
 from isaerft.subjects.cache import CachedRows, completion_losses
 from isaerft.subjects.load import LoadedSubject
@@ -68,6 +69,7 @@ def train(
     seed: int,
     batch_size: int,
     description: str = "",
+    sparsity: Dense | None = None,
 ) -> Training:
     """Train `module` in place and leave it at the step where its objective is lowest on held-out rows.
 
@@ -81,6 +83,8 @@ def train(
         Draws the rows that this replicate sees (`options.subsample`) and their order.
     batch_size : int
         Rows per forward pass when the held-out loss is taken.
+    sparsity : Dense, optional
+        Follows every step; the parameters are kept only from the step on at which it is settled.
 
     Raises
     ------
@@ -89,7 +93,16 @@ def train(
     """
     with frozen_part(subject, adapt, options) as precise:
         return _train(
-            subject, module, precise, train_rows, heldout_rows, options, seed, batch_size, description or "training"
+            subject,
+            module,
+            precise,
+            train_rows,
+            heldout_rows,
+            options,
+            sparsity or Dense(),
+            seed,
+            batch_size,
+            description or "training",
         )
 
 
@@ -100,6 +113,7 @@ def _train(
     train_rows: Rows,
     heldout_rows: Rows,
     options: config.Adapter,
+    sparsity: Dense,
     seed: int,
     batch_size: int,
     description: str,
@@ -124,15 +138,16 @@ def _train(
         if not math.isfinite(loss):
             _stop(module, best_state, description, loss, step)
         optimizer.step()
+        sparsity.after_step(step)
         tokens += sum(part.codes.n_tokens for part in parts)
         if step % options.evaluate_every and step < options.steps:
             continue
         heldout = heldout_value()
         if not math.isfinite(heldout):
             _stop(module, best_state, description, heldout, step)
-        if heldout < best:
+        if heldout < best and step >= sparsity.settled_at:
             best, best_step, best_state = heldout, step, _state(module)
-        elif step - best_step >= options.patience * options.evaluate_every:
+        elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
             break
     _restore(module, best_state)
     logger.info("%s: held-out objective %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)

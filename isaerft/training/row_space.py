@@ -17,6 +17,7 @@ from torch import nn
 
 from isaerft import config
 from isaerft.adapters.base import LatentAdapter, adapted
+from isaerft.adapters.sparsity import Dense
 from isaerft.subjects.cache import Batch
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.dictionary import Dictionary
@@ -82,15 +83,17 @@ class _Coordinates(torch.autograd.Function):
 
 @contextmanager
 def trainable(
-    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter
+    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter, sparsity: Dense | None = None
 ) -> Iterator[tuple[nn.Module, Adapt]]:
     """Give what to train in an adapter's place, and how it changes a batch; afterwards the adapter is what was trained.
 
-    That is the adapter itself, or its `RowSpace` where SGD trains a constant.
+    That is the adapter itself, or its `RowSpace` where SGD trains a constant of all latents.
     """
-    constant = constant_parameter(adapter) if options.optimizer == "sgd" else None
+    whole = options.optimizer == "sgd" and options.sparsity is None
+    constant = constant_parameter(adapter) if whole else None
     if constant is None:
-        yield adapter, lambda batch: adapted(dictionary, adapter, batch)
+        weigh = None if sparsity is None else sparsity.weigh
+        yield adapter, lambda batch: adapted(dictionary, adapter, batch, weigh)
         return
     module = RowSpace(adapter, constant, dictionary.W_dec)
     try:

@@ -9,6 +9,7 @@ from torch import nn
 
 from isaerft import config
 from isaerft.adapters.base import make_adapter, save_adapter
+from isaerft.adapters.sparsity import not_sparse, sparsity
 from isaerft.files import replacing, write_json
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.load import LoadedSubject
@@ -77,6 +78,8 @@ def _train_one(
 ) -> tuple[Training, int]:
     settings = {"seed": study.replicate_seed(seed), "batch_size": study.batch_size, "description": description}
     if (options.kind or name) == "lora":
+        if options.sparsity is not None:
+            raise not_sparse(options.kind or name)
         from isaerft.training.lora import RANK, add_lora, remove_lora, save_lora
 
         rank = int(options.options.get("rank", RANK))
@@ -89,8 +92,9 @@ def _train_one(
             remove_lora(block)
     adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options), settings["seed"])
     adapter.to(subject.model.device)
-    with trainable(adapter, subject.dictionary, options) as (module, adapt):
-        trained = train(subject, module, adapt, *rows, options, **settings)
+    sparse = sparsity(adapter, options.sparsity, options.steps, settings["seed"])
+    with trainable(adapter, subject.dictionary, options, sparse) as (module, adapt):
+        trained = train(subject, module, adapt, *rows, options, sparsity=sparse, **settings)
     save_adapter(adapter, out)
     return trained, _n_trainable(adapter)
 

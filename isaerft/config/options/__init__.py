@@ -1,6 +1,6 @@
 """The options of a study: every default and every help text stands here and nowhere else."""
 
-from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo
+from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.base import CONTROLS, PERMUTED
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import CausalCheck
@@ -29,6 +29,7 @@ __all__ = [
     "Primary",
     "Simpo",
     "Source",
+    "Sparsity",
     "Study",
     "Subject",
     "Testbed",

@@ -40,6 +40,22 @@ class Orpo:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Sparsity:
+    """Training that ends with few changed latents; all numbers of the others are exactly 0."""
+
+    target: int = Field(default=32, ge=1)
+    """Number of latents that may change."""
+    kind: Literal["l1", "l0"] = "l1"
+    """`l1`: a soft threshold after every step; `l0`: a random gate per latent, whose opening has a price."""
+    anneal: float = Field(default=0.7, gt=0, lt=1)
+    """Share of `steps` in which latents compete; the chosen are trained on in the rest, and only that is kept."""
+    strength: float = Field(default=1.0, ge=0)
+    """l1: share of the threshold that the survivors lose too (0: none); l0: factor of an open gate's price."""
+    temperature: float = Field(default=2 / 3, gt=0, le=1)
+    """l0: how soft the gates are."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Adapter:
     """An adapter and how it is trained."""
 
@@ -81,6 +97,8 @@ class Adapter:
     """Share of the training rows that each seed sees, so that seeds carry the data's sampling noise."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the adapter kind itself."""
+    sparsity: Sparsity | None = None
+    """Change only a few latents; all may change when this is left out."""
 
     @property
     def objective_options(self) -> dict[str, float]:
