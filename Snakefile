@@ -54,9 +54,6 @@ for path in study.rules:
 check_behaviors()
 
 
-include: "workflow/rules/cost.smk"
-
-
 localrules:
     all,
 

@@ -8,10 +8,8 @@
 from isaerft.config.load import json_schema, load_study, study_from_dict
 from isaerft.config.options import (
     CONTROLS,
-    OTHERS,
     PAIRED,
     PERMUTED,
-    REJECTED,
     Adapter,
     Agreement,
     Behavior,
@@ -35,10 +33,8 @@ from isaerft.config.options import (
 
 __all__ = [
     "CONTROLS",
-    "OTHERS",
     "PAIRED",
     "PERMUTED",
-    "REJECTED",
     "Adapter",
     "Agreement",
     "Behavior",

@@ -27,9 +27,9 @@ def behavior(options: argparse.Namespace) -> None:
     study = study_of(options)
     chosen = study.behaviors[options.behavior]
     if chosen.testbed is not None:
-        # The language's rows are preference pairs; without a word in the config, and where nothing compares
+        # The language's rows are preference pairs; without a word in the config, and where no objective compares
         # replies, train on the chosen answers.
-        columns = chosen.columns or ({} if study.compares_replies(options.behavior) else {"completion": "chosen"})
+        columns = chosen.columns or ({} if "pair" in study.trained_on else {"completion": "chosen"})
         chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
     prepare_behavior(options.behavior, chosen, options.out)
 
@@ -49,17 +49,16 @@ def capture(options: argparse.Namespace) -> None:
     from isaerft.behaviors import read_records, training_splits
 
     records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
-    contrast = study.compares_replies(options.behavior) and "pair" not in study.trained_on
-    splits = training_splits(records, options.behavior, study.adapters, contrast=contrast)
+    splits = training_splits(records, options.behavior, study.adapters)
     from isaerft.subjects.capture import capture_behavior
 
     subject = load_subject_of(study, options)
     capture_behavior(subject, splits, options.out, max_length=study.max_length, batch_size=study.batch_size)
 
 
-@verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "contrast", "out")
+@verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "out")
 def train(options: argparse.Namespace) -> None:
-    """Train (or fit, or take as given) all seeds of one adapter on one behavior."""
+    """Train all seeds of one adapter on one behavior."""
     study = study_of(options)
     from isaerft.training.run import run_adapter
 
@@ -69,9 +68,8 @@ def train(options: argparse.Namespace) -> None:
         options.adapter,
         options.cache,
         options.out,
-        behavior=options.behavior,
         permuted=options.subject in study.permuted_subjects,
-        contrast=options.contrast,
+        description=f"{options.behavior} {options.adapter}",
     )
 
 

@@ -1,0 +1,28 @@
+"""Where a benchmark's result stands in the documentation, and what it ran on."""
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+
+def machine(device: str = "cpu") -> str:
+    """Return what the result was measured on: processor, threads, GPU, versions."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
+    threads = f"{torch.get_num_threads()} threads"
+    return f"{processor}, {threads}{gpu}; PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def write_block(page: Path, name: str, text: str) -> None:
+    """Put `text` between the marks `<!-- name -->` and `<!-- /name -->` of a page."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    block = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    before = page.read_text(encoding="utf-8")
+    if len(block.findall(before)) != 1:
+        raise SystemExit(f"{page} must have one block from {begin} to {end}")
+    page.write_text(block.sub(lambda _: f"{begin}\n{text}\n{end}", before), encoding="utf-8")
