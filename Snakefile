@@ -54,6 +54,9 @@ for path in study.rules:
 check_behaviors()
 
 
+include: "workflow/rules/cost.smk"
+
+
 localrules:
     all,
 

@@ -102,9 +102,17 @@ ADAPTERS = Registry(
         "lerp": "isaerft.adapters.lerp",
         "low_rank": "isaerft.adapters.low_rank",
         "mlp": "isaerft.adapters.mlp",
-        "lora": "isaerft.training.lora",
+        "residual": "isaerft.adapters.residual",
+        "lora": "isaerft.adapters.lora",
+        "checkpoint": "isaerft.adapters.checkpoint",
+        "mean_difference": "isaerft.adapters.mean_difference",
+        "probe": "isaerft.adapters.probe",
     },
 )
+CONTRASTED = frozenset({"mean_difference", "probe"})
+"""Adapters that are fitted to a behavior against other text, known here so that a config can tell without torch."""
+UNTRAINED = CONTRASTED | {"checkpoint"}
+"""Adapters for which no objective is minimised."""
 JUDGES = Registry(
     "judge",
     group="isaerft.judges",

@@ -84,6 +84,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "causal_check": _columns(
         "subject:text behavior:text adapter:text k:int latents:text loss_recovered:float? ci_low:float? ci_high:float?"
     ),
+    "diagnostics": _columns("subject:text behavior:text adapter:text seed:int quantity:text value:float?"),
     "judge_quality": _columns(
         "subject:text source:text judge:text against:text statistic:text estimate:float? ci_low:float? ci_high:float?"
         " n_explanations:int n_latents:int n_judgements:int"

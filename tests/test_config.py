@@ -337,3 +337,37 @@ def test_every_committed_study_fits_the_schema(path):
 def test_every_option_is_explained():
     unexplained = [line for line in options_page().splitlines() if line.endswith("|  |")]
     assert unexplained == []
+
+
+def test_a_baseline_is_fitted_against_all_other_behaviors_unless_one_is_named(values):
+    values = changed(values, "adapters", values["adapters"] | {"probe": {}})
+    first, *others = values["behaviors"]
+    study = study_from_dict(values)
+    assert study.contrast_behaviors(first, "probe") == others
+    assert study.contrast_behaviors(first, "bias") == []
+    assert not study.compares_replies(first)
+    named = study_from_dict(changed(values, f"behaviors.{first}.contrast", others[-1]))
+    assert named.contrast_behaviors(first, "probe") == [others[-1]]
+    rejected = study_from_dict(changed(values, f"behaviors.{first}.contrast", "rejected"))
+    assert rejected.contrast_behaviors(first, "probe") == []
+    assert rejected.compares_replies(first)
+    assert not rejected.compares_replies(others[0])
+
+
+def test_a_contrast_must_be_there(values):
+    first = next(iter(values["behaviors"]))
+    for wrong in (first, "reyected", ""):
+        assert "contrast" in message(changed(values, f"behaviors.{first}.contrast", wrong))
+    alone = values | {"behaviors": {first: values["behaviors"][first]}, "controls": []}
+    study_from_dict(alone)
+    alone["adapters"] = alone["adapters"] | {"probe": {}}
+    assert "and there are none; add a second behavior" in message(alone)
+    taken = values | {"behaviors": values["behaviors"] | {"rejected": values["behaviors"][first]}}
+    assert "choose another" in message(taken)
+
+
+def test_lora_above_the_hook_is_a_reference_and_nothing_else(values):
+    values = values | {"adapters": values["adapters"] | {"other": {"kind": "lora"}}}
+    assert "changes no latent" in message(values)
+    values["adapters"]["other"] = {"kind": "lora", "options": {"where": "below"}}
+    assert "other" in study_from_dict(values).analysed_adapters()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +19,7 @@ from isaerft.subjects.cache import Batch
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.dictionary import Dictionary
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, SEED = "adapter_config.json", "adapter_model.safetensors", "seed_"
 
 
 class LatentAdapter(nn.Module):
@@ -40,6 +40,8 @@ class LatentAdapter(nn.Module):
     """
 
     kind: str
+    made: ClassVar[str] = "latents"
+    """How `isaerft.training.run` comes by one."""
 
     def __init__(self, d_sae: int, *, nonnegative: bool = False, clamp: float | None = None) -> None:
         super().__init__()
@@ -151,8 +153,10 @@ def load_adapter(folder: str | Path, d_sae: int) -> LatentAdapter:
         The folder holds no adapter, or one for a dictionary of another size.
     """
     saved = read_json(Path(folder) / CONFIG)
-    if saved.get("kind") == "lora":
-        raise InputError(f"adapter in {str(folder)!r} is a LoRA", allowed="adapters on latent activations")
+    if "d_sae" not in saved:
+        raise InputError(
+            f"adapter in {str(folder)!r} is a {saved.get('kind')}", allowed="adapters on latent activations"
+        )
     if saved["d_sae"] != d_sae:
         raise InputError(
             f"adapter in {str(folder)!r} is for {saved['d_sae']} latents", allowed=f"{d_sae}, as the SAE has"

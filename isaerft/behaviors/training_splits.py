@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from isaerft.behaviors.records import Record
 from isaerft.config import Adapter
 from isaerft.errors import InputError
+from isaerft.registry import UNTRAINED
 
 REJECTED = "_rejected"
 
 
 def training_splits(
-    records: Mapping[str, Sequence[Record]], behavior: str, adapters: Mapping[str, Adapter]
+    records: Mapping[str, Sequence[Record]], behavior: str, adapters: Mapping[str, Adapter], *, contrast: bool = False
 ) -> dict[str, Sequence[Record]]:
     """Return the splits to capture: those given and, where an objective compares replies, their rejected twins.
 
@@ -20,6 +21,8 @@ def training_splits(
     ----------
     records : mapping of str to sequence of Record
         Split ("train", "heldout") -> its records.
+    contrast : bool
+        Whether a baseline compares the behavior's replies with the rejected ones.
 
     Returns
     -------
@@ -29,13 +32,20 @@ def training_splits(
     Raises
     ------
     InputError
-        An objective on pairs has no pairs, or sft was given pairs without being told which reply to take.
+        An objective or a contrast on pairs has no pairs, or sft was given pairs without being told which reply to take.
     """
     kinds = {record.kind for split in records.values() for record in split}
-    for name, adapter in adapters.items():
+    trained = {name: part for name, part in adapters.items() if (part.kind or name) not in UNTRAINED}
+    for name, adapter in trained.items():
         _check(name, adapter, behavior, kinds)
+    if contrast and "sft" in kinds:
+        raise InputError(
+            f"behavior {behavior!r} with `contrast: rejected`, but its records hold one completion each",
+            allowed="records with chosen and rejected",
+            remedy=f"map chosen and rejected under `columns` of {behavior!r}, or give it another contrast",
+        )
     twins = {}
-    if any(adapter.trained_on == "pair" for adapter in adapters.values()):
+    if contrast or any(adapter.trained_on == "pair" for adapter in trained.values()):
         twins = {name + REJECTED: [record.rejecting() for record in split] for name, split in records.items()}
     return {**records, **twins}
 

@@ -7,6 +7,7 @@ what remains after neutralising k others, alike in firing rate and decoder norm.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,11 @@ import torch
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.adapters.base import load_adapter
 from isaerft.changes.base import Trained
+from isaerft.changes.load import loaded, seed_folders
 from isaerft.files import replacing
 from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
-from isaerft.subjects.cache import Batch, completion_losses, read_cache
+from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
 from isaerft.subjects.load import LoadedSubject
 
 MOST_CHANGED, MATCHED_RANDOM = "most_changed", "matched_random"
@@ -74,17 +75,21 @@ def check_causes(
     alive = facts[facts.firing_rate >= study.agreement.min_firing_rate]
     parts = []
     for name in tqdm(study.causally_checked, desc="causal check", unit="adapter", disable=None):
-        trained = []
-        for seed in range(study.n_seeds):
-            adapter = load_adapter(Path(adapters) / name / f"seed_{seed}", subject.dictionary.d_sae)
-            adapter.to(subject.model.device).requires_grad_(False)
-            trained.append(Trained(subject, adapter, heldout, study.batch_size))
+        folders = seed_folders(Path(adapters) / name)
+        trained = _replicates(folders, subject, heldout, study.batch_size)
         ranked = _ranked(changes, name, study.primary.measure, alive)
-        sets = sets_to_neutralise(ranked, options, study.n_seeds, np.random.default_rng(study.seed))
+        sets = sets_to_neutralise(ranked, options, len(folders), np.random.default_rng(study.seed))
         table = causal_table(trained, sets, rows, options.ks, study.agreement.confidence_level)
         parts.append(table.assign(adapter=name))
     with replacing(out) as temporary:
         pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+
+
+def _replicates(folders: list[Path], subject: LoadedSubject, heldout: CachedRows, batch_size: int) -> Iterator[Trained]:
+    """Yield one seed after the other: an adapter may change the model for as long as it is there."""
+    for folder in folders:
+        with loaded(folder, subject, heldout, batch_size) as trained:
+            yield trained
 
 
 def sets_to_neutralise(
@@ -112,7 +117,7 @@ def sets_to_neutralise(
 
 
 def causal_table(
-    trained: list[Trained], sets: list[Neutralised], rows: torch.Tensor, ks: list[int], confidence_level: float
+    trained: Iterable[Trained], sets: list[Neutralised], rows: torch.Tensor, ks: list[int], confidence_level: float
 ) -> pd.DataFrame:
     """Return columns k, latents, loss_recovered, ci_low, ci_high; two rows for each of `ks`.
 
@@ -121,7 +126,7 @@ def causal_table(
 
     Parameters
     ----------
-    trained : list of Trained
+    trained : iterable of Trained
         The adapter of each seed.
     rows : (n_rows,) int64
         Held-out rows that carry the loss.

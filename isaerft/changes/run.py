@@ -9,8 +9,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.adapters.base import load_adapter
-from isaerft.changes.base import Trained, write_changes
+from isaerft.adapters.base import SEED
+from isaerft.changes.base import write_changes
+from isaerft.changes.load import loaded, seed_folders
 from isaerft.registry import MEASURES
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.load import LoadedSubject
@@ -26,7 +27,7 @@ def score_changes(
     names: Sequence[str],
     permuted: bool,
 ) -> None:
-    """Score every latent adapter under `adapters`/{adapter}/seed_{k} on the held-out rows and write the table `out`.
+    """Score adapters under `adapters`/{adapter}/seed_{k} on the held-out rows and write the table `out`.
 
     Parameters
     ----------
@@ -37,21 +38,13 @@ def score_changes(
     """
     heldout = read_cache(cache, "heldout")
     parts = []
-    for name, seed in tqdm([(n, s) for n in names for s in range(study.n_seeds)], desc="changes", disable=None):
+    folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
+    for name, folder in tqdm(folders, desc="changes", disable=None):
+        seed = int(folder.name.removeprefix(SEED))
         used = subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject
-        adapter = load_adapter(Path(adapters) / name / f"seed_{seed}", used.dictionary.d_sae)
-        trained = Trained(used, adapter.to(used.model.device).requires_grad_(False), heldout, study.batch_size)
-        for measure in study.measures:
-            change = MEASURES[measure](trained).double().cpu().numpy()
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "adapter": name,
-                        "measure": measure,
-                        "seed": seed,
-                        "latent_index": range(len(change)),
-                        "change": change,
-                    }
-                )
-            )
+        with loaded(folder, used, heldout, study.batch_size) as trained:
+            for measure in study.measures:
+                change = MEASURES[measure](trained).double().cpu().numpy()
+                columns = {"adapter": name, "measure": measure, "seed": seed, "latent_index": range(len(change))}
+                parts.append(pd.DataFrame(columns | {"change": change}))
     write_changes(pd.concat(parts, ignore_index=True), out)

@@ -8,8 +8,10 @@
 from isaerft.config.load import json_schema, load_study, study_from_dict
 from isaerft.config.options import (
     CONTROLS,
+    OTHERS,
     PAIRED,
     PERMUTED,
+    REJECTED,
     Adapter,
     Agreement,
     Behavior,
@@ -33,8 +35,10 @@ from isaerft.config.options import (
 
 __all__ = [
     "CONTROLS",
+    "OTHERS",
     "PAIRED",
     "PERMUTED",
+    "REJECTED",
     "Adapter",
     "Agreement",
     "Behavior",

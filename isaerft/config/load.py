@@ -147,12 +147,14 @@ def _check_references(study: Study) -> None:
         if name not in valid:
             raise unknown_name(kind, name, valid)
     for name, part in study.adapters.items():
-        if (part.kind or name) == "lora" and name != study.reference:
+        is_above = part.options.get("where", "above") == "above"
+        if (part.kind or name) == "lora" and is_above and name != study.reference:
             raise InputError(
-                f"adapter {name!r} is a LoRA, which changes no latent",
-                allowed="lora as the `reference` only",
-                remedy=f"add `reference: {name}`, or leave it out",
+                f"adapter {name!r} is a LoRA above the SAE's hook, which changes no latent",
+                allowed="as the `reference` only",
+                remedy=f"add `reference: {name}`, or give it `options: {{where: below}}`",
             )
+    _check_contrasts(study)
     source = study.sources[primary.source]
     if (source.judges and primary.judge not in source.judges) or primary.adapter == study.reference:
         raise InputError(
@@ -169,6 +171,24 @@ def _check_references(study: Study) -> None:
         raise InputError(
             "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"
         )
+
+
+def _check_contrasts(study: Study) -> None:
+    """An adapter that is fitted against other text has some for every behavior."""
+    for name, behavior in study.behaviors.items():
+        words = (options.OTHERS, options.REJECTED)
+        if name in words:
+            raise InputError(f"behavior name {name!r}", remedy="choose another: it means something under `contrast`")
+        valid = [*words, *(other for other in study.behaviors if other != name)]
+        if behavior.contrast not in valid:
+            raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
+        for adapter, part in study.adapters.items():
+            fitted = (part.kind or adapter) in registry.CONTRASTED
+            if fitted and behavior.contrast == options.OTHERS and len(study.behaviors) < 2:
+                raise InputError(
+                    f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
+                    remedy="add a second behavior, or leave the adapter out",
+                )
 
 
 def _check_behavior(name: str, behavior: options.Behavior) -> None:

@@ -42,6 +42,10 @@ FIGURES: dict[str, str] = {
 TABLES: dict[str, str] = {
     "subjects": "The subjects: model, SAE and hook, and how well the SAE stands in for the residual stream there.",
     "training": "One row per training run: held-out loss before and after, and the share of the reference reached.",
+    "diagnostics": (
+        "What adapters that were not trained on the latents come to in the SAE's basis: the share of a pulled-back "
+        "change that the dictionary explains, and how well a baseline's direction tells held-out texts apart."
+    ),
     "most_changed_latents": "The latents that each behavior changed most, with their explanations and verdicts.",
     "agreement": (
         "How well expected and measured changes agree over latents, for every combination and every control; read no "

@@ -111,6 +111,13 @@ MEANINGS: dict[str, str] = {
     "sensitivity": "Share of what the reference expects that the judge expects too.",
     "specificity": "Share of what the reference does not expect that the judge does not either.",
     "correlation": "Rank correlation of the judge's expected effects with the reference's.",
+    "diagnostics.quantity": (
+        "explained_share: share of the squared change of the residual stream that the change of latents reproduces;"
+        " heldout_loss_displaced and heldout_loss_pulled_back: held-out loss under the one and under the other;"
+        " heldout_auroc and heldout_accuracy: how well a baseline's direction tells held-out completions from its"
+        " contrast; steering_strength: norm of what the baseline adds, as a share of the residual stream's."
+    ),
+    "diagnostics.value": "The measured value: a share, an area under the curve, or a loss in nats per token.",
     "quantity": "What was checked against the known truth.",
     "setting": "Under which conditions.",
     "value": "What was found.",

@@ -169,10 +169,15 @@ def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_s
     return total / n_tokens
 
 
+def subsample(n_rows: int, options: config.Adapter, generator: torch.Generator) -> torch.Tensor:
+    """Return the rows that a replicate sees, (n_kept,) int64."""
+    return torch.randperm(n_rows, generator=generator)[: max(1, round(options.subsample * n_rows))]
+
+
 def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torch.Tensor]:
     """Yield batches of row numbers for ever: a fixed random share of the rows, shuffled anew each epoch."""
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.randperm(n_rows, generator=generator)[: max(1, round(options.subsample * n_rows))]
+    kept = subsample(n_rows, options, generator)
     while True:
         yield from kept[torch.randperm(len(kept), generator=generator)].split(options.batch_size)
 

@@ -1,23 +1,23 @@
-"""Training every seed of one (subject, behavior, adapter) in one process."""
+"""Making every seed of one (subject, behavior, adapter) in one process."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from isaerft import config
-from isaerft.adapters.base import make_adapter, save_adapter
-from isaerft.adapters.sparsity import not_sparse, sparsity
+from isaerft.adapters.base import SEED
+from isaerft.errors import InputError
 from isaerft.files import replacing, write_json
-from isaerft.subjects.cache import read_cache
+from isaerft.registry import ADAPTERS, CONTRASTED
+from isaerft.subjects.cache import CachedRows, read_cache
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.frozen import frozen_part
-from isaerft.training.loop import Training, train
 from isaerft.training.objective import Rows
 from isaerft.training.pairs import read_pairs
-from isaerft.training.row_space import trainable
+from isaerft.training.ways import Job, make
 
 RESULTS = "training.json"
 
@@ -25,33 +25,50 @@ RESULTS = "training.json"
 def run_adapter(
     study: config.Study,
     subject: LoadedSubject,
-    adapter_name: str,
+    adapter: str,
     cache: str | Path,
     out: str | Path,
     *,
+    behavior: str,
     permuted: bool,
-    description: str,
+    contrast: str | Path | None = None,
 ) -> None:
-    """Train all seeds and write seed_0/, seed_1/, ... and training.json under `out`, atomically.
+    """Make all seeds of an adapter and write seed_0/, seed_1/, ... and training.json under `out`, atomically.
 
     Parameters
     ----------
+    adapter, behavior : str
+        Names in the study.
     permuted : bool
         Each seed works on its own random dictionary in place of the subject's.
+    contrast : path, optional
+        Folder with {behavior}.safetensors for the behaviors that an adapter is fitted against.
     """
-    options = study.adapters[adapter_name]
+    options = study.adapters[adapter]
     with frozen_part(subject, lambda batch: batch.residual, options):
         rows = _read_rows(subject, options, cache, study.batch_size)
+    others = _contrast_rows(study, behavior, adapter, cache, contrast)
+    kind = options.kind or adapter
     results = []
     with replacing(out) as temporary:
         temporary.mkdir()
-        for seed in range(study.n_seeds):
+        for seed in _replicates(study, kind, options.options, permuted):
             started = time.perf_counter()
-            used = subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject
-            trained, n_parameters = _train_one(
-                study, used, options, adapter_name, rows, seed, temporary / f"seed_{seed}", f"{description} seed {seed}"
+            job = Job(
+                subject=subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject,
+                kind=kind,
+                options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
+                train=rows[0],
+                heldout=rows[1],
+                contrast=others,
+                seed=study.replicate_seed(seed),
+                batch_size=study.batch_size,
+                out=temporary / f"{SEED}{seed}",
+                description=f"{behavior} {adapter} seed {seed}",
             )
-            results.append({"seed": seed, "n_parameters": n_parameters, "objective": options.objective} | vars(trained))
+            made = make(job)
+            result = {"seed": seed, "n_parameters": made.n_parameters, "objective": made.objective}
+            results.append(result | vars(made.training) | {"diagnostics": made.diagnostics})
             if study.record_seconds:
                 results[-1]["seconds"] = time.perf_counter() - started
         write_json(temporary / RESULTS, results)
@@ -66,38 +83,33 @@ def _read_rows(
     return read_cache(cache, "train"), read_cache(cache, "heldout")
 
 
-def _train_one(
-    study: config.Study,
-    subject: LoadedSubject,
-    options: config.Adapter,
-    name: str,
-    rows: tuple[Rows, Rows],
-    seed: int,
-    out: Path,
-    description: str,
-) -> tuple[Training, int]:
-    settings = {"seed": study.replicate_seed(seed), "batch_size": study.batch_size, "description": description}
-    if (options.kind or name) == "lora":
-        if options.sparsity is not None:
-            raise not_sparse(options.kind or name)
-        from isaerft.training.lora import RANK, add_lora, remove_lora, save_lora
-
-        rank = int(options.options.get("rank", RANK))
-        block = add_lora(subject, rank=rank, seed=settings["seed"])
-        try:
-            trained = train(subject, block, lambda batch: batch.residual, *rows, options, **settings)
-            save_lora(block, out, rank)
-            return trained, _n_trainable(block)
-        finally:
-            remove_lora(block)
-    adapter = make_adapter(options.kind or name, subject.dictionary.d_sae, dict(options.options), settings["seed"])
-    adapter.to(subject.model.device)
-    sparse = sparsity(adapter, options.sparsity, options.steps, settings["seed"])
-    with trainable(adapter, subject.dictionary, options, sparse) as (module, adapt):
-        trained = train(subject, module, adapt, *rows, options, sparsity=sparse, **settings)
-    save_adapter(adapter, out)
-    return trained, _n_trainable(adapter)
+def _contrast_rows(
+    study: config.Study, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
+) -> list[tuple[CachedRows, CachedRows]]:
+    """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
+    is_contrasted = (study.adapters[adapter].kind or adapter) in CONTRASTED
+    if is_contrasted and study.behaviors[behavior].contrast == config.REJECTED:
+        return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
+    names = study.contrast_behaviors(behavior, adapter)
+    if names and folder is None:
+        raise InputError(
+            f"adapter {adapter!r} needs the cached activations of {', '.join(names)}",
+            remedy="say with --contrast where they are",
+        )
+    caches = [Path(folder) / f"{name}.safetensors" for name in names]
+    return [(read_cache(path, "train"), read_cache(path, "heldout")) for path in caches]
 
 
-def _n_trainable(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+def _replicates(study: config.Study, kind: str, options: dict[str, object], permuted: bool) -> range:
+    """Return the seeds to make; what is given is there once, unless its path names a seed or the dictionary varies."""
+    is_given = getattr(ADAPTERS[kind], "made", "") == "given"
+    varies = permuted or any("{seed}" in str(value) for value in options.values())
+    return range(study.n_seeds if varies or not is_given else 1)
+
+
+def _filled_in(options: dict[str, Any], **names: object) -> dict[str, Any]:
+    """Return the options with {behavior} and {seed} in their texts filled in."""
+    texts = {name: value for name, value in options.items() if isinstance(value, str)}
+    for placeholder, value in names.items():
+        texts = {name: text.replace(f"{{{placeholder}}}", str(value)) for name, text in texts.items()}
+    return options | texts

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "dir": "the subject's folder",
     "records": "folder with the behavior's train.jsonl and heldout.jsonl",
     "cache": "the behavior's cached activations (.safetensors)",
+    "contrast": "folder with the cached activations of the behaviors that a baseline is fitted against",
     "adapters": "folder with one folder per trained adapter",
     "sample": "the sample of latents that the study speaks of (.parquet)",
     "explanations": "the source's explanations (.parquet)",
@@ -44,7 +45,7 @@ ARGUMENTS = {
     "design-effect": "variance that strata and clusters add to the null, as a factor (default 1)",
     "alpha": "level of the test (default 0.05)",
 }
-OPTIONAL = {"behavior.input", "explain.sample", "agreement.sample"} | {
+OPTIONAL = {"behavior.input", "explain.sample", "agreement.sample", "train.contrast"} | {
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}

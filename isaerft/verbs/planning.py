@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from isaerft.errors import InputError
-from isaerft.verbs.base import verb
+from isaerft.verbs.base import study_of, verb
 
 SEEDS, BEHAVIORS, POWERS = (1, 3, 5, 10), (1, 4, 8, 16), (0.8, 0.9)
 DEFAULTS = {"expected_share": 0.1, "reliability": 0.5, "design_effect": 1.0, "alpha": 0.05}
@@ -51,3 +51,16 @@ def power(options: argparse.Namespace) -> None:
                 f"{n_seeds:>6} {n_behaviors:>10} {seen:>11.3f}" + "".join(f" {n or 'none':>11}" for n in needed)
             )
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+@verb("cost", "study")
+def cost(options: argparse.Namespace) -> None:
+    """Say how many requests and tokens the study's language models will take, and how many answers are cached.
+
+    Nothing is sent, and no key is needed. Tokens are estimated at 4 characters each; answers by the mean of the cached
+    ones, or by the longest allowed.
+    """
+    study = study_of(options)
+    from isaerft.report.cost import cost_lines
+
+    sys.stdout.writelines(f"{line}\n" for line in cost_lines(study, study.results))

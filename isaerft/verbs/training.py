@@ -27,9 +27,9 @@ def behavior(options: argparse.Namespace) -> None:
     study = study_of(options)
     chosen = study.behaviors[options.behavior]
     if chosen.testbed is not None:
-        # The language's rows are preference pairs; without a word in the config, and where no objective compares
+        # The language's rows are preference pairs; without a word in the config, and where nothing compares
         # replies, train on the chosen answers.
-        columns = chosen.columns or ({} if "pair" in study.trained_on else {"completion": "chosen"})
+        columns = chosen.columns or ({} if study.compares_replies(options.behavior) else {"completion": "chosen"})
         chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
     prepare_behavior(options.behavior, chosen, options.out)
 
@@ -49,16 +49,17 @@ def capture(options: argparse.Namespace) -> None:
     from isaerft.behaviors import read_records, training_splits
 
     records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
-    splits = training_splits(records, options.behavior, study.adapters)
+    contrast = study.compares_replies(options.behavior) and "pair" not in study.trained_on
+    splits = training_splits(records, options.behavior, study.adapters, contrast=contrast)
     from isaerft.subjects.capture import capture_behavior
 
     subject = load_subject_of(study, options)
     capture_behavior(subject, splits, options.out, max_length=study.max_length, batch_size=study.batch_size)
 
 
-@verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "out")
+@verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "contrast", "out")
 def train(options: argparse.Namespace) -> None:
-    """Train all seeds of one adapter on one behavior."""
+    """Train (or fit, or take as given) all seeds of one adapter on one behavior."""
     study = study_of(options)
     from isaerft.training.run import run_adapter
 
@@ -68,8 +69,9 @@ def train(options: argparse.Namespace) -> None:
         options.adapter,
         options.cache,
         options.out,
+        behavior=options.behavior,
         permuted=options.subject in study.permuted_subjects,
-        description=f"{options.behavior} {options.adapter}",
+        contrast=options.contrast,
     )
 
 

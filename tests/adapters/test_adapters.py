@@ -297,7 +297,7 @@ def test_a_folder_without_an_adapter_and_a_lora_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_adapter(tmp_path / "none", 9)
     (tmp_path / "adapter_config.json").write_text('{"kind": "lora", "rank": 8}')
-    with pytest.raises(InputError, match="is a LoRA"):
+    with pytest.raises(InputError, match="is a lora"):
         load_adapter(tmp_path, 9)
 
 

@@ -34,3 +34,12 @@ def test_sft_takes_the_chosen_replies_of_pairs_only_when_told_to():
 def test_an_objective_on_pairs_refuses_completions_and_names_the_mend(objective):
     with pytest.raises(InputError, match=rf"'a' with objective '{objective}' on behavior 'toy'.*map chosen and reject"):
         training_splits(SFT, "toy", {"a": Adapter(objective=objective)})
+
+
+def test_a_baseline_against_rejected_replies_has_them_captured_and_needs_pairs():
+    for adapters in ({"probe": Adapter()}, {"mine": Adapter(kind="mean_difference")}):
+        assert training_splits(PAIRS, "toy", adapters) == PAIRS, "what is not trained has no objective to fit"
+        splits = training_splits(PAIRS, "toy", adapters, contrast=True)
+        assert splits["heldout_rejected"] == [Record("b", "q", "w")]
+        with pytest.raises(InputError, match=r"'toy' with `contrast: rejected`.*one completion each"):
+            training_splits(SFT, "toy", adapters, contrast=True)

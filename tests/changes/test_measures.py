@@ -111,9 +111,8 @@ def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(study, s
             with torch.no_grad():
                 next(adapter.parameters()).add_(seed + 1)
             save_adapter(adapter, tmp_path / "adapters" / name / f"seed_{seed}")
-    score_changes(
-        study, subject, tmp_path / "cache.safetensors", tmp_path / "adapters", tmp_path / "x.parquet", permuted=permuted
-    )
+    paths = tmp_path / "cache.safetensors", tmp_path / "adapters", tmp_path / "x.parquet"
+    score_changes(study, subject, *paths, names=study.analysed_adapters(), permuted=permuted)
     table = pd.read_parquet(tmp_path / "x.parquet")
     assert tuple(table) == COLUMNS
     assert table.groupby(["adapter", "measure", "seed"]).size().eq(48).all()

@@ -13,7 +13,6 @@ from isaerft.subjects.cache import CachedRows, write_cache
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.site import decoder_blocks
 from isaerft.training.loop import heldout_loss, train
-from isaerft.training.lora import add_lora, remove_lora
 from isaerft.training.run import run_adapter
 
 
@@ -226,44 +225,6 @@ def test_a_seed_sees_its_own_share_of_the_rows_and_always_the_same(subject, cach
     assert all(len({value for batch in rows for value in batch}) <= 6 for rows in (seen[0][0], seen[1][0]))
 
 
-def test_lora_leaves_the_model_bit_for_bit_as_it_was(subject, model_of, cached):
-    for architecture in ("llama", "gpt2"):
-        model = model_of(architecture)
-        used = replace(subject, language=replace(subject.language, model=model))
-        ids = torch.tensor([[1, 5, 6, 7]])
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        kinds = [type(module) for module in model.modules()]
-        with torch.no_grad():
-            logits = model(input_ids=ids).logits
-        for _ in range(2):
-            block = add_lora(used, rank=2, seed=0)
-            with torch.no_grad():
-                assert torch.equal(model(input_ids=ids).logits, logits), "LoRA begins as the identity"
-                for name, parameter in block.named_parameters():
-                    if "lora_" in name:
-                        assert parameter.requires_grad
-                        parameter.add_(0.1)
-                    else:
-                        assert not parameter.requires_grad
-                assert not torch.equal(model(input_ids=ids).logits, logits)
-            remove_lora(block)
-            after = model.state_dict()
-            assert set(after) == set(before)
-            assert all(torch.equal(after[name], value) for name, value in before.items())
-            assert [type(module) for module in model.modules()] == kinds
-            assert not hasattr(block, "peft_config")
-            assert not any(parameter.requires_grad for parameter in model.parameters())
-            with torch.no_grad():
-                assert torch.equal(model(input_ids=ids).logits, logits)
-
-
-def test_lora_needs_a_block_above_the_hook(subject):
-    from isaerft.subjects.site import Site
-
-    with pytest.raises(InputError, match="no block lies above"):
-        add_lora(replace(subject, site=Site(3, 3)))
-
-
 @pytest.fixture
 def study():
     return config.study_from_dict(
@@ -291,7 +252,7 @@ def test_all_seeds_are_trained_and_the_same_study_gives_the_same_bytes(study, su
     folders = [tmp_path / "a", tmp_path / "b"]
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
     for folder in folders:
-        run_adapter(study, subject, name, tmp_path / "cache", folder, permuted=False, description="x")
+        run_adapter(study, subject, name, tmp_path / "cache", folder, permuted=False, behavior="a")
     files = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in folders]
     assert files[0] == files[1]
     assert all((folders[0] / path).read_bytes() == (folders[1] / path).read_bytes() for path in files[0])
@@ -311,7 +272,7 @@ def test_all_seeds_are_trained_and_the_same_study_gives_the_same_bytes(study, su
 
 def test_a_permuted_subject_trains_every_seed_on_its_own_dictionary(study, subject, cached, tmp_path):
     write_cache({"train": cached[0], "heldout": copied(cached[0])}, tmp_path / "cache")
-    run_adapter(study, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=True, description="x")
+    run_adapter(study, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=True, behavior="a")
     for seed in range(2):
         used = subject.with_random_dictionary(study.replicate_seed(seed))
         adapter = load_adapter(tmp_path / "out" / f"seed_{seed}", 48)
@@ -323,5 +284,5 @@ def test_a_permuted_subject_trains_every_seed_on_its_own_dictionary(study, subje
 def test_seconds_are_recorded_only_when_asked_for(study, subject, cached, tmp_path):
     write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache")
     timed = replace(study, record_seconds=True, n_seeds=1)
-    run_adapter(timed, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=False, description="x")
+    run_adapter(timed, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=False, behavior="a")
     assert read_json(tmp_path / "out" / "training.json")[0]["seconds"] > 0

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.lora import Lora
 from isaerft.behaviors import Record, training_splits
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
@@ -19,7 +20,6 @@ from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
 from isaerft.subjects.site import decoder_blocks
 from isaerft.training.loop import heldout_loss, train
-from isaerft.training.lora import add_lora, remove_lora
 from isaerft.training.objective import heldout_objective, make_objective
 from isaerft.training.orpo import log_odds
 from isaerft.training.pairs import read_pairs
@@ -213,8 +213,7 @@ def test_gradients_of_objective_and_kl_are_finite_differences(subject, pairs, bi
 
 
 def test_kl_of_a_lora_is_measured_against_the_model_without_it(subject, pairs):
-    block = add_lora(subject, rank=2, seed=0)
-    try:
+    with Lora.on(subject, {"rank": 2}, 0) as block:
         with torch.no_grad():
             for name, parameter in block.named_parameters():
                 if "lora_B" in name:
@@ -227,8 +226,6 @@ def test_kl_of_a_lora_is_measured_against_the_model_without_it(subject, pairs):
         with_kl.backward()
         assert [name for name, parameter in block.named_parameters() if parameter.requires_grad] == trained
         assert all(p.grad.isfinite().all() and p.grad.any() for p in block.parameters() if p.requires_grad)
-    finally:
-        remove_lora(block)
 
 
 @pytest.mark.parametrize("objective", PAIRED)

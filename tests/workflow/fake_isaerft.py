@@ -3,7 +3,16 @@
 import sys
 from pathlib import Path
 
-TABLES = ("subjects", "training", "most_changed_latents", "agreement", "specificity", "overall", "coverage")
+TABLES = (
+    "subjects",
+    "training",
+    "diagnostics",
+    "most_changed_latents",
+    "agreement",
+    "specificity",
+    "overall",
+    "coverage",
+)
 TABLES += ("causal_check", "judge_quality", "corrected_agreement")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],

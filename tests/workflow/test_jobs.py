@@ -39,7 +39,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 10
+    assert sum(name.startswith("page_") for name in jobs) == 11
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
@@ -85,7 +85,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(cli._parser().parse_args(call).verb)
-    assert verbs == set(cli.VERBS) - {"split", "power", "design"}
+    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost"}
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
@@ -127,3 +127,23 @@ def test_a_study_of_a_hundred_behaviors_is_a_config_file(workspace):
     behavior = {"description": "d", "path": "data/limericks.jsonl"}
     workspace.study(behaviors={f"b{i}": behavior for i in range(100)})
     assert workspace.planned("--quiet", "rules")["train"] == 100 * 4
+
+
+def test_a_baseline_waits_for_the_text_that_it_is_fitted_against(workspace):
+    values = workspace.study()
+    workspace.study(adapters=values["adapters"] | {"probe": {}})
+    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/probe").stdout
+    (inputs,) = re.findall(r"^rule train:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    assert "cache/toy/limericks.safetensors" in inputs
+    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/bias").stdout
+    (inputs,) = re.findall(r"^rule train:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    assert "limericks" not in inputs
+
+
+def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
+    values = workspace.study()
+    workspace.write("tuned/refusal/config.json", "{}")
+    path = {"options": {"path": "tuned/{behavior}"}}
+    workspace.study(adapters=values["adapters"] | {"checkpoint": path})
+    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/checkpoint").stdout
+    assert "tuned/refusal/config.json" in plan

@@ -27,10 +27,10 @@ rule behavior:
         ),
         out=lambda w, output: os.path.dirname(output[0]),
         code=code("behavior"),
-        # Without the description: only judges read it, so a better wording reruns no training.
+        # Without the description, which only judges read: a better wording reruns no training.
         settings=lambda w: settings(
-            replace(study.behaviors[w.behavior], description="-"),
-            study.behaviors[w.behavior].testbed and "pair" in study.trained_on,
+            replace(study.behaviors[w.behavior], description="-", contrast="others"),
+            study.behaviors[w.behavior].testbed and study.compares_replies(w.behavior),
         ),
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} --out {params.out}"

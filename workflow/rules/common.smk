@@ -13,7 +13,7 @@ BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
 TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 
-TABLES = "subjects training most_changed_latents agreement specificity overall coverage".split()
+TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]
@@ -49,6 +49,16 @@ def asked(llm):
         return None
     part = study.llms[llm]
     return part.model, part.structured, part.temperature, part.answer_tokens, study.seed
+
+
+def given_files(wildcards):
+    """Return the files of what an adapter takes as given (a checkpoint), for each seed."""
+    path = str(study.adapters[wildcards.adapter].options.get("path", ""))
+    paths = [
+        path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
+        for seed in range(study.n_seeds)
+    ]
+    return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
 
 
 def folder(wildcards):

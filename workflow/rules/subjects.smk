@@ -134,6 +134,7 @@ rule capture:
             *of_subject(w, "model revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights"),
             study.trained_on,
+            study.compares_replies(w.behavior),
             study.max_length,
             study.batch_size,
         ),

@@ -5,6 +5,11 @@ rule train:
         model,
         sae=lambda w: f"{folder(w)}/sae",
         cache=cache,
+        contrast=lambda w: [
+            f"{RESULTS}/cache/{BASE[w.subject]}/{name}.safetensors"
+            for name in study.contrast_behaviors(w.behavior, w.adapter)
+        ],
+        given=given_files,
     output:
         directory(f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}"),
     log:
@@ -23,6 +28,7 @@ rule train:
     params:
         study=STUDY,
         dir=folder,
+        contrast=lambda w, input: f"--contrast {os.path.dirname(input.cache)}",
         code=lambda w: code(
             "train",
             study.adapters[w.adapter].kind or w.adapter,
@@ -30,10 +36,11 @@ rule train:
         ),
         settings=lambda w: settings(
             study.adapters[w.adapter],
+            study.contrast_behaviors(w.behavior, w.adapter),
             study.n_seeds,
             study.seed,
             study.record_seconds,
         ),
     shell:
         "isaerft train --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --adapter {wildcards.adapter} --dir {params.dir} --cache {input.cache} --out {output} > {log} 2>&1"
+        " --adapter {wildcards.adapter} --dir {params.dir} --cache {input.cache} {params.contrast} --out {output} > {log} 2>&1"

@@ -1,7 +1,7 @@
 """The options of a study: every default and every help text stands here and nowhere else."""
 
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
-from isaerft.config.options.base import CONTROLS, PERMUTED
+from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import CausalCheck
 from isaerft.config.options.design import Design
@@ -13,8 +13,10 @@ from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
 __all__ = [
     "CONTROLS",
+    "OTHERS",
     "PAIRED",
     "PERMUTED",
+    "REJECTED",
     "Adapter",
     "Agreement",
     "Behavior",

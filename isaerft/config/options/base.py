@@ -6,4 +6,5 @@ from pydantic import ConfigDict
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 PERMUTED = "-permuted"
+OTHERS, REJECTED = "others", "rejected"
 CONTROLS = ("shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary")

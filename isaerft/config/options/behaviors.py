@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from isaerft.config.options.base import STRICT
+from isaerft.config.options.base import OTHERS, STRICT
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -44,5 +44,8 @@ class Behavior:
     """Drop rows with a longer completion (or chosen or rejected reply); the card counts them."""
     max_rows: int | None = Field(default=None, ge=2)
     """Keep at most this many rows (those with the smallest id hash)."""
+    contrast: str = OTHERS
+    """What baselines without training compare its completions with: `others` (those of all other behaviors, each
+    behavior weighing alike), the name of one behavior, or `rejected` (the rejected replies of preference pairs)."""
     licence: str = ""
     """Licence of the data, for its card."""

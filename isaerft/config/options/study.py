@@ -8,13 +8,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.adapters import Adapter
-from isaerft.config.options.base import CONTROLS, PERMUTED, STRICT
+from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED, STRICT
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import CausalCheck
 from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
 from isaerft.config.options.subjects import Subject
+from isaerft.registry import CONTRASTED, UNTRAINED
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -115,7 +116,14 @@ class Study:
     @property
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
-        return sorted({adapter.trained_on for adapter in self.adapters.values()})
+        trained = [part for name, part in self.adapters.items() if (part.kind or name) not in UNTRAINED]
+        return sorted({adapter.trained_on for adapter in trained})
+
+    def compares_replies(self, behavior: str) -> bool:
+        """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
+        is_contrast = self.behaviors[behavior].contrast == REJECTED
+        contrasted = any((part.kind or name) in CONTRASTED for name, part in self.adapters.items())
+        return "pair" in self.trained_on or (is_contrast and contrasted)
 
     @property
     def causally_checked(self) -> list[str]:
@@ -135,3 +143,13 @@ class Study:
             return names
         asked = self.random_dictionary_adapters or [self.primary.adapter]
         return [name for name in names if name in asked]
+
+    def contrast_behaviors(self, behavior: str, adapter: str) -> list[str]:
+        """Return the behaviors whose text an adapter is fitted against when it is made for `behavior`; most need none.
+
+        None either where the contrast are the behavior's own rejected replies.
+        """
+        if (self.adapters[adapter].kind or adapter) not in CONTRASTED or self.behaviors[behavior].contrast == REJECTED:
+            return []
+        contrast = self.behaviors[behavior].contrast
+        return [name for name in self.behaviors if name != behavior] if contrast == OTHERS else [contrast]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,13 @@ from isaerft.tables import TABLES, write_table
 def write_tables(study: config.Study, results: str | Path, out: str | Path) -> None:
     """Write the study's tables as CSV under `out`; which ones there are, the study says."""
     results, out = Path(results), Path(out)
+    runs = list(_runs(study, results))
     frames = {
         "subjects": pd.DataFrame(
             [row for name in study.subjects for row in SubjectFolder(results / "subjects" / name).read_cards()]
         ),
-        "training": training_table(study, results),
+        "training": training_table(study, runs),
+        "diagnostics": diagnostics_table(runs),
         "most_changed_latents": pd.concat(most_changed(study, name, results) for name in study.subjects),
         "agreement": agreement_table(study, results),
         "specificity": _parts(study, results, SPECIFICITY),
@@ -44,15 +48,27 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
 
 
-def training_table(study: config.Study, results: Path) -> pd.DataFrame:
-    """Return the rows of training.csv; loss_recovered is measured against the reference's mean over seeds."""
-    rows = []
+def _runs(study: config.Study, results: Path) -> Iterator[dict[str, Any]]:
+    """Yield what every training.json says, one seed at a time."""
     for subject in [*study.subjects, *study.permuted_subjects]:
         for behavior in study.behaviors:
             for adapter in study.adapters if subject in study.subjects else study.analysed_adapters(subject):
                 for row in read_json(results / "adapters" / subject / behavior / adapter / "training.json"):
-                    rows.append({"subject": subject, "behavior": behavior, "adapter": adapter} | row)
-    table = pd.DataFrame(rows).assign(reference=study.reference, loss_recovered=np.nan)
+                    yield {"subject": subject, "behavior": behavior, "adapter": adapter} | row
+
+
+def diagnostics_table(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows of diagnostics.csv: what was noted of adapters that were not trained on latents."""
+    return pd.DataFrame(
+        {name: run[name] for name in ("subject", "behavior", "adapter", "seed")} | {"quantity": name, "value": value}
+        for run in runs
+        for name, value in run.get("diagnostics", {}).items()
+    )
+
+
+def training_table(study: config.Study, runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows of training.csv; loss_recovered is measured against the reference's mean over seeds."""
+    table = pd.DataFrame(runs).assign(reference=study.reference, loss_recovered=np.nan)
     if study.reference is None:
         return table
     best = table[table.adapter == study.reference].groupby(["subject", "behavior"]).heldout_loss_adapted.mean()

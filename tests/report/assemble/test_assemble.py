@@ -31,6 +31,7 @@ def make_study(**changes):
         "behaviors": {name: {"description": name, "rule": True} for name in BEHAVIORS},
         "adapters": {"bias": {}, "scale": {}, "lora": {}},
         "reference": "lora",
+        "random_dictionary_adapters": ["bias", "scale"],
         "measures": ["parameter", "contribution"],
         "sources": {"said": {"kind": "local"}, "wrong": {"kind": "local", "wrong_share": 0.5}},
         "judges": {"lexical": {}},
@@ -113,6 +114,7 @@ class Parts:
                 "best_step": 9,
                 "heldout_loss_base": 3.0,
                 "heldout_loss_adapted": after[seed],
+                "diagnostics": {"explained_share": 0.25 + seed / 4, "none": None} if adapter == "scale" else {},
             }
             for seed in range(2)
         ]
@@ -504,3 +506,17 @@ def test_which_way_an_attribution_went_is_read_off_a_signed_measure():
     changes = {("a", "attribution"): attribution, ("a", "contribution"): contribution}
     assert _pushed(changes, "a", "attribution").tolist() == [-1.0, 2.0]
     assert _pushed({("a", "attribution"): attribution}, "a", "attribution").tolist() == [3.0, 1.0]
+
+
+def test_what_was_noted_of_a_run_is_a_row_of_the_diagnostics(finished):
+    table = finished[1]["diagnostics"]
+    assert set(table.adapter) == {"scale"}
+    assert len(table) == 2 * 3 * 2 * 2, "twins too"
+    shares = table[table.quantity == "explained_share"]
+    assert shares.value.tolist() == [0.25 + seed / 4 for seed in shares.seed]
+    assert table[table.quantity == "none"].value.isna().all()
+
+
+def test_a_study_in_which_nothing_was_noted_has_an_empty_table(parts, tmp_path):
+    table = parts.tables(make_study(adapters={"bias": {}}, reference=None, random_dictionary_adapters=["bias"]))
+    assert table["diagnostics"].empty

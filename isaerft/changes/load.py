@@ -1,0 +1,37 @@
+"""Reading a trained adapter of any kind as something that every measure can score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isaerft.adapters.base import CONFIG, SEED, load_adapter
+from isaerft.adapters.outside import OutsideAdapter, loaded_outside
+from isaerft.changes.base import Trained
+from isaerft.changes.pullback import PulledBack
+from isaerft.errors import InputError
+from isaerft.files import read_json
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.cache import CachedRows
+from isaerft.subjects.load import LoadedSubject
+
+
+@contextmanager
+def loaded(folder: str | Path, subject: LoadedSubject, heldout: CachedRows, batch_size: int) -> Iterator[Trained]:
+    """Give the adapter saved in `folder` on its subject; when the block ends the model is again as it was."""
+    kind = ADAPTERS[read_json(Path(folder) / CONFIG)["kind"]]
+    if isinstance(kind, type) and issubclass(kind, OutsideAdapter):
+        with loaded_outside(kind, folder, subject) as adapter, adapter.idle():
+            yield PulledBack(subject, adapter, heldout, batch_size)
+    else:
+        adapter = load_adapter(folder, subject.dictionary.d_sae).to(subject.model.device)
+        yield Trained(subject, adapter.requires_grad_(False), heldout, batch_size)
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """Return seed_0, seed_1, ...: as many as training made (a checkpoint is there only once)."""
+    folders = sorted(folder.glob(f"{SEED}*"), key=lambda path: int(path.name.removeprefix(SEED)))
+    if not folders:
+        raise InputError(f"no trained adapter in {str(folder)!r}", remedy="run `isaerft train` first")
+    return folders

@@ -1,0 +1,108 @@
+"""What a study will ask, told before it asks: exact where explanations are, at most where they are to come."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft.cli import main
+from isaerft.config import study_from_dict
+from isaerft.explanations import read_explanations, write_explanations
+from isaerft.explanations.design import write_sample
+from isaerft.llm import LanguageModel
+from isaerft.relevance import judge_relevance
+from isaerft.report.cost import cost_lines, costs
+
+N = 40
+
+
+def values(url, cache):
+    return {
+        "study": "small",
+        "subjects": {"toy": {"testbed": {}, "train_sae": {"d_sae": 64}}},
+        "behaviors": {
+            name: {"description": f"The assistant is {name}.", "testbed": name} for name in ("humor", "alarm")
+        },
+        "adapters": {"bias": {}},
+        "sources": {"local": {}, "late": {"kind": "local"}},
+        "judges": {"lexical": {}, "llm": {"llm": "small"}},
+        "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+        "llms": {
+            "small": {
+                "model": "m",
+                "base_url": url,
+                "max_calls": 50,
+                "price_per_million_input": 1000,
+                "price_per_million_output": 0,
+            }
+        },
+        "llm_cache": str(cache),
+    }
+
+
+@pytest.fixture
+def given(openai_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", openai_server.key)
+    texts = [f"text {i % 30}" for i in range(N)]
+    frame = pd.DataFrame({"latent_index": np.arange(N), "explanation": texts, "side": "input", "url": ""})
+    write_explanations(frame, tmp_path / "results/explanations/toy/local.parquet")
+    return values(openai_server.url, tmp_path / "cache.sqlite"), tmp_path / "results"
+
+
+def asked(study, results):
+    found = read_explanations(results / "explanations/toy/local.parquet")
+    behaviors = {name: part.description for name, part in study.behaviors.items()}
+    llm = LanguageModel.of(study, "small")
+    return judge_relevance("llm", study.judges["llm"], found, behaviors, subject_dir=results, llm=llm)
+
+
+def test_the_cost_is_told_before_and_nothing_is_left_of_it_after(given, openai_server, tmp_path):
+    study, results = study_from_dict(given[0]), given[1]
+    local, late = costs(study, results)
+    assert (local.plan.calls, local.exact) == (30, True)
+    assert (late.plan.calls, late.exact) == (64, False)
+    assert openai_server.received == 0
+    assert not (tmp_path / "cache.sqlite").exists()
+    asked(study, results)
+    assert openai_server.received == 30
+    assert next(costs(study, results)).plan.calls == 0
+    lines = cost_lines(study, results)
+    assert lines[0] == "toy, local, judge llm: 0 requests (30 of 30 cached)"
+    assert lines[1].startswith("toy, late, judge llm: no explanations yet; at most 64 requests (0 of 64 cached), about")
+    assert "price" in lines[1]
+    assert "used so far 30 of 50 requests" in lines[2]
+
+
+def test_the_number_of_latents_is_the_subjects_own_where_it_is_known(given):
+    study, results = study_from_dict(given[0]), given[1]
+    (results / "subjects/toy").mkdir(parents=True)
+    (results / "subjects/toy/subject.json").write_text(json.dumps([{"d_sae": 7}]))
+    assert list(costs(study, results))[1].plan.calls == 7
+
+
+def test_only_the_latents_that_will_be_asked_for_are_counted(given):
+    sampled = {"kind": "case_control", "n_cases": 3, "controls_per_case": 2}
+    study, results = study_from_dict(given[0] | {"design": sampled}), given[1]
+    assert list(costs(study, results))[1].plan.calls == 2 * 3 * (1 + 2)
+    (results / "subjects/toy").mkdir(parents=True)
+    rates = pd.DataFrame({"latent_index": range(9), "firing_rate": [0.0] * 4 + [0.1] * 5})
+    rates.to_parquet(results / "subjects/toy/latents.parquet")
+    assert list(costs(study_from_dict(given[0]), results))[1].plan.calls == 5
+    drawn = pd.DataFrame({"latent_index": [5, 6], "role": "case", "stratum": 0, "matched_to": [5, 6], "drawn_for": ""})
+    write_sample(drawn, results / "design/toy.parquet")
+    assert list(costs(study, results))[1].plan.calls == 2
+
+
+def test_without_a_language_model_nothing_is_counted(given):
+    plain = {key: value for key, value in given[0].items() if not key.startswith("llm")}
+    plain["judges"] = {"lexical": {}}
+    assert cost_lines(study_from_dict(plain), given[1]) == ["no language model is asked"]
+
+
+def test_the_verb_prints_the_lines_and_needs_no_key(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(json.dumps(given[0]))
+    assert main(["cost", "--study", "study.yaml"]) == 0
+    assert "judge llm: no explanations yet; at most 64 requests" in capsys.readouterr().out
