@@ -19,6 +19,7 @@ from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.dictionary import WEIGHTS
 from isaerft.subjects.linear import ARCHITECTURES, NORMALIZATIONS, check_linear
 from isaerft.subjects.load import LoadedModel, check_fit
+from isaerft.subjects.neuronpedia_id import neuronpedia_id_of
 from isaerft.subjects.site import find_site, run_below
 
 logger = logging.getLogger(__name__)
@@ -62,8 +63,11 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     check_linear(place, sae.cfg.architecture(), sae.cfg.normalize_activations, sae.cfg.reshape_activations)
     if subject.hook_name:
         sae.cfg.metadata.hook_name = subject.hook_name
-    if not sae.cfg.metadata.neuronpedia_id and subject.release is not None:
-        sae.cfg.metadata.neuronpedia_id = _directory_id(subject.release, subject.sae_id)
+    if subject.release is not None:
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+        directory, given = get_pretrained_saes_directory(), sae.cfg.metadata.neuronpedia_id
+        sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(directory, subject.release, subject.sae_id, given)
     hook_name = sae.cfg.metadata.hook_name or ""
     find_site(language.model, hook_name)
     check_fit(language.d_model, sae.cfg.d_in, hook_name)
@@ -79,14 +83,6 @@ def _check_folder(folder: Path) -> None:
         check_linear(str(folder), architecture, NORMALIZATIONS[0], reshaping)
         if not (folder / WEIGHTS).is_file():
             raise InputError(f"SAE ({folder}) has no {WEIGHTS}", remedy="save it with SAELens (sae.save_model)")
-
-
-def _directory_id(release: str, sae_id: str | None) -> str | None:
-    """Look the Neuronpedia id up in SAELens' directory (SAELens drops it for SAEs in its own current format)."""
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    entry = get_pretrained_saes_directory().get(release)
-    return None if entry is None else entry.neuronpedia_id.get(sae_id)
 
 
 def train_sae(

@@ -15,7 +15,7 @@ class Neuronpedia:
     """How a `neuronpedia` source asks; the key, which is optional, is read from NEURONPEDIA_API_KEY alone."""
 
     source_id: str | None = None
-    """`{model}/{layer}` at Neuronpedia (gemma-2-2b/20-gemmascope-res-16k); from the SAE's metadata when empty."""
+    """`{model}/{layer}` at Neuronpedia (gemma-2-2b/20-gemmascope-res-16k); when empty, as SAELens knows it."""
     prefer: list[str] = Field(default_factory=list)
     """Makers of explanations, the best first: `explanationModelName/typeName`, or one of the two alone."""
     bulk: Literal["auto", "always", "never"] = "auto"

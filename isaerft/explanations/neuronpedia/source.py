@@ -19,6 +19,7 @@ import pandas as pd
 
 from isaerft.config import Source
 from isaerft.errors import InputError
+from isaerft.explanations.base import check_indices
 from isaerft.explanations.neuronpedia.choice import chosen
 from isaerft.explanations.neuronpedia.fetch import fetch
 from isaerft.explanations.neuronpedia.identifiers import page_url, place_of
@@ -44,8 +45,8 @@ def from_neuronpedia(
     Raises
     ------
     InputError
-        No source at Neuronpedia is named or known, a preferred maker explained nothing, or more look-ups failed than
-        `max_failed_share` allows.
+        No source at Neuronpedia is named or known, it explains latents that the SAE does not have, a preferred maker
+        explained nothing, or more look-ups failed than `max_failed_share` allows.
     """
     options = source.neuronpedia
     place = place_of(options.source_id, subject_dir)
@@ -55,7 +56,9 @@ def from_neuronpedia(
         wanted = set(asked.tolist())
         reason = asyncio.run(fetch(options, place, store, wanted))
         failed = len(wanted - store.finished())
-        said = [(latent, one) for latent, one in store.said() if latent in wanted]
+        known = store.said()
+    check_indices(pd.Series([latent for latent, _ in known], dtype="int64"), d_sae)
+    said = [(latent, one) for latent, one in known if latent in wanted]
     if failed > options.max_failed_share * len(wanted):
         raise InputError(
             f"{failed} of {len(wanted)} look-ups at Neuronpedia failed (last: {reason})",

@@ -157,6 +157,11 @@ def test_rows_of_another_source_are_not_taken(serve, ask):
             ask(server, attempts=1)
 
 
+def test_a_source_of_a_wider_sae_is_refused(serve, ask):
+    with serve(world(60), exported=range(60)) as server, pytest.raises(InputError, match="belong to another SAE"):
+        ask(server, d_sae=40, bulk="always")
+
+
 def test_the_choice_among_several_explanations_does_not_depend_on_the_route(serve, ask, subject_dir):
     several = {
         0: [("b", "gpt-4o-mini", "np_max-act"), ("a", "gpt-4o-mini", "np_max-act"), ("c", "claude", "np_max-act")],
