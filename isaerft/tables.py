@@ -23,9 +23,11 @@ from isaerft.files import replacing
 FLOAT_FORMAT = "%.6g"
 MAX_TEXT = 2000
 _FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
-# Control characters, text direction marks, zero-width space, byte-order mark, and surrogates that UTF-8 cannot hold.
-_CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+# Control characters, text direction marks, zero-width space, byte-order mark, surrogates that UTF-8 cannot hold, and
+# tags, which spell a second text that only a language model reads.
+CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
 )
 _JOINERS = "\u200c\u200d\u2060"
 _DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}
@@ -167,7 +169,7 @@ def neutral_text(value: object) -> str:
 
     Harmless text comes back as it is, so a table that is read and written again keeps its bytes.
     """
-    text = _CONTROL.sub(" ", str(value)).strip().lstrip(_JOINERS + " ")
+    text = CONTROL.sub(" ", str(value)).strip().lstrip(_JOINERS + " ")
     if _FORMULA.match(text):
         text = "'" + text
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

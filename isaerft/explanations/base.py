@@ -24,13 +24,15 @@ from isaerft.config import Source
 from isaerft.errors import InputError, shown
 from isaerft.files import replacing
 from isaerft.registry import SOURCES
-from isaerft.tables import MAX_TEXT
+from isaerft.tables import CONTROL, MAX_TEXT
 
 COLUMNS = ("latent_index", "explanation", "side", "url")
 SIDES = ("input", "output", "both")
 MAX_URL = 500
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# Commands to a terminal, begun by ESC and another character or by one control character.
+_ESCAPE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-Z\\^_]"
+)
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]+")
 log = logging.getLogger(__name__)
 
@@ -137,14 +139,14 @@ def check_indices(indices: pd.Series, d_sae: int | None) -> None:
 
 
 def clean_text(value: object) -> str:
-    """Return text from outside on one line: no control, bidirectional or terminal codes, no halves of surrogate pairs.
+    """Return text from outside on one line: no control, direction, invisible or terminal codes.
 
     At most `MAX_TEXT` characters are kept. What is no text (None, NaN, a number) is empty. HTML stays as it is: pages
     escape it, and an explanation may speak of tags.
     """
     if not isinstance(value, str):
         return ""
-    text = _UNSAFE.sub(" ", _ESCAPE.sub(" ", value[: 10 * MAX_TEXT]))
+    text = CONTROL.sub(" ", _ESCAPE.sub(" ", value[: 10 * MAX_TEXT]))
     text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3].rstrip() + "..."
 
