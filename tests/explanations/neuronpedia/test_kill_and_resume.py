@@ -1,6 +1,7 @@
 """16,384 explanations through the command line: faults on the way, killed half-way, and taken up again."""
 
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-N, RATE, CONCURRENCY = 16_384, 90, 8
+N, RATE, CONCURRENCY = 16_384, 20, 8
 MISSING, UNLABELLED = range(16_000, 16_040), range(15_900, 15_950)
 KEY = "sk-np-very-secret-0123"
+logger = logging.getLogger(__name__)
 
 
 def world():
@@ -109,6 +111,17 @@ def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, study, s
         assert len(times) - 1 <= RATE * (times[-1] - times[0]) + CONCURRENCY
         for begin, at in enumerate(times):  # what arrives within a second started in it, or was under way before
             assert sum(at <= later < at + 1 for later in times[begin : begin + 2 * RATE]) <= RATE + 1 + CONCURRENCY
+    fullest = max(sum(at <= one.at < at + 1 for one in server.seen) for at in (one.at for one in server.seen))
+    logger.info("%d latents asked for, %d explained; killed when %d were known", N - 1, len(found), len(finished))
+    logger.info(
+        "requests: %d before the kill, %d after it, %d when run again; %d met a fault; at most %d in any second of %d",
+        n_first,
+        n_second - n_first,
+        len(server.seen) - n_second,
+        sum(bool(one.fault) for one in server.seen),
+        fullest,
+        RATE,
+    )
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in log
     assert KEY.encode() not in everything
