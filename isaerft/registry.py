@@ -151,6 +151,7 @@ STATISTICS = Registry(
         "spearman": "isaerft.stats.statistics",
         "precision_at_k": "isaerft.stats.statistics",
         "enrichment": "isaerft.stats.enrichment",
+        "sign_agreement": "isaerft.stats.signs",
     },
 )
 OBJECTIVES = Registry(

@@ -50,8 +50,14 @@ MEANINGS: dict[str, str] = {
     "explanation_verdicts.verdict": "What the behaviors together say of this explanation.",
     "url": "Page of the latent at its source.",
     "control": "'none' is the result itself; any other value names the control that stands in its place.",
-    "statistic": "auroc: chance that an expected latent changed more than another; spearman: rank correlation.",
-    "estimate": "Value of the statistic over latents (chance: 0.5 for auroc, 0 for spearman).",
+    "statistic": (
+        "auroc: chance that an expected latent changed more than another; spearman: rank correlation; sign_agreement: "
+        "share that moved in the expected direction, less the share that moved against it."
+    ),
+    "estimate": (
+        "Value of the statistic over latents (chance: 0.5 for auroc, 0 for spearman, for sign_agreement what its row "
+        "with shuffled_explanations says)."
+    ),
     "ci_low": "Lower end of the confidence interval.",
     "ci_high": "Upper end of the confidence interval.",
     "n_latents": "Latents in the frozen universe that the statistic runs over.",

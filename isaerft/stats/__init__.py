@@ -26,6 +26,7 @@ from isaerft.stats.seeds import (
     stability_pvalue,
 )
 from isaerft.stats.shares import Share, median_of_draws, remaining_share
+from isaerft.stats.signs import sign_agreement
 from isaerft.stats.specificity import SpecificityResult, specificity_matrix, specificity_of, specificity_test
 from isaerft.stats.statistics import (
     Statistic,
@@ -81,6 +82,7 @@ __all__ = [
     "reliability",
     "remaining_share",
     "scaled_ranks",
+    "sign_agreement",
     "spearman",
     "specificity_matrix",
     "specificity_of",

@@ -41,8 +41,8 @@ def agreement_test(
     expected : (n,) bool, or (n,) float for a graded statistic
         Which latents (how much each) should change by their explanations.
     statistic : str or Statistic
-        A name in `STATISTICS` ("auroc", "stratified_auroc", "spearman", "precision_at_k", "enrichment") or a
-        statistic, e.g. `precision_at(100)`.
+        A name in `STATISTICS` ("auroc", "stratified_auroc", "spearman", "precision_at_k", "enrichment",
+        "sign_agreement") or a statistic, e.g. `precision_at(100)`.
     strata : (n,) int, optional
         Labels are exchanged only within a stratum (see `strata_of`). "auroc" stays the plain AUROC of all latents,
         but its null then holds what the strata explain; "stratified_auroc" compares only latents of one stratum.

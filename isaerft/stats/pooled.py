@@ -1,9 +1,9 @@
 """Controls are run many times (over draws, behaviors, shuffles): one agreement for them all, with one null.
 
 A control has S change vectors (random dictionaries, say) and J expectations (other behaviors, say). Its estimate is the
-mean of the S x J agreements. For AUROC and Spearman that mean is linear in the latents, sum_i z_i w_i with z the mean
-score of the changes and w the mean weight of the expectations, so one exchange of w within strata and clusters is
-applied to all S x J at once and their dependence is kept.
+mean of the S x J agreements. For AUROC, Spearman and sign agreement that mean is linear in the latents, sum_i z_i w_i
+with z the mean score of the changes and w the mean weight of the expectations, so one exchange of w within strata and
+clusters is applied to all S x J at once and their dependence is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from isaerft.stats.intervals import ConfidenceInterval, mean_interval
 from isaerft.stats.joint import joint_null
 from isaerft.stats.question import exchange_pvalue
 from isaerft.stats.statistics import LinearScorer
+
+POOLED = ("auroc", "spearman", "sign_agreement")
+"""Statistics whose mean over changes and expectations is linear in the latents."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def pooled_agreement(
     Parameters
     ----------
     changes : (S, n) float
-    expected : (J, n) bool for auroc, float for spearman
-    statistic : {"auroc", "spearman"}
+    expected : (J, n) bool for auroc, float for the others
+    statistic : {"auroc", "spearman", "sign_agreement"}
     strata, clusters : (n,) int, optional
         As in `agreement_test`.
 
@@ -98,8 +101,8 @@ def pooled_agreements(
 
     All share their exchanges.
     """
-    if statistic not in ("auroc", "spearman"):
-        raise InputError(f"pooled statistic {statistic!r}", allowed="auroc, spearman (the linear ones)")
+    if statistic not in POOLED:
+        raise InputError(f"pooled statistic {statistic!r}", allowed=", ".join(POOLED))
     if not pools:
         return []
     pairs, scorers = [], []
@@ -134,6 +137,12 @@ def _linear(changes: np.ndarray, expected: np.ndarray, statistic: str) -> tuple[
     if statistic == "spearman":
         n = changes.shape[1]
         return _standardised(changes), _standardised(np.asarray(expected, float)) / n, 0.0
+    if statistic == "sign_agreement":
+        signs = np.sign(np.asarray(expected, float))
+        directed = np.abs(signs).sum(1, keepdims=True)
+        if (directed == 0).any():
+            raise InputError("an expectation without any direction", remedy="leave that behavior out")
+        return np.sign(changes), signs / directed, 0.0
     labels = np.asarray(expected, bool)
     positives = labels.sum(1, keepdims=True)
     negatives = labels.shape[1] - positives

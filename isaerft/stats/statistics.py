@@ -27,6 +27,7 @@ from scipy.stats import rankdata
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_binary, as_change, as_count, as_expected, as_finite, as_graded
+from isaerft.stats.seeds import mean_rank
 
 _BLOCK_BYTES = 2**22
 
@@ -66,11 +67,17 @@ class Statistic:
         How its confidence interval is made (see `isaerft.stats.intervals`).
     graded : bool
         Whether expected is a graded float instead of a bool.
+    combine : callable
+        Changes (n_seeds, n) to the change (n,) that is bound.
+    directed : bool
+        Whether it reads the change's sign, so that a change without direction cannot be asked about.
     """
 
     bind: Callable[[np.ndarray, Any, np.ndarray], Scorer]
     interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
     graded: bool = False
+    combine: Callable[[np.ndarray], np.ndarray] = mean_rank
+    directed: bool = False
 
 
 def dot(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

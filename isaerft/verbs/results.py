@@ -53,7 +53,7 @@ def judge(options: argparse.Namespace) -> None:
     write_relevance(judged, options.out)
 
 
-@verb("agreement", "study", "subject", "adapter", "dir", "changes", "relevance", "sample", "out")
+@verb("agreement", "study", "subject", "adapter", "dir", "changes", "explanations", "relevance", "sample", "out")
 def agreement(options: argparse.Namespace) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""
     study = study_of(options)
@@ -65,6 +65,7 @@ def agreement(options: argparse.Namespace) -> None:
         options.adapter,
         options.dir,
         options.changes,
+        options.explanations,
         options.relevance,
         options.out,
         sample=options.sample,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from isaerft.config import CONTROLS
 from isaerft.tables import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +55,7 @@ def test_every_result_has_its_controls_beside_it(results):
         & (agreement.judge == "lexical")
         & (agreement.statistic == "auroc")
     ]
-    controls = {"none", "shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary"}
-    assert set(same.control) == controls
+    assert set(same.control) == {"none", *CONTROLS}
 
 
 @pytest.mark.slow

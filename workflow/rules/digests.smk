@@ -72,7 +72,7 @@ def registered():
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         dotted = ".".join(["isaerft", *path.relative_to(PACKAGE).with_suffix("").parts])
-        for name in re.findall(r'(?m)^@[A-Z]+\("([^"]+)"\)', path.read_text("utf-8")):
+        for name in re.findall(r'(?m)^@?[A-Z]+\("([^"]+)"\)', path.read_text("utf-8")):
             found.setdefault(name, []).append(dotted)
     return found
 

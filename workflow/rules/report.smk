@@ -33,9 +33,10 @@ rule agreement:
         study=STUDY,
         dir=folder,
         changes=lambda w: f"{RESULTS}/changes",
+        explanations=lambda w: f"{RESULTS}/explanations/{w.subject}",
         relevance=lambda w: f"{RESULTS}/relevance/{w.subject}",
         sample=lambda w, input: [f"--sample {path}" for path in input.sample],
-        code=code("agreement"),
+        code=code("agreement", *study.agreement.statistics),
         settings=settings(
             {source: study.design_of(source) for source in study.sources},
             study.agreement,
@@ -49,8 +50,8 @@ rule agreement:
         ),
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"
-        " --dir {params.dir} --changes {params.changes} --relevance {params.relevance} {params.sample} --out {output}"
-        " > {log} 2>&1"
+        " --dir {params.dir} --changes {params.changes} --explanations {params.explanations}"
+        " --relevance {params.relevance} {params.sample} --out {output} > {log} 2>&1"
 
 
 rule tables:

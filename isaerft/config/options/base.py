@@ -7,4 +7,12 @@ from pydantic import ConfigDict
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 PERMUTED = "-permuted"
 OTHERS, REJECTED = "others", "rejected"
-CONTROLS = ("shuffled_explanations", "mismatched_behavior", "firing_rate_only", "random_dictionary")
+CONTROLS = (
+    "shuffled_explanations",
+    "mismatched_behavior",
+    "firing_rate_only",
+    "decoder_norm_only",
+    "explanation_length",
+    "genericity",
+    "random_dictionary",
+)

@@ -14,11 +14,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from isaerft import config
+from isaerft.explanations import read_explanations
 from isaerft.explanations.design import read_sample
 from isaerft.files import replacing
 from isaerft.report.assemble.across import Across
-from isaerft.report.assemble.controls import Pair, answers, control_of
+from isaerft.report.assemble.controls import Pair, Pool, answers, control_of
 from isaerft.report.assemble.inputs import (
+    UNDIRECTED,
     Confounds,
     Expectation,
     alive_latents,
@@ -30,7 +32,6 @@ from isaerft.report.assemble.inputs import (
 )
 from isaerft.stats import (
     auroc_ceiling,
-    mean_rank,
     minimum_detectable_correlation,
     minimum_detectable_effect,
     reliability,
@@ -44,12 +45,19 @@ AGREEMENT, SPECIFICITY, OVERALL = "agreement.parquet", "specificity.parquet", "o
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read the explanations of a subject: a source and a judge, with what they expect."""
+    """One way to read the explanations of a subject: a source and a judge, with what they expect.
+
+    Attributes
+    ----------
+    explanation_length : (n,) int64
+        Characters of each explanation.
+    """
 
     source: str
     judge: str
     expectation: Expectation
     confounds: Confounds
+    explanation_length: np.ndarray
 
 
 def write_agreement(
@@ -58,6 +66,7 @@ def write_agreement(
     adapter: str,
     subject_dir: str | Path,
     changes: str | Path,
+    explanations: str | Path,
     relevance: str | Path,
     out: str | Path,
     sample: str | Path | None = None,
@@ -72,7 +81,7 @@ def write_agreement(
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
     agreement, specificity, overall = [], [], []
     drawn = None if sample is None else read_sample(sample)
-    readings = list(_readings(study, subject, relevance, facts, drawn))
+    readings = list(_readings(study, subject, Path(explanations), Path(relevance), facts, drawn))
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
         for statistic in study.agreement.statistics:
@@ -95,7 +104,12 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
 
 
 def _readings(
-    study: config.Study, subject: str, relevance: str | Path, facts: pd.DataFrame, drawn: pd.DataFrame | None
+    study: config.Study,
+    subject: str,
+    explanations: Path,
+    relevance: Path,
+    facts: pd.DataFrame,
+    drawn: pd.DataFrame | None,
 ) -> Iterator[Reading]:
     for source in sources_of(study, subject):
         sample = drawn if study.design_of(source) == "case_control" else None
@@ -104,11 +118,14 @@ def _readings(
         if sample is not None:
             dropped["not sampled"] = len(alive) - len(sample)
             alive = sample.latent_index.to_numpy()
+        said = read_explanations(explanations / f"{source}.parquet").set_index("latent_index")["explanation"].str.len()
         for judge in judges_of(study, source, tested=True):
-            expectation = read_expectation(study, Path(relevance) / source / f"{judge}.parquet", alive)
+            expectation = read_expectation(study, relevance / source / f"{judge}.parquet", alive)
             left_out = dropped | {"unexplained or unjudged": len(alive) - len(expectation.latents)}
             logger.info("%s, %s: %d latents; left out: %s", source, judge, len(expectation.latents), left_out)
-            yield Reading(source, judge, expectation, confounds_of(study, facts, expectation.latents, sample))
+            confounds = confounds_of(study, facts, expectation.latents, sample)
+            length = said.loc[expectation.latents].to_numpy(np.int64)
+            yield Reading(source, judge, expectation, confounds, length)
 
 
 def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:
@@ -119,16 +136,32 @@ def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, rando
         for index, behavior in enumerate(study.behaviors):
             changes = own[behavior, measure][:, latents]
             draws = random[behavior, measure][:, latents] if random else None
-            pair = Pair(study, reading.expectation, reading.confounds, index, changes, draws, statistic)
+            pair = Pair(
+                study,
+                reading.expectation,
+                reading.confounds,
+                index,
+                changes,
+                draws,
+                statistic,
+                reading.explanation_length,
+            )
             same = {"measure": measure, "behavior": behavior, "statistic": statistic, "n_seeds": len(changes)}
             same |= pair.counts()
             for control in _controls(study, reading, pair):
                 rows.append(same | {"control": control})
                 pairs.append(pair)
-                asked.append(mean_rank(changes) if control == "none" else control_of(control, pair))
+                asked.append(_asked(pair, measure, control))
     for row, pair, answer in zip(rows, pairs, answers(pairs, asked), strict=True):
         null = {name: answer.pop(name) for name in ("null_mean", "null_sd") if name in answer}
         yield row | answer | (_limits(pair, null) if null and row["control"] == "none" else {})
+
+
+def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Pool | None:
+    """Return what the result or a control asks; nothing where the statistic wants a direction that is not there."""
+    if pair.kind.directed and measure in UNDIRECTED:
+        return None
+    return pair.change if control == "none" else control_of(control, pair)
 
 
 def _controls(study: config.Study, reading: Reading, pair: Pair) -> list[str]:

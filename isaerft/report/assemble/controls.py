@@ -12,7 +12,8 @@ import numpy as np
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.report.assemble.inputs import Confounds, Expectation
-from isaerft.stats import AgreementResult, PooledResult, agreement_tests, mean_rank, pooled_agreements
+from isaerft.stats import STATISTICS, AgreementResult, PooledResult, Statistic, agreement_tests, pooled_agreements
+from isaerft.stats.pooled import POOLED
 
 logger = logging.getLogger(__name__)
 N_SHUFFLES = 20
@@ -29,6 +30,8 @@ class Pair:
     changes : (n_seeds, n) float
     draws : (n_draws, n) float or None
         Changes on random dictionaries.
+    explanation_length : (n,) int64
+        Characters of each explanation.
     """
 
     study: config.Study
@@ -38,11 +41,22 @@ class Pair:
     changes: np.ndarray
     draws: np.ndarray | None
     statistic: str
+    explanation_length: np.ndarray
+
+    @property
+    def kind(self) -> Statistic:
+        """The registered statistic."""
+        return STATISTICS[self.statistic]
+
+    @property
+    def change(self) -> np.ndarray:
+        """The change over all seeds, as the statistic reads it, (n,)."""
+        return self.kind.combine(self.changes)
 
     @property
     def all_labels(self) -> np.ndarray:
         """What the statistic compares change with, for every behavior, (n_behaviors, n) bool or float."""
-        return self.expectation.effect if self.statistic == "spearman" else self.expectation.expected
+        return self.expectation.effect if self.kind.graded else self.expectation.expected
 
     @property
     def labels(self) -> np.ndarray:
@@ -127,14 +141,14 @@ def _shuffled_explanations(pair: Pair) -> Pool | None:
     """Give explanations to latents at random, many times."""
     rng = np.random.default_rng([pair.study.seed, pair.behavior])
     shuffles = np.array([rng.permutation(pair.labels) for _ in range(N_SHUFFLES)])
-    return _pool(pair, mean_rank(pair.changes)[None], shuffles)
+    return _pool(pair, pair.change[None], shuffles)
 
 
 def _mismatched_behavior(pair: Pair) -> Pool | None:
     """Take what the same explanations lead one to expect of each other behavior."""
     others = np.delete(pair.all_labels, pair.behavior, axis=0)
     others = others[[labels.min() != labels.max() for labels in others]]
-    return _pool(pair, mean_rank(pair.changes)[None], others) if len(others) else None
+    return _pool(pair, pair.change[None], others) if len(others) else None
 
 
 def _random_dictionary(pair: Pair) -> Pool | None:
@@ -142,14 +156,37 @@ def _random_dictionary(pair: Pair) -> Pool | None:
     return None if pair.draws is None else _pool(pair, pair.draws, pair.labels[None])
 
 
-def _firing_rate_only(pair: Pair) -> np.ndarray:
+def _firing_rate_only(pair: Pair) -> np.ndarray | None:
     """Put the latents' firing rates in the place of their changes."""
-    return pair.confounds.firing_rate
+    return _instead(pair, pair.confounds.firing_rate)
+
+
+def _decoder_norm_only(pair: Pair) -> np.ndarray | None:
+    """Put the lengths of the latents' decoder rows in the place of their changes."""
+    return _instead(pair, pair.confounds.decoder_norm)
+
+
+def _explanation_length(pair: Pair) -> np.ndarray | None:
+    """Put the lengths of the explanations, in characters, in the place of the changes."""
+    return _instead(pair, pair.explanation_length)
+
+
+def _genericity(pair: Pair) -> np.ndarray | None:
+    """Put the number of other behaviors that a latent is expected to change for in the place of its change.
+
+    Its own behavior is left out: that number would hold the label which it is compared with.
+    """
+    return _instead(pair, np.delete(pair.expectation.expected, pair.behavior, axis=0).sum(axis=0))
+
+
+def _instead(pair: Pair, values: np.ndarray) -> np.ndarray | None:
+    """Return what stands in the place of changes, (n,) float; None where it would need a direction."""
+    return None if pair.kind.directed else values.astype(float)
 
 
 def _pool(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
     varied = changes[np.ptp(changes, axis=1) > 0]
-    if pair.statistic not in ("auroc", "spearman") or not len(varied):
+    if pair.statistic not in POOLED or not len(varied):
         return None
     return Pool(varied, labels)
 
@@ -169,5 +206,8 @@ _CONTROLS = {
     "shuffled_explanations": _shuffled_explanations,
     "mismatched_behavior": _mismatched_behavior,
     "firing_rate_only": _firing_rate_only,
+    "decoder_norm_only": _decoder_norm_only,
+    "explanation_length": _explanation_length,
+    "genericity": _genericity,
     "random_dictionary": _random_dictionary,
 }

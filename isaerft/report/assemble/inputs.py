@@ -14,6 +14,9 @@ from isaerft.errors import InputError, shown
 from isaerft.relevance import read_relevance
 from isaerft.stats import strata_of
 
+UNDIRECTED = ("attribution",)
+"""Measures whose sign does not say which way a latent was pushed (attribution: whether the change lowered the loss)."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -40,12 +43,13 @@ class Confounds:
     Attributes
     ----------
     strata, clusters : (n,) int64
-    firing_rate : (n,) float
+    firing_rate, decoder_norm : (n,) float
     """
 
     strata: np.ndarray
     clusters: np.ndarray
     firing_rate: np.ndarray
+    decoder_norm: np.ndarray
 
 
 def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
@@ -123,7 +127,7 @@ def confounds_of(
     clusters = own.cluster.to_numpy()
     if sample is not None:
         strata = sample.set_index("latent_index").stratum.loc[latents].to_numpy()
-        return Confounds(strata, clusters, own.firing_rate.to_numpy())
+        return Confounds(strata, clusters, own.firing_rate.to_numpy(), own.decoder_norm.to_numpy())
     strata = strata_of(
         own.firing_rate.to_numpy(),
         own.decoder_norm.to_numpy(),
@@ -131,4 +135,4 @@ def confounds_of(
         n_bins=study.agreement.n_bins,
         clusters=clusters,
     )
-    return Confounds(strata, clusters, own.firing_rate.to_numpy())
+    return Confounds(strata, clusters, own.firing_rate.to_numpy(), own.decoder_norm.to_numpy())

@@ -32,6 +32,9 @@ CONTROL_LOOKS = {
     "shuffled_explanations": (GREY, "s"),
     "mismatched_behavior": (ORANGE, "D"),
     "firing_rate_only": (GREEN, "^"),
+    "decoder_norm_only": (AMBER, "<"),
+    "explanation_length": (SKY, "P"),
+    "genericity": (INK, "X"),
     "random_dictionary": (PURPLE, "v"),
 }
 

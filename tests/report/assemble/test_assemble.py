@@ -15,7 +15,7 @@ from isaerft.report.assemble.agreement import write_agreement
 from isaerft.report.assemble.collect import agreement_table, write_tables
 from isaerft.report.assemble.inputs import alive_latents, read_changes, read_expectation
 from isaerft.report.assemble.most_changed import _pushed, _verdicts, most_changed
-from isaerft.stats import agreement_test, mean_rank, qvalues
+from isaerft.stats import agreement_test, auroc, mean_rank, qvalues, sign_agreement
 from isaerft.tables import TABLES, conform, read_table
 
 N = 60
@@ -161,6 +161,7 @@ class Parts:
                     adapter,
                     self.folder / "subjects" / subject,
                     self.folder / "changes",
+                    self.folder / "explanations" / subject,
                     self.folder / "relevance" / subject,
                     self.folder / "agreement" / subject / adapter,
                 )
@@ -237,8 +238,62 @@ def test_what_is_found_where_it_was_put_and_the_controls_are_at_chance(finished)
     assert (table.query("control == 'none'").estimate > 0.9).all()
     for control in ("shuffled_explanations", "mismatched_behavior", "random_dictionary", "firing_rate_only"):
         estimates = table[table.control == control].estimate
-        assert len(estimates) == 2 * 2 * 2
+        # Random dictionaries are trained for the primary adapter alone.
+        assert len(estimates) == 2 * 2 * (1 if control == "random_dictionary" else 2)
         assert 0.3 < estimates.median() < 0.65
+
+
+def test_what_confounds_stands_in_the_place_of_changes(parts):
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    facts["decoder_norm"] = np.random.default_rng(1).uniform(1, 2, N)
+    facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
+    known = [i for i in range(N) if i not in UNEXPLAINED]
+    said = ["x" * (1 + i % 7 + 5 * (i in EXPECTED["a"])) for i in known]
+    frame = pd.DataFrame({"latent_index": known, "explanation": said, "side": "input", "url": ""})
+    write_explanations(frame, parts.path("explanations", "toy", "said.parquet"))
+    table = parts.tables(make_study())["agreement"].query(
+        "source == 'said' and statistic == 'auroc' and behavior == 'a' and primary == False and adapter == 'bias'"
+        " and measure == 'parameter'"
+    )
+    estimates = table.set_index("control").estimate
+    universe = [i for i in known if i not in DEAD]
+    labels = np.isin(universe, EXPECTED["a"])
+    for control, values in {
+        "firing_rate_only": facts.firing_rate[universe],
+        "decoder_norm_only": facts.decoder_norm[universe],
+        "explanation_length": [len(text) for text, i in zip(said, known, strict=True) if i in universe],
+        # How many behaviors but its own each latent is expected for: b alone has any.
+        "genericity": np.isin(universe, EXPECTED["b"]),
+    }.items():
+        assert estimates[control] == pytest.approx(float(auroc(values, labels)), rel=1e-5), control
+    assert estimates["explanation_length"] > 0.7
+
+
+def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no_direction(parts):
+    def edit(table):
+        table["change"] -= 1.5
+        table["measure"] = table.measure.replace("parameter", "attribution")
+
+    for subject in ("toy", "toy-permuted"):
+        for behavior in BEHAVIORS:
+            parts.changes(subject, behavior, edit)
+    judged = parts.folder / "relevance/toy/said/lexical.parquet"
+    table = read_relevance(judged)
+    write_relevance(table.assign(expected_effect=table.expected_effect - 0.5 * (table.latent_index >= 30)), judged)
+    statistics = {"n_resamples": 199, "n_bins": 1, "statistics": ["auroc", "sign_agreement"]}
+    study = make_study(agreement=statistics, measures=["contribution", "attribution"])
+    table = parts.tables(study)["agreement"].query("statistic == 'sign_agreement' and source == 'said'")
+    assert table.query("measure == 'attribution'").estimate.isna().all()
+    rows = table.query("measure == 'contribution' and adapter == 'bias' and behavior == 'a'").set_index("control")
+    change = read_changes(study, parts.folder / "changes", "toy", "bias")["a", "contribution"].mean(0)
+    expected = np.isin(range(N), EXPECTED["a"]) - 0.5 * (np.arange(N) >= 30)
+    universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
+    assert rows.estimate["none"] == pytest.approx(float(sign_agreement(change[universe], expected[universe])), rel=1e-5)
+    assert rows.estimate["none"] > 0.7 > rows.estimate["shuffled_explanations"] + 0.1
+    assert rows.pvalue["none"] < 0.02
+    # What has no sign cannot stand in the place of a signed change.
+    without = ["firing_rate_only", "decoder_norm_only", "explanation_length", "genericity"]
+    assert rows.estimate[without].isna().all()
 
 
 def test_where_nothing_is_expected_the_result_is_empty_and_not_zero(finished):
@@ -320,7 +375,7 @@ def test_the_own_column_is_the_rows_largest_where_changes_are_specific(finished)
 
 def test_loss_recovered_is_the_share_of_the_references_fall(finished):
     table = finished[1]["training"]
-    assert len(table) == 3 * (3 + 2) * 2
+    assert len(table) == 3 * (3 + 1) * 2
     by = table.set_index(["subject", "behavior", "adapter", "seed"]).loss_recovered
     # The reference falls from 3.0 to 2.1 in the mean.
     assert by["toy", "a", "bias", 0] == pytest.approx(0.4 / 0.9, rel=1e-4)
@@ -428,7 +483,8 @@ def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
     parts.changes("toy", "a", first_seed)
     parts.changes("toy-permuted", "a", first_seed)
     table = parts.tables(make_study())["agreement"].query("behavior == 'a' and source == 'said'")
-    assert table.estimate.notna().all()
+    # All decoder rows are equally long here, so that control alone is empty.
+    assert (table.estimate.isna() == (table.control == "decoder_norm_only")).all()
     assert table.query("control == 'none'").noise_ceiling.isna().all()
 
 

@@ -140,6 +140,7 @@ def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata
         "bias",
         results / "subjects/toy",
         results / "changes",
+        results / "explanations/toy",
         results / "relevance/toy",
         results / "agreement",
         sample=results / "design/toy.parquet",
