@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from isaerft.errors import InputError
+from isaerft.subjects.amplified import amplified_tokens
 from isaerft.subjects.blocks import decoder_of
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing
@@ -19,13 +20,18 @@ BLOCK = 256
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
-def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
+def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amplified: int = 0) -> pd.DataFrame:
     """Return the words around each latent that fires.
 
-    Columns: latent_index, side (`input`: it fires on this token; `output`: it promotes this token), rank (from 0),
-    token, before, after (decoded text; empty on the output side), value (activation; change of the logit).
+    Columns: latent_index, side (`input`: it fires on this token; `output`: it promotes this token directly;
+    `amplified`: amplified, it makes this token more likely, looked at on `n_amplified` rows), rank (from 0), token,
+    before, after (decoded text; empty but for `input`), value (activation; change of the logit; of the log-probability
+    in nats).
     """
-    return pd.concat([_fires_on(subject, rows, firing), promoted_tokens(subject, firing)], ignore_index=True)
+    parts = [_fires_on(subject, rows, firing), promoted_tokens(subject, firing)]
+    if n_amplified:
+        parts.append(amplified_tokens(subject, rows, firing, n_amplified).assign(before="", after=""))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _fires_on(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def describe_subject(
     with replacing(folder.latents) as temporary:
         facts.to_parquet(temporary, index=False)
     with replacing(folder.contexts) as temporary:
-        context_table(subject, rows, firing).to_parquet(temporary, index=False)
+        context_table(subject, rows, firing, options.amplified_rows).to_parquet(temporary, index=False)
     cards = [_card(study, name, options, subject, facts, fit)]
     for twin, base in study.permuted_subjects.items():
         if base == name:

@@ -6,7 +6,7 @@ import pytest
 from isaerft.config import Source
 from isaerft.errors import InputError
 from isaerft.explanations import explain
-from isaerft.explanations.local import CONTEXT_COLUMNS, clean_token
+from isaerft.explanations.contexts import CONTEXT_COLUMNS, clean_token
 from isaerft.tables import MAX_TEXT
 
 
@@ -21,6 +21,8 @@ ROWS = [
     context(3, "output", 0, "Ġcertainly"),
     context(3, "output", 1, "Ġsir"),
     context(1, "output", 0, "▁sorry"),
+    context(3, "amplified", 1, "Ġmadam"),
+    context(3, "amplified", 0, "Ġyes"),
 ]
 
 
@@ -46,6 +48,15 @@ def test_both_sides_are_joined_and_a_latent_with_one_keeps_that_side(tmp_path):
     texts, sides = local(tmp_path, ROWS, "both", examples=0)
     assert texts == {1: 'promotes "sorry"', 3: 'fires on "sir", "madam"; promotes "certainly", "sir"'}
     assert sides == ["output", "both"]
+
+
+def test_the_output_side_may_be_what_amplifying_the_latent_does(tmp_path):
+    texts, sides = local(tmp_path, ROWS, "output", output="amplified")
+    assert texts == {3: 'amplified, makes "yes", "madam" more likely'}
+    assert sides == ["output"]
+    texts, sides = local(tmp_path, ROWS, "both", output="amplified", examples=0)
+    assert texts == {3: 'fires on "sir", "madam"; amplified, makes "yes", "madam" more likely'}
+    assert sides == ["both"]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +110,7 @@ def test_bad_contexts_and_options_are_refused(tmp_path):
         ({"examples": -1}, "from 0 to 100"),
         ({"examples": True}, "from 0 to 100"),
         ({"tokens": "many"}, "option tokens = 'many'"),
+        ({"output": "logits"}, "option output = 'logits' of a local source; allowed: promoted, amplified"),
     ]:
         with pytest.raises(InputError, match=message):
             local(tmp_path, ROWS, **options)

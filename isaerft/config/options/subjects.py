@@ -88,6 +88,8 @@ class Subject:
     """Make the embedded subject with these sizes."""
     corpus: Corpus = Field(default_factory=Corpus)
     """Reference corpus."""
+    amplified_rows: int = Field(default=8, ge=0)
+    """Beginnings of rows of the corpus on which every latent is amplified, to see which tokens that makes likelier."""
     center_writing_weights: bool = False
     """Centre what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
     prepend_bos: bool = True

@@ -1,0 +1,68 @@
+"""What is known of the text around a latent: contexts.parquet, as the subject's facts hold it.
+
+Columns: latent_index (int), side ("input", "output" or "amplified"), rank (int, 0 is the strongest), token, before,
+after (str) and value (float: the activation, the promotion, or the rise of the log-probability in nats).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from isaerft.errors import InputError
+from isaerft.explanations.base import clean_text
+
+CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
+MAX_TOKEN = 40
+_BREAKS = {"\n": "line break", "\t": "tab", "Ċ": "line break", "ĉ": "tab", "<0x0A>": "line break", "<0x09>": "tab"}
+
+
+class Context(NamedTuple):
+    """A token, the text around it, and how strong it is."""
+
+    token: str
+    before: str
+    after: str
+    value: float = 0.0
+
+
+def clean_token(token: str) -> str:
+    """Return a token as a reader would write it: without tokenizer marks, bounded, white space named."""
+    bare = token.removeprefix("##")
+    return _BREAKS.get(bare.strip(" Ġ▁")) or clean_text(without_marks(bare))[:MAX_TOKEN]
+
+
+def without_marks(text: str) -> str:
+    """Turn the marks that tokenizers write for white space back into it."""
+    for mark, written in (("Ġ", " "), ("▁", " "), ("Ċ", "\n"), ("ĉ", "\t"), (" ##", ""), ("<0x0A>", "\n")):
+        text = text.replace(mark, written)
+    return text
+
+
+def read_contexts(path: Path) -> pd.DataFrame:
+    """Read contexts.parquet and check its columns; rows by latent, side and rank."""
+    if not path.is_file():
+        raise InputError(f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first")
+    try:
+        contexts = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    missing = [column for column in CONTEXT_COLUMNS if column not in contexts]
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(CONTEXT_COLUMNS))
+    for column in ("token", "before", "after"):
+        contexts[column] = contexts[column].map(lambda text: text if isinstance(text, str) else "")
+    return contexts.sort_values(["latent_index", "side", "rank"], kind="stable")
+
+
+def grouped(contexts: pd.DataFrame) -> list[tuple[int, str, list[Context]]]:
+    """Return (latent, side, contexts by rank) for contexts sorted by these."""
+    groups: list[tuple[int, str, list[Context]]] = []
+    columns = (contexts[name].tolist() for name in ("latent_index", "side", "token", "before", "after", "value"))
+    for latent, side, *context in zip(*columns, strict=True):
+        if not groups or groups[-1][:2] != (latent, side):
+            groups.append((latent, side, []))
+        groups[-1][2].append(Context(*context))
+    return groups
