@@ -126,8 +126,8 @@ def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figur
             f"explain {one} --source np --dir subjects/toy --out explanations/toy/np.parquet",
             f"judge {one} --source np --judge lexical --dir subjects/toy --explanations explanations/toy/np.parquet"
             " --out relevance/toy/np/lexical.parquet",
-            f"agreement {one} --adapter bias --dir subjects/toy --changes changes --relevance relevance/toy"
-            " --out agreement/toy/bias",
+            f"agreement {one} --adapter bias --dir subjects/toy --changes changes --explanations explanations/toy"
+            " --relevance relevance/toy --out agreement/toy/bias",
             "tables --study s.yaml --results . --out tables",
             "page most_changed_latents --tables tables --out pages/most_changed_latents.html",
             "figure most_changed_latents --study s.yaml --tables tables --out figures/most_changed_latents.svg",
