@@ -16,9 +16,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
-TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
-# Declared and yet not imported: programs that are called.
-NOT_IMPORTED = {"snakemake", "docutils", "ruff", "snakefmt"}
+EXTRAS = {
+    name: [Requirement(text) for text in texts if not text.startswith("isaerft[")]
+    for name, texts in PROJECT["optional-dependencies"].items()
+}
+TEST = EXTRAS["test"] + EXTRAS["trl"]  # test takes trl in, as isaerft[trl]
+# Declared and yet not imported: programs that are called, and what `transformers serve` needs.
+NOT_IMPORTED = {"snakemake", "docutils", "ruff", "snakefmt", "fastapi", "uvicorn"}
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINS = {
     canonicalize_name(line.split("==")[0]): line.split("==")[1]
@@ -54,7 +58,7 @@ def test_every_import_of_the_tests_is_declared():
 
 
 def test_every_declared_package_is_used():
-    used = distributions_imported(ROOT / "isaerft") | distributions_imported(ROOT / "tests")
+    used = set().union(*(distributions_imported(ROOT / part) for part in ("isaerft", "tests", "examples")))
     assert names(RUNTIME) | names(TEST) <= used | NOT_IMPORTED
 
 

@@ -238,8 +238,7 @@ def test_what_is_found_where_it_was_put_and_the_controls_are_at_chance(finished)
     assert (table.query("control == 'none'").estimate > 0.9).all()
     for control in ("shuffled_explanations", "mismatched_behavior", "random_dictionary", "firing_rate_only"):
         estimates = table[table.control == control].estimate
-        # Random dictionaries are trained for the primary adapter alone.
-        assert len(estimates) == 2 * 2 * (1 if control == "random_dictionary" else 2)
+        assert len(estimates) == 2 * 2 * 2
         assert 0.3 < estimates.median() < 0.65
 
 
@@ -375,7 +374,7 @@ def test_the_own_column_is_the_rows_largest_where_changes_are_specific(finished)
 
 def test_loss_recovered_is_the_share_of_the_references_fall(finished):
     table = finished[1]["training"]
-    assert len(table) == 3 * (3 + 1) * 2
+    assert len(table) == 3 * (3 + 2) * 2
     by = table.set_index(["subject", "behavior", "adapter", "seed"]).loss_recovered
     # The reference falls from 3.0 to 2.1 in the mean.
     assert by["toy", "a", "bias", 0] == pytest.approx(0.4 / 0.9, rel=1e-4)
