@@ -35,6 +35,8 @@ class Dense:
 
     settled_at = 0
     """The step from which on the choice of latents is fixed, so that its held-out loss counts."""
+    trained: tuple[torch.Tensor, ...] = ()
+    """What it trains itself, beside the adapter's parameters."""
 
     def weigh(self, shift: Shift) -> Shift:
         """Return the shift as the loss should see it."""
@@ -119,6 +121,7 @@ class Gated(Sparse):
         super().__init__(adapter, options, steps)
         self.device = self.parameters[0].device
         self.log_alpha = torch.full((adapter.d_sae,), OPEN, device=self.device, requires_grad=True)
+        self.trained = (self.log_alpha,)
         self.optimizer = torch.optim.Adam([self.log_alpha], lr=GATE_RANGE / self.settled_at)
         self.noise = torch.Generator().manual_seed(seed)
         self.worth = torch.zeros(adapter.d_sae, device=self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,9 +70,12 @@ class LoadedSubject:
 def set_up(study: config.Study) -> str:
     """Fix the CPU threads of this process and return the device to work on."""
     torch.set_num_threads(study.threads)
-    if study.device != "auto":
+    if study.device not in ("auto", "cuda"):
         return study.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if study.device == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    # A launcher of several processes on one machine says which of them this is.
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> LoadedModel:

@@ -27,6 +27,7 @@ from isaerft.training.objective import (
     make_objective,
 )
 from isaerft.training.optimizer import Optimizer
+from isaerft.training.processes import add_up, every_nth, number, share, summed
 from isaerft.training.step import add_gradients
 
 logger = logging.getLogger(__name__)
@@ -130,11 +131,14 @@ def _train(
     optimizer = Optimizer(module, options)
     base = loss_base if is_completion_loss(options) else heldout_value()
     best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
-    for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=None, leave=False):
-        rows = next(order)
-        parts = [train_rows.batch(part) for part in rows.tensor_split(min(options.gradient_accumulation, len(rows)))]
+    silent = number() > 0 or None
+    for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=silent, leave=False):
+        rows = share(next(order))
+        cuts = rows.tensor_split(max(1, min(options.gradient_accumulation, len(rows))))
+        parts = [train_rows.batch(part) for part in cuts if len(part)]
         optimizer.clear()
         loss = add_gradients(subject, objective, adapt, parts)
+        loss = add_up([*optimizer.parameters, *sparsity.trained], loss, sum(part.n_terms for part in parts))
         if not math.isfinite(loss):
             _stop(module, best_state, description, loss, step)
         optimizer.step()
@@ -154,18 +158,20 @@ def _train(
     loss = best
     if not is_completion_loss(options):
         loss = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
-    return Training(step, tokens, loss_base, loss, base, best, best_step)
+    (tokens,) = summed(tokens)
+    return Training(step, int(tokens), loss_base, loss, base, best, best_step)
 
 
 def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_size: int) -> float:
     """Return the mean loss over all completion tokens of `rows`, in nats."""
     total = n_tokens = 0.0
     with torch.no_grad():
-        for batch in rows.batches(batch_size):
+        for batch in every_nth(rows.batches(batch_size)):
             moved = batch.to(subject.model.device)
             losses = completion_losses(subject, moved, adapt(moved))
             total += float(losses.double().sum())
             n_tokens += len(losses)
+    total, n_tokens = summed(total, n_tokens)
     return total / n_tokens
 
 

@@ -12,6 +12,7 @@ from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.pairs import PreferenceRows
+from isaerft.training.processes import every_nth, summed
 
 Adapt = Callable[[Batch], torch.Tensor]
 Objective = Callable[[LoadedSubject, Batch, torch.Tensor], torch.Tensor]
@@ -42,10 +43,11 @@ def heldout_objective(subject: LoadedSubject, objective: Objective, adapt: Adapt
     """Return the mean objective over held-out batches, weighted by their completion tokens or pairs, in nats."""
     total = weights = 0.0
     with torch.no_grad():
-        for batch in rows.batches(batch_size):
+        for batch in every_nth(rows.batches(batch_size)):
             moved = batch.to(subject.model.device)
             total += moved.n_terms * float(objective(subject, moved, adapt(moved)).double())
             weights += moved.n_terms
+    total, weights = summed(total, weights)
     return total / weights
 
 

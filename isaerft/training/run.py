@@ -10,13 +10,14 @@ from typing import Any
 from isaerft import config
 from isaerft.adapters.base import SEED
 from isaerft.errors import InputError
-from isaerft.files import replacing, write_json
+from isaerft.files import write_json
 from isaerft.registry import ADAPTERS, CONTRASTED
 from isaerft.subjects.cache import CachedRows, read_cache
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.frozen import frozen_part
 from isaerft.training.objective import Rows
 from isaerft.training.pairs import read_pairs
+from isaerft.training.processes import writing
 from isaerft.training.ways import Job, make
 
 RESULTS = "training.json"
@@ -50,7 +51,7 @@ def run_adapter(
     others = _contrast_rows(study, behavior, adapter, cache, contrast)
     kind = options.kind or adapter
     results = []
-    with replacing(out) as temporary:
+    with writing(out) as temporary:
         temporary.mkdir()
         for seed in _replicates(study, kind, options.options, permuted):
             started = time.perf_counter()

@@ -61,18 +61,21 @@ def capture(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train (or fit, or take as given) all seeds of one adapter on one behavior."""
     study = study_of(options)
+    from isaerft.training.processes import joined
     from isaerft.training.run import run_adapter
 
-    run_adapter(
-        study,
-        load_subject_of(study, options),
-        options.adapter,
-        options.cache,
-        options.out,
-        behavior=options.behavior,
-        permuted=options.subject in study.permuted_subjects,
-        contrast=options.contrast,
-    )
+    subject = load_subject_of(study, options)
+    with joined(subject.model.device):
+        run_adapter(
+            study,
+            subject,
+            options.adapter,
+            options.cache,
+            options.out,
+            behavior=options.behavior,
+            permuted=options.subject in study.permuted_subjects,
+            contrast=options.contrast,
+        )
 
 
 @verb("changes", "study", "subject", "behavior", "dir", "cache", "adapters", "out")

@@ -12,6 +12,12 @@ BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
 # The adapters for which there are changes and agreement.
 TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
+# How several processes that train one adapter together are started.
+TOGETHER = (
+    f"torchrun --standalone --nproc-per-node {study.processes} --no-python "
+    if study.processes > 1
+    else ""
+)
 
 TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
 TABLES += ["causal_check"] if study.causally_checked else []

@@ -20,14 +20,15 @@ rule train:
         subject=one_of(BASE),
     conda:
         "../../environment.yml"
-    threads: study.threads
+    threads: study.threads * study.processes
     resources:
-        **GPU,
+        **{name: n * study.processes for name, n in GPU.items()},
         mem_mb=24000,
         runtime=480,
     params:
         study=STUDY,
         dir=folder,
+        start=TOGETHER,
         contrast=lambda w, input: f"--contrast {os.path.dirname(input.cache)}",
         code=lambda w: code(
             "train",
@@ -42,5 +43,5 @@ rule train:
             study.record_seconds,
         ),
     shell:
-        "isaerft train --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
+        "{params.start}isaerft train --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
         " --adapter {wildcards.adapter} --dir {params.dir} --cache {input.cache} {params.contrast} --out {output} > {log} 2>&1"

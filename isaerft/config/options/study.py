@@ -92,7 +92,9 @@ class Study:
     batch_size: int = Field(default=32, ge=1)
     """Rows per forward pass when activations are captured and scored."""
     threads: int = Field(default=1, ge=1)
-    """CPU threads of one job."""
+    """CPU threads of one job, of each of its processes."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train one adapter together, each with a GPU of its own where there are GPUs."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     record_seconds: bool = False
