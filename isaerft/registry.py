@@ -130,6 +130,7 @@ SOURCES = Registry(
     builtin={
         "file": "isaerft.explanations.file",
         "local": "isaerft.explanations.local",
+        "llm": "isaerft.explanations.llm",
         "neuronpedia": "isaerft.explanations.neuronpedia.source",
     },
 )

@@ -23,6 +23,7 @@ import pandas as pd
 from isaerft.config import Source
 from isaerft.errors import InputError, shown
 from isaerft.files import replacing
+from isaerft.llm import LanguageModel
 from isaerft.registry import SOURCES
 from isaerft.tables import CONTROL, MAX_TEXT
 
@@ -55,6 +56,8 @@ class ExplanationSource(Protocol):
             Number of latents of the SAE.
         latents : (n,) int64, optional
             The latents asked for; all when not given. A source whose explanations cost something leaves out others.
+        llm : LanguageModel
+            Given only to a source whose options name an `llm`.
 
         Returns
         -------
@@ -73,13 +76,15 @@ def explain(
     d_sae: int,
     latents: np.ndarray | None = None,
     only: bool = False,
+    llm: LanguageModel | None = None,
 ) -> pd.DataFrame:
     """Run a source and check what it returns; `name`, the source's in the study, is its kind where none is given.
 
     `latents`, (n,) int64, are those asked for. A source may give others where they cost nothing; with `only` they are
-    dropped.
+    dropped. `llm` is given to a source whose options name one.
     """
-    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents)
+    asked = {} if llm is None else {"llm": llm}
+    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents, **asked)
     frame = checked_explanations(frame, d_sae=d_sae)
     if only and latents is not None:
         frame = frame[frame["latent_index"].isin(latents)].reset_index(drop=True)

@@ -8,6 +8,18 @@ from isaerft.llm.answers import Failure, parsed
 from isaerft.llm.cache import Reply, ResponseCache
 from isaerft.llm.client import LanguageModel
 from isaerft.llm.plan import Plan, plan_of, price
-from isaerft.llm.prompts import Prompt
+from isaerft.llm.prompts import Prompt, between_markers, marker_of
 
-__all__ = ["Failure", "LanguageModel", "Plan", "Prompt", "Reply", "ResponseCache", "parsed", "plan_of", "price"]
+__all__ = [
+    "Failure",
+    "LanguageModel",
+    "Plan",
+    "Prompt",
+    "Reply",
+    "ResponseCache",
+    "between_markers",
+    "marker_of",
+    "parsed",
+    "plan_of",
+    "price",
+]

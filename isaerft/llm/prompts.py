@@ -73,6 +73,16 @@ def _schema(form: type[BaseModel]) -> dict[str, Any]:
     return form.model_json_schema()
 
 
+def marker_of(text: str) -> str:
+    """Return the code that delimits a text in a prompt: made of the text's own digest, so the text cannot hold it."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def between_markers(line: str, marker: str) -> str:
+    """Return a line of other people's text, quoted as JSON, as a block that nothing in it can close."""
+    return f"--- begin {marker} ---\n{line}\n--- end {marker} ---"
+
+
 def canonical(body: dict[str, Any]) -> str:
     """Return a body as JSON that has one spelling: sorted keys, ASCII, no spaces."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -17,10 +17,10 @@ import pandas as pd
 
 from isaerft.config import Judge
 from isaerft.errors import InputError, unknown_name
-from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, parsed
+from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, marker_of, parsed
 from isaerft.registry import JUDGES
 from isaerft.relevance.base import EXPECTED_ABOVE, judgements
-from isaerft.relevance.questions import marker_of, order_of, question
+from isaerft.relevance.questions import order_of, question
 
 OPTIONS = ("order_seed", "sample_seed")
 log = logging.getLogger(__name__)

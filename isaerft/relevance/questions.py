@@ -7,7 +7,6 @@ text itself contains, or which answers something else, is none.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -16,7 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from isaerft.llm import Prompt
+from isaerft.llm import Prompt, between_markers, marker_of
 
 MAX_EXPLANATION = 1000
 MAX_DESCRIPTION = 1000
@@ -67,11 +66,6 @@ def form_of(n_behaviors: int) -> type[BaseModel]:
     return create_model("effects", __config__=ConfigDict(extra="forbid"), explanation_id=(str, ...), **fields)
 
 
-def marker_of(text: str) -> str:
-    """Return the code that delimits a text."""
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-
-
 def order_of(text: str, n_behaviors: int, seed: Sequence[int]) -> np.ndarray:
     """Return the order in which the behaviors are shown with a text, (n_behaviors,) int; the same for the same seed."""
     return np.random.default_rng([*seed, int(marker_of(text), 16)]).permutation(n_behaviors)
@@ -98,6 +92,6 @@ def question(text: str, side: str, descriptions: Sequence[str], order: np.ndarra
     )
     user = (
         f"Behaviors:\n{listed}\n\nThe latent's description. {SIDES[side]}\n"
-        f"--- begin {marker} ---\n{json.dumps(shown, ensure_ascii=False)}\n--- end {marker} ---"
+        f"{between_markers(json.dumps(shown, ensure_ascii=False), marker)}"
     )
     return Prompt(SYSTEM, user, form_of(len(order)), TOKENS_AROUND + TOKENS_PER_BEHAVIOR * len(order), seed)

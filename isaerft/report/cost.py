@@ -15,6 +15,8 @@ import pandas as pd
 from isaerft import config
 from isaerft.explanations import read_explanations
 from isaerft.explanations.design import latents_asked
+from isaerft.explanations.llm import plan as plan_of_source
+from isaerft.explanations.llm import plan_unseen
 from isaerft.llm import LanguageModel, Plan, price
 from isaerft.relevance.llm import plan
 from isaerft.report.assemble.inputs import judges_of, sources_of
@@ -25,45 +27,65 @@ FILLER_CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Cost:
-    """What one judge takes on one source of one subject; `exact` unless the explanations are still to come."""
+    """What one source, or one judge of it, takes on one subject; `exact` unless what it reads is still to come."""
 
     subject: str
     source: str
-    judge: str
+    judge: str | None
     llm: str
     plan: Plan
     exact: bool
 
 
 def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
-    """Yield what each language-model judge will take, by what stands in the cache and under `results` now."""
-    behaviors = {name: part.description for name, part in study.behaviors.items()}
+    """Yield what each source and judge that asks a language model will take, by what stands under `results` now."""
     for subject in study.subjects:
         for source in sources_of(study, subject):
+            path = Path(results) / "explanations" / subject / f"{source}.parquet"
+            writer, exact = study.sources[source].llm, path.is_file()
+            latents = np.arange(0) if exact and writer is None else _asked(study, subject, source, Path(results))
+            if writer is not None:
+                yield Cost(subject, source, None, writer, *_of_source(study, subject, source, Path(results), latents))
+            found = read_explanations(path) if exact else _expected(latents)
             for judge in judges_of(study, source):
-                options = study.judges[judge]
-                if options.llm is None:
-                    continue
-                path = Path(results) / "explanations" / subject / f"{source}.parquet"
-                exact = path.is_file()
-                found = read_explanations(path) if exact else _expected(study, subject, source, Path(results))
-                taken = plan(found, behaviors, options, LanguageModel.of(study, options.llm))
-                yield Cost(subject, source, judge, options.llm, taken, exact)
+                if study.judges[judge].llm is not None:
+                    yield _of_judge(study, subject, source, judge, found, exact)
 
 
-def _expected(study: config.Study, subject: str, source: str, results: Path) -> pd.DataFrame:
-    """Return stand-ins for explanations that are still to come: one for each latent asked for, all different."""
+def _of_judge(study: config.Study, subject: str, source: str, judge: str, found: pd.DataFrame, exact: bool) -> Cost:
+    behaviors, options = {name: part.description for name, part in study.behaviors.items()}, study.judges[judge]
+    llm = str(options.llm)
+    return Cost(subject, source, judge, llm, plan(found, behaviors, options, LanguageModel.of(study, llm)), exact)
+
+
+def _of_source(study: config.Study, subject: str, source: str, results: Path, latents: np.ndarray) -> tuple[Plan, bool]:
+    """Return what writing a source's explanations takes, and whether that is exact."""
+    folder, options = SubjectFolder(results / "subjects" / subject), study.sources[source]
+    llm = LanguageModel.of(study, str(options.llm))
+    if not folder.contexts.is_file():
+        return plan_unseen(options, len(latents), llm), False
+    exact = study.design_of(source) != "case_control" or (results / "design" / f"{subject}.parquet").is_file()
+    if not exact:
+        return plan_unseen(options, len(latents), llm), False
+    return plan_of_source(options, folder.path, _d_sae(study.subjects[subject], folder), latents, llm), True
+
+
+def _asked(study: config.Study, subject: str, source: str, results: Path) -> np.ndarray:
+    """Return the latents that a source will be asked for, (n,); where they are not known, as many as there can be."""
     folder, sampled = SubjectFolder(results / "subjects" / subject), study.design_of(source) == "case_control"
     sample = results / "design" / f"{subject}.parquet"
     if folder.latents.is_file() and (sample.is_file() or not sampled):
         least = study.agreement.min_firing_rate
-        latents = latents_asked(folder.read_latents(), least, sample if sampled else None)
-    else:
-        n_latents = _d_sae(study.subjects[subject], folder)
-        if sampled:
-            n_groups = len(study.behaviors) * len(study.analysed_adapters())
-            n_latents = min(n_latents, n_groups * study.design.n_cases * (1 + study.design.controls_per_case))
-        latents = np.arange(n_latents)
+        return latents_asked(folder.read_latents(), least, sample if sampled else None)
+    n_latents = _d_sae(study.subjects[subject], folder)
+    if sampled:
+        n_groups = len(study.behaviors) * len(study.analysed_adapters())
+        n_latents = min(n_latents, n_groups * study.design.n_cases * (1 + study.design.controls_per_case))
+    return np.arange(n_latents)
+
+
+def _expected(latents: np.ndarray) -> pd.DataFrame:
+    """Return stand-ins for explanations that are still to come: one for each latent asked for, all different."""
     texts = [f"(explanation still to come) {latent}".ljust(FILLER_CHARACTERS, ".") for latent in latents]
     return pd.DataFrame({"latent_index": latents, "explanation": texts, "side": "input", "url": ""})
 
@@ -82,13 +104,14 @@ def cost_lines(study: config.Study, results: str | Path) -> list[str]:
     lines, totals = [], {name: Plan() for name in study.llms}
     for cost in costs(study, results):
         totals[cost.llm] += cost.plan
-        where = f"{cost.subject}, {cost.source}, judge {cost.judge}"
+        reads = "explanations" if cost.judge else "evidence"
+        where = f"{cost.subject}, {cost.source}, " + (f"judge {cost.judge}" if cost.judge else "explaining")
         if cost.exact:
             lines.append(f"{where}: {_said(cost.plan, study.llms[cost.llm])}")
         elif cost.plan.prompts:
-            lines.append(f"{where}: no explanations yet; at most {_said(cost.plan, study.llms[cost.llm])}")
+            lines.append(f"{where}: no {reads} yet; at most {_said(cost.plan, study.llms[cost.llm])}")
         else:
-            lines.append(f"{where}: no explanations yet, and the number of latents is not known")
+            lines.append(f"{where}: no {reads} yet, and the number of latents is not known")
     for name, total in totals.items():
         lines.append(f"llm {name} ({study.llms[name].model}): {_said(total, study.llms[name])}; {_caps(study, name)}")
     return lines or ["no language model is asked"]

@@ -22,17 +22,19 @@ def explain(options: argparse.Namespace) -> None:
     study = study_of(options)
     from isaerft import explanations
     from isaerft.explanations.design import latents_asked
+    from isaerft.llm import LanguageModel
     from isaerft.subjects.paths import SubjectFolder
 
-    folder = SubjectFolder(options.dir)
+    folder, chosen = SubjectFolder(options.dir), study.sources[options.source]
     d_sae = folder.read_cards()[0]["d_sae"]
     found = explanations.explain(
         options.source,
-        study.sources[options.source],
+        chosen,
         subject_dir=options.dir,
         d_sae=d_sae,
         latents=latents_asked(folder.read_latents(), study.agreement.min_firing_rate, options.sample),
         only=options.sample is not None,
+        llm=None if chosen.llm is None else LanguageModel.of(study, chosen.llm),
     )
     explanations.write_explanations(found, options.out, d_sae=d_sae)
 

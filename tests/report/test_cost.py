@@ -94,6 +94,27 @@ def test_only_the_latents_that_will_be_asked_for_are_counted(given):
     assert list(costs(study, results))[1].plan.calls == 2
 
 
+def test_a_source_that_asks_is_counted_and_exact_once_the_evidence_is_there(given, openai_server):
+    writer = {"kind": "llm", "llm": "small", "judges": ["lexical"]}
+    study, results = study_from_dict(given[0] | {"sources": given[0]["sources"] | {"writer": writer}}), given[1]
+    (cost,) = [cost for cost in costs(study, results) if cost.judge is None]
+    assert (cost.source, cost.plan.calls, cost.exact) == ("writer", 64, False)
+    assert any(
+        line.startswith("toy, writer, explaining: no evidence yet; at most 64") for line in cost_lines(study, results)
+    )
+    folder = results / "subjects/toy"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"latent_index": range(9), "firing_rate": [0.0] * 4 + [0.1] * 5}).to_parquet(
+        folder / "latents.parquet"
+    )
+    rows = [(latent, "input", 0, f"word{latent}", "a", "b", 1.0) for latent in (3, 5, 6)]
+    columns = ["latent_index", "side", "rank", "token", "before", "after", "value"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "contexts.parquet")
+    (cost,) = [cost for cost in costs(study, results) if cost.judge is None]
+    assert (cost.plan.calls, cost.exact) == (2, True)
+    assert openai_server.received == 0
+
+
 def test_without_a_language_model_nothing_is_counted(given):
     plain = {key: value for key, value in given[0].items() if not key.startswith("llm")}
     plain["judges"] = {"lexical": {}}

@@ -72,6 +72,7 @@ rule explain:
                 wrong_share=None,
                 design=study.design_of(w.source),
             ),
+            asked(study.sources[w.source].llm),
             study.agreement.min_firing_rate,
         ),
     shell:
