@@ -125,6 +125,20 @@ def test_the_reference_is_the_unadapted_models_log_probability(subject, pairs, p
     torch.testing.assert_close(batch.reference, expected[[4, 1, 12, 9]], atol=1e-4, rtol=1e-5)
 
 
+def test_sft_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path):
+    from datasets import Dataset
+
+    trl = pytest.importorskip("trl")
+    model = deepcopy(subject.model)
+    any_row = Dataset.from_list([{"prompt": "say", "completion": " hello"}])
+    options = trl.SFTConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False)
+    trainer = trl.SFTTrainer(model, args=options, train_dataset=any_row, processing_class=tokenizer)
+    rows = {"labels": plain.labels[:8]} | {name: part[:8] for name, part in plain.table.items()}
+    with torch.no_grad(), through(subject, bias, model):
+        expected = trainer.compute_loss(model, rows)
+    torch.testing.assert_close(value(subject, pairs.chosen, bias, objective="sft"), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("beta", [0.5, 3.0])
 def test_dpo_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path, beta):
     from datasets import Dataset
