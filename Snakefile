@@ -33,6 +33,7 @@ rule all:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
         expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),
+        ANSWERS,
         f"{RESULTS}/summary.html",
 
 

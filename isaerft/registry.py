@@ -165,3 +165,13 @@ OBJECTIVES = Registry(
         "orpo": "isaerft.training.orpo",
     },
 )
+SCORES = Registry(
+    "score",
+    group="isaerft.scores",
+    builtin={
+        "phrases": "isaerft.changes.scores",
+        "words": "isaerft.changes.scores",
+        "length": "isaerft.changes.scores",
+        "classifier": "isaerft.changes.classifier",
+    },
+)

@@ -96,6 +96,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
         " estimate:float? corrected:float? ci_low:float? ci_high:float? sensitivity:float? specificity:float?"
         " correlation:float?"
     ),
+    "behavior_check": _columns(
+        "subject:text behavior:text adapter:text score:text n_prompts:int before:float after:float ci_low:float?"
+        " ci_high:float? target:float n_seeds:int"
+    ),
     "calibration": _columns("quantity:text setting:text value:float? ci_low:float? ci_high:float?"),
 }
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isaerft import registry
 from isaerft.config import options
+from isaerft.config.checks import check_checks
 from isaerft.config.llms import check_llms
 from isaerft.config.options import Study
 from isaerft.errors import InputError, shown, unknown_name
@@ -62,6 +63,7 @@ def study_from_dict(values: dict[str, Any]) -> Study:
     _check_registered(study)
     _check_references(study)
     check_llms(study)
+    check_checks(study)
     for name, behavior in study.behaviors.items():
         _check_behavior(name, behavior)
     for name, subject in study.subjects.items():
@@ -139,7 +141,6 @@ def _check_references(study: Study) -> None:
         ("primary.judge", primary.judge, study.judges),
         ("primary.statistic", primary.statistic, study.agreement.statistics),
         *([("reference", study.reference, study.adapters)] if study.reference else []),
-        *(("causal_check.adapters", name, study.analysed_adapters()) for name in study.causal_check.adapters or []),
         *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
         *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
         *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),

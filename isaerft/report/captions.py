@@ -37,6 +37,11 @@ FIGURES: dict[str, str] = {
         "no change (filled), and when as many others are, alike in firing rate and decoder norm (open, with the range "
         "of the draws). Filled far to the left of open: what the measure ranks first is what training works through."
     ),
+    "behavior_check": (
+        "The score of the answers to held-out prompts before training (tick) and after (marker, with the interval of "
+        "the difference over prompts), and of the data's own replies (diamond). A loss that fell while the behavior "
+        "did not move is not yet a trained behavior."
+    ),
 }
 
 TABLES: dict[str, str] = {
@@ -73,9 +78,18 @@ TABLES: dict[str, str] = {
         "Results beside what they would be if the judge made no mistakes, by its rates of error against a "
         "reference; valid only where the judge's mistakes have nothing to do with how much a latent changed."
     ),
+    "behavior_check": (
+        "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "
+        "difference, over prompts. answers.html shows some of them."
+    ),
     "calibration": "Checks against known truth: error rates and power of the tests on the testbed.",
 }
 
 SUMMARY = (
     "The study on one page: the primary result beside its controls, warnings, all figures, and links to the tables."
+)
+
+ANSWERS = (
+    "A few answers to held-out prompts before and after training, with their scores: examples, to see what the "
+    "behavior check counts."
 )

@@ -36,7 +36,8 @@ def cautions(tables: Tables) -> list[str]:
     for subject in subjects_of(rows):
         result = rows[(rows["subject"] == subject).astype(bool) & (rows["control"] == RESULT)]
         found += [f"{visible(subject)}: {text}" for text in _power(result)]
-    found += [*_subjects(tables, rows), *_training(tables, primary), *_stability(tables, primary)]
+    found += [*_subjects(tables, rows), *_training(tables, primary), *_behavior(tables, primary)]
+    found += _stability(tables, primary)
     return found
 
 
@@ -118,6 +119,20 @@ def _training(tables: Tables, primary: Primary) -> Iterable[str]:
     if len(flat):
         named = _named(behavior for _, behavior in flat.index)
         yield f"held-out loss did not fall for {named}: there is no change to explain."
+
+
+def _behavior(tables: Tables, primary: Primary) -> Iterable[str]:
+    """Warn of behaviors that the answers do not show to have moved."""
+    if "behavior_check" not in tables:
+        return
+    checked = real(tables["behavior_check"])
+    rows = checked[(checked["adapter"] == primary.adapter).astype(bool)]
+    still = rows[(~((rows["ci_low"] > 0) | (rows["ci_high"] < 0)).fillna(False)).astype(bool)]
+    if len(still):
+        yield (
+            f"the answers to held-out prompts do not show that {_named(still['behavior'])} moved: the interval of the "
+            "score after less before holds 0, though the loss may have fallen."
+        )
 
 
 def _stability(tables: Tables, primary: Primary) -> Iterable[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from isaerft.errors import InputError, unknown_name
-from isaerft.files import write_text
+from isaerft.files import read_text, write_text
 from isaerft.report import captions
 from isaerft.report.figures import FIGURES, Doses, save_svg
-from isaerft.report.pages import summary_page, table_page
+from isaerft.report.pages import answers_page, summary_page, table_page
 from isaerft.tables import TABLES, read_table
+
+ANSWERS = "answers.html"
 
 
 def write_figure(name: str, tables_dir: str | Path, out: str | Path, doses: Doses | None = None) -> None:
@@ -57,6 +61,22 @@ def write_table_page(name: str, tables_dir: str | Path, out: str | Path) -> None
     write_text(out, table_page(name, frame, captions.TABLES[name]))
 
 
+def write_answers_page(folders: Mapping[str, str | Path], shown: int, out: str | Path) -> None:
+    """Write the page of answers before and after training to `out`.
+
+    Parameters
+    ----------
+    folders : mapping of str to path
+        Heading -> folder with the answers.jsonl of a behavior check.
+    shown : int
+        Answers shown of each adapter.
+    """
+    # Not splitlines: a model's text may hold line separators that JSON leaves as they are.
+    texts = {heading: read_text(Path(folder) / "answers.jsonl") for heading, folder in folders.items()}
+    groups = {heading: [json.loads(line) for line in text.split("\n") if line] for heading, text in texts.items()}
+    write_text(out, answers_page(groups, shown))
+
+
 def write_summary(
     tables_dir: str | Path,
     figures_dir: str | Path,
@@ -87,5 +107,7 @@ def write_summary(
     tables = {name: read_table(name, folder / f"{name}.csv") for name in present}
     base = os.path.relpath(pages_dir or folder, Path(out).parent)
     links = {name: Path(base, f"{name}.html").as_posix() for name in present}
+    there = "behavior_check" in tables and Path(pages_dir or folder, ANSWERS).is_file()
+    answers = Path(base, ANSWERS).as_posix() if there else ""
     figures = sorted(Path(figures_dir).glob("*.svg"))
-    write_text(out, summary_page(tables, figures, study, links))
+    write_text(out, summary_page(tables, figures, study, links, answers))

@@ -13,6 +13,7 @@ from isaerft.stats.joint import agreement_tests
 from isaerft.stats.matching import matched_draws
 from isaerft.stats.multiple import qvalues
 from isaerft.stats.overall import OverallResult, overall_agreement, overall_specificity
+from isaerft.stats.paired import PairedMeans, paired_means
 from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
 from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
 from isaerft.stats.question import AgreementResult, exchange_pvalue
@@ -45,6 +46,7 @@ __all__ = [
     "ConfidenceInterval",
     "Exchange",
     "OverallResult",
+    "PairedMeans",
     "PooledResult",
     "Reliability",
     "Share",
@@ -72,6 +74,7 @@ __all__ = [
     "minimum_detectable_effect",
     "overall_agreement",
     "overall_specificity",
+    "paired_means",
     "pooled_agreement",
     "pooled_agreements",
     "precision_at",

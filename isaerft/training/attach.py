@@ -20,11 +20,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from isaerft.adapters.base import LatentAdapter, load_adapter, save_adapter
+from isaerft.adapters.place import Passes, Place
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.subjects.load import check_fit
 from isaerft.subjects.site import find_site
 from isaerft.training.given import as_adapter, as_dictionary
-from isaerft.training.place import Pass, Passes, Place, begins_with_bos
 from isaerft.training.reference import Reference
 
 ATTRIBUTE = "isaerft"
@@ -117,10 +117,7 @@ class Attached(nn.Module):
         model._keys_to_ignore_on_save = set(model.state_dict())
         model.add_module(ATTRIBUTE, self)
         model.save_pretrained = self.save_pretrained
-        self._handles = [
-            model.base_model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.base_model.register_forward_hook(self._end, always_call=True),
-        ]
+        self._handles = self.passes.follow(model, self.bos_token_id)
 
     @property
     def names(self) -> list[str]:
@@ -237,10 +234,3 @@ class Attached(nn.Module):
     def _check(self, name: str) -> None:
         if name not in self.names:
             raise unknown_name("adapter", name, self.names)
-
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = kwargs if not args else {"input_ids": args[0], **kwargs}
-        self.passes.begin(Pass(begins_with_bos(arguments, self.bos_token_id)))
-
-    def _end(self, *_: Any) -> None:
-        self.passes.end()

@@ -102,6 +102,22 @@ def page(options: argparse.Namespace) -> None:
     write_table_page(str(options.name), options.tables, options.out)
 
 
+@verb("answers-page", "study", "results", "out")
+def answers_page(options: argparse.Namespace) -> None:
+    """Write the page of answers before and after training."""
+    study = study_of(options)
+    from isaerft.report.write import write_answers_page
+
+    folders = {
+        f"{subject}: {behavior}" if len(study.subjects) > 1 else behavior: (
+            options.results / "behavior_check" / subject / behavior
+        )
+        for subject in study.subjects
+        for behavior in study.behavior_checked
+    }
+    write_answers_page(folders, study.behavior_check.shown, options.out)
+
+
 @verb("summary", "study", "tables", "figures", "pages", "out")
 def summary(options: argparse.Namespace) -> None:
     """Write the page to read first."""

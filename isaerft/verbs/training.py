@@ -100,3 +100,29 @@ def causal_check(options: argparse.Namespace) -> None:
     facts = SubjectFolder(options.dir).read_latents()
     changes = options.changes / options.subject / f"{options.behavior}.parquet"
     check_causes(study, load_subject_of(study, options), facts, options.cache, options.adapters, changes, options.out)
+
+
+@verb("behavior-check", "study", "subject", "behavior", "dir", "records", "adapters", "out")
+def behavior_check(options: argparse.Namespace) -> None:
+    """Answer held-out prompts before and after training, and score the answers."""
+    study = study_of(options)
+    from isaerft import config
+    from isaerft.behaviors import read_records
+    from isaerft.changes.behavior import check_behavior
+
+    behavior = study.behaviors[options.behavior]
+    score = behavior.score
+    if score is None:
+        from isaerft.testbed.language import STYLES
+
+        words = {style.name: list(style.words) for style in STYLES}
+        score = config.Score(kind="words", words=words[behavior.testbed or ""])
+    check_behavior(
+        study,
+        load_subject_of(study, options),
+        study.behavior_checked[options.behavior],
+        score,
+        read_records(options.records / "heldout.jsonl"),
+        options.adapters,
+        options.out,
+    )

@@ -44,6 +44,7 @@ class Maker:
             "specificity": self.specificity(),
             "overall": self.overall(),
             "causal_check": self.causal_check(),
+            "behavior_check": self.behavior_check(),
         }
 
     def subjects_table(self):
@@ -115,6 +116,17 @@ class Maker:
             rows.append((subject, behavior, adapter, k, "most_changed", left, left - 0.08, left + 0.07))
             rows.append((subject, behavior, adapter, k, "matched_random", 0.99 - k / 1000, 0.93, 1.02))
         return self._frame("causal_check", rows)
+
+    def behavior_check(self):
+        rows = []
+        for subject, (place, behavior), adapter in itertools.product(
+            self.subjects, enumerate(self.behaviors), ADAPTERS[:2]
+        ):
+            score, scale = ("length", 30) if place % 4 == 3 else ("words", 1)
+            rise = self.rng.uniform(0.05, 0.3) * scale
+            keys = (subject, behavior, adapter, score, 24)
+            rows.append((*keys, 0.05 * scale, 0.05 * scale + rise, 0.7 * rise, 1.3 * rise, 0.4 * scale, 1))
+        return self._frame("behavior_check", rows)
 
     def most_changed(self):
         rows = []

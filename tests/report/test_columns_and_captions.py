@@ -38,7 +38,7 @@ def test_every_figure_and_table_has_a_caption():
 def test_report_captions_say_what_the_pages_say():
     expected = {f"figure_{name}": caption for name, caption in captions.FIGURES.items()}
     expected |= {f"table_{name}": caption for name, caption in captions.TABLES.items()}
-    expected["summary"] = captions.SUMMARY
+    expected |= {"summary": captions.SUMMARY, "answers": captions.ANSWERS}
     found = {path.stem: " ".join(path.read_text().split()) for path in RST.glob("*.rst") if path.stem != "workflow"}
     assert found == expected
 

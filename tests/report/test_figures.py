@@ -105,6 +105,15 @@ def test_agreement_shows_every_control_and_chance(tables, tmp_path):
     assert "noise ceiling" in shown
 
 
+def test_behavior_check_has_a_panel_with_its_unit_for_each_kind_of_score(tables, tmp_path):
+    shown = " | ".join(texts(draw("behavior_check", tables, tmp_path / "a.svg")))
+    assert set(tables["behavior_check"]["score"]) == {"words", "length"}
+    assert "share of the answer's words" in shown
+    assert "words in the answer" in shown
+    for entry in ("before training", "the data's own replies", "after: bias", "after: scale"):
+        assert entry in shown
+
+
 def test_agreement_writes_the_tables_own_numbers(tables, tmp_path):
     frame = tables["agreement"]
     estimate = frame.loc[frame["primary"], "estimate"]

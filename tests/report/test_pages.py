@@ -8,7 +8,7 @@ import pytest
 from isaerft.config import CONTROLS
 from isaerft.errors import InputError
 from isaerft.report.cautions import cautions
-from isaerft.report.pages import summary_page, table_page
+from isaerft.report.pages import answers_page, summary_page, table_page
 from isaerft.report.pages.table import MAX_ROWS
 from isaerft.tables import TABLES
 
@@ -60,6 +60,35 @@ def test_hostile_explanation_is_escaped_in_page(tables):
     assert not [key for _, key, _ in read.attributes if key.startswith("on")]
     assert any("<script>alert(2)</script>" in cell and "{{ 7*7 }} &amp;" in cell for cell in read.cells)
     assert not any("\u202e" in cell for cell in read.cells)
+
+
+def answer(adapter="bias", **texts):
+    scores = {"score_before": 0.25, "score_after": 1.0}
+    return {"adapter": adapter, "prompt": "p", "before": "b", "after": "a"} | scores | texts
+
+
+def test_hostile_answers_are_text(tables):
+    page = answers_page({HOSTILE: [answer(HOSTILE, prompt=HOSTILE, before=HOSTILE, after=HOSTILE)]}, 3)
+    read = Reader(page)
+    assert not {"img", "script"} & set(read.tags)
+    assert not [key for _, key, _ in read.attributes if key.startswith("on")]
+    assert sum("<script>alert(2)</script>" in cell and "{{ 7*7 }} &amp;" in cell for cell in read.cells) == 4
+    assert "\u202e" not in page
+    assert not [value for _, key, value in read.attributes if key in {"src", "href"}]
+
+
+def test_the_page_of_answers_shows_the_first_ones_of_each_adapter_with_their_scores():
+    lines = [answer(name, prompt=f"{name} {number}") for name in ("bias", "scale") for number in range(5)]
+    cells = Reader(answers_page({"refusal": lines}, 2)).cells
+    assert [cell for cell in cells if cell.split(" ")[-1].isdigit()] == ["bias 0", "bias 1", "scale 0", "scale 1"]
+    assert cells.count("0.25") == cells.count("1.00") == 4
+
+
+def test_a_long_prompt_shows_its_end_and_a_long_answer_its_beginning():
+    cells = Reader(answers_page({"refusal": [answer(prompt="x" * 5000 + "end", after="start" + "x" * 5000)]}, 1)).cells
+    assert max(map(len, cells)) < 700
+    assert any(cell.endswith("end") for cell in cells)
+    assert any(cell.startswith("start") for cell in cells)
 
 
 def test_only_the_pages_own_script_may_run(tables):
@@ -188,6 +217,8 @@ def _with(tables, table, rows=slice(None), **values):
         ("agreement", {"pvalue": 0.001}, "control random dictionary has p < 0.01 in 8 of 8"),
         ("subjects", {"variance_explained": 0.4}, "explains 40% of the variance"),
         ("training", {"heldout_loss_adapted": 9.0}, "held-out loss did not fall for helpfulness"),
+        ("behavior_check", {"ci_low": -0.1}, "do not show that helpfulness"),
+        ("behavior_check", {"ci_low": np.nan, "ci_high": np.nan}, "do not show that helpfulness"),
         ("most_changed_latents", {"verdict": "unstable"}, "80 of 80 most changed latents"),
     ],
 )
@@ -195,6 +226,11 @@ def test_weakness_in_a_table_is_said(table, values, said, tables):
     quiet = _with(tables, "most_changed_latents", verdict="expected")
     assert not any(said in text for text in cautions(quiet))
     assert any(said in text for text in cautions(_with(quiet, table, **values)))
+
+
+def test_a_behavior_that_fell_has_moved_too(tables):
+    fallen = _with(tables, "behavior_check", ci_low=-0.4, ci_high=-0.1)
+    assert not any("do not show" in text for text in cautions(fallen))
 
 
 def test_dropped_latents_are_counted(tables):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 
 from isaerft.errors import InputError
 from isaerft.report.figures import FIGURES
-from isaerft.report.write import write_figure, write_summary, write_table_page
+from isaerft.report.write import write_answers_page, write_figure, write_summary, write_table_page
 from isaerft.tables import write_table
 
 
@@ -29,6 +30,25 @@ def test_whole_report_is_written_and_rewritten_alike(folder, doses):
     page = first[folder / "summary.html"].decode()
     assert page.count("<img") == len(FIGURES)
     assert 'href="pages/agreement.html"' in page
+
+
+def test_answers_are_read_line_by_line_whatever_they_hold_and_linked_from_the_summary(folder):
+    said = ["one\u2028two", "\x85 three", "four\nfive"]
+    line = {"adapter": "bias", "prompt": "p", "before": "b", "score_before": 0.0, "score_after": 1.0}
+    text = "".join(json.dumps(line | {"after": after}, ensure_ascii=False) + "\n" for after in said)
+    (folder / "answers.jsonl").write_text(text, encoding="utf-8", newline="")
+    write_answers_page({"refusal": folder}, 3, folder / "pages" / "answers.html")
+    page = (folder / "pages" / "answers.html").read_text(encoding="utf-8")
+    for word in ("one", "two", "three", "four", "five"):
+        assert word in page
+
+    def summary():
+        write_summary(folder / "tables", folder / "figures", folder / "summary.html", "testbed", folder / "pages")
+        return (folder / "summary.html").read_text(encoding="utf-8")
+
+    assert 'href="pages/answers.html"' in summary()
+    (folder / "pages" / "answers.html").unlink()
+    assert 'answers.html"' not in summary()
 
 
 def test_unknown_figure_and_table_name_the_nearest(folder):

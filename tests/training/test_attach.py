@@ -10,13 +10,13 @@ from torch.nn.functional import cross_entropy
 import isaerft
 from isaerft import config
 from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.place import begins_with_bos
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.load import LoadedSubject
 from isaerft.subjects.site import find_site, hidden_above, unembed
 from isaerft.training.loop import train
-from isaerft.training.place import begins_with_bos
 
 HOOK = "blocks.1.hook_resid_post"
 INSIDE = ("attn", "mlp")

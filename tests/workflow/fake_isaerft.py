@@ -13,7 +13,7 @@ TABLES = (
     "overall",
     "coverage",
 )
-TABLES += ("causal_check", "judge_quality", "corrected_agreement")
+TABLES += ("causal_check", "behavior_check", "judge_quality", "corrected_agreement")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],
@@ -24,6 +24,7 @@ IN_OUT = {
     "testbed-model": ["config.json"],
     "behavior": ["train.jsonl", "heldout.jsonl", "card.json"],
     "split": ["train.jsonl", "heldout.jsonl", "card.json"],
+    "behavior-check": ["scores.parquet", "answers.jsonl"],
     "train": ["seed0/adapter_config.json"],
     "agreement": ["agreement.csv", "specificity.csv"],
     "tables": [f"{name}.csv" for name in TABLES],

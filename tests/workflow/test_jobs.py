@@ -20,6 +20,8 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "train": 2 * 3 + 2 * 1,  # the twin trains the primary result's adapter alone
         "changes": 2 * 2,
         "causal_check": 2,  # twins are not checked
+        "behavior_check": 1,  # the limericks have no score
+        "answers_page": 1,
         "explain": 3,
         "judge": 1 + 1 + 2,
         "agreement": 2,
@@ -32,6 +34,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         for name in (
             "agreement",
             "agreement_grid",
+            "behavior_check",
             "causal_check",
             "dose_response",
             "most_changed_latents",
@@ -39,7 +42,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 11
+    assert sum(name.startswith("page_") for name in jobs) == 12
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
@@ -59,7 +62,8 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         causal_check={"adapters": []},
     )
     jobs = workspace.planned()
-    checks = {"causal_check", "figure_causal_check", "page_causal_check"}
+    checks = {"causal_check", "figure_causal_check", "page_causal_check", "answers_page"}
+    checks |= {"behavior_check", "figure_behavior_check", "page_behavior_check"}
     assert not checks & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
     assert jobs["train"] == 3
@@ -103,6 +107,7 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
         "train",
         "changes",
         "causal_check",
+        "behavior_check",
     }
 
 

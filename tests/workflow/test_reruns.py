@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BEHAVIOR_CHECK = {"behavior_check": 1, "answers_page": 1}
 TABLES_AND_ON = {"tables": 1, "summary": 1, "all": 1}
 
 
@@ -35,7 +36,8 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
     ("module", "expected"),
     [
         ("changes/parameter.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
-        ("adapters/bias.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2}),  # of ten
+        ("adapters/bias.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK),  # of ten
+        ("changes/scores.py", BEHAVIOR_CHECK),
         ("relevance/lexical.py", {"judge": 1, "agreement": 2}),  # of the four judgements
         ("stats/joint.py", {"agreement": 2}),
     ],

@@ -85,3 +85,61 @@ rule causal_check:
         "isaerft causal-check --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
         " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --changes {params.changes}"
         " --out {output} > {log} 2>&1"
+
+
+# Answers to held-out prompts before and after training, and what a score makes of them.
+rule behavior_check:
+    input:
+        model,
+        lambda w: score_files(w.behavior),
+        sae=f"{RESULTS}/subjects/{{subject}}/sae",
+        records=f"{RESULTS}/behaviors/{{behavior}}/heldout.jsonl",
+        adapters=lambda w: expand(
+            f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
+            adapter=study.behavior_checked[w.behavior],
+        ),
+    output:
+        multiext(
+            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/",
+            "scores.parquet",
+            "answers.jsonl",
+        ),
+    log:
+        f"{RESULTS}/logs/behavior_check/{{subject}}.{{behavior}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/behavior_check/{{subject}}.{{behavior}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=240,
+    params:
+        study=STUDY,
+        dir=folder,
+        records=lambda w, input: os.path.dirname(input.records),
+        adapters=lambda w: f"{RESULTS}/adapters/{w.subject}/{w.behavior}",
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=lambda w: code(
+            "behavior-check",
+            getattr(study.behaviors[w.behavior].score, "kind", "words"),
+            *(
+                study.adapters[name].kind or name
+                for name in study.behavior_checked[w.behavior]
+            ),
+        ),
+        settings=lambda w: settings(
+            replace(study.behavior_check, behaviors=None, adapters=None, shown=0),
+            study.behavior_checked[w.behavior],
+            study.behaviors[w.behavior].score,
+            study.behaviors[w.behavior].testbed,
+            study.agreement.confidence_level,
+            study.max_length,
+            study.batch_size,
+            study.seed,
+        ),
+    shell:
+        "isaerft behavior-check --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
+        " --dir {params.dir} --records {params.records} --adapters {params.adapters} --out {params.out}"
+        " > {log} 2>&1"

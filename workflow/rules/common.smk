@@ -25,6 +25,7 @@ if len(study.judges) > 1:
     TABLES += ["judge_quality"]
     if any(judge.reference for judge in study.judges.values()):
         TABLES += ["corrected_agreement"]
+TABLES += ["behavior_check"] if study.behavior_checked else []
 DOSES = {
     name: (source.side, source.wrong_share)
     for name, source in study.sources.items()
@@ -34,6 +35,9 @@ FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
 FIGURES += ["dose_response"] if len(DOSES) > 1 else []
 FIGURES += ["specificity"] if len(study.behaviors) > 1 else []
 FIGURES += ["causal_check"] if study.causally_checked else []
+FIGURES += ["behavior_check"] if study.behavior_checked else []
+# Answers before and after training, for the eye.
+ANSWERS = [f"{RESULTS}/pages/answers.html"] if study.behavior_checked else []
 
 
 def one_of(names):
@@ -97,6 +101,12 @@ def raw_data(wildcards):
     if behavior.testbed is not None:
         return f"{RESULTS}/testbed_rows/{wildcards.behavior}.jsonl"
     return local_files(behavior.path)
+
+
+def score_files(behavior):
+    """Return the files of a behavior's score: those of a local classifier."""
+    score = study.behaviors[behavior].score
+    return local_files(score.model) if score else []
 
 
 def of_subject(wildcards, options):

@@ -99,6 +99,11 @@ rule tables:
             subject=study.subjects if study.causally_checked else [],
             behavior=study.behaviors,
         ),
+        expand(
+            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/scores.parquet",
+            subject=study.subjects,
+            behavior=study.behavior_checked,
+        ),
     output:
         [
             report(
@@ -136,6 +141,7 @@ rule tables:
             study.random_dictionary_adapters,
             study.agreement,
             study.causal_check,
+            study.behavior_checked,
             study.n_seeds,
             study.seed,
             study.record_seconds,
@@ -215,8 +221,42 @@ for name in TABLES:
             "isaerft page {params.name} --tables {params.tables} --out {output} > {log} 2>&1"
 
 
+rule answers_page:
+    input:
+        expand(
+            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/answers.jsonl",
+            subject=study.subjects,
+            behavior=study.behavior_checked,
+        ),
+    output:
+        report(
+            f"{RESULTS}/pages/answers.html",
+            caption="../report/answers.rst",
+            category="Tables",
+            labels={"table": "answers before and after", "as": "page"},
+        ),
+    log:
+        f"{RESULTS}/logs/answers_page.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/answers_page.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        study=STUDY,
+        results=lambda w: RESULTS,
+        code=code("answers-page"),
+        settings=settings(study.behavior_check.shown, study.behavior_checked),
+    shell:
+        "isaerft answers-page --study {params.study:q} --results {params.results} --out {output} > {log} 2>&1"
+
+
 rule summary:
     input:
+        ANSWERS,
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
         pages=expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),

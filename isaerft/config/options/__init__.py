@@ -2,8 +2,8 @@
 
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED
-from isaerft.config.options.behaviors import Behavior
-from isaerft.config.options.checks import CausalCheck
+from isaerft.config.options.behaviors import Behavior, Score
+from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
@@ -20,6 +20,7 @@ __all__ = [
     "Adapter",
     "Agreement",
     "Behavior",
+    "BehaviorCheck",
     "CausalCheck",
     "Corpus",
     "Design",
@@ -29,6 +30,7 @@ __all__ = [
     "Neuronpedia",
     "Orpo",
     "Primary",
+    "Score",
     "Simpo",
     "Source",
     "Sparsity",

@@ -11,6 +11,26 @@ from isaerft.config.options.base import OTHERS, STRICT
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Score:
+    """How far an answer shows a behavior, as a number: what the behavior check compares before and after training."""
+
+    kind: str
+    """Registered score: `phrases`, `words`, `length` or `classifier`."""
+    phrases: list[str] = Field(default_factory=list)
+    """`phrases`: 1 where the answer holds one of these, else 0; upper and lower case alike."""
+    words: list[str] = Field(default_factory=list)
+    """`words`: share of the answer's words that are among these."""
+    model: str | None = None
+    """`classifier`: a Hugging Face text-classification model, by id or folder."""
+    revision: str | None = None
+    """`classifier`: commit of that model."""
+    label: str | None = None
+    """`classifier`: the class whose probability is the score."""
+    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Options of a score from another package."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Behavior:
     """A behavior to fine-tune on: what the judge reads, and where the data comes from."""
 
@@ -47,5 +67,7 @@ class Behavior:
     contrast: str = OTHERS
     """What baselines without training compare its completions with: `others` (those of all other behaviors, each
     behavior weighing alike), the name of one behavior, or `rejected` (the rejected replies of preference pairs)."""
+    score: Score | None = None
+    """How far an answer shows the behavior; the testbed's behaviors have one built in (share of the style's words)."""
     licence: str = ""
     """Licence of the data, for its card."""

@@ -22,3 +22,23 @@ class CausalCheck:
     """Draws of k matched random latents; each is set back in the adapter of one seed, the seeds taking turns."""
     max_rows: int = Field(default=64, ge=2)
     """At most this many held-out rows, drawn at random, carry the loss."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class BehaviorCheck:
+    """The behavior check: held-out prompts are answered before and after training, and a score compares the answers."""
+
+    behaviors: list[str] | None = None
+    """Behaviors to check: all that have a `score` or are the testbed's when not given, none (off) when empty."""
+    adapters: list[str] | None = None
+    """Adapters to check: the primary result's when not given, none (off) when empty."""
+    n_prompts: int = Field(default=24, ge=2)
+    """At most this many different held-out prompts, drawn at random."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Longest answer."""
+    temperature: float = Field(default=1.0, ge=0)
+    """1: sampling from the model's own probabilities, with the study's seed; 0: the most likely token each time."""
+    n_seeds: int = Field(default=1, ge=1)
+    """Replicates of the training that answer; their scores are averaged prompt by prompt."""
+    shown: int = Field(default=3, ge=0)
+    """Answers of each adapter that the page shows."""

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from isaerft.config.options.adapters import Adapter
 from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED, STRICT
 from isaerft.config.options.behaviors import Behavior
-from isaerft.config.options.checks import CausalCheck
+from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
@@ -83,6 +83,7 @@ class Study:
     causal_check: CausalCheck = Field(default_factory=CausalCheck)
     design: Design = Field(default_factory=Design)
     """Which latents the sources are asked for."""
+    behavior_check: BehaviorCheck = Field(default_factory=BehaviorCheck)
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0
@@ -132,6 +133,14 @@ class Study:
         """Adapters whose most changed latents are neutralised."""
         chosen = self.causal_check.adapters
         return self.analysed_adapters() if chosen is None else chosen
+
+    @property
+    def behavior_checked(self) -> dict[str, list[str]]:
+        """Adapters that answer prompts, for each behavior that is scored; empty when the check is off."""
+        options = self.behavior_check
+        adapters = [self.primary.adapter] if options.adapters is None else options.adapters
+        scored = [name for name, part in self.behaviors.items() if part.score or part.testbed]
+        return {name: adapters for name in (scored if options.behaviors is None else options.behaviors) if adapters}
 
     @property
     def permuted_subjects(self) -> dict[str, str]:

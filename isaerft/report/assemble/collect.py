@@ -43,6 +43,8 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         if any(judge.reference for judge in study.judges.values()):
             quality = frames["judge_quality"]
             frames["corrected_agreement"] = corrected_agreement(study, frames["agreement"], quality)
+    if study.behavior_checked:
+        frames["behavior_check"] = behavior_table(study, results)
     for name, frame in frames.items():
         columns = [column.name for column in TABLES[name]]
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
@@ -116,6 +118,18 @@ def causal_table(study: config.Study, results: Path) -> pd.DataFrame:
         )
         for subject in study.subjects
         for behavior in study.behaviors
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def behavior_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of behavior_check.csv."""
+    parts = [
+        pd.read_parquet(results / "behavior_check" / subject / behavior / "scores.parquet").assign(
+            subject=subject, behavior=behavior
+        )
+        for subject in study.subjects
+        for behavior in study.behavior_checked
     ]
     return pd.concat(parts, ignore_index=True)
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from isaerft.report.figures.agreement import agreement
 from isaerft.report.figures.agreement_grid import agreement_grid
+from isaerft.report.figures.behavior_check import behavior_check
 from isaerft.report.figures.canvas import save_svg
 from isaerft.report.figures.causal_check import causal_check
 from isaerft.report.figures.dose_response import Doses, dose_response
@@ -34,6 +35,7 @@ FIGURES: dict[str, FigureKind] = {
     "most_changed_latents": FigureKind(most_changed_latents, ("agreement", "most_changed_latents")),
     "training": FigureKind(training, ("training",)),
     "causal_check": FigureKind(causal_check, ("causal_check",)),
+    "behavior_check": FigureKind(behavior_check, ("behavior_check",)),
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "FigureKind",
     "agreement",
     "agreement_grid",
+    "behavior_check",
     "causal_check",
     "dose_response",
     "most_changed_latents",

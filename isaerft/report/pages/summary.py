@@ -67,12 +67,17 @@ statistic {{ primary.statistic_name }}{{ chance }}.</p>
 {% for row in tables %}<dt>
 {%- if row.link %}<a href="{{ row.link }}">{{ row.name }}</a>{% else %}{{ row.name }}{% endif %}</dt>
 <dd>{{ row.rows }}. {{ row.caption }}</dd>
-{% endfor %}</dl>
+{% endfor %}
+{%- if answers %}<dt><a href="{{ answers }}">answers</a></dt>
+<dd>{{ answers_caption }}</dd>
+{% endif %}</dl>
 </div>
 """
 
 
-def summary_page(tables: Tables, figures: list[Path], study: str, links: Mapping[str, str] | None = None) -> str:
+def summary_page(
+    tables: Tables, figures: list[Path], study: str, links: Mapping[str, str] | None = None, answers: str = ""
+) -> str:
     """Return the study on one self-contained page.
 
     Parameters
@@ -85,6 +90,8 @@ def summary_page(tables: Tables, figures: list[Path], study: str, links: Mapping
         Name of the study.
     links : mapping of str to str, optional
         Name of a table -> relative address of its page; a table without one is listed without a link.
+    answers : str
+        Relative address of the page of answers before and after training; empty where there is none.
     """
     primary = find_primary(table(tables, "agreement"))
     lines = headlines(tables)
@@ -108,6 +115,8 @@ def summary_page(tables: Tables, figures: list[Path], study: str, links: Mapping
             | {"caption": captions.TABLES.get(name, "")}
             for name, frame in tables.items()
         ],
+        answers=answers,
+        answers_caption=captions.ANSWERS,
     )
     return page(f"{visible(study)}: summary", body)
 

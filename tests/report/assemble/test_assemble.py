@@ -21,6 +21,7 @@ from isaerft.tables import TABLES, conform, read_table
 N = 60
 DEAD, UNEXPLAINED = (3, 4), (5, 6, 7)
 BEHAVIORS = ("a", "b", "silent")
+SCORED = ("a", "b")
 EXPECTED = {"a": range(10, 20), "b": range(20, 30), "silent": ()}
 
 
@@ -28,7 +29,10 @@ def make_study(**changes):
     values = {
         "study": "small",
         "subjects": {"toy": {"testbed": {}}},
-        "behaviors": {name: {"description": name, "rule": True} for name in BEHAVIORS},
+        "behaviors": {
+            name: {"description": name, "rule": True, "score": {"kind": "length"} if name in SCORED else None}
+            for name in BEHAVIORS
+        },
         "adapters": {"bias": {}, "scale": {}, "lora": {}},
         "reference": "lora",
         "random_dictionary_adapters": ["bias", "scale"],
@@ -53,6 +57,8 @@ class Parts:
                 self.changes(subject, behavior)
                 if subject == "toy":
                     self.causal_check(subject, behavior)
+                    if behavior in SCORED:
+                        self.behavior_check(subject, behavior)
                 for adapter in ("bias", "scale", "lora"):
                     if (subject, adapter) != ("toy-permuted", "lora"):
                         self.training(subject, behavior, adapter)
@@ -129,6 +135,11 @@ class Parts:
         ]
         pd.DataFrame(rows).to_parquet(self.path("causal_check", subject, f"{behavior}.parquet"))
 
+    def behavior_check(self, subject, behavior):
+        row = {"adapter": "bias", "score": "length", "n_prompts": 24, "before": 0.1, "after": 0.4}
+        row |= {"ci_low": 0.2, "ci_high": np.nan, "target": 0.5, "n_seeds": 1}
+        pd.DataFrame([row]).to_parquet(self.path("behavior_check", subject, behavior, "scores.parquet"))
+
     def explanations(self, subject, source):
         known = [i for i in range(N) if i not in UNEXPLAINED]
         frame = pd.DataFrame(
@@ -201,6 +212,15 @@ def test_the_causal_check_is_collected_for_every_behavior_and_left_out_when_off(
     assert table.ci_high.isna().all()
     without = Parts(tmp_path).tables(make_study(causal_check={"adapters": []}))
     assert "causal_check" not in without
+
+
+def test_the_behavior_check_is_collected_for_every_scored_behavior_and_left_out_when_off(finished, tmp_path):
+    table = finished[1]["behavior_check"]
+    assert table.behavior.tolist() == list(SCORED)
+    assert (table.target == 0.5).all()
+    assert table.ci_high.isna().all()
+    without = Parts(tmp_path).tables(make_study(behavior_check={"adapters": []}))
+    assert "behavior_check" not in without
 
 
 def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from isaerft.subjects.blocks import decoder_blocks, writer_of
 from isaerft.subjects.codes import Codes
@@ -39,15 +40,29 @@ class Passes:
         self._running: list[Pass] = []
         self._last_training = Pass(None)
 
-    def begin(self, one: Pass) -> None:
-        """Note that a forward pass begins."""
-        self._running.append(one)
-        if torch.is_grad_enabled():
-            self._last_training = one
+    def follow(self, model: PreTrainedModel, bos: int | None) -> list[RemovableHandle]:
+        """Note from now on when a forward pass of `model` begins and ends; at BOS no latent is active.
 
-    def end(self) -> None:
-        """Note that the innermost forward pass has ended."""
-        self._running.pop()
+        Parameters
+        ----------
+        bos : int, optional
+            Token with which a row may begin.
+        """
+
+        def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            arguments = kwargs if not args else {"input_ids": args[0], **kwargs}
+            one = Pass(begins_with_bos(arguments, bos))
+            self._running.append(one)
+            if torch.is_grad_enabled():
+                self._last_training = one
+
+        def end(*_: Any) -> None:
+            self._running.pop()
+
+        return [
+            model.base_model.register_forward_pre_hook(begin, with_kwargs=True),
+            model.base_model.register_forward_hook(end, always_call=True),
+        ]
 
     @property
     def current(self) -> Pass:

@@ -1,0 +1,94 @@
+"""The behavior check: did the behavior itself move, and not only the loss? Answers to held-out prompts, scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.adapters.base import load_adapter
+from isaerft.behaviors import Record
+from isaerft.changes.generate import answers, prompt_tokens
+from isaerft.changes.scores import make_score
+from isaerft.files import replacing
+from isaerft.stats import paired_means
+from isaerft.subjects.capture import rendered_prompt
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+
+SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
+
+
+def check_behavior(
+    study: config.Study,
+    subject: LoadedSubject,
+    names: Sequence[str],
+    score: config.Score,
+    records: Sequence[Record],
+    adapters: str | Path,
+    out: str | Path,
+) -> None:
+    """Answer held-out prompts without and with each adapter, score the answers, and write the folder `out`.
+
+    It holds scores.parquet (one row per adapter: score, n_prompts, before, after, ci_low, ci_high, target, n_seeds) and
+    answers.jsonl (adapter, seed, prompt, before, after, score_before, score_after).
+
+    Parameters
+    ----------
+    names : sequence of str
+        Adapters, under `adapters`/{adapter}/seed_{k}.
+    records : sequence of Record
+        The behavior's held-out records.
+    """
+    options, rate = study.behavior_check, make_score(score)
+    chosen = distinct_prompts(records, subject.language, options.n_prompts, study.seed)
+    room = study.max_length
+    longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None:
+        room = min(room, longest - options.max_new_tokens)
+    prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
+    how = {"batch_size": study.batch_size, "max_new_tokens": options.max_new_tokens}
+    how |= {"temperature": options.temperature, "seed": study.seed}
+    before = answers(subject, prompts, None, **how)
+    scored_before = rate(before)
+    target = float(np.mean(rate([record.completion or record.chosen or "" for record in chosen])))
+    table, lines = [], []
+    for name in tqdm(names, desc="behavior check", unit="adapter", disable=None):
+        scored_after = []
+        for seed in range(options.n_seeds):
+            adapter = load_adapter(Path(adapters) / name / f"seed_{seed}", subject.dictionary.d_sae)
+            after = answers(subject, prompts, adapter.to(subject.model.device), **how)
+            scored_after.append(rate(after))
+            for place, record in enumerate(chosen):
+                lines.append(
+                    {"adapter": name, "seed": seed, "prompt": rendered_prompt(record, subject.language)}
+                    | {"before": before[place], "after": after[place]}
+                    | {"score_before": float(scored_before[place]), "score_after": float(scored_after[seed][place])}
+                )
+        means = paired_means(
+            scored_before, np.mean(scored_after, axis=0), confidence_level=study.agreement.confidence_level
+        )
+        table.append(
+            {"adapter": name, "score": score.kind, "n_prompts": len(chosen), "before": means.before}
+            | {"after": means.after, "ci_low": means.confidence_interval.low, "ci_high": means.confidence_interval.high}
+            | {"target": target, "n_seeds": options.n_seeds}
+        )
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        pd.DataFrame(table).to_parquet(temporary / SCORES, index=False)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (temporary / ANSWERS).write_text(text, encoding="utf-8")
+
+
+def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, seed: int) -> list[Record]:
+    """Return at most `n` records with different prompts, drawn at random.
+
+    The prompt is the unit of the check: one that stands in the data twice gets the same answer twice.
+    """
+    different = list({rendered_prompt(record, language): record for record in records}.values())
+    drawn = np.random.default_rng(seed).permutation(len(different))[:n]
+    return [different[place] for place in sorted(drawn)]
