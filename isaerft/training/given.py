@@ -57,6 +57,11 @@ def as_adapter(adapter: object, d_sae: int, options: dict[str, Any], seed: int) 
                 allowed="adapters on latent activations",
                 remedy="use PEFT itself for LoRA",
             )
+        if kind.made != "latents":
+            raise InputError(
+                f"adapter {adapter!r}, which is not trained but {kind.made}",
+                remedy="make it in a study and give the folder that the study wrote",
+            )
         return make_adapter(adapter, d_sae, options, seed)
     if options:
         raise InputError(f"options {shown(options)} for an adapter that is already made", allowed="none")

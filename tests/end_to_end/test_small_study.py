@@ -13,7 +13,16 @@ from isaerft.config import CONTROLS
 from isaerft.tables import read_table
 
 ROOT = Path(__file__).parents[2]
-TABLES = ["subjects", "training", "most_changed_latents", "agreement", "specificity", "coverage", "causal_check"]
+TABLES = [
+    "subjects",
+    "training",
+    "diagnostics",
+    "most_changed_latents",
+    "agreement",
+    "specificity",
+    "coverage",
+    "causal_check",
+]
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
 
@@ -70,6 +79,20 @@ def test_a_source_of_the_case_control_design_speaks_of_the_sample_that_was_drawn
     agreement = pd.read_csv(results / "tables/agreement.csv")
     n_latents = agreement[agreement.source == "local_sampled"].n_latents
     assert set(n_latents) == {len(explained)}
+
+
+@pytest.mark.slow
+def test_what_is_not_trained_on_latents_stands_beside_the_rest_and_says_how_far_to_read_it(results):
+    found = pd.read_csv(results / "tables/diagnostics.csv")
+    for adapter, quantity in (("residual", "explained_share"), ("probe", "heldout_auroc")):
+        values = found[(found.adapter == adapter) & (found.quantity == quantity)].value
+        assert len(values) == 2 * 2, "two behaviors, two seeds"
+        assert values.le(1).all()
+    agreement = pd.read_csv(results / "tables/agreement.csv")
+    assert set(agreement.adapter) == {"bias", "residual", "probe"}
+    training = pd.read_csv(results / "tables/training.csv")
+    reference = training[training.adapter == "lora"].groupby("behavior").loss_recovered.mean()
+    assert reference.to_numpy() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.slow

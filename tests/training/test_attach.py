@@ -359,6 +359,7 @@ def test_what_does_not_fit_is_refused_with_the_mend(model, sae, tmp_path):
         (sae, "biass", {}, r"unknown adapter 'biass'.*did you mean 'bias'"),
         (sae, "bias", {"rank": 2}, r"adapter 'bias' with options"),
         (sae, "lora", {}, r"does not act on latents.*PEFT"),
+        (sae, "probe", {}, r"not trained but fitted; make it in a study"),
         (sae, make_adapter("bias", 7, {}), {}, r"an adapter for 7 latents; allowed: 48"),
         (sae, tmp_path, {}, r"a folder with adapter_config\.json"),
         (sae, "bias", {"name": "a.b"}, r"adapter name 'a\.b'"),
