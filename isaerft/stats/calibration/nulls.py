@@ -1,0 +1,137 @@
+"""How often each test calls an agreement significant in worlds where there is none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+import isaerft.stats.enrichment  # noqa: F401 - registered by name; named here, an edit of it reruns the study
+from isaerft.errors import InputError
+from isaerft.registry import STATISTICS
+from isaerft.stats.agreement import agreement_test
+from isaerft.stats.calibration.naive import binomial_over_tokens, seeds_as_trials, uncorrected_spearman
+from isaerft.stats.calibration.rows import Row, Sizes, setting, share, stream
+from isaerft.stats.calibration.worlds import Drawn, draw, world_of
+from isaerft.stats.joint import agreement_tests
+from isaerft.stats.overall import overall_agreement, overall_specificity
+from isaerft.stats.pooled import pooled_agreements
+from isaerft.stats.seeds import mean_rank
+from isaerft.stats.specificity import specificity_matrix
+from isaerft.stats.statistics import auroc
+from isaerft.stats.strata import strata_of
+
+LEVELS = (0.05, 0.01)
+BINS = (2, 8)
+TESTS = ("auroc", "stratified_auroc", "spearman", "precision_at_k", "enrichment")
+
+
+def strata_in(drawn: Drawn, n_bins: int) -> np.ndarray:
+    """Return the strata that a study makes, (n,): of firing rate, decoder norm and density; of levels where known."""
+    if drawn.level.any():
+        return drawn.level
+    return strata_of(drawn.firing_rate, drawn.decoder_norm, drawn.density, n_bins=n_bins, clusters=drawn.clusters)
+
+
+def without_interval(name: str) -> object:
+    """Return a registered statistic without its interval, which takes a bootstrap for some."""
+    return replace(STATISTICS[name], interval="none")
+
+
+def null_rows(name: str, n_latents: int, sizes: Sizes) -> list[Row]:
+    """Return the false-positive rates of every test in null worlds of a kind (see `WORLDS`)."""
+    found: dict[str, list[float]] = defaultdict(list)
+    confounding = []
+    for index in range(sizes.null_worlds):
+        rng = stream(sizes.seed, f"null {name} {n_latents}", index)
+        drawn = draw(world_of(name, n_latents=n_latents, n_behaviors=sizes.n_behaviors), rng)
+        confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
+        changes = np.array([mean_rank(seeds) for seeds in drawn.changes])
+        groups = {"strata": strata_in(drawn, sizes.n_bins), "clusters": drawn.clusters}
+        for tests in (_ours, _naive):
+            for test, pvalue in tests(drawn, changes, groups, sizes, rng):
+                found[test].append(pvalue)
+    same = {"world": name, "n": n_latents}
+    rows = [
+        share("false_positive_rate", np.array(pvalues) <= level, test=test, level=level, **same)
+        for test, pvalues in found.items()
+        for level in LEVELS
+    ]
+    mean, sd = float(np.mean(confounding)), float(np.std(confounding, ddof=1)) if len(confounding) > 1 else np.nan
+    half = 1.96 * sd / np.sqrt(len(confounding))
+    return [
+        *rows,
+        Row("auroc_of_firing_rate", setting(**same, worlds=len(confounding)), mean, (mean - half, mean + half)),
+    ]
+
+
+def bins_rows(name: str, n_latents: int, sizes: Sizes) -> list[Row]:
+    """Return the false-positive rates of the plain AUROC test by the number of bins that each confound is cut into."""
+    rows = []
+    for n_bins in BINS:
+        pvalues = []
+        for index in range(sizes.null_worlds):
+            rng = stream(sizes.seed, f"bins {name} {n_latents}", index)
+            drawn = draw(world_of(name, n_latents=n_latents), rng)
+            groups = {"strata": strata_in(drawn, n_bins), "clusters": drawn.clusters}
+            pvalues.append(_pvalue(mean_rank(drawn.changes[0]), drawn.expected[0], "auroc", groups, sizes, rng))
+        same = {"world": name, "n": n_latents, "n_bins": n_bins}
+        rows += [
+            share("false_positive_rate", np.array(pvalues) <= level, test="auroc", level=level, **same)
+            for level in LEVELS
+        ]
+    return rows
+
+
+def _ours(
+    drawn: Drawn, changes: np.ndarray, groups: dict[str, np.ndarray], sizes: Sizes, rng: np.random.Generator
+) -> Iterator[tuple[str, float]]:
+    """Yield the p-value of every test that we report; changes (B, n)."""
+    options = groups | {"n_resamples": sizes.n_resamples, "rng": rng}
+    for test in TESTS:
+        labels = drawn.effect if test == "spearman" else drawn.expected
+        yield test, _pvalue(changes[0], labels[0], test, groups, sizes, rng)
+    # The same test by the way that a study takes, where many questions share their exchanges.
+    (joint,) = agreement_tests([(changes[0], drawn.expected[0])], **options)
+    yield "auroc_shared_exchanges", 1.0 if isinstance(joint, InputError) else joint.pvalue
+    yield "overall_agreement", overall_agreement(list(zip(changes, drawn.expected, strict=True)), **options).pvalue
+    matrix = specificity_matrix(changes, drawn.expected)
+    yield "overall_specificity", overall_specificity(matrix, n_resamples=sizes.n_resamples, rng=rng).pvalue
+    # As in the controls "mismatched_behavior", one change and what is expected of each other behavior, and
+    # "random_dictionary", several changes and one expectation.
+    pools = [(changes[:1], drawn.expected[1:]), (drawn.changes[0], drawn.expected[:1])]
+    for test, result in zip(
+        ("pooled_expectations", "pooled_changes"), pooled_agreements(pools, **options), strict=True
+    ):
+        yield test, result.pvalue
+
+
+def _naive(
+    drawn: Drawn, changes: np.ndarray, groups: dict[str, np.ndarray], sizes: Sizes, rng: np.random.Generator
+) -> Iterator[tuple[str, float]]:
+    """Yield the p-values of the tests that leave out what ours heed."""
+    change, expected = changes[0], drawn.expected[0]
+    yield "naive_binomial_over_tokens", binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng)
+    yield "naive_unstratified_permutation", _pvalue(change, expected, "auroc", {}, sizes, rng)
+    strata = {"strata": groups["strata"]}
+    yield "naive_permutation_without_clusters", _pvalue(change, expected, "auroc", strata, sizes, rng)
+    yield "naive_uncorrected_spearman", uncorrected_spearman(change, drawn.effect[0])
+    yield "naive_seeds_as_trials", seeds_as_trials(drawn.changes[0], expected)
+
+
+def _pvalue(
+    change: np.ndarray,
+    labels: np.ndarray,
+    test: str,
+    groups: dict[str, np.ndarray],
+    sizes: Sizes,
+    rng: np.random.Generator,
+) -> float:
+    """Return the p-value of a test; 1 where the strata leave nothing to exchange."""
+    options = {"statistic": without_interval(test), "n_resamples": sizes.n_resamples, "rng": rng}
+    try:
+        return agreement_test(change, labels, **options, **groups).pvalue
+    except InputError:
+        return 1.0
