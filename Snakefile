@@ -3,6 +3,7 @@
 #   snakemake --cores                                  the default study, config/testbed.yaml
 #   snakemake --cores --config study=stories           config/stories.yaml
 #   snakemake --cores --configfile path/to/study.yaml  that file, and nothing else
+#   snakemake --cores calibration                      how the statistics themselves do, config/calibration.yaml
 #   snakemake --report results/testbed/report.html     afterwards: everything for readers in one file
 import sys
 
@@ -45,6 +46,7 @@ include: "workflow/rules/changes.smk"
 include: "workflow/rules/explanations.smk"
 include: "workflow/rules/relevance.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/calibration.smk"
 
 
 for path in study.rules:

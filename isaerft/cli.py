@@ -13,7 +13,7 @@ from pathlib import Path
 
 from isaerft import __version__
 from isaerft.errors import InputError
-from isaerft.verbs import planning, results, subjects, training  # noqa: F401 - importing them registers their verbs
+from isaerft.verbs import calibration, planning, results, subjects, training  # noqa: F401 - importing them registers their verbs
 from isaerft.verbs.base import ARGUMENTS, NAMES, NUMBERS, OPTIONAL, VERBS
 
 

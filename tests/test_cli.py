@@ -181,3 +181,10 @@ def test_power_plans_a_study(capsys):
 def test_power_refuses_anything_but_one_possible_effect(given, capsys):
     assert main(["power", *given]) == 2
     assert "allowed" in capsys.readouterr().err
+
+
+def test_a_part_of_the_calibration_study_that_there_is_not_is_refused(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("worlds: [plain]\n")
+    line = ["calibrate", "--config", str(tmp_path / "c.yaml"), "--part", "power-1", "--out", str(tmp_path / "o.csv")]
+    assert main(line) == 2
+    assert "unknown part 'power-1'; allowed: " in capsys.readouterr().err

@@ -9,12 +9,13 @@ import jsonschema
 import pytest
 import yaml
 
-from isaerft.config import CONTROLS, json_schema, load_study, study_from_dict
+from isaerft.config import CONTROLS, Calibration, json_schema, load_calibration, load_study, study_from_dict
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, options_page, schema_text, write_reference
 from isaerft.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted((ROOT / "config").glob("*.yaml"))
+CALIBRATION = ROOT / "config" / "calibration.yaml"
+STUDIES = sorted(set((ROOT / "config").glob("*.yaml")) - {CALIBRATION})
 REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/options/; run `{COMMAND}`"
 
 
@@ -371,3 +372,36 @@ def test_lora_above_the_hook_is_a_reference_and_nothing_else(values):
     assert "changes no latent" in message(values)
     values["adapters"]["other"] = {"kind": "lora", "options": {"where": "below"}}
     assert "other" in study_from_dict(values).analysed_adapters()
+
+
+def test_the_calibration_study_is_large_enough_to_say_what_it_is_for():
+    found = load_calibration(CALIBRATION)
+    assert found.null_worlds >= 2000
+    assert set(found.worlds) == set(Calibration().worlds)
+    assert {1.2, 1.9, 4.0} <= set(found.odds_ratios)
+    assert {100, 2000, 16384} <= set(found.power_latents)
+    assert (found.n_resamples + 1) % 100 == 0
+
+
+def test_the_parts_of_the_calibration_study_follow_from_its_config():
+    chosen = Calibration(worlds=["plain", "confounded"], power_latents=[100, 400], coverage_odds_ratios=[1.5])
+    assert chosen.parts == [
+        "null-plain-500",
+        "null-confounded-500",
+        "intervals-1.5",
+        "power-400",
+        "power-100",
+        "across-1.5",
+        "bins-confounded-1000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("null_world: 3", "did you mean 'null_worlds'?"), ("worlds: [plane]", "'plain'"), ("seed: [", "not valid YAML")],
+)
+def test_a_mistake_in_the_calibration_config_is_named(tmp_path, text, expected):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_calibration(tmp_path / "c.yaml")
+    assert expected in str(caught.value)

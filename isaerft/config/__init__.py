@@ -5,7 +5,7 @@
 'auroc'
 """
 
-from isaerft.config.load import json_schema, load_study, study_from_dict
+from isaerft.config.load import json_schema, load_calibration, load_study, study_from_dict
 from isaerft.config.options import (
     CONTROLS,
     OTHERS,
@@ -16,6 +16,7 @@ from isaerft.config.options import (
     Agreement,
     Behavior,
     BehaviorCheck,
+    Calibration,
     CausalCheck,
     Corpus,
     Design,
@@ -45,6 +46,7 @@ __all__ = [
     "Agreement",
     "Behavior",
     "BehaviorCheck",
+    "Calibration",
     "CausalCheck",
     "Corpus",
     "Design",
@@ -63,6 +65,7 @@ __all__ = [
     "Testbed",
     "TrainSae",
     "json_schema",
+    "load_calibration",
     "load_study",
     "study_from_dict",
 ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from isaerft import registry
 from isaerft.config import options
 from isaerft.config.checks import check_checks
 from isaerft.config.llms import check_llms
-from isaerft.config.options import Study
+from isaerft.config.options import Calibration, Study
+from isaerft.config.read import read_options
 from isaerft.errors import InputError, shown, unknown_name
-from isaerft.files import read_text
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
+Kind = TypeVar("Kind")
 
 
 def load_study(path: str | Path) -> Study:
@@ -30,35 +30,17 @@ def load_study(path: str | Path) -> Study:
     InputError
         The file is missing, is not YAML, or holds a key, name or value that is not allowed.
     """
-    try:
-        values = yaml.load(read_text(path), Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise InputError(
-            f"{path} holds {shown(values)}", allowed="a mapping of options", remedy="see config/testbed.yaml"
-        )
-    return study_from_dict(values)
+    return study_from_dict(read_options(path))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is refused: the first of two would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys differ."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError(f"config key {shown(key)} stands twice (line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
+def load_calibration(path: str | Path) -> Calibration:
+    """Read and check the YAML file of the calibration study; errors as in `load_study`."""
+    return _validated(Calibration, read_options(path))
 
 
 def study_from_dict(values: dict[str, Any]) -> Study:
     """Build a `Study` from plain values; unknown keys are refused and the nearest valid key is named."""
-    try:
-        study = TypeAdapter(Study).validate_python(values)
-    except ValidationError as error:
-        raise _worst_problem(error) from None
+    study = _validated(Study, values)
     _check_names(study)
     _check_registered(study)
     _check_references(study)
@@ -76,22 +58,30 @@ def json_schema() -> dict[str, Any]:
     return TypeAdapter(Study).json_schema()
 
 
-def _worst_problem(error: ValidationError) -> InputError:
+def _validated(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """Return plain values as options of a kind."""
+    adapter = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        raise _worst_problem(error, adapter.json_schema()) from None
+
+
+def _worst_problem(error: ValidationError, schema: dict[str, Any]) -> InputError:
     """Turn pydantic's list of problems into one error; an unknown key goes first, for it causes others."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
     problem = problems[0]
     location = [str(part) for part in problem["loc"]]
     if problem["type"] in _UNKNOWN_KEY:
-        owner = _options_at(location[:-1])
+        owner = _options_at(schema, location[:-1])
         place = ".".join(location[:-1]) or "the study"
         return unknown_name(f"config key in {place}:", location[-1], owner)
     given = "" if problem["type"] == "missing" else f" = {shown(problem['input'])}"
     return InputError(f"config key {'.'.join(location)}{given}: {problem['msg']}", remedy="see docs/config.md")
 
 
-def _options_at(location: list[str]) -> Iterable[str]:
+def _options_at(schema: dict[str, Any], location: list[str]) -> Iterable[str]:
     """Return the valid keys of the options class at a place such as ['behaviors', 'refusal']."""
-    schema = json_schema()
     node: dict[str, Any] = schema
     for part in location:
         node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}

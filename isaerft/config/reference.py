@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from isaerft.config.load import json_schema
-from isaerft.config.options import Study
+from isaerft.config.options import Calibration, Study
 from isaerft.files import write_text
 
 SCHEMA = Path("config/schema.json")
@@ -47,7 +47,7 @@ def schema_text() -> str:
 
 def options_page() -> str:
     """Return docs/config.md: one section per group of options, one table row per option."""
-    return _HEAD + "".join(_section(owner) for owner in _groups(Study))
+    return _HEAD + "".join(_section(owner) for root in (Study, Calibration) for owner in _groups(root))
 
 
 def _groups(owner: type) -> Iterator[type]:

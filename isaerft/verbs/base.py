@@ -44,12 +44,15 @@ ARGUMENTS = {
     "reliability": "reliability of a single seed's ranking of the latents (default 0.5)",
     "design-effect": "variance that strata and clusters add to the null, as a factor (default 1)",
     "alpha": "level of the test (default 0.05)",
+    "config": "the calibration study's config file",
+    "part": "name of one part of the calibration study",
+    "parts": "folder with the parts' tables",
 }
 OPTIONAL = {"behavior.input", "explain.sample", "agreement.sample", "train.contrast"} | {
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}
-NAMES = {"subject", "behavior", "adapter", "source", "judge", "description"}
+NAMES = {"subject", "behavior", "adapter", "source", "judge", "description", "part"}
 
 
 def verb(name: str, *arguments: str) -> Callable[[Verb], Verb]:

@@ -3,6 +3,7 @@
 import re
 
 from isaerft import cli
+from isaerft.tables import read_table
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
@@ -89,7 +90,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(cli._parser().parse_args(call).verb)
-    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost"}
+    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost", "calibrate", "calibration"}
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
@@ -152,3 +153,33 @@ def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
     workspace.study(adapters=values["adapters"] | {"checkpoint": path})
     plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/checkpoint").stdout
     assert "tuned/refusal/config.json" in plan
+
+
+def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(workspace):
+    workspace.write("config/calibration.yaml", "worlds: [plain]\npower_latents: [100]\ncoverage_odds_ratios: [2]\n")
+    jobs = workspace.planned("calibration")
+    assert jobs == {"calibrate": 4, "calibration_table": 1, "calibration_page": 1, "calibration": 1}
+    assert not {"calibrate", "calibration_table"} & set(workspace.planned())
+
+
+def test_the_calibration_study_ends_in_its_table(workspace):
+    """With the real command line, as small as can be."""
+    text = "worlds: [plain]\nnull_latents: [50]\npower_latents: [50]\ncoverage_odds_ratios: [2]\ncoverage_latents: 50\n"
+    text += "n_resamples: 99\nnull_worlds: 2\npower_worlds: 2\ncoverage_worlds: 2\nodds_ratios: [2]\n"
+    workspace.write("config/calibration.yaml", text)
+    done = workspace.snakemake("--cores", "2", "calibration", real=True)
+    assert done.returncode == 0, done.stderr
+    table = read_table("calibration", workspace.folder / "results/calibration/tables/calibration.csv")
+    assert set(table.quantity) == {
+        "false_positive_rate",
+        "auroc_of_firing_rate",
+        "power",
+        "planned_power",
+        "coverage",
+    }
+    page = (workspace.folder / "results/calibration/pages/calibration.html").read_text(encoding="utf-8")
+    assert "false_positive_rate" in page
+    again = workspace.planned("calibration")
+    assert again == {}
+    workspace.write("config/calibration.yaml", text.replace("[2]\ncoverage_latents", "[2, 3]\ncoverage_latents"))
+    assert workspace.planned("calibration")["calibrate"] == 2  # the new parts alone

@@ -28,7 +28,8 @@ def study_file():
     if name.endswith((".yaml", ".yml")):
         return os.path.relpath(name)
     if not os.path.isfile(f"config/{name}.yaml"):
-        known = ", ".join(sorted(path.stem for path in Path("config").glob("*.yaml")))
+        found = {path.stem for path in Path("config").glob("*.yaml")} - {"calibration"}
+        known = ", ".join(sorted(found))
         stop(f"unknown study {name!r}; allowed: {known or 'none'}, or a .yaml file")
     return f"config/{name}.yaml"
 

@@ -3,6 +3,7 @@
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED
 from isaerft.config.options.behaviors import Behavior, Score
+from isaerft.config.options.calibration import Calibration
 from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
@@ -21,6 +22,7 @@ __all__ = [
     "Agreement",
     "Behavior",
     "BehaviorCheck",
+    "Calibration",
     "CausalCheck",
     "Corpus",
     "Design",

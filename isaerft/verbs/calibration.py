@@ -1,0 +1,43 @@
+"""Verbs of the calibration study."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from isaerft import config
+from isaerft.errors import unknown_name
+from isaerft.verbs.base import verb
+
+
+@verb("calibrate", "config", "part", "out")
+def calibrate(options: argparse.Namespace) -> None:
+    """Run one part of the calibration study: worlds whose truth is known, and how tests and intervals do in them."""
+    chosen = config.load_calibration(options.config)
+    if options.part not in chosen.parts:
+        raise unknown_name("part", options.part, chosen.parts)
+    import pandas as pd
+
+    from isaerft.stats.calibration import Sizes, rows_of
+    from isaerft.tables import write_table
+
+    sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
+    rows = [
+        {"quantity": row.quantity, "setting": row.setting, "value": row.value}
+        | {"ci_low": row.interval[0], "ci_high": row.interval[1]}
+        for row in rows_of(options.part, sizes)
+    ]
+    write_table("calibration", pd.DataFrame(rows), options.out)
+
+
+@verb("calibration", "config", "parts", "out")
+def calibration(options: argparse.Namespace) -> None:
+    """Put the parts of the calibration study together as one table."""
+    chosen = config.load_calibration(options.config)
+    import pandas as pd
+
+    from isaerft.tables import read_table, write_table
+
+    parts = [read_table("calibration", Path(options.parts) / f"{part}.csv") for part in chosen.parts]
+    write_table("calibration", pd.concat(parts, ignore_index=True), options.out)
