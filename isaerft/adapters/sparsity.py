@@ -26,8 +26,6 @@ FALL = 0.8
 # A gate's worth is the loss it saves for each probability of being open: averaged over steps with this memory, and not
 # read from gates that hardly move.
 MEMORY, LEAST_SLOPE = 0.9, 1e-3
-# The price of an open gate, in worths of the last allowed latent; at 1 the gates shut too late.
-PRICE = 3.0
 
 
 class Dense:
@@ -95,16 +93,18 @@ class Sparse(Dense):
 
 
 class Proximal(Sparse):
-    """l1: after each step a soft threshold on every latent's norm, as high as leaves the allowed number.
+    """l1: after each step a threshold on every latent's norm, as high as leaves the allowed number.
 
-    Proximal gradient descent on a group lasso (Yuan and Lin 2006) whose weight follows from the number of latents.
+    With all of the threshold taken off the survivors too, this is proximal gradient descent on a group lasso (Yuan and
+    Lin 2006) whose weight follows from the number of latents. Where decoder rows overlap, that much shrinkage makes
+    room for wrong latents that stand in for what the right ones lost; `Sparsity.shrinkage` takes off less.
     """
 
     def compete(self, step: int) -> None:
         """Draw every latent's numbers towards 0 by the norm of the first latent that is not allowed."""
         norm = norms(self.parameters)
         threshold = norm.sort(descending=True).values[min(self.allowed(step), len(norm) - 1)]
-        shrunk = 1 - self.options.strength * threshold / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        shrunk = 1 - self.options.shrinkage * threshold / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         kept = torch.where(norm > threshold, shrunk, 0.0)
         for parameter in self.parameters:
             parameter.mul_(kept)
@@ -150,7 +150,7 @@ class Gated(Sparse):
         slope = is_open * (1 - is_open)
         self.worth.lerp_(-self.log_alpha.grad / (slope + LEAST_SLOPE), 1 - MEMORY)
         last = float(self.worth.sort(descending=True).values[self.allowed(step) - 1])
-        self.log_alpha.grad += PRICE * self.options.strength * max(last, 0.0) * slope
+        self.log_alpha.grad += self.options.price * max(last, 0.0) * slope
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

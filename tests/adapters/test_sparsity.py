@@ -106,17 +106,17 @@ def test_the_threshold_shrinks_whole_latents_by_the_first_that_is_not_allowed():
     with torch.no_grad():
         adapter.bias.copy_(torch.tensor([3.0, 0.0, 0.6, 0.1]))
         adapter.scale.copy_(torch.tensor([4.0, 2.0, 0.8, 0.0]))
-    follow = Proximal(adapter, config.Sparsity(target=2), 100)
+    follow = Proximal(adapter, config.Sparsity(target=2, shrinkage=1), 100)
     follow.after_step(99)
     torch.testing.assert_close(adapter.bias.detach(), torch.tensor([3 * 0.8, 0, 0, 0]))
     torch.testing.assert_close(adapter.scale.detach(), torch.tensor([4 * 0.8, 2 * 0.5, 0, 0]))
 
 
-def test_without_strength_survivors_are_not_shrunk():
+def test_without_shrinkage_survivors_stay_as_they_are():
     adapter = make_adapter("bias", 4, {})
     with torch.no_grad():
         adapter.bias.copy_(torch.tensor([3.0, -2.0, 0.6, 0.1]))
-    Proximal(adapter, config.Sparsity(target=2, strength=0), 100).after_step(99)
+    Proximal(adapter, config.Sparsity(target=2, shrinkage=0), 100).after_step(99)
     assert torch.equal(adapter.bias.detach(), torch.tensor([3.0, -2, 0, 0]))
 
 

@@ -46,11 +46,13 @@ class Sparsity:
     target: int = Field(default=32, ge=1)
     """Number of latents that may change."""
     kind: Literal["l1", "l0"] = "l1"
-    """`l1`: a soft threshold after every step; `l0`: a random gate per latent, whose opening has a price."""
+    """`l1`: a threshold on every latent after each step; `l0`: a random gate per latent, whose opening has a price."""
     anneal: float = Field(default=0.7, gt=0, lt=1)
     """Share of `steps` in which latents compete; the chosen are trained on in the rest, and only that is kept."""
-    strength: float = Field(default=1.0, ge=0)
-    """l1: share of the threshold that the survivors lose too (0: none); l0: factor of an open gate's price."""
+    shrinkage: float = Field(default=0.1, ge=0, le=1)
+    """l1: share of the threshold that survivors lose too; 1 is the lasso, which keeps more wrong latents."""
+    price: float = Field(default=3.0, gt=0)
+    """l0: what an open gate costs, in what the last allowed latent is worth; at 1 gates shut late."""
     temperature: float = Field(default=2 / 3, gt=0, le=1)
     """l0: how soft the gates are."""
 
