@@ -105,13 +105,14 @@ ADAPTERS = Registry(
         "residual": "isaerft.adapters.residual",
         "lora": "isaerft.adapters.lora",
         "checkpoint": "isaerft.adapters.checkpoint",
+        "saved": "isaerft.adapters.saved",
         "mean_difference": "isaerft.adapters.mean_difference",
         "probe": "isaerft.adapters.probe",
     },
 )
 CONTRASTED = frozenset({"mean_difference", "probe"})
 """Adapters that are fitted to a behavior against other text, known here so that a config can tell without torch."""
-UNTRAINED = CONTRASTED | {"checkpoint"}
+UNTRAINED = CONTRASTED | {"checkpoint", "saved"}
 """Adapters for which no objective is minimised."""
 JUDGES = Registry(
     "judge",

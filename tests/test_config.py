@@ -305,6 +305,14 @@ def test_random_dictionaries_are_for_the_primary_adapter_unless_others_are_named
     assert "random_dictionary_adapters" in message(values | {"random_dictionary_adapters": ["wide"]})
 
 
+def test_a_saved_adapter_has_no_random_dictionary_control(values):
+    values["adapters"]["old"] = {"kind": "saved", "options": {"path": "somewhere"}}
+    study_from_dict(values)
+    found = message(values | {"random_dictionary_adapters": ["old"]})
+    assert "'random_dictionary' for adapter 'old', which is saved" in found
+    assert "leave the control out" in found
+
+
 def test_the_committed_schema_and_page_are_those_of_the_options():
     assert (ROOT / SCHEMA).read_text(encoding="utf-8") == schema_text(), REGENERATE
     assert (ROOT / PAGE).read_text(encoding="utf-8") == options_page(), REGENERATE

@@ -145,6 +145,12 @@ def _check_references(study: Study) -> None:
                 allowed="as the `reference` only",
                 remedy=f"add `reference: {name}`, or give it `options: {{where: below}}`",
             )
+    for name in {name for twin in study.permuted_subjects for name in study.analysed_adapters(twin)}:
+        if (study.adapters[name].kind or name) == "saved":
+            raise InputError(
+                f"control 'random_dictionary' for adapter {name!r}, which is saved: it would be the same numbers again",
+                remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
+            )
     _check_contrasts(study)
     source = study.sources[primary.source]
     if (source.judges and primary.judge not in source.judges) or primary.adapter == study.reference:

@@ -81,7 +81,7 @@ def attach(
     dictionary = as_dictionary(sae, hook_name, center_writing_weights)
     check_fit(model.config.get_text_config().hidden_size, dictionary.d_in, dictionary.hook_name)
     site = find_site(model, dictionary.hook_name)
-    made = as_adapter(adapter, dictionary.d_sae, options, seed)
+    made = as_adapter(adapter, dictionary, options, seed)
     if not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
         raise InputError(f"adapter name {shown(name)}", allowed="letters, digits, - and _, no method of a ModuleDict")
     attached = getattr(model, ATTRIBUTE, None) or Attached(model, bos_token_id)

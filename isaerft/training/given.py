@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from isaerft.adapters.base import CONFIG, LatentAdapter, load_adapter, make_adapter
+from isaerft.adapters.base import CONFIG, LatentAdapter, make_adapter
+from isaerft.adapters.saved import Saved, open_adapter
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
@@ -41,16 +42,21 @@ def as_dictionary(sae: object, hook_name: str | None, center_writing_weights: bo
     return dictionary
 
 
-def as_adapter(adapter: object, d_sae: int, options: dict[str, Any], seed: int) -> LatentAdapter:
-    """Return the adapter of a registered kind with options, a `LatentAdapter`, or a folder with a saved one.
+def as_adapter(adapter: object, dictionary: Dictionary, options: dict[str, Any], seed: int) -> LatentAdapter:
+    """Return the adapter of a registered kind with options, a `LatentAdapter`, or a saved one.
+
+    A saved one is a folder in our own format or in the original code's (`isaerft.adapters.saved`).
 
     Raises
     ------
     InputError
         It is none of these, it does not act on latents, or it is for a dictionary of another size.
     """
+    d_sae = dictionary.d_sae
     if isinstance(adapter, str) and adapter in ADAPTERS:
         kind = ADAPTERS[adapter]
+        if kind is Saved:
+            return Saved.open(options, dictionary)
         if not (isinstance(kind, type) and issubclass(kind, LatentAdapter)):
             raise InputError(
                 f"adapter {adapter!r}, which does not act on latents",
@@ -70,7 +76,7 @@ def as_adapter(adapter: object, d_sae: int, options: dict[str, Any], seed: int) 
             raise InputError(f"an adapter for {adapter.d_sae} latents", allowed=f"{d_sae}, as the SAE has")
         return adapter
     if isinstance(adapter, str | Path) and (Path(adapter) / CONFIG).is_file():
-        return load_adapter(adapter, d_sae)
+        return open_adapter(adapter, dictionary)
     if isinstance(adapter, str) and "/" not in adapter:
         raise unknown_name("adapter", adapter, ADAPTERS)
     raise InputError(

@@ -103,7 +103,7 @@ def _contrast_rows(
 
 def _replicates(study: config.Study, kind: str, options: dict[str, object], permuted: bool) -> range:
     """Return the seeds to make; what is given is there once, unless its path names a seed or the dictionary varies."""
-    is_given = getattr(ADAPTERS[kind], "made", "") == "given"
+    is_given = getattr(ADAPTERS[kind], "made", "") in ("given", "saved")
     varies = permuted or any("{seed}" in str(value) for value in options.values())
     return range(study.n_seeds if varies or not is_given else 1)
 

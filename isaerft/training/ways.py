@@ -139,11 +139,21 @@ def _given(job: Job) -> Made:
     return Made(_untrained(before, after), NOT_TRAINED, n_parameters, _pulled_back(job))
 
 
+def _saved(job: Job) -> Made:
+    subject = job.subject
+    adapter = ADAPTERS[job.kind].open(dict(job.options.options), subject.dictionary).to(subject.model.device)
+    save_adapter(adapter, job.out)
+    before = job.loss(subject, lambda batch: batch.residual)
+    after = job.loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
+    return Made(_untrained(before, after), NOT_TRAINED, _n_trainable(adapter), {})
+
+
 WAYS: dict[str, Callable[[Job], Made]] = {
     "latents": _on_latents,
     "outside": _outside,
     "fitted": _fitted,
     "given": _given,
+    "saved": _saved,
 }
 
 

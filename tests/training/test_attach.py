@@ -353,6 +353,22 @@ def test_an_sae_of_sae_lens_a_folder_and_a_dictionary_are_the_same(model_of, sae
     assert torch.equal(results[0], results[2])
 
 
+def test_an_adapter_of_the_original_code_attaches_by_its_folder(model_of, sae, table, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "ISAERFT"}')
+    (tmp_path / "blocks_manifest.json").write_text('{"block_names": ["blocks_1_hook_resid_post"]}')
+    values = torch.randn(48, generator=torch.Generator().manual_seed(0))
+    torch.save({"sequential.0.bias": values}, tmp_path / "blocks_1_hook_resid_post.pt")
+    results = []
+    for adapter, options in [(str(tmp_path), {}), ("saved", {"path": str(tmp_path)})]:
+        model = deepcopy(model_of("llama"))
+        attached = isaerft.attach(model, sae, adapter, **options)
+        assert torch.equal(attached.adapter().bias.detach(), values)
+        results.append(logits_of(model, table))
+    assert torch.equal(*results)
+    with pytest.raises(InputError, match=r"no block for hook blocks\.0"):
+        isaerft.attach(deepcopy(model_of("llama")), sae, tmp_path, hook_name="blocks.0.hook_resid_post")
+
+
 def test_what_does_not_fit_is_refused_with_the_mend(model, sae, tmp_path):
     nowhere = replace(sae, hook_name="")
     cases = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import load_adapter
+from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
 from isaerft.changes.causal import check_causes
 from isaerft.changes.run import score_changes
 from isaerft.errors import InputError
@@ -17,6 +17,7 @@ from isaerft.registry import ADAPTERS, CONTRASTED, UNTRAINED
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
 from isaerft.subjects.site import decoder_blocks
+from isaerft.training.loop import heldout_loss
 from isaerft.training.run import run_adapter
 from isaerft.training.ways import WAYS
 
@@ -54,7 +55,23 @@ def tuned(subject, tmp_path):
 
 
 @pytest.fixture
-def study(tuned):
+def saved(tmp_path):
+    """A trained adapter of our own, and one of the original ISaeRFT code for each seed."""
+    adapter = make_adapter("affine", 48, {})
+    with torch.no_grad():
+        adapter.bias.copy_(0.1 * torch.randn(48, generator=torch.Generator().manual_seed(0)))
+    save_adapter(adapter, tmp_path / "own")
+    for seed in range(2):
+        folder = tmp_path / f"original-{seed}"
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text('{"peft_type": "ISAERFT"}')
+        (folder / "blocks_manifest.json").write_text('{"block_names": ["blocks_1_hook_resid_post"]}')
+        torch.save({"scaling_factors": torch.full((48,), 0.1 + seed)}, folder / "blocks_1_hook_resid_post.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def study(tuned, saved):
     short = {"steps": 6, "learning_rate": 0.1, "evaluate_every": 1, "batch_size": 4}
     adam = short | {"optimizer": "adam", "learning_rate": 0.01}
     return config.study_from_dict(
@@ -68,6 +85,8 @@ def study(tuned):
                 "below": adam | {"kind": "lora", "options": {"rank": 2, "where": "below"}},
                 "checkpoint": {"options": {"path": f"{tuned}/tuned-{{behavior}}-0"}},
                 "checkpoints": {"kind": "checkpoint", "options": {"path": f"{tuned}/tuned-a-{{seed}}"}},
+                "saved": {"options": {"path": f"{saved}/own"}},
+                "originals": {"kind": "saved", "options": {"path": f"{saved}/original-{{seed}}"}},
                 "mean_difference": {},
                 "probe": {},
                 "lora": adam | {"options": {"rank": 2}},
@@ -81,7 +100,18 @@ def study(tuned):
     )
 
 
-ALL = ["bias", "residual", "below", "checkpoint", "checkpoints", "mean_difference", "probe", "lora"]
+ALL = [
+    "bias",
+    "residual",
+    "below",
+    "checkpoint",
+    "checkpoints",
+    "saved",
+    "originals",
+    "mean_difference",
+    "probe",
+    "lora",
+]
 
 
 @pytest.fixture
@@ -151,6 +181,19 @@ def test_a_checkpoint_is_there_once_unless_its_path_or_the_dictionary_changes_wi
     assert [row["seed"] for row in make("checkpoint", "twin", permuted=True)] == [0, 1]
 
 
+def test_a_saved_adapter_is_measured_without_a_step_as_what_it_is(make, subject, cached, tmp_path):
+    (row,) = make("saved")
+    assert (row["seed"], row["steps"], row["objective"], row["n_parameters"]) == (0, 0, "none", 96)
+    read, own = load_adapter(tmp_path / "made" / "saved" / "seed_0", 48), load_adapter(tmp_path / "own", 48)
+    assert torch.equal(read.bias, own.bias)
+    loss = heldout_loss(subject, lambda batch: adapted(subject.dictionary, own, batch), cached[0], 4)
+    assert row["heldout_loss_adapted"] == pytest.approx(loss, rel=1e-6)
+    assert row["heldout_loss_adapted"] != pytest.approx(row["heldout_loss_base"], rel=1e-4)
+    assert [row["seed"] for row in make("originals")] == [0, 1]
+    one, two = (load_adapter(tmp_path / "made" / "originals" / f"seed_{seed}", 48) for seed in range(2))
+    assert (one.kind, float(one.scale[0]), float(two.scale[0])) == ("scale", pytest.approx(0.1), pytest.approx(1.1))
+
+
 @pytest.mark.parametrize("name", ["mean_difference", "probe"])
 def test_a_baseline_takes_no_step_and_reports_how_well_it_tells_held_out_texts_apart(make, name):
     for row in make(name):
@@ -205,7 +248,7 @@ def test_every_adapter_of_a_study_is_scored_by_every_measure(make, study, subjec
     paths = caches / "a.safetensors", tmp_path / "made", tmp_path / "changes.parquet"
     score_changes(study, subject, *paths, names=names, permuted=False)
     table = pd.read_parquet(tmp_path / "changes.parquet")
-    n_seeds = {name: 1 if name == "checkpoint" else 2 for name in names}
+    n_seeds = {name: 1 if name in ("checkpoint", "saved") else 2 for name in names}
     assert table.groupby("adapter").seed.nunique().to_dict() == n_seeds
     assert table.groupby(["adapter", "measure", "seed"]).size().eq(48).all()
     assert table.groupby(["adapter", "measure", "seed"]).change.agg(lambda change: change.abs().max()).gt(0).all()
@@ -231,10 +274,10 @@ def test_the_causal_check_takes_every_kind_and_leaves_the_model_as_it_was(make, 
 def test_a_kind_says_how_it_is_made_and_the_config_knows_which_are_not_trained():
     assert {getattr(ADAPTERS[kind], "made", "latents") for kind in ADAPTERS} == set(WAYS)
     assert {kind for kind in ADAPTERS if ADAPTERS[kind].made == "fitted"} == CONTRASTED
-    assert {kind for kind in ADAPTERS if ADAPTERS[kind].made in ("fitted", "given")} == UNTRAINED
+    assert {kind for kind in ADAPTERS if ADAPTERS[kind].made in ("fitted", "given", "saved")} == UNTRAINED
 
 
-@pytest.mark.parametrize("name", ["residual", "lora", "probe", "checkpoint"])
+@pytest.mark.parametrize("name", ["residual", "lora", "probe", "checkpoint", "saved"])
 def test_what_does_not_train_latents_refuses_to_be_sparse(study, subject, caches, tmp_path, name):
     sparse = replace(study.adapters[name], sparsity=config.Sparsity(target=3))
     asked = replace(study, adapters=study.adapters | {name: sparse})

@@ -1,0 +1,142 @@
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from isaerft.adapters.base import make_adapter, save_adapter
+from isaerft.adapters.saved import open_adapter, read_tensors
+from isaerft.errors import InputError
+
+HOOK = "blocks.1.hook_resid_post"
+BLOCK = "blocks_1_hook_resid_post"
+
+
+@pytest.fixture
+def dictionary(subject):
+    assert subject.dictionary.hook_name == HOOK
+    return subject.dictionary
+
+
+@pytest.fixture
+def original(tmp_path):
+    """Write a folder as the original code's save_pretrained does and return it."""
+
+    def write(blocks, *, manifest=True):
+        settings = {"peft_type": "ISAERFT", "depth": -1, "hidden_size": None, "target_hooks": [["release", "id"]]}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+        for name, state in blocks.items():
+            torch.save(state, tmp_path / f"{name}.pt")
+        if manifest:
+            (tmp_path / "blocks_manifest.json").write_text(json.dumps({"block_names": list(blocks)}, indent=2))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sequential.0.bias", "bias"), ("scaling_factors", "scale")])
+def test_an_adapter_of_the_original_code_becomes_one_of_ours(original, dictionary, name, kind):
+    values = torch.randn(48, generator=torch.Generator().manual_seed(0))
+    other = {name: torch.zeros(48)}
+    folder = original({"blocks_0_hook_resid_post": other, BLOCK: {name: values}})
+    for path in (folder, folder / f"{BLOCK}.pt"):
+        adapter = open_adapter(path, dictionary)
+        assert adapter.kind == kind
+        assert torch.equal(adapter.latent_parameter(), values)
+    dense = torch.relu(torch.randn(4, 48, generator=torch.Generator().manual_seed(1)))
+    expected = dense + values if kind == "bias" else (values + 1.0) * dense
+    torch.testing.assert_close(open_adapter(folder, dictionary)(dense), expected)
+
+
+def test_weights_in_bfloat16_come_out_in_float32(original, dictionary):
+    values = torch.randn(48).bfloat16()
+    adapter = open_adapter(original({BLOCK: {"sequential.0.bias": values}}), dictionary)
+    assert torch.equal(adapter.bias.detach(), values.float())
+
+
+def test_our_own_folder_and_a_safetensors_block_are_read_too(tmp_path, dictionary):
+    adapter = make_adapter("mlp", 48, {"width": 3}, seed=4)
+    save_adapter(adapter, tmp_path / "own")
+    read = open_adapter(tmp_path / "own", dictionary)
+    assert (read.kind, read.options()) == ("mlp", adapter.options())
+    assert torch.equal(read.hidden[0], adapter.hidden[0])
+    save_file({"scaling_factors": torch.ones(48)}, tmp_path / "block.safetensors")
+    assert open_adapter(tmp_path / "block.safetensors", dictionary).kind == "scale"
+
+
+def test_an_adapter_of_another_hook_is_refused_with_those_that_are_there(original, dictionary):
+    folder = original({"blocks_4_hook_resid_post": {"sequential.0.bias": torch.zeros(48)}})
+    with pytest.raises(InputError, match=r"no block for hook blocks\.1\.hook_resid_post.*'blocks_4_hook_resid_post'"):
+        open_adapter(folder, dictionary)
+    named = replace(dictionary, hook_name="blocks.4.hook_resid_post")
+    assert open_adapter(folder, named).kind == "bias"
+
+
+@pytest.mark.parametrize("shape", [(49,), (1, 48), ()])
+def test_an_adapter_for_another_dictionary_is_refused(original, dictionary, shape):
+    folder = original({BLOCK: {"sequential.0.bias": torch.zeros(shape)}})
+    with pytest.raises(InputError, match=r"latents; allowed: 48, as the SAE has"):
+        open_adapter(folder, dictionary)
+
+
+def test_other_parts_than_bias_and_scale_are_refused_by_name(original, dictionary):
+    state = {"sequential.0.weight": torch.zeros(48, 48), "sequential.0.bias": torch.zeros(48)}
+    with pytest.raises(InputError, match=r"0\.weight.*allowed: one of sequential\.0\.bias, scaling_factors"):
+        open_adapter(original({BLOCK: state}), dictionary)
+
+
+def test_numbers_that_are_not_finite_are_refused(original, dictionary):
+    with pytest.raises(InputError, match="not finite"):
+        open_adapter(original({BLOCK: {"scaling_factors": torch.full((48,), torch.nan)}}), dictionary)
+
+
+class Harmful:
+    """Its unpickling would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, dictionary):
+    touched = tmp_path / "touched"
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"scaling_factors": Harmful(touched)}))
+    torch.save({"scaling_factors": Harmful(touched)}, tmp_path / "zip.pt")
+    torch.save({"scaling_factors": torch.ones(48)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name, message in [("plain", "not a zip file"), ("zip", "cannot be read"), ("old", "not a zip file")]:
+        with pytest.raises(InputError, match=message + r".*weights_only=True"):
+            open_adapter(tmp_path / f"{name}.pt", dictionary)
+    assert not touched.exists()
+
+
+def test_what_is_broken_or_no_state_dict_is_refused(tmp_path, dictionary):
+    (tmp_path / "broken.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0nothi")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_tensors(tmp_path / "broken.safetensors")
+    torch.save(torch.ones(48), tmp_path / "tensor.pt")
+    with pytest.raises(InputError, match="hold a Tensor; allowed: a state dict"):
+        read_tensors(tmp_path / "tensor.pt")
+    torch.save({"a": {"b": torch.ones(2)}}, tmp_path / "nested.pt")
+    with pytest.raises(InputError, match="hold a dict; allowed: a state dict"):
+        read_tensors(tmp_path / "nested.pt")
+    whole = tmp_path / "cut.pt"
+    torch.save({"scaling_factors": torch.ones(48)}, whole)
+    whole.write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"not a zip file|cannot be read"):
+        read_tensors(whole)
+
+
+def test_what_is_not_there_is_named(tmp_path, original, dictionary):
+    with pytest.raises(InputError, match=r"none\.pt' does not exist"):
+        open_adapter(tmp_path / "none.pt", dictionary)
+    folder = original({BLOCK: {"scaling_factors": torch.ones(48)}}, manifest=False)
+    with pytest.raises(InputError, match=r"has no blocks_manifest\.json"):
+        open_adapter(folder, dictionary)
+    (folder / "blocks_manifest.json").write_text(json.dumps({"block_names": [BLOCK]}))
+    (folder / f"{BLOCK}.pt").unlink()
+    with pytest.raises(InputError, match=rf"{BLOCK}\.pt' does not exist"):
+        open_adapter(folder, dictionary)
