@@ -81,7 +81,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "explanation_verdicts": _columns(
         "subject:text source:text judge:text latent_index:int explanation:text n_behaviors:int score:float?"
-        " pvalue:float? qvalue:float? verdict:text reason:text"
+        " pvalue:float? qvalue:float? expected_score:float? power:float? contradiction_pvalue:float?"
+        " contradiction_qvalue:float? verdict:text reason:text"
     ),
     "causal_check": _columns(
         "subject:text behavior:text adapter:text k:int latents:text loss_recovered:float? ci_low:float? ci_high:float?"

@@ -38,7 +38,11 @@ MEANINGS: dict[str, str] = {
     "change": "Change of the latent under this measure, over seeds.",
     "pvalue": "Chance of so high an estimate if explanations and changes were unrelated (exchange test).",
     "most_changed_latents.pvalue": "Chance of so high a mean rank if the seeds ranked latents independently.",
-    "explanation_verdicts.pvalue": "Chance of so low or high a score if the explanation predicted nothing.",
+    "explanation_verdicts.pvalue": "Chance of so high a score if explanations were exchangeable within strata.",
+    "expected_score": "Score that the explanation would have at the average effect of this source's explanations.",
+    "power": "Chance that a right explanation with this prediction reaches p < 0.05 here.",
+    "contradiction_pvalue": "Chance of so low a score if the effect were at least the average.",
+    "contradiction_qvalue": "The same, adjusted over the explanations of this source (Benjamini-Hochberg).",
     "qvalue": "p-value adjusted for the number of tests (Benjamini-Hochberg).",
     "direction": "Whether training pushed the latent up or down, whichever lowers the loss.",
     "firing_rate": "Share of tokens of the reference corpus on which the latent fires.",
@@ -47,7 +51,10 @@ MEANINGS: dict[str, str] = {
     "judge": "What turned explanation and behavior into an expected effect.",
     "expected_effect": "Effect that the judge expects of the latent for this behavior; above 0: expected to change.",
     "verdict": "expected, unexpected, unexplained, not asked (outside the sample), or unstable (seeds disagree).",
-    "explanation_verdicts.verdict": "What the behaviors together say of this explanation.",
+    "explanation_verdicts.verdict": (
+        "What the behaviors together say of this explanation: supported, contradicted, absorbed (a neighbour changed "
+        "in its place), untestable or inconclusive."
+    ),
     "url": "Page of the latent at its source.",
     "control": "'none' is the result itself; any other value names the control that stands in its place.",
     "statistic": (
@@ -91,7 +98,10 @@ MEANINGS: dict[str, str] = {
     "n_failed": "Latents among them whose look-up failed, so that nothing is known of their explanation.",
     "coverage": "n_explained as a share of n_asked.",
     "n_behaviors": "Behaviors on which the explanation was tested.",
-    "score": "How well the explanation's predictions over behaviors held.",
+    "score": (
+        "How well predicted effects and changes match over behaviors, studentised against exchanged explanations "
+        "(chance: 0)."
+    ),
     "reason": "Why the verdict was given.",
     "k": "Number of latents that were set back to what they did before training.",
     "latents": "most_changed: the k that changed most; matched_random: k others alike in firing rate and decoder norm.",

@@ -38,6 +38,7 @@ from isaerft.stats.statistics import (
     stratified_auroc,
 )
 from isaerft.stats.strata import strata_of
+from isaerft.stats.verdicts import ProfileMatch, match_profiles, score_elsewhere
 
 __all__ = [
     "STATISTICS",
@@ -48,6 +49,7 @@ __all__ = [
     "OverallResult",
     "PairedMeans",
     "PooledResult",
+    "ProfileMatch",
     "Reliability",
     "Share",
     "SpecificityResult",
@@ -66,6 +68,7 @@ __all__ = [
     "exchange_pvalue",
     "exchange_within",
     "hanley_mcneil_sd",
+    "match_profiles",
     "matched_draws",
     "mean_interval",
     "mean_rank",
@@ -85,6 +88,7 @@ __all__ = [
     "reliability",
     "remaining_share",
     "scaled_ranks",
+    "score_elsewhere",
     "sign_agreement",
     "spearman",
     "specificity_matrix",

@@ -13,7 +13,7 @@ TABLES = (
     "overall",
     "coverage",
 )
-TABLES += ("causal_check", "behavior_check", "judge_quality", "corrected_agreement")
+TABLES += ("causal_check", "behavior_check", "judge_quality", "corrected_agreement", "explanation_verdicts")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],

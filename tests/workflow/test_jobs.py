@@ -43,7 +43,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 12
+    assert sum(name.startswith("page_") for name in jobs) == 13
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):

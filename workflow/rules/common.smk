@@ -20,6 +20,7 @@ TOGETHER = (
 )
 
 TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
+TABLES += ["explanation_verdicts"] if len(study.behaviors) > 1 else []
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]

@@ -15,6 +15,7 @@ from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
 from isaerft.report.assemble.coverage import coverage_table
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.most_changed import most_changed
+from isaerft.report.assemble.verdicts import explanation_verdicts
 from isaerft.stats import qvalues
 from isaerft.subjects.paths import SubjectFolder
 from isaerft.tables import TABLES, write_table
@@ -36,6 +37,8 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "overall": overall_table(study, results),
         "coverage": coverage_table(study, results),
     }
+    if len(study.behaviors) > 1:
+        frames["explanation_verdicts"] = explanation_verdicts(study, results)
     if study.causally_checked:
         frames["causal_check"] = causal_table(study, results)
     if len(study.judges) > 1:

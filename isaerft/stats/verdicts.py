@@ -1,0 +1,223 @@
+"""Verdicts per explanation: does the profile of effects that it predicts over behaviors match the profile of changes?
+
+Model: z_ib = a_i + m_sb + d e_ib + noise, with z_ib the normal score of latent i's change when behavior b is trained,
+e_ib the effect that its explanation predicts, m_sb the mean of its stratum s. What is sufficient for d is the score
+S_i = sum_b (e_ib - mean e_i) z_ib: a latent that moves under every training adds nothing. Normal scores (van der
+Waerden) rather than ranks, because ranks flatten the few latents that moved far, where a right prediction is told from
+a wrong one.
+
+>>> import numpy as np
+>>> rng = np.random.default_rng(0)
+>>> expected = np.zeros((4, 200))
+>>> expected[np.arange(40) % 4, np.arange(40)] = 1
+>>> changes = rng.normal(size=(4, 200)) + 3 * expected
+>>> int((match_profiles(changes, expected).qvalue < 0.05).sum()) > 25
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from isaerft.errors import InputError
+from isaerft.stats.checks import as_finite, as_groups
+from isaerft.stats.multiple import qvalues
+from isaerft.stats.pooled_null import PooledNull
+
+MIN_ALIKE = 10
+"""Fewest latents of the stratum that an explanation is compared on."""
+LEVEL = 0.05
+"""Level of the test whose power is given."""
+
+
+@dataclass(frozen=True)
+class ProfileMatch:
+    """What behaviors together say of each explanation; all (n,) float, NaN where it cannot be tested.
+
+    Attributes
+    ----------
+    score : how well the explanation matches its latent's changes, studentised against other latents of the stratum.
+    pvalue : chance of so high a score if explanations were exchangeable within strata.
+    qvalue : `pvalue` after Benjamini and Hochberg.
+    expected_score : the score if the explanation had the effect that explanations have here on average.
+    power : chance of p < 0.05 at `expected_score`.
+    contradiction_pvalue : chance of so low a score if the effect were at least that average.
+    contradiction_qvalue : the same after Benjamini and Hochberg.
+    effect : float
+        The average effect: normal scores per unit of predicted effect. Not above 0: nothing can be contradicted.
+    critical : float
+        The score at p = 0.05.
+    """
+
+    score: np.ndarray
+    pvalue: np.ndarray
+    qvalue: np.ndarray
+    expected_score: np.ndarray
+    power: np.ndarray
+    contradiction_pvalue: np.ndarray
+    contradiction_qvalue: np.ndarray
+    effect: float
+    critical: float
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """An explanation's profile on its own latent and on m others.
+
+    Attributes
+    ----------
+    score : float
+        Own score, studentised by the others.
+    null : (m,) float
+        Each other's score, studentised by the rest of the others; the own latent, which may well differ, is not there.
+    excess, unit : float
+        Own raw score above the others' mean; raw score per studentised unit.
+    """
+
+    score: float
+    null: np.ndarray
+    excess: float
+    unit: float
+
+
+def match_profiles(changes: Any, expected: Any, *, strata: Any = None, clusters: Any = None) -> ProfileMatch:
+    """Return how well every explanation matches its latent's changes over behaviors, against exchanged explanations.
+
+    Parameters
+    ----------
+    changes : (n_behaviors, n) float
+        Change of each latent when training on each behavior; only ranks within a behavior count.
+    expected : (n_behaviors, n) float
+        Predicted effects.
+    strata, clusters : (n,) int, optional
+        An explanation is compared on the latents of its latent's stratum, without those of its cluster.
+
+    Returns
+    -------
+    ProfileMatch
+
+    Notes
+    -----
+    Under the null an explanation is as good for its own latent as for others of the stratum; it is compared on those
+    whose explanations predict the same of every behavior, or, with fewer than 10 of them, on all whose explanations do
+    not predict alike. Which these are depends on explanations alone, so the exchange stays valid. Strata are small, so
+    scores are studentised within them and one null distribution is pooled over all explanations, each with the same
+    weight. *Assumes* that studentised nulls have one shape; p-values are then uniform for each explanation, and
+    otherwise still on average over explanations.
+    Contradiction is tested by shifting that null by the average effect: wrong explanations lower the average, which
+    makes it conservative.
+
+    Raises
+    ------
+    InputError
+        Shapes differ, fewer than two behaviors, NaN, a behavior in which nothing changed.
+    """
+    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters)
+    n = normal.shape[1]
+    centred = _centred(effects)
+    found: dict[int, _Comparison] = {}
+    for own in np.flatnonzero(np.abs(centred).sum(axis=0) > 0):
+        comparison = _compared(normal, centred, centred[:, own], int(own), stratum, cluster)
+        if comparison is not None:
+            found[int(own)] = comparison
+    columns = {name: np.full(n, np.nan) for name in ("score", "pvalue", "expected_score", "power", "low")}
+    if not found:
+        empty = np.full(n, np.nan)
+        return ProfileMatch(empty, empty, empty, empty, empty, empty, empty, 0.0, np.nan)
+    null = PooledNull.of([part.null for part in found.values()])
+    places, parts = np.array(list(found)), list(found.values())
+    energy = (centred[:, places] ** 2).sum(axis=0)
+    effect = float(sum(part.excess for part in parts) / energy.sum())
+    score = np.array([part.score for part in parts])
+    expected_score = max(effect, 0.0) * energy / np.array([part.unit for part in parts])
+    columns["score"][places] = score
+    columns["pvalue"][places] = null.at_least(score)
+    columns["expected_score"][places] = expected_score
+    critical = null.quantile(1 - LEVEL)
+    columns["power"][places] = null.at_least(critical - expected_score)
+    columns["low"][places] = null.at_most(score - expected_score) if effect > 0 else 1.0
+    return ProfileMatch(
+        score=columns["score"],
+        pvalue=columns["pvalue"],
+        qvalue=qvalues(columns["pvalue"]),
+        expected_score=columns["expected_score"],
+        power=columns["power"],
+        contradiction_pvalue=columns["low"],
+        contradiction_qvalue=qvalues(columns["low"]),
+        effect=effect,
+        critical=critical,
+    )
+
+
+def score_elsewhere(
+    changes: Any, expected: Any, explanation: int, latent: int, *, strata: Any = None, clusters: Any = None
+) -> float:
+    """Return the studentised score of one latent's explanation on another latent, among that one's stratum.
+
+    Parameters
+    ----------
+    changes, expected, strata, clusters
+        As in `match_profiles`.
+    explanation, latent : int
+        Places of the latent whose explanation it is, and of the latent that it is tried on.
+
+    Returns
+    -------
+    float
+        NaN where too few latents are alike.
+    """
+    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters)
+    centred = _centred(effects)
+    found = _compared(normal, centred, centred[:, explanation], latent, stratum, cluster)
+    return float("nan") if found is None else found.score
+
+
+def _centred(effects: np.ndarray) -> np.ndarray:
+    """Return effects (n_behaviors, n) less each latent's mean; exactly 0 where they are the same for every behavior."""
+    return np.where(np.ptp(effects, axis=0) == 0, 0.0, effects - effects.mean(axis=0))
+
+
+def _checked(changes: Any, expected: Any, strata: Any, clusters: Any) -> tuple[np.ndarray, ...]:
+    changed, effects = as_finite("changes", changes, n_dims=2), as_finite("expected", expected, n_dims=2)
+    if changed.shape != effects.shape or len(changed) < 2:
+        raise InputError(
+            f"changes has shape {changed.shape} and expected {effects.shape}",
+            allowed="(n_behaviors, n) with the same n and at least two behaviors",
+        )
+    still = np.ptp(changed, axis=1) == 0
+    if still.any():
+        raise InputError(f"in behavior {int(np.argmax(still))} all latents changed alike", remedy="leave it out")
+    n = changed.shape[1]
+    normal = norm.ppf((rankdata(changed, axis=1) - 0.5) / n)
+    return normal, effects, as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+
+
+def _compared(
+    normal: np.ndarray, centred: np.ndarray, profile: np.ndarray, own: int, stratum: np.ndarray, cluster: np.ndarray
+) -> _Comparison | None:
+    """Compare a profile (n_behaviors,) on latent `own` with the rest of its stratum; None with too few of them."""
+    others = np.flatnonzero((stratum == stratum[own]) & (cluster != cluster[own]))
+    said = centred[:, others]
+    flat = others[~said.any(axis=0)]
+    # Latents that are said to do something else may well do it, which would pass for noise.
+    others = flat if len(flat) >= MIN_ALIKE else others[profile @ said <= 0]
+    if len(others) < MIN_ALIKE:
+        return None
+    raw = profile @ normal[:, others]
+    if np.ptp(raw) < 1e-9:
+        return None
+    mean, unit = float(raw.mean()), float(raw.std(ddof=1) * np.sqrt(1 + 1 / len(raw)))
+    excess = float(profile @ normal[:, own]) - mean
+    return _Comparison(excess / unit, _left_out(raw), excess, unit)
+
+
+def _left_out(raw: np.ndarray) -> np.ndarray:
+    """Return each of `raw` (m,) less the mean of the rest, in units of the rest's spread."""
+    rest = len(raw) - 1
+    mean = (raw.sum() - raw) / rest
+    variance = np.maximum(((raw**2).sum() - raw**2 - rest * mean**2) / (rest - 1), 1e-18)
+    return (raw - mean) / np.sqrt(variance * (1 + 1 / rest))

@@ -1,0 +1,150 @@
+"""Matching profiles: what scores high, and how often what is not so is said to be."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm, rankdata
+
+from isaerft.errors import InputError
+from isaerft.stats import match_profiles, score_elsewhere
+from isaerft.stats.pooled_null import PooledNull
+
+LEVEL = 0.05
+
+
+def world(rng, *, n=300, n_behaviors=6, n_expecting=60, right=1.0, effect=3.0, confounded=False):
+    """Return changes, what explanations say, strata, and which explanations are right."""
+    truth = np.zeros((n_behaviors, n))
+    truth[np.arange(n_expecting) % n_behaviors, np.arange(n_expecting)] = 1
+    said, is_right = truth.copy(), rng.uniform(size=n) < right
+    wrong = np.flatnonzero(~is_right)
+    said[:, wrong] = truth[:, rng.permutation(wrong)]
+    is_right |= (said == truth).all(axis=0)
+    strata = rng.integers(0, 5, n)
+    changes = rng.normal(size=(n_behaviors, n)) * rng.uniform(0.5, 2, n) + rng.normal(size=n) * 2 + effect * truth
+    if confounded:
+        # Some strata move with some behaviors, and are said to.
+        changes += 2 * (strata == np.arange(n_behaviors)[:, None])
+        said = np.where(rng.uniform(size=said.shape) < 0.2 * (strata == np.arange(n_behaviors)[:, None]), 1.0, 0.0)
+        changes -= effect * truth
+    return changes, said, strata, is_right
+
+
+def test_a_latent_that_moves_under_every_training_adds_nothing():
+    rng = np.random.default_rng(0)
+    changes, said, strata, _ = world(rng)
+    moved = np.zeros(300)
+    found = match_profiles(changes, said, strata=strata)
+    assert np.nanmedian(found.score[:60]) > 1.5
+    everything = np.ones_like(said)
+    none = match_profiles(changes, everything + moved, strata=strata)
+    assert np.isnan(none.score).all()
+    lifted = match_profiles(changes, said + rng.normal(size=300), strata=strata)
+    np.testing.assert_allclose(lifted.score[:60], found.score[:60])
+
+
+def test_only_ranks_within_a_behavior_count():
+    rng = np.random.default_rng(1)
+    changes, said, strata, _ = world(rng)
+    found = match_profiles(changes, said, strata=strata)
+    again = match_profiles(np.exp(changes) * np.arange(1, 7)[:, None], said, strata=strata)
+    np.testing.assert_array_equal(again.score, found.score)
+
+
+def test_a_score_is_the_distance_to_other_latents_of_the_stratum_not_said_to_do_the_same():
+    rng = np.random.default_rng(2)
+    changes, said, strata, _ = world(rng)
+    found, own = match_profiles(changes, said, strata=strata), 7
+    profile = said[:, own] - said[:, own].mean()
+    others = (strata == strata[own]) & ~said.any(axis=0)
+    raw = profile @ norm.ppf((rankdata(changes, axis=1) - 0.5) / 300)
+    spread = raw[others].std(ddof=1) * np.sqrt(1 + 1 / others.sum())
+    assert found.score[own] == pytest.approx((raw[own] - raw[others].mean()) / spread)
+    assert score_elsewhere(changes, said, own, own, strata=strata) == pytest.approx(found.score[own])
+
+
+@pytest.mark.parametrize("confounded", [False, True])
+def test_where_explanations_are_exchanged_few_worlds_have_any_supported_and_pvalues_are_uniform(confounded):
+    rng, pvalues, supported = np.random.default_rng(3), [], []
+    for _ in range(120):
+        changes, said, strata, _ = world(rng, right=0.0, effect=0.0, confounded=confounded)
+        found = match_profiles(changes, said, strata=strata)
+        pvalues.append(found.pvalue[np.isfinite(found.pvalue)])
+        supported.append(bool((found.qvalue < LEVEL).any()))
+        assert len(pvalues[-1]) > 30
+    assert 0.04 < (np.concatenate(pvalues) <= 0.05).mean() < 0.06
+    # Under the global null the false discovery rate is the chance of any discovery.
+    assert np.mean(supported) < 0.11
+
+
+def test_without_strata_a_confounder_would_support_explanations():
+    rng, shares = np.random.default_rng(3), []
+    for _ in range(20):
+        changes, said, _, _ = world(rng, right=0.0, effect=0.0, confounded=True)
+        shares.append((match_profiles(changes, said).pvalue[said.any(axis=0)] <= 0.05).mean())
+    assert np.mean(shares) > 0.09
+
+
+def test_of_what_is_supported_few_are_wrong_and_of_what_is_contradicted_few_are_right():
+    rng, false_support, false_contradiction, n_supported, n_contradicted = np.random.default_rng(4), [], [], 0, 0
+    for _ in range(60):
+        changes, said, strata, right = world(rng, right=0.7, effect=5.0)
+        found = match_profiles(changes, said, strata=strata)
+        supported, contradicted = found.qvalue < LEVEL, found.contradiction_qvalue < LEVEL
+        n_supported, n_contradicted = n_supported + supported.sum(), n_contradicted + contradicted.sum()
+        false_support.append((supported & ~right).sum() / max(1, supported.sum()))
+        false_contradiction.append((contradicted & right).sum() / max(1, contradicted.sum()))
+    assert np.mean(false_support) < LEVEL
+    assert np.mean(false_contradiction) < LEVEL
+    assert n_supported > 60 * 20
+    assert n_contradicted > 60
+
+
+def test_sets_weigh_alike_in_a_pooled_null_and_repeated_scores_resolve_nothing():
+    null = PooledNull.of([np.arange(10.0), np.array([20.0, 30.0])])
+    assert null.at_least(np.array([15.0])) == pytest.approx((12 * 0.5 + 1) / 13)
+    assert null.at_most(np.array([-1.0])) == pytest.approx(1 / 13)
+    repeated = PooledNull.of([np.arange(10.0)] * 50)
+    assert repeated.at_least(np.array([99.0])) == pytest.approx(1 / 11)
+    assert repeated.quantile(0.95) == 9.0
+
+
+def test_where_all_are_right_few_worlds_have_any_contradicted():
+    rng, any_contradicted = np.random.default_rng(5), []
+    for _ in range(60):
+        changes, said, strata, _ = world(rng, effect=4.0)
+        any_contradicted.append(bool((match_profiles(changes, said, strata=strata).contradiction_qvalue < LEVEL).any()))
+    assert np.mean(any_contradicted) < 0.12
+
+
+def test_power_says_how_often_a_right_explanation_is_seen():
+    rng, powers, seen = np.random.default_rng(6), [], []
+    for _ in range(40):
+        changes, said, strata, _ = world(rng, effect=2.0)
+        found = match_profiles(changes, said, strata=strata)
+        powers.append(np.nanmean(found.power))
+        seen.append((found.pvalue[:60] < 0.05).mean())
+    assert 0.2 < np.mean(seen) < 0.95
+    assert np.mean(powers) == pytest.approx(np.mean(seen), abs=0.1)
+
+
+def test_without_agreement_nothing_is_contradicted():
+    rng = np.random.default_rng(7)
+    changes, said, strata, _ = world(rng, effect=-3.0)
+    found = match_profiles(changes, said, strata=strata)
+    assert found.effect < 0
+    assert np.nanmin(found.contradiction_qvalue) == 1
+
+
+def test_what_cannot_be_compared_is_empty():
+    rng = np.random.default_rng(8)
+    changes, said, _, _ = world(rng)
+    strata = np.r_[np.zeros(5, int), np.ones(295, int)]
+    found = match_profiles(changes, said, strata=strata)
+    assert np.isnan(found.score[:5]).all()
+    assert np.isfinite(found.score[5:60]).all()
+    assert np.isnan(found.pvalue[60:]).all()
+    with pytest.raises(InputError, match="at least two behaviors"):
+        match_profiles(changes[:1], said[:1])
+    with pytest.raises(InputError, match="behavior 2 all latents changed alike"):
+        match_profiles(np.where(np.arange(6)[:, None] == 2, 1.0, changes), said)
+    assert np.isnan(match_profiles(changes, np.zeros_like(said)).score).all()
