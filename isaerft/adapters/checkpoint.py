@@ -70,6 +70,11 @@ class Checkpoint(OutsideAdapter):
         """Return what the fine-tuned model makes of a batch's tokens at the hook."""
         return rerun(self.subject_of(subject), batch)
 
+    @contextmanager
+    def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:
+        """Give the subject with the fine-tuned model."""
+        yield self.subject_of(subject)
+
     def n_changed(self, base: PreTrainedModel) -> int:
         """Return the number of entries of the weight tensors that differ from the base model's."""
         own = dict(self.model.named_parameters())

@@ -56,6 +56,11 @@ class OutsideAdapter(nn.Module):
         """Return the residual stream of a batch's tokens under the adapter, (n_tokens, d_in)."""
         return self.at_hook(subject, batch).residual
 
+    @contextmanager
+    def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:
+        """Give a subject in whose own forward passes the adapter is at work inside the block."""
+        yield subject
+
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors by name."""
         return dict(self.state_dict())

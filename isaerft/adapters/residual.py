@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from isaerft.adapters.outside import OutsideAdapter, with_defaults
+from isaerft.adapters.place import Passes, Place
 from isaerft.errors import InputError, shown
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch
@@ -70,6 +72,27 @@ class Residual(OutsideAdapter):
         added = self(base.residual)
         return Below(base.activation + added, base.residual + added)
 
+    @contextmanager
+    def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:
+        """Give the subject, with the adapter in its model's forward pass at the injection point."""
+        passes = Passes()
+        place = _InjectionPoint(subject.dictionary, replace(subject.site, reads="residual"), passes)
+        place.adapters["trained"] = self
+        handles = [*passes.follow(subject.model, None), *place.hook(subject.model)]
+        try:
+            yield subject
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def options(self) -> dict[str, Any]:
         """Return rank and bias."""
         return {"rank": self.rank, "bias": self.bias is not None}
+
+
+class _InjectionPoint(Place):
+    """Where the residual stream is read and written, whatever it is that the SAE reads."""
+
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        """Return what the adapter adds to the residual stream (n_rows, length, d_in)."""
+        return self.adapters["trained"](activation)

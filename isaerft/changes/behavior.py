@@ -11,9 +11,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.adapters.base import load_adapter
 from isaerft.behaviors import Record
 from isaerft.changes.generate import answers, prompt_tokens
+from isaerft.changes.load import at_work, seed_folders
 from isaerft.changes.scores import make_score
 from isaerft.files import replacing
 from isaerft.stats import paired_means
@@ -59,9 +59,10 @@ def check_behavior(
     table, lines = [], []
     for name in tqdm(names, desc="behavior check", unit="adapter", disable=None):
         scored_after = []
-        for seed in range(options.n_seeds):
-            adapter = load_adapter(Path(adapters) / name / f"seed_{seed}", subject.dictionary.d_sae)
-            after = answers(subject, prompts, adapter.to(subject.model.device), **how)
+        folders = seed_folders(Path(adapters) / name)[: options.n_seeds]
+        for seed, folder in enumerate(folders):
+            with at_work(folder, subject) as changed:
+                after = answers(changed, prompts, None, **how)
             scored_after.append(rate(after))
             for place, record in enumerate(chosen):
                 lines.append(
@@ -75,7 +76,7 @@ def check_behavior(
         table.append(
             {"adapter": name, "score": score.kind, "n_prompts": len(chosen), "before": means.before}
             | {"after": means.after, "ci_low": means.confidence_interval.low, "ci_high": means.confidence_interval.high}
-            | {"target": target, "n_seeds": options.n_seeds}
+            | {"target": target, "n_seeds": len(folders)}
         )
     with replacing(out) as temporary:
         temporary.mkdir()

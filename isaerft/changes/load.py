@@ -9,6 +9,7 @@ from pathlib import Path
 from isaerft.adapters.base import CONFIG, SEED, load_adapter
 from isaerft.adapters.outside import OutsideAdapter, loaded_outside
 from isaerft.changes.base import Trained
+from isaerft.changes.generate import acting
 from isaerft.changes.pullback import PulledBack
 from isaerft.errors import InputError
 from isaerft.files import read_json
@@ -27,6 +28,18 @@ def loaded(folder: str | Path, subject: LoadedSubject, heldout: CachedRows, batc
     else:
         adapter = load_adapter(folder, subject.dictionary.d_sae).to(subject.model.device)
         yield Trained(subject, adapter.requires_grad_(False), heldout, batch_size)
+
+
+@contextmanager
+def at_work(folder: str | Path, subject: LoadedSubject) -> Iterator[LoadedSubject]:
+    """Give the subject with the adapter saved in `folder` at work in its model's own forward passes."""
+    kind = ADAPTERS[read_json(Path(folder) / CONFIG)["kind"]]
+    if isinstance(kind, type) and issubclass(kind, OutsideAdapter):
+        with loaded_outside(kind, folder, subject) as adapter, adapter.in_model(subject) as changed:
+            yield changed
+    else:
+        with acting(subject, load_adapter(folder, subject.dictionary.d_sae).to(subject.model.device)):
+            yield subject
 
 
 def seed_folders(folder: Path) -> list[Path]:

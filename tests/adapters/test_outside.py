@@ -13,8 +13,9 @@ from isaerft.adapters.outside import loaded_outside, save_outside
 from isaerft.adapters.residual import Residual
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses
+from isaerft.subjects.capture import capture
 from isaerft.subjects.rerun import rerun
-from isaerft.subjects.site import Site, decoder_blocks
+from isaerft.subjects.site import Site, decoder_blocks, find_site, hidden_above, unembed
 
 ROWS = torch.arange(4)
 
@@ -256,3 +257,40 @@ def test_a_checkpoint_is_read_without_running_what_is_pickled_in_it(subject, che
     with pytest.raises(InputError, match="cannot be loaded"):
         load_checkpoint(subject, str(folder))
     assert not (tmp_path / "sprung").exists()
+
+
+RESIDUAL = (Residual, {"rank": 2, "bias": True})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "hook_name"),
+    [
+        *((*RESIDUAL, f"blocks.{hook}") for hook in ("0.hook_resid_pre", "1.hook_resid_mid", "2.hook_resid_post")),
+        *((*RESIDUAL, f"blocks.{hook}") for hook in ("1.hook_mlp_out", "1.hook_attn_out")),
+        *((Lora, {"rank": 2, "where": where}, "blocks.1.hook_resid_post") for where in ("above", "below", "all")),
+        (Checkpoint, {}, "blocks.1.hook_resid_post"),
+    ],
+)
+def test_in_the_models_own_pass_an_adapter_acts_as_where_it_was_trained(
+    subject, records, checkpoint, kind, options, hook_name
+):
+    subject = replace(subject, site=find_site(subject.model, hook_name))
+    batch = capture(subject, records[:4], 32, 4).batch(ROWS)
+    ids = batch.tokens.new_zeros(batch.mask.shape)
+    ids[batch.mask] = batch.tokens
+    mask = batch.mask.long()
+    plain = subject.model(input_ids=ids, attention_mask=mask).logits.detach()
+    options = options or {"path": str(checkpoint[0])}
+    with torch.no_grad(), kind.on(subject, options, 0) as adapter:
+        generator = torch.Generator().manual_seed(2)
+        for parameter in adapter.parameters() if kind is Residual else adapter.weights().values():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        above = adapter.subject_of(subject) if kind is Checkpoint else subject
+        moved = adapter.adapted(subject, batch)
+        padded = moved.new_zeros(*mask.shape, moved.shape[-1]).index_put(batch.mask.nonzero(as_tuple=True), moved)
+        expected = unembed(above.model, hidden_above(above.model, above.site, padded, mask))
+        with adapter.in_model(subject) as changed:
+            logits = changed.model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(logits[batch.mask], expected[batch.mask], atol=1e-4, rtol=1e-4)
+    assert (logits - plain)[batch.mask].abs().max() > 1e-3
+    assert torch.equal(subject.model(input_ids=ids, attention_mask=mask).logits, plain)

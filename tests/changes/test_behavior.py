@@ -8,6 +8,8 @@ import torch
 
 from isaerft import config
 from isaerft.adapters.base import make_adapter, save_adapter
+from isaerft.adapters.outside import save_outside
+from isaerft.adapters.residual import Residual
 from isaerft.behaviors import Record
 from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
 from isaerft.errors import InputError
@@ -87,6 +89,18 @@ def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w
         assert (line["after"] == "wwwww") == forced
         assert line["score_after"] == float(forced)
         assert forced or line["after"] == line["before"]
+
+
+def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(saying_w, records, tokenizer, tmp_path):
+    direction = saying_w.model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids("w")]
+    with Residual.on(saying_w, {"rank": 0, "bias": True}, 0) as adapter, torch.no_grad():
+        adapter.bias.copy_(100 * direction)
+        save_outside(adapter, tmp_path / "adapters/residual/seed_0")
+    score = config.Score(**SCORE)
+    check_behavior(study(), saying_w, ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
+    assert table.loc["residual", ["before", "after", "n_seeds"]].tolist() == [0, 1, 1]
+    assert table.loc["bias", ["before", "after", "n_seeds"]].tolist() == [0, 0.5, 2]
 
 
 def test_a_prompt_that_stands_twice_is_one_prompt(subject):
