@@ -11,7 +11,7 @@ alike. Prints the tables of docs/speed.md, and with `--write docs/speed.md` puts
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +80,21 @@ def main() -> None:
     with torch.device(options.device):
         model = AutoModelForCausalLM.from_config(shape.config, dtype=dtype, attn_implementation="sdpa")
     model.eval().requires_grad_(False)
-    tables = [against_dense(options, shape, model, d_sae) for d_sae in shape.d_saes]
-    if options.device == "cpu":
-        tables.append(by_size(options, shape, model))
-    text = "\n\n".join([conditions(options), *tables])
-    print(text)
+    parts = [conditions(options)]
+    print(parts[0])
+    for table in tables(options, shape, model):
+        print(f"\n{table}", flush=True)
+        parts.append(table)
     if options.write:
-        write_block(options.write, "training_step", text)
+        write_block(options.write, "training_step", "\n\n".join(parts))
+
+
+def tables(options: argparse.Namespace, shape: Shape, model: torch.nn.Module) -> Iterator[str]:
+    """Time what each table holds, one table after the other."""
+    for d_sae in shape.d_saes:
+        yield against_dense(options, shape, model, d_sae)
+    if options.device == "cpu":
+        yield by_size(options, shape, model)
 
 
 def against_dense(options: argparse.Namespace, shape: Shape, model: torch.nn.Module, d_sae: int) -> str:
