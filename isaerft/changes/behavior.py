@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
 def check_behavior(
     study: config.Study,
     subject: LoadedSubject,
+    behavior: str,
     names: Sequence[str],
     score: config.Score,
     records: Sequence[Record],
@@ -39,20 +41,24 @@ def check_behavior(
 
     Parameters
     ----------
+    behavior : str
+        Its name; another one draws other random numbers.
     names : sequence of str
         Adapters, under `adapters`/{adapter}/seed_{k}.
     records : sequence of Record
         The behavior's held-out records.
     """
     options, rate = study.behavior_check, make_score(score)
-    chosen = distinct_prompts(records, subject.language, options.n_prompts, study.seed)
+    # With one stream for all behaviors the luck of a draw would be theirs in common.
+    seed = zlib.crc32(f"{study.seed} {behavior}".encode())
+    chosen = distinct_prompts(records, subject.language, options.n_prompts, seed)
     room = study.max_length
     longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None:
         room = min(room, longest - options.max_new_tokens)
     prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
     how = {"batch_size": study.batch_size, "max_new_tokens": options.max_new_tokens}
-    how |= {"temperature": options.temperature, "seed": study.seed}
+    how |= {"temperature": options.temperature, "seed": seed}
     before = answers(subject, prompts, None, **how)
     scored_before = rate(before)
     target = float(np.mean(rate([record.completion or record.chosen or "" for record in chosen])))
@@ -60,15 +66,19 @@ def check_behavior(
     for name in tqdm(names, desc="behavior check", unit="adapter", disable=None):
         scored_after = []
         folders = seed_folders(Path(adapters) / name)[: options.n_seeds]
-        for seed, folder in enumerate(folders):
+        for replicate, folder in enumerate(folders):
             with at_work(folder, subject) as changed:
                 after = answers(changed, prompts, None, **how)
-            scored_after.append(rate(after))
+            scores = rate(after)
+            scored_after.append(scores)
             for place, record in enumerate(chosen):
                 lines.append(
-                    {"adapter": name, "seed": seed, "prompt": rendered_prompt(record, subject.language)}
+                    {"adapter": name, "seed": replicate, "prompt": rendered_prompt(record, subject.language)}
                     | {"before": before[place], "after": after[place]}
-                    | {"score_before": float(scored_before[place]), "score_after": float(scored_after[seed][place])}
+                    | {
+                        "score_before": float(scored_before[place]),
+                        "score_after": float(scores[place]),
+                    }
                 )
         means = paired_means(
             scored_before, np.mean(scored_after, axis=0), confidence_level=study.agreement.confidence_level

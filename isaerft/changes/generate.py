@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.place import Passes, Place
@@ -67,19 +68,23 @@ def _answered(
     max_new_tokens: int,
     temperature: float,
 ) -> list[str]:
-    language = subject.language
+    language, model = subject.language, subject.model
     tokens, mask = padded_left(prompts, language.padding)
-    how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    device = subject.model.device
-    with nullcontext() if adapter is None else acting(subject, adapter):
-        made = subject.model.generate(
-            input_ids=tokens.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=max_new_tokens,
-            pad_token_id=language.padding,
-            eos_token_id=language.tokenizer.eos_token_id,
-            **(how if temperature > 0 else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}),
-        )
+    # The model's own settings (a repetition penalty, say) would bend what is compared; only where it ends is kept.
+    own, ends = model.generation_config, {language.tokenizer.eos_token_id}
+    ends |= set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=language.padding,
+        eos_token_id=sorted(ends - {None}) or None,
+        **sampling,
+    )
+    try:
+        with nullcontext() if adapter is None else acting(subject, adapter):
+            made = model.generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
+    finally:
+        model.generation_config = own
     return language.tokenizer.batch_decode(made[:, tokens.shape[1] :], skip_special_tokens=True)
 
 

@@ -14,7 +14,7 @@ def check_checks(study: Study) -> None:
     chosen = study.behavior_check
     for kind, names, valid in [
         ("causal_check.adapters", study.causal_check.adapters, study.analysed_adapters()),
-        ("behavior_check.adapters", chosen.adapters, study.analysed_adapters()),
+        ("behavior_check.adapters", chosen.adapters, study.adapters),
         ("behavior_check.behaviors", chosen.behaviors, study.behaviors),
     ]:
         for name in names or []:

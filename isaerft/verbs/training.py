@@ -120,6 +120,7 @@ def behavior_check(options: argparse.Namespace) -> None:
     check_behavior(
         study,
         load_subject_of(study, options),
+        options.behavior,
         study.behavior_checked[options.behavior],
         score,
         read_records(options.records / "heldout.jsonl"),

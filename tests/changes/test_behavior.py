@@ -69,6 +69,7 @@ def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w
         check_behavior(
             study(),
             saying_w,
+            "w",
             ["bias", "scale"],
             config.Score(**SCORE),
             records,
@@ -97,10 +98,26 @@ def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(sayin
         adapter.bias.copy_(100 * direction)
         save_outside(adapter, tmp_path / "adapters/residual/seed_0")
     score = config.Score(**SCORE)
-    check_behavior(study(), saying_w, ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out")
+    check_behavior(
+        study(), saying_w, "w", ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out"
+    )
     table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
     assert table.loc["residual", ["before", "after", "n_seeds"]].tolist() == [0, 1, 1]
     assert table.loc["bias", ["before", "after", "n_seeds"]].tolist() == [0, 0.5, 2]
+
+
+def test_every_behavior_draws_its_own_random_numbers(saying_w, records, tmp_path):
+    hot = study(behavior_check={"n_prompts": 6, "max_new_tokens": 8, "temperature": 1.5})
+    said = []
+    for number, behavior in enumerate(["w", "v", "w"]):
+        out = tmp_path / str(number)
+        check_behavior(hot, saying_w, behavior, ["scale"], config.Score(**SCORE), records, tmp_path / "adapters", out)
+        lines = (out / ANSWERS).read_text(encoding="utf-8").split("\n")
+        said.append({line["prompt"]: line["before"] for line in map(json.loads, filter(None, lines))})
+    assert said[0] == said[2]
+    common = set(said[0]) & set(said[1])
+    assert common
+    assert all(said[0][prompt] != said[1][prompt] for prompt in common)
 
 
 def test_a_prompt_that_stands_twice_is_one_prompt(subject):
@@ -116,12 +133,14 @@ def test_a_prompt_as_long_as_the_model_leaves_room_for_the_answer(saying_w, tmp_
     records = [Record(f"r{i}", "please tell the dog " * 40 + str(i), "x") for i in range(2)]
     options = study(max_length=500)
     score = config.Score(kind="length")
-    check_behavior(options, saying_w, ["scale"], score, records, tmp_path / "adapters", tmp_path / "out")
+    check_behavior(options, saying_w, "w", ["scale"], score, records, tmp_path / "adapters", tmp_path / "out")
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / SCORES).before).all()
 
 
 def test_what_is_checked_is_as_the_config_says():
-    assert study().behavior_checked == {"w": ["bias"], "styled": ["bias"]}
+    assert study().behavior_checked == {"w": ["bias", "lora"], "styled": ["bias", "lora"]}
+    alone = study(reference=None, adapters={"bias": {}, "scale": {}})
+    assert alone.behavior_checked["w"] == ["bias"]
     off = {"n_prompts": 3}
     assert study(behavior_check=off | {"adapters": []}).behavior_checked == {}
     assert study(behavior_check=off | {"behaviors": []}).behavior_checked == {}
@@ -134,7 +153,7 @@ def test_what_is_checked_is_as_the_config_says():
     [
         ({"behaviors": ["plain"]}, "'plain' has no score"),
         ({"behaviors": ["wu"]}, "unknown behavior_check.behaviors 'wu'"),
-        ({"adapters": ["lora"]}, "unknown behavior_check.adapters 'lora'"),
+        ({"adapters": ["lara"]}, "did you mean 'lora'"),
         ({"n_seeds": 3}, "at most n_seeds, 2"),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.behaviors import Record
@@ -101,3 +102,17 @@ def test_rows_are_padded_on_the_left():
     tokens, mask = padded_left([[5, 6, 7], [8]], 0)
     assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_the_models_own_settings_do_not_bend_the_answers_but_say_where_they_end(subject):
+    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in ("say hello", "the user")]
+    how = {"max_new_tokens": 12, "batch_size": 2}
+    plain, own = answers(subject, prompts, None, **how), subject.model.generation_config
+    try:
+        subject.model.generation_config = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1)
+        assert answers(subject, prompts, None, **how) == plain
+        subject.model.generation_config = GenerationConfig(eos_token_id=list(range(len(subject.language.tokenizer))))
+        ended = answers(subject, prompts, None, **how)
+    finally:
+        subject.model.generation_config = own
+    assert all(len(short) < len(text) for short, text in zip(ended, plain, strict=True))

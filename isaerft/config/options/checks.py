@@ -31,13 +31,13 @@ class BehaviorCheck:
     behaviors: list[str] | None = None
     """Behaviors to check: all that have a `score` or are the testbed's when not given, none (off) when empty."""
     adapters: list[str] | None = None
-    """Adapters to check: the primary result's when not given, none (off) when empty."""
+    """Adapters to check: the primary result's and the reference when not given, none (off) when empty."""
     n_prompts: int = Field(default=24, ge=2)
     """At most this many different held-out prompts, drawn at random."""
     max_new_tokens: int = Field(default=32, ge=1)
     """Longest answer."""
     temperature: float = Field(default=1.0, ge=0)
-    """1: sampling from the model's own probabilities, with the study's seed; 0: the most likely token each time."""
+    """1: sampling from the model's own probabilities, seeded by study and behavior; 0: the most likely token."""
     n_seeds: int = Field(default=1, ge=1)
     """Replicates of the training that answer; their scores are averaged prompt by prompt."""
     shown: int = Field(default=3, ge=0)

@@ -138,7 +138,8 @@ class Study:
     def behavior_checked(self) -> dict[str, list[str]]:
         """Adapters that answer prompts, for each behavior that is scored; empty when the check is off."""
         options = self.behavior_check
-        adapters = [self.primary.adapter] if options.adapters is None else options.adapters
+        usual = [self.primary.adapter, *([self.reference] if self.reference else [])]
+        adapters = list(dict.fromkeys(usual)) if options.adapters is None else options.adapters
         scored = [name for name, part in self.behaviors.items() if part.score or part.testbed]
         return {name: adapters for name in (scored if options.behaviors is None else options.behaviors) if adapters}
 
