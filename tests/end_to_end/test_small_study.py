@@ -20,6 +20,7 @@ TABLES = [
     "most_changed_latents",
     "agreement",
     "specificity",
+    "overall",
     "explanation_verdicts",
     "coverage",
     "causal_check",
