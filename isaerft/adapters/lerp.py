@@ -51,6 +51,13 @@ class Lerp(ElementwiseAdapter):
         """Return -a, (d_sae,)."""
         return -self.weight
 
+    def latent_parameter(self) -> torch.Tensor:
+        """Return a * t, (d_sae,): how far a latent that does not fire moves.
+
+        Of an activation of 1, as other adapters say, it would be a (t - 1): next to nothing, for targets start at 1.
+        """
+        return self.offset().detach()
+
     def writing_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return a: where it is 0, the target does nothing."""
         return (self.weight,)

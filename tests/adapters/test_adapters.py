@@ -210,6 +210,14 @@ def test_lerp_moves_its_share_first_and_its_target_next():
     assert adapter.target.grad.tolist() == [0.5] * 3
 
 
+def test_lerps_number_has_the_sign_of_the_push_though_the_target_stays_at_one():
+    adapter = make_adapter("lerp", 2, {})
+    with torch.no_grad():
+        adapter.weight.copy_(torch.tensor([0.25, -0.25]))
+        adapter.target.copy_(torch.tensor([0.8, 1.0]))
+    assert adapter.latent_parameter().tolist() == pytest.approx([0.2, -0.25])
+
+
 def test_the_mlp_is_the_network_that_it_says():
     adapter = stirred(make("deep", 6))
     dense = torch.relu(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
@@ -245,10 +253,10 @@ def test_the_latent_parameter_is_0_exactly_where_nothing_is_written(kind):
     assert not make(kind, 7).latent_parameter().any()
 
 
-@pytest.mark.parametrize("kind", ["bias", "scale", "affine", "lerp"])
-def test_an_elementwise_parameter_is_the_change_at_activation_1(kind):
-    adapter, ones = stirred(make(kind, 5)), torch.ones(5)
-    torch.testing.assert_close(adapter.latent_parameter(), (adapter(ones) - ones).detach())
+@pytest.mark.parametrize(("kind", "activation"), [("bias", 1), ("scale", 1), ("affine", 1), ("lerp", 0)])
+def test_an_elementwise_parameter_is_the_change_at_a_fixed_activation(kind, activation):
+    adapter, given = stirred(make(kind, 5)), torch.full((5,), float(activation))
+    torch.testing.assert_close(adapter.latent_parameter(), (adapter(given) - given).detach())
 
 
 @pytest.mark.parametrize("kind", ["low_rank", "mlp", "linear"])
