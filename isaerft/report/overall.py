@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from isaerft.report.selection import Tables
+from isaerft.report.selection import STATISTIC_NAMES, Tables
 from isaerft.report.text import fixed, plural, visible, words
 
 
@@ -18,9 +18,10 @@ def overall_sentences(tables: Tables) -> list[str]:
     rows = frame[frame.primary & frame.estimate.notna()]
     sentences = []
     for row in rows.itertuples():
+        name = STATISTIC_NAMES.get(row.statistic, words(row.statistic))
         what = {
-            "agreement": f"mean {words(row.statistic)} of a behavior's changes with its own explanations",
-            "specificity": f"its own {words(row.statistic)} less that with other behaviors' explanations",
+            "agreement": f"mean {name} of a behavior's changes with its own explanations",
+            "specificity": f"that less the mean {name} with other behaviors' explanations",
         }[row.quantity]
         n = plural(int(row.n_behaviors), "behavior")
         sentences.append(f"{visible(row.subject)}: {what}, over {n}, is {fixed(row.estimate)}{_notes(row)}.")

@@ -242,3 +242,12 @@ def test_twin_subjects_raise_no_warning_of_their_own(tables):
     twin = tables["subjects"].assign(subject="testbed-permuted", variance_explained=0.0)
     both = tables | {"subjects": pd.concat([tables["subjects"], twin])}
     assert cautions(both) == cautions(tables)
+
+
+def test_the_summary_says_what_all_behaviors_together_say(tables):
+    text = summary_page(tables, [], "testbed")
+    assert "mean AUROC of a behavior&#39;s changes with its own explanations, over 8 behaviors, is 0.76" in text
+    assert "(interval over behaviors 0.70 to 0.81; without any one of them 0.74 to 0.77; p = 0.0002)" in text
+    assert "is 0.28" in text
+    silent = tables | {"overall": tables["overall"].assign(primary=False)}
+    assert "over 8 behaviors, is" not in summary_page(silent, [], "testbed")
