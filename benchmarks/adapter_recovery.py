@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from page import write_block
+from page import markdown, write_block
 from planted_worlds import D_SAE, N_HELDOUT, N_PLANTED, WORLDS, World, world_of
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
@@ -199,8 +199,7 @@ def _markdown(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> str:
     }
     frame = pd.DataFrame(shown).reset_index().replace("nan", "").astype({"target": int}).replace({"target": {0: ""}})
     frame = frame[["adapter", "sparsity", *extra, *shown]]
-    lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return markdown(frame)
 
 
 def main() -> None:

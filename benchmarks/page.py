@@ -4,6 +4,7 @@ import platform
 import re
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 
@@ -16,6 +17,12 @@ def machine(device: str = "cpu") -> str:
     gpu = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
     threads = f"{torch.get_num_threads()} threads"
     return f"{processor}, {threads}{gpu}; PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a table of ready values in Markdown."""
+    lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def write_block(page: Path, name: str, text: str) -> None:
