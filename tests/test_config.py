@@ -413,3 +413,14 @@ def test_a_mistake_in_the_calibration_config_is_named(tmp_path, text, expected):
     with pytest.raises(InputError) as caught:
         load_calibration(tmp_path / "c.yaml")
     assert expected in str(caught.value)
+
+
+def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_is_primary(values):
+    source = values["sources"][values["primary"]["source"]]
+    source["adapters"] = [values["primary"]["adapter"]]
+    study_from_dict(values)
+    source["adapters"] = ["wide"]
+    assert "adapters 'wide'" in message(values)
+    values["adapters"]["other"] = {"kind": "scale"}
+    source["adapters"] = ["other"]
+    assert message(values).startswith("primary ")

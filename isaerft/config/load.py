@@ -133,6 +133,7 @@ def _check_references(study: Study) -> None:
         *([("reference", study.reference, study.adapters)] if study.reference else []),
         *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
         *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
+        *((f"sources.{s}.adapters", name, study.analysed_adapters()) for s, part in sources for name in part.adapters),
         *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),
     ]:
         if name not in valid:
@@ -153,10 +154,12 @@ def _check_references(study: Study) -> None:
             )
     _check_contrasts(study)
     source = study.sources[primary.source]
-    if (source.judges and primary.judge not in source.judges) or primary.adapter == study.reference:
+    unread = source.judges and primary.judge not in source.judges
+    untested = source.adapters and primary.adapter not in source.adapters
+    if unread or untested or primary.adapter == study.reference:
         raise InputError(
             f"primary {primary.adapter!r}, {primary.source!r}, {primary.judge!r}",
-            allowed="an adapter that is not the reference, and a judge that reads the source",
+            allowed="an adapter that is not the reference, and a judge and an adapter of the source",
         )
     for kind, parts in (("source", study.sources), ("judge", study.judges)):
         for name, part in parts.items():

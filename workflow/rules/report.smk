@@ -47,6 +47,10 @@ rule agreement:
             study.n_seeds,
             study.seed,
             [judge.tested for judge in study.judges.values()],
+            [
+                (source.wrong_share, source.judges, source.adapters)
+                for source in study.sources.values()
+            ],
         ),
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"

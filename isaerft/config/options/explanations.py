@@ -25,6 +25,8 @@ class Source:
     """Subjects it speaks of; all when empty."""
     judges: list[str] = Field(default_factory=list)
     """Judges that read it; all when empty."""
+    adapters: list[str] = Field(default_factory=list)
+    """Adapters whose changes are tested against it; all when empty."""
     llm: str | None = None
     """Language model of the study that writes the explanations, for a source that asks one."""
     wrong_share: float | None = Field(default=None, ge=0, le=1)

@@ -81,7 +81,8 @@ def write_agreement(
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
     agreement, specificity, overall = [], [], []
     drawn = None if sample is None else read_sample(sample)
-    readings = list(_readings(study, subject, Path(explanations), Path(relevance), facts, drawn))
+    sources = [name for name in sources_of(study, subject) if adapter in (study.sources[name].adapters or [adapter])]
+    readings = list(_readings(study, sources, Path(explanations), Path(relevance), facts, drawn))
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
         for statistic in study.agreement.statistics:
@@ -105,13 +106,13 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
 
 def _readings(
     study: config.Study,
-    subject: str,
+    sources: list[str],
     explanations: Path,
     relevance: Path,
     facts: pd.DataFrame,
     drawn: pd.DataFrame | None,
 ) -> Iterator[Reading]:
-    for source in sources_of(study, subject):
+    for source in sources:
         sample = drawn if study.design_of(source) == "case_control" else None
         alive = alive_latents(study, facts)
         dropped: dict[str, int] = {"dead": len(facts) - len(alive)}

@@ -596,3 +596,11 @@ def test_what_was_noted_of_a_run_is_a_row_of_the_diagnostics(finished):
 def test_a_study_in_which_nothing_was_noted_has_an_empty_table(parts, tmp_path):
     table = parts.tables(make_study(adapters={"bias": {}}, reference=None, random_dictionary_adapters=["bias"]))
     assert table["diagnostics"].empty
+
+
+def test_a_source_is_tested_with_the_adapters_that_it_names_alone(parts):
+    sources = {"said": {"kind": "local"}, "wrong": {"kind": "local", "wrong_share": 0.5, "adapters": ["scale"]}}
+    table = parts.tables(make_study(sources=sources))
+    for name in ("agreement", "overall", "specificity"):
+        rows = table[name].groupby("source").adapter.unique()
+        assert (set(rows["said"]), set(rows["wrong"])) == ({"bias", "scale"}, {"scale"})
