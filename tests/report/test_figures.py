@@ -9,6 +9,7 @@ from matplotlib.text import Text
 
 from isaerft.errors import InputError
 from isaerft.report.figures import FIGURES, dose_response, save_svg
+from isaerft.report.figures.canvas import series
 from isaerft.report.figures.most_changed_latents import expectation
 from isaerft.report.figures.specificity import own_largest
 
@@ -200,3 +201,7 @@ def test_elements_stay_bounded_with_many_sources(maker, tmp_path):
     svg = draw("agreement_grid", {"agreement": many}, tmp_path / "a.svg")
     assert numbers_of_markers(svg) < 6000
     assert any("in the table" in shown for shown in texts(svg))
+
+
+def test_no_two_of_many_adapters_look_alike():
+    assert len({series(position) for position in range(42)}) == 42

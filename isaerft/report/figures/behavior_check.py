@@ -8,17 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from isaerft.report.figures.canvas import (
-    INK,
-    MARKERS,
-    SERIES,
-    SHADE,
-    headline,
-    legend_below,
-    new_figure,
-    no_rows,
-    styled,
-)
+from isaerft.report.figures.canvas import INK, SHADE, headline, legend_below, new_figure, no_rows, series, styled
 from isaerft.report.selection import Tables, real, table
 from isaerft.report.text import distinct, words
 
@@ -69,7 +59,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, adapters: list[str]) -> None:
     for position, (adapter, step) in enumerate(zip(adapters, steps, strict=True)):
         own = rows[(rows["adapter"] == adapter).astype(bool)]
         heights = own["line"].map(places).to_numpy(float) + step
-        colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+        colour, marker = series(position)
         before, after = own["before"].to_numpy(float), own["after"].to_numpy(float)
         low, high = (before + own[name].to_numpy(float) for name in ("ci_low", "ci_high"))
         known = np.isfinite(low) & np.isfinite(high)
@@ -89,6 +79,6 @@ def _legend(adapters: list[str]) -> list[Line2D]:
     handles = [Line2D([], [], color=INK, marker="|", ms=7, mew=1.4, ls="", label="before training")]
     handles.append(Line2D([], [], ls="", label="the data's own replies", **TARGET))
     for position, name in enumerate(adapters):
-        colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+        colour, marker = series(position)
         handles.append(Line2D([], [], color=colour, marker=marker, ls="-", ms=5, label=f"after: {words(name)}"))
     return handles

@@ -24,7 +24,8 @@ P = ParamSpec("P")
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#00856A", "#A8478A", "#56B4E9", "#B8860B"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
-MARKERS = ("o", "s", "D", "^", "v", "P")
+# One more than colours, so that 42 series differ.
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 CHARACTERS_PER_INCH = 11
 LAYOUT_PASSES = 2
 INK, GREY, PALE, SHADE = "#222222", "#767676", "#C8C8C8", "#F4F4F4"
@@ -100,6 +101,11 @@ def no_rows(message: str) -> Figure:
     figure = new_figure(6.0, 1.2)
     figure.text(0.5, 0.5, f"no rows: {message}", ha="center", va="center", color=GREY)
     return figure
+
+
+def series(position: int) -> tuple[str, str]:
+    """Return the colour and marker of the series at a position."""
+    return SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
 
 
 def look(control: str, position: int = 0) -> tuple[str, str]:

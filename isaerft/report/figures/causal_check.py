@@ -8,18 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from isaerft.report.figures.canvas import (
-    GREY,
-    INK,
-    MARKERS,
-    SERIES,
-    SHADE,
-    headline,
-    legend_below,
-    new_figure,
-    no_rows,
-    styled,
-)
+from isaerft.report.figures.canvas import GREY, INK, SHADE, headline, legend_below, new_figure, no_rows, series, styled
 from isaerft.report.selection import Tables, real, table
 from isaerft.report.text import distinct, words
 
@@ -75,7 +64,7 @@ def _frame(axes: Axes, places: dict[str, float]) -> None:
 
 def _adapter(axes: Axes, rows: pd.DataFrame, position: int) -> None:
     """Draw an adapter's shares: open for matched random latents, filled for the most changed."""
-    colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+    colour, marker = series(position)
     for latents, face, width in (("matched_random", "white", 0.8), ("most_changed", colour, 1.6)):
         kept = rows[(rows["latents"] == latents).astype(bool) & rows["loss_recovered"].notna()]
         known = kept[kept["ci_low"].notna() & kept["ci_high"].notna()]
@@ -107,6 +96,6 @@ def _legend(adapters: list[str]) -> list[Line2D]:
         Line2D([], [], color=GREY, marker="o", ls="", ms=4.6, mfc="white", label="without matched random latents"),
     ]
     for position, name in enumerate(adapters):
-        colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+        colour, marker = series(position)
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=words(name)))
     return handles

@@ -8,17 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from isaerft.report.figures.canvas import (
-    INK,
-    MARKERS,
-    SERIES,
-    SHADE,
-    headline,
-    legend_below,
-    new_figure,
-    no_rows,
-    styled,
-)
+from isaerft.report.figures.canvas import INK, SHADE, headline, legend_below, new_figure, no_rows, series, styled
 from isaerft.report.selection import Tables, real, table
 from isaerft.report.text import distinct, words
 
@@ -54,7 +44,7 @@ def training(tables: Tables) -> Figure:
     for position, adapter in enumerate(adapters):
         group = rows[(rows["adapter"] == adapter).astype(bool)]
         heights = group["line"].map(places).astype(float) + steps[adapter]
-        colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+        colour, marker = series(position)
         _loss(loss, group, heights, colour, marker)
         _points(recovered, group["loss_recovered"], heights, colour, marker)
     for value, style in ((0.0, "-"), (1.0, (0, (4, 3)))):
@@ -96,7 +86,7 @@ def _legend(adapters: list[str]) -> list[Line2D]:
     """Return legend entries: before, and each adapter after."""
     handles = [Line2D([], [], color=INK, marker="|", ms=7, mew=1.4, ls="", label="before training")]
     for position, name in enumerate(adapters):
-        colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
+        colour, marker = series(position)
         handles.append(
             Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=f"after: {words(name)}, each seed")
         )
