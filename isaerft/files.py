@@ -10,8 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isaerft.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK_BYTES = 1 << 20
 
@@ -73,6 +77,24 @@ def read_text(path: str | Path) -> str:
             allowed="UTF-8 text",
             remedy="save the file as UTF-8",
         ) from None
+
+
+def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame:
+    """Read a Parquet file that a rule made; `missing` and `remedy` are the error where it is not there.
+
+    Raises
+    ------
+    InputError
+        The file does not exist or is not whole.
+    """
+    import pandas as pd  # the command line starts without it
+
+    if not Path(path).is_file():
+        raise InputError(missing, remedy=remedy)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
 
 
 def sha256(path: str | Path) -> str:

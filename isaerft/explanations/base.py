@@ -22,7 +22,7 @@ import pandas as pd
 
 from isaerft.config import Source
 from isaerft.errors import InputError, shown
-from isaerft.files import replacing
+from isaerft.files import read_parquet, replacing
 from isaerft.llm import LanguageModel
 from isaerft.registry import SOURCES
 from isaerft.tables import CONTROL, MAX_TEXT
@@ -171,10 +171,7 @@ def write_explanations(frame: pd.DataFrame, path: str | Path, *, d_sae: int | No
 
 def read_explanations(path: str | Path, *, d_sae: int | None = None) -> pd.DataFrame:
     """Read explanations written by `write_explanations` and check them again."""
-    if not Path(path).is_file():
-        raise InputError(f"explanations {str(path)!r} do not exist", remedy="run the rule that makes them")
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    frame = read_parquet(
+        path, missing=f"explanations {str(path)!r} do not exist", remedy="run the rule that makes them"
+    )
     return checked_explanations(frame, d_sae=d_sae)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from isaerft.errors import InputError
 from isaerft.explanations.base import clean_text
+from isaerft.files import read_parquet
 
 CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
 MAX_TOKEN = 40
@@ -43,12 +44,9 @@ def without_marks(text: str) -> str:
 
 def read_contexts(path: Path) -> pd.DataFrame:
     """Read contexts.parquet and check its columns; rows by latent, side and rank."""
-    if not path.is_file():
-        raise InputError(f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first")
-    try:
-        contexts = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    contexts = read_parquet(
+        path, missing=f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first"
+    )
     missing = [column for column in CONTEXT_COLUMNS if column not in contexts]
     if missing:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(CONTEXT_COLUMNS))

@@ -20,7 +20,7 @@ import pandas as pd
 
 from isaerft.config import Study
 from isaerft.errors import InputError
-from isaerft.files import replacing
+from isaerft.files import read_parquet, replacing
 
 CASE, CONTROL = "case", "control"
 _COLUMNS = {
@@ -63,12 +63,9 @@ def write_sample(sample: pd.DataFrame, path: str | Path) -> None:
 
 def read_sample(path: str | Path) -> pd.DataFrame:
     """Read a sample written by `write_sample` and check it again."""
-    if not Path(path).is_file():
-        raise InputError(f"sample of latents {str(path)!r} does not exist", remedy="run the rule `design`")
-    try:
-        sample = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    sample = read_parquet(
+        path, missing=f"sample of latents {str(path)!r} does not exist", remedy="run the rule `design`"
+    )
     return _checked(sample, str(path))
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 from isaerft.config import Judge
 from isaerft.errors import InputError, shown
 from isaerft.explanations import clean_text
-from isaerft.files import replacing
+from isaerft.files import read_parquet, replacing
 from isaerft.llm import LanguageModel
 from isaerft.registry import JUDGES
 
@@ -231,10 +231,5 @@ def write_relevance(frame: pd.DataFrame, path: str | Path) -> None:
 
 def read_relevance(path: str | Path) -> pd.DataFrame:
     """Read judgements written by `write_relevance` and check them again."""
-    if not Path(path).is_file():
-        raise InputError(f"judgements {str(path)!r} do not exist", remedy="run the rule that makes them")
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+    frame = read_parquet(path, missing=f"judgements {str(path)!r} do not exist", remedy="run the rule that makes them")
     return checked_relevance(frame)

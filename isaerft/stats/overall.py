@@ -19,7 +19,7 @@ from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
 from isaerft.stats.joint import joint_null
 from isaerft.stats.question import ask, exchange_pvalue
-from isaerft.stats.specificity import specificity_of
+from isaerft.stats.specificity import contrast, specificity_of
 from isaerft.stats.statistics import LinearScorer
 
 
@@ -135,14 +135,9 @@ def overall_specificity(
         statistic=result.statistic,
         pvalue=result.pvalue,
         confidence_interval=mean_interval(own - others, confidence_level),
-        leave_one_out=_range([_contrast(part) for part in left]),
+        leave_one_out=_range([contrast(part) for part in left]),
         per_behavior=own - others,
     )
-
-
-def _contrast(matrix: np.ndarray) -> float:
-    n, trace = len(matrix), float(np.trace(matrix))
-    return trace / n - (float(matrix.sum()) - trace) / (n * (n - 1))
 
 
 def _range(values: Sequence[float]) -> ConfidenceInterval:

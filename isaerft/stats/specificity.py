@@ -156,11 +156,7 @@ def specificity_of(
     exact = n <= MAX_EXACT_BEHAVIORS
     diagonals = _all_traces(matrix) if exact else _random_traces(matrix, n_resamples, np.random.default_rng(rng))
     own = np.diagonal(matrix)
-
-    def contrast(trace: Any) -> Any:
-        return trace / n - (matrix.sum() - trace) / (n * (n - 1))
-
-    statistic, null = float(contrast(own.sum())), contrast(diagonals)
+    statistic, null = contrast(matrix), contrast(matrix, diagonals)
     off = (matrix.sum(axis=1) - own) / (n - 1)
     return SpecificityResult(
         matrix=matrix,
@@ -171,6 +167,15 @@ def specificity_of(
         own_minus_others=own - off,
         exact=exact,
     )
+
+
+def contrast(matrix: np.ndarray, traces: Any = None) -> Any:
+    """Return the mean of the diagonal of `matrix` (n, n) minus the mean of the rest.
+
+    With `traces`, the same for other matchings of rows with columns, given the sums of their matched values.
+    """
+    n, traces = len(matrix), float(np.trace(matrix)) if traces is None else traces
+    return traces / n - (float(matrix.sum()) - traces) / (n * (n - 1))
 
 
 def _all_traces(matrix: np.ndarray) -> np.ndarray:

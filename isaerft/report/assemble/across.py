@@ -12,7 +12,14 @@ import numpy as np
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.report.assemble.inputs import Confounds, Expectation
-from isaerft.stats import OverallResult, mean_rank, overall_agreement, overall_specificity, specificity_matrix
+from isaerft.stats import (
+    STATISTICS,
+    OverallResult,
+    Statistic,
+    overall_agreement,
+    overall_specificity,
+    specificity_matrix,
+)
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,21 @@ class Across:
     measure: str
     own: Mapping[tuple[str, str], np.ndarray]
 
+    @property
+    def kind(self) -> Statistic:
+        """The primary statistic."""
+        return STATISTICS[self.study.primary.statistic]
+
     @cached_property
     def changes(self) -> np.ndarray:
-        """Mean ranks over seeds, (n_behaviors, n)."""
-        return np.array(
-            [mean_rank(self.own[name, self.measure][:, self.expectation.latents]) for name in self.study.behaviors]
-        )
+        """Changes combined over seeds as the statistic wants them, (n_behaviors, n)."""
+        own = (self.own[name, self.measure][:, self.expectation.latents] for name in self.study.behaviors)
+        return np.array([self.kind.combine(changes) for changes in own])
 
     @property
     def labels(self) -> np.ndarray:
         """What the primary statistic compares changes with, (n_behaviors, n)."""
-        graded = self.study.primary.statistic == "spearman"
-        return self.expectation.effect if graded else self.expectation.expected
+        return self.expectation.effect if self.kind.graded else self.expectation.expected
 
     @cached_property
     def matrix(self) -> np.ndarray:
