@@ -10,10 +10,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from isaerft.stats.adjusted import adjusted_nulls
+from isaerft.stats.adjustment import smooth_confounds
 from isaerft.stats.checks import Alternative
 from isaerft.stats.enumeration import all_exchanges, is_enumerable
 from isaerft.stats.question import AgreementResult, TestOptions, ask
@@ -27,6 +30,7 @@ def agreement_test(
     statistic: str | Statistic = "auroc",
     strata: Any = None,
     clusters: Any = None,
+    confounds: Any = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -49,6 +53,10 @@ def agreement_test(
     clusters : (n,) int, optional
         Latents that move together are exchanged together (see `clusters_of` and `isaerft.stats.exchange`), and
         resampled together in the interval.
+    confounds : (k, n) float, optional
+        What could make latents change, and be expected to change, without explanations being right; only ranks count.
+        What smooth functions of them explain is taken out before labels are exchanged (see `isaerft.stats.adjustment`),
+        which strata alone do in steps. Given n < 60 latents nothing is fitted.
     alternative : {"greater", "less", "two-sided"}
         Which values are extreme; two-sided doubles the smaller side.
     n_resamples : int
@@ -71,11 +79,16 @@ def agreement_test(
     Notes
     -----
     The p-value is (b + 1) / (n_resamples + 1), b the number of exchanges at least as extreme, ties counted (Phipson
-    and Smyth 2010); valid at any size if labels are exchangeable within strata between clusters of one size.
+    and Smyth 2010); valid at any size if labels are exchangeable within strata between clusters of one size, and with
+    smooth confounds in large samples if what is left of the labels is.
     """
     options = TestOptions(alternative, n_resamples, confidence_level)
     rng = np.random.default_rng(rng)
     question = ask(change, expected, statistic=statistic, strata=strata, clusters=clusters)
+    smooth = smooth_confounds(confounds, question.clusters)
+    if smooth is not None:
+        question = replace(question, smooth=smooth)
+        return question.answer(adjusted_nulls([question], n_resamples, rng)[0], options, exact=False, rng=rng)
     exchange = question.exchange
     scorer = question.ordered()
     exact = is_enumerable(exchange, scorer.labels, options.n_resamples)

@@ -12,11 +12,14 @@ where p' is the inverse of p, and as likely as p itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from isaerft.errors import InputError
+from isaerft.stats.adjusted import adjusted_nulls
+from isaerft.stats.adjustment import smooth_confounds
 from isaerft.stats.checks import Alternative, as_groups
 from isaerft.stats.enumeration import all_exchanges, is_enumerable
 from isaerft.stats.exchange import BATCH_BYTES, Exchange, exchange_within
@@ -32,6 +35,7 @@ def agreement_tests(
     statistic: str | Statistic = "auroc",
     strata: Any = None,
     clusters: Any = None,
+    confounds: Any = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -52,8 +56,20 @@ def agreement_tests(
     if not pairs:
         return []
     n = len(pairs[0][0])
-    exchange = exchange_within(n, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
+    cluster = as_groups("clusters", clusters, n)
+    exchange = exchange_within(n, as_groups("strata", strata, n), cluster)
     asked = [_asked(pair, statistic, strata, clusters, exchange) for pair in pairs]
+    smooth = smooth_confounds(confounds, cluster)
+    if smooth is not None:
+        questions = [replace(question, smooth=smooth) for question in asked if isinstance(question, Question)]
+        drawn = iter(adjusted_nulls(questions, n_resamples, generator))
+        ready = iter(questions)
+        return [
+            next(ready).answer(next(drawn), options, exact=False, rng=generator)
+            if isinstance(question, Question)
+            else question
+            for question in asked
+        ]
     nulls: dict[int, np.ndarray] = {}
     for place, question in enumerate(asked):
         if isinstance(question, Question) and is_enumerable(exchange, question.ordered().labels, n_resamples):

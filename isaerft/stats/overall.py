@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from isaerft.errors import InputError
+from isaerft.stats.adjustment import smooth_confounds
 from isaerft.stats.checks import as_count, as_finite, as_groups
 from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
@@ -21,6 +22,7 @@ from isaerft.stats.joint import joint_null
 from isaerft.stats.question import ask, exchange_pvalue
 from isaerft.stats.specificity import contrast, specificity_of
 from isaerft.stats.statistics import LinearScorer
+from isaerft.stats.studentised import studentised_mean_null
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def overall_agreement(
     statistic: str = "auroc",
     strata: Any = None,
     clusters: Any = None,
+    confounds: Any = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -72,7 +75,7 @@ def overall_agreement(
     ----------
     statistic : {"auroc", "stratified_auroc", "spearman", "precision_at_k"}
         One that is linear in the expectations.
-    strata, clusters, n_resamples, confidence_level, rng
+    strata, clusters, confounds, n_resamples, confidence_level, rng
         As in `agreement_test`.
 
     Raises
@@ -92,8 +95,13 @@ def overall_agreement(
     scorers = [question.scorer for question in questions]
     if not all(isinstance(scorer, LinearScorer) for scorer in scorers):
         raise InputError(f"overall statistic {statistic!r}", allowed="one that is linear in the expectations")
-    values = np.array([float(scorer(scorer.labels[None])[0]) for scorer in scorers])
-    null = joint_null(exchange, scorers, as_count("n_resamples", n_resamples), np.random.default_rng(rng)).mean(axis=0)
+    values = np.array([question.value for question in questions])
+    n_resamples, generator = as_count("n_resamples", n_resamples), np.random.default_rng(rng)
+    smooth = smooth_confounds(confounds, groups[1])
+    if smooth is None:
+        null = joint_null(exchange, scorers, n_resamples, generator).mean(axis=0)
+    else:
+        null = studentised_mean_null(exchange, smooth, scorers, n_resamples, generator)
     return OverallResult(
         statistic=float(values.mean()),
         pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),

@@ -16,11 +16,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
+from isaerft.stats.adjustment import smooth_confounds
+from isaerft.stats.checks import as_groups
 from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import ConfidenceInterval, mean_interval
 from isaerft.stats.joint import joint_null
 from isaerft.stats.question import exchange_pvalue
 from isaerft.stats.statistics import LinearScorer
+from isaerft.stats.studentised import studentised_null
 
 POOLED = ("auroc", "spearman", "sign_agreement")
 """Statistics whose mean over changes and expectations is linear in the latents."""
@@ -57,6 +60,7 @@ def pooled_agreement(
     statistic: str = "auroc",
     strata: Any = None,
     clusters: Any = None,
+    confounds: Any = None,
     n_resamples: int = 999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -69,6 +73,7 @@ def pooled_agreement(
     expected : (J, n) bool for auroc, float for the others
     statistic : {"auroc", "spearman", "sign_agreement"}
     strata, clusters : (n,) int, optional
+    confounds : (k, n) float, optional
         As in `agreement_test`.
 
     Raises
@@ -81,6 +86,7 @@ def pooled_agreement(
         statistic=statistic,
         strata=strata,
         clusters=clusters,
+        confounds=confounds,
         n_resamples=n_resamples,
         confidence_level=confidence_level,
         rng=rng,
@@ -93,6 +99,7 @@ def pooled_agreements(
     statistic: str = "auroc",
     strata: Any = None,
     clusters: Any = None,
+    confounds: Any = None,
     n_resamples: int = 999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -111,8 +118,12 @@ def pooled_agreements(
         pairs.append(scores @ weights.T + offset)
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
-    exchange = exchange_within(n, strata, clusters)
-    nulls = joint_null(exchange, scorers, n_resamples, np.random.default_rng(rng))
+    exchange, generator = exchange_within(n, strata, clusters), np.random.default_rng(rng)
+    smooth = smooth_confounds(confounds, as_groups("clusters", clusters, n))
+    if smooth is None:
+        nulls = joint_null(exchange, scorers, n_resamples, generator)
+    else:
+        nulls = studentised_null(exchange, smooth, scorers, n_resamples, generator)
     return [_result(part, null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
 

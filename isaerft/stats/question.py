@@ -13,6 +13,7 @@ import numpy as np
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
+from isaerft.stats.adjustment import SmoothConfounds
 from isaerft.stats.checks import Alternative, as_alternative, as_change, as_count, as_groups, as_share
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import (
@@ -112,6 +113,8 @@ class Question:
         Made of strata and clusters.
     scorer : Scorer
         The statistic bound to `change`.
+    smooth : SmoothConfounds or None
+        What is taken out of changes and labels before they are exchanged.
     """
 
     kind: Statistic
@@ -121,6 +124,12 @@ class Question:
     clusters: np.ndarray
     exchange: Exchange
     scorer: Scorer
+    smooth: SmoothConfounds | None = None
+
+    @property
+    def value(self) -> float:
+        """The statistic of the labels as given."""
+        return float(self.scorer(self.scorer.labels[None])[0])
 
     def ordered(self) -> Scorer:
         """Return the statistic bound to the latents in the exchange's order."""
@@ -131,7 +140,7 @@ class Question:
         self, null: np.ndarray, options: TestOptions, *, exact: bool, rng: np.random.Generator
     ) -> AgreementResult:
         """Return the result, given the statistic of each exchange, `null` (n_resamples,)."""
-        value = float(self.scorer(self.scorer.labels[None])[0])
+        value = self.value
         interval = _interval(
             self.kind,
             value,

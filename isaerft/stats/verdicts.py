@@ -24,6 +24,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
+from isaerft.stats.adjustment import smooth_confounds
 from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.multiple import qvalues
 from isaerft.stats.pooled_null import PooledNull
@@ -84,7 +85,9 @@ class _Comparison:
     unit: float
 
 
-def match_profiles(changes: Any, expected: Any, *, strata: Any = None, clusters: Any = None) -> ProfileMatch:
+def match_profiles(
+    changes: Any, expected: Any, *, strata: Any = None, clusters: Any = None, confounds: Any = None
+) -> ProfileMatch:
     """Return how well every explanation matches its latent's changes over behaviors, against exchanged explanations.
 
     Parameters
@@ -95,6 +98,8 @@ def match_profiles(changes: Any, expected: Any, *, strata: Any = None, clusters:
         Predicted effects.
     strata, clusters : (n,) int, optional
         An explanation is compared on the latents of its latent's stratum, without those of its cluster.
+    confounds : (k, n) float, optional
+        What smooth functions of them explain of the changes is taken out first (see `isaerft.stats.adjustment`).
 
     Returns
     -------
@@ -116,7 +121,7 @@ def match_profiles(changes: Any, expected: Any, *, strata: Any = None, clusters:
     InputError
         Shapes differ, fewer than two behaviors, NaN, a behavior in which nothing changed.
     """
-    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters)
+    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters, confounds)
     n = normal.shape[1]
     centred = _centred(effects)
     found: dict[int, _Comparison] = {}
@@ -154,13 +159,20 @@ def match_profiles(changes: Any, expected: Any, *, strata: Any = None, clusters:
 
 
 def score_elsewhere(
-    changes: Any, expected: Any, explanation: int, latent: int, *, strata: Any = None, clusters: Any = None
+    changes: Any,
+    expected: Any,
+    explanation: int,
+    latent: int,
+    *,
+    strata: Any = None,
+    clusters: Any = None,
+    confounds: Any = None,
 ) -> float:
     """Return the studentised score of one latent's explanation on another latent, among that one's stratum.
 
     Parameters
     ----------
-    changes, expected, strata, clusters
+    changes, expected, strata, clusters, confounds
         As in `match_profiles`.
     explanation, latent : int
         Places of the latent whose explanation it is, and of the latent that it is tried on.
@@ -170,7 +182,7 @@ def score_elsewhere(
     float
         NaN where too few latents are alike.
     """
-    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters)
+    normal, effects, stratum, cluster = _checked(changes, expected, strata, clusters, confounds)
     centred = _centred(effects)
     found = _compared(normal, centred, centred[:, explanation], latent, stratum, cluster)
     return float("nan") if found is None else found.score
@@ -181,7 +193,7 @@ def _centred(effects: np.ndarray) -> np.ndarray:
     return np.where(np.ptp(effects, axis=0) == 0, 0.0, effects - effects.mean(axis=0))
 
 
-def _checked(changes: Any, expected: Any, strata: Any, clusters: Any) -> tuple[np.ndarray, ...]:
+def _checked(changes: Any, expected: Any, strata: Any, clusters: Any, confounds: Any) -> tuple[np.ndarray, ...]:
     changed, effects = as_finite("changes", changes, n_dims=2), as_finite("expected", expected, n_dims=2)
     if changed.shape != effects.shape or len(changed) < 2:
         raise InputError(
@@ -192,8 +204,11 @@ def _checked(changes: Any, expected: Any, strata: Any, clusters: Any) -> tuple[n
     if still.any():
         raise InputError(f"in behavior {int(np.argmax(still))} all latents changed alike", remedy="leave it out")
     n = changed.shape[1]
-    normal = norm.ppf((rankdata(changed, axis=1) - 0.5) / n)
-    return normal, effects, as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+    normal, cluster = norm.ppf((rankdata(changed, axis=1) - 0.5) / n), as_groups("clusters", clusters, n)
+    smooth = smooth_confounds(confounds, cluster)
+    if smooth is not None:
+        normal = normal - smooth.fitted(normal)
+    return normal, effects, as_groups("strata", strata, n), cluster
 
 
 def _compared(

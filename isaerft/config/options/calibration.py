@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -11,7 +11,16 @@ from isaerft.config.options.base import STRICT
 
 Ratio = Annotated[float, Field(gt=0)]
 Latents = Annotated[int, Field(ge=50)]
-WorldName = Literal["plain", "clustered", "stepwise", "confounded", "strongly_confounded"]
+WorldName = Literal[
+    "plain",
+    "clustered",
+    "stepwise",
+    "confounded",
+    "strongly_confounded",
+    "rare_confounded",
+    "folded_confounded",
+    "jump_confounded",
+]
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -26,9 +35,7 @@ class Calibration:
     """Quantile bins per confound, as in `agreement`."""
     n_tokens: int = Field(default=100_000, ge=100)
     """Token positions that the naive binomial test counts as trials."""
-    worlds: list[WorldName] = Field(
-        default_factory=lambda: ["plain", "clustered", "stepwise", "confounded", "strongly_confounded"]
-    )
+    worlds: list[WorldName] = Field(default_factory=lambda: list(get_args(WorldName)))
     """Kinds of null worlds (docs/statistics.md)."""
     null_latents: list[Latents] = Field(default_factory=lambda: [500])
     """Latents in a null world."""

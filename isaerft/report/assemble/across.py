@@ -87,10 +87,11 @@ class Across:
             yield same | {"quantity": "specificity"} | found
 
     def _agreement(self, tested: np.ndarray, options: dict[str, Any]) -> dict[str, Any]:
-        groups = {"strata": self.confounds.strata, "clusters": self.confounds.clusters}
         pairs = [(self.changes[i], self.labels[i]) for i in tested]
         try:
-            return _columns(overall_agreement(pairs, statistic=self.study.primary.statistic, **groups, **options))
+            return _columns(
+                overall_agreement(pairs, statistic=self.study.primary.statistic, **self.confounds.null(), **options)
+            )
         except InputError:  # nothing can be exchanged within the strata, or no behavior can be tested
             return {}
 

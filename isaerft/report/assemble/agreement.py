@@ -18,7 +18,7 @@ from isaerft.explanations import read_explanations
 from isaerft.explanations.design import read_sample
 from isaerft.files import replacing
 from isaerft.report.assemble.across import Across
-from isaerft.report.assemble.controls import Pair, Pool, answers, control_of
+from isaerft.report.assemble.controls import Confound, Pair, Pool, answers, control_of
 from isaerft.report.assemble.inputs import (
     UNDIRECTED,
     Confounds,
@@ -158,7 +158,7 @@ def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, rando
         yield row | answer | (_limits(pair, null) if null and row["control"] == "none" else {})
 
 
-def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Pool | None:
+def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Confound | Pool | None:
     """Return what the result or a control asks; nothing where the statistic wants a direction that is not there."""
     if pair.kind.directed and measure in UNDIRECTED:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Pair:
         """The registered statistic."""
         return STATISTICS[self.statistic]
 
-    @property
+    @cached_property
     def change(self) -> np.ndarray:
         """The change over all seeds, as the statistic reads it, (n,)."""
         return self.kind.combine(self.changes)
@@ -89,7 +90,17 @@ class Pool:
     labels: np.ndarray
 
 
-def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Pool | None]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Confound:
+    """A control that puts a confound (n,) itself in the place of the change.
+
+    Confounds are not taken out before it is tested: nothing would be left of it.
+    """
+
+    change: np.ndarray
+
+
+def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Confound | Pool | None]) -> list[dict[str, Any]]:
     """Return the columns of each question's answer, all under the same exchanges.
 
     Parameters
@@ -97,7 +108,7 @@ def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Pool | None]) ->
     pairs : sequence of Pair
         Of one reading and one statistic, so that they share latents, strata and clusters.
     asked : sequence
-        For each pair a change (n,) against the pair's labels, a pool, or None where nothing is asked.
+        For each pair a change (n,) against the pair's labels, a confound, a pool, or None where nothing is asked.
 
     Returns
     -------
@@ -107,19 +118,20 @@ def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Pool | None]) ->
     """
     if not pairs:
         return []
-    study, confounds = pairs[0].study, pairs[0].confounds
-    options = {
+    study = pairs[0].study
+    options = pairs[0].confounds.null() | {
         "statistic": pairs[0].statistic,
-        "strata": confounds.strata,
-        "clusters": confounds.clusters,
         "n_resamples": study.agreement.n_resamples,
         "confidence_level": study.agreement.confidence_level,
         "rng": study.seed,
     }
     single = [i for i, what in enumerate(asked) if isinstance(what, np.ndarray) and pairs[i].can_test(what)]
+    alone = [i for i, what in enumerate(asked) if isinstance(what, Confound) and pairs[i].can_test(what.change)]
     pooled = [i for i, what in enumerate(asked) if isinstance(what, Pool)]
     found: dict[int, AgreementResult | PooledResult | InputError] = {}
     found |= zip(single, agreement_tests([(asked[i], pairs[i].labels) for i in single], **options), strict=True)
+    of_confounds = [(asked[i].change, pairs[i].labels) for i in alone]
+    found |= zip(alone, agreement_tests(of_confounds, **options | {"confounds": None}), strict=True)
     if pooled:
         pools = [(asked[i].changes, asked[i].labels) for i in pooled]
         found |= zip(pooled, pooled_agreements(pools, **options), strict=True)
@@ -132,7 +144,7 @@ def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Pool | None]) ->
     return columns
 
 
-def control_of(control: str, pair: Pair) -> np.ndarray | Pool | None:
+def control_of(control: str, pair: Pair) -> np.ndarray | Confound | Pool | None:
     """Return what a control asks of a pair; None where it is undefined."""
     return _CONTROLS[control](pair) if pair.is_testable() else None
 
@@ -156,14 +168,14 @@ def _random_dictionary(pair: Pair) -> Pool | None:
     return None if pair.draws is None else _pool(pair, pair.draws, pair.labels[None])
 
 
-def _firing_rate_only(pair: Pair) -> np.ndarray | None:
+def _firing_rate_only(pair: Pair) -> Confound | None:
     """Put the latents' firing rates in the place of their changes."""
-    return _instead(pair, pair.confounds.firing_rate)
+    return None if pair.kind.directed else Confound(pair.confounds.firing_rate)
 
 
-def _decoder_norm_only(pair: Pair) -> np.ndarray | None:
+def _decoder_norm_only(pair: Pair) -> Confound | None:
     """Put the lengths of the latents' decoder rows in the place of their changes."""
-    return _instead(pair, pair.confounds.decoder_norm)
+    return None if pair.kind.directed else Confound(pair.confounds.decoder_norm)
 
 
 def _explanation_length(pair: Pair) -> np.ndarray | None:

@@ -43,13 +43,19 @@ class Confounds:
     Attributes
     ----------
     strata, clusters : (n,) int64
-    firing_rate, decoder_norm : (n,) float
+    firing_rate, decoder_norm, density : (n,) float
     """
 
     strata: np.ndarray
     clusters: np.ndarray
     firing_rate: np.ndarray
     decoder_norm: np.ndarray
+    density: np.ndarray
+
+    def null(self) -> dict[str, np.ndarray]:
+        """Return the arguments `strata`, `clusters` and `confounds` of every test."""
+        confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
+        return {"strata": self.strata, "clusters": self.clusters, "confounds": confounds}
 
 
 def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
@@ -119,20 +125,15 @@ def sources_of(study: config.Study, subject: str) -> list[str]:
 def confounds_of(
     study: config.Study, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None
 ) -> Confounds:
-    """Return strata of firing rate, decoder norm and density, and clusters of near-duplicates, for a universe.
+    """Return firing rate, decoder norm and density with strata of them, and clusters of near-duplicates.
 
     A sample keeps the strata that it was drawn within: bins of its own would join latents that are not exchangeable.
     """
     own = facts.set_index("latent_index").loc[latents]
     clusters = own.cluster.to_numpy()
+    values = (own.firing_rate.to_numpy(), own.decoder_norm.to_numpy(), own.density.to_numpy())
     if sample is not None:
         strata = sample.set_index("latent_index").stratum.loc[latents].to_numpy()
-        return Confounds(strata, clusters, own.firing_rate.to_numpy(), own.decoder_norm.to_numpy())
-    strata = strata_of(
-        own.firing_rate.to_numpy(),
-        own.decoder_norm.to_numpy(),
-        own.density.to_numpy(),
-        n_bins=study.agreement.n_bins,
-        clusters=clusters,
-    )
-    return Confounds(strata, clusters, own.firing_rate.to_numpy(), own.decoder_norm.to_numpy())
+    else:
+        strata = strata_of(*values, n_bins=study.agreement.n_bins, clusters=clusters)
+    return Confounds(strata, clusters, *values)

@@ -122,8 +122,7 @@ class Tested:
             self.effects,
             place,
             int(found[0]),
-            strata=self.confounds.strata,
-            clusters=self.confounds.clusters,
+            **self.confounds.null(),
         )
         if not score >= self.match.critical:
             return ""
@@ -172,7 +171,7 @@ def _tested(
         return None
     effects = np.abs(expectation.effect) if measure in UNDIRECTED else expectation.effect
     behaviors = tuple(name for name, did in zip(study.behaviors, moved, strict=True) if did)
-    match = match_profiles(ranks[moved], effects[moved], strata=confounds.strata, clusters=confounds.clusters)
+    match = match_profiles(ranks[moved], effects[moved], **confounds.null())
     by_latent = facts.set_index("latent_index")
     least = float(by_latent.loc[alive, "encoder_decoder_cosine"].quantile(ASYMMETRIC))
     return Tested(behaviors, expectation.latents, effects[moved], ranks[moved], confounds, match, by_latent, least)

@@ -15,6 +15,7 @@ from isaerft.stats.agreement import agreement_test
 from isaerft.stats.calibration.naive import binomial_over_tokens, seeds_as_trials, uncorrected_spearman
 from isaerft.stats.calibration.rows import Row, Sizes, setting, share, stream
 from isaerft.stats.calibration.worlds import Drawn, draw, world_of
+from isaerft.stats.case_control import case_control
 from isaerft.stats.joint import agreement_tests
 from isaerft.stats.overall import overall_agreement, overall_specificity
 from isaerft.stats.pooled import pooled_agreements
@@ -26,6 +27,8 @@ from isaerft.stats.strata import strata_of
 LEVELS = (0.05, 0.01)
 BINS = (2, 8)
 TESTS = ("auroc", "stratified_auroc", "spearman", "precision_at_k", "enrichment")
+STRATA_ONLY = ("auroc", "spearman")
+N_CASES, PER_CASE = 30, 4
 
 
 def strata_in(drawn: Drawn, n_bins: int) -> np.ndarray:
@@ -33,6 +36,12 @@ def strata_in(drawn: Drawn, n_bins: int) -> np.ndarray:
     if drawn.level.any():
         return drawn.level
     return strata_of(drawn.firing_rate, drawn.decoder_norm, drawn.density, n_bins=n_bins, clusters=drawn.clusters)
+
+
+def groups_in(drawn: Drawn, n_bins: int) -> dict[str, np.ndarray]:
+    """Return the strata, clusters and confounds that a study makes."""
+    confounds = np.array([drawn.firing_rate, drawn.decoder_norm, drawn.density])
+    return {"strata": strata_in(drawn, n_bins), "clusters": drawn.clusters, "confounds": confounds}
 
 
 def without_interval(name: str) -> object:
@@ -49,7 +58,7 @@ def null_rows(name: str, n_latents: int, sizes: Sizes) -> list[Row]:
         drawn = draw(world_of(name, n_latents=n_latents, n_behaviors=sizes.n_behaviors), rng)
         confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
         changes = np.array([mean_rank(seeds) for seeds in drawn.changes])
-        groups = {"strata": strata_in(drawn, sizes.n_bins), "clusters": drawn.clusters}
+        groups = groups_in(drawn, sizes.n_bins)
         for tests in (_ours, _naive):
             for test, pvalue in tests(drawn, changes, groups, sizes, rng):
                 found[test].append(pvalue)
@@ -71,15 +80,19 @@ def bins_rows(name: str, n_latents: int, sizes: Sizes) -> list[Row]:
     """Return the false-positive rates of the plain AUROC test by the number of bins that each confound is cut into."""
     rows = []
     for n_bins in BINS:
-        pvalues = []
+        pvalues: dict[str, list[float]] = {}
         for index in range(sizes.null_worlds):
             rng = stream(sizes.seed, f"bins {name} {n_latents}", index)
             drawn = draw(world_of(name, n_latents=n_latents), rng)
-            groups = {"strata": strata_in(drawn, n_bins), "clusters": drawn.clusters}
-            pvalues.append(_pvalue(mean_rank(drawn.changes[0]), drawn.expected[0], "auroc", groups, sizes, rng))
+            groups = groups_in(drawn, n_bins)
+            strata_only = {key: groups[key] for key in ("strata", "clusters")}
+            for test, chosen in (("auroc", groups), ("auroc_strata_only", strata_only)):
+                pvalue = _pvalue(mean_rank(drawn.changes[0]), drawn.expected[0], "auroc", chosen, sizes, rng)
+                pvalues.setdefault(test, []).append(pvalue)
         same = {"world": name, "n": n_latents, "n_bins": n_bins}
         rows += [
-            share("false_positive_rate", np.array(pvalues) <= level, test="auroc", level=level, **same)
+            share("false_positive_rate", np.array(found) <= level, test=test, level=level, **same)
+            for test, found in pvalues.items()
             for level in LEVELS
         ]
     return rows
@@ -93,6 +106,7 @@ def _ours(
     for test in TESTS:
         labels = drawn.effect if test == "spearman" else drawn.expected
         yield test, _pvalue(changes[0], labels[0], test, groups, sizes, rng)
+    yield "auroc_case_control", _case_control(changes, drawn, groups, sizes, rng)
     # The same test by the way that a study takes, where many questions share their exchanges.
     (joint,) = agreement_tests([(changes[0], drawn.expected[0])], **options)
     yield "auroc_shared_exchanges", 1.0 if isinstance(joint, InputError) else joint.pvalue
@@ -115,10 +129,25 @@ def _naive(
     change, expected = changes[0], drawn.expected[0]
     yield "naive_binomial_over_tokens", binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng)
     yield "naive_unstratified_permutation", _pvalue(change, expected, "auroc", {}, sizes, rng)
-    strata = {"strata": groups["strata"]}
-    yield "naive_permutation_without_clusters", _pvalue(change, expected, "auroc", strata, sizes, rng)
+    own = {key: value for key, value in groups.items() if key != "clusters"}
+    yield "naive_permutation_without_clusters", _pvalue(change, expected, "auroc", own, sizes, rng)
+    own = {key: value for key, value in groups.items() if key != "confounds"}
+    for test in STRATA_ONLY:
+        labels = drawn.effect[0] if test == "spearman" else expected
+        yield f"naive_{test}_strata_only", _pvalue(change, labels, test, own, sizes, rng)
     yield "naive_uncorrected_spearman", uncorrected_spearman(change, drawn.effect[0])
     yield "naive_seeds_as_trials", seeds_as_trials(drawn.changes[0], expected)
+
+
+def _case_control(
+    changes: np.ndarray, drawn: Drawn, groups: dict[str, np.ndarray], sizes: Sizes, rng: np.random.Generator
+) -> float:
+    """Return the p-value on a sample drawn by how much latents changed under every behavior."""
+    sample = case_control(
+        changes, groups["strata"], groups["clusters"], n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng
+    ).latents
+    own = {key: value[..., sample] for key, value in groups.items()}
+    return _pvalue(changes[0][sample], drawn.expected[0][sample], "auroc", own, sizes, rng)
 
 
 def _pvalue(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isaerft.errors import InputError
-from isaerft.stats.calibration.nulls import TESTS, strata_in, without_interval
+from isaerft.stats.calibration.nulls import TESTS, groups_in, without_interval
 from isaerft.stats.calibration.rows import Row, Sizes, setting, share, stream
 from isaerft.stats.calibration.worlds import World, draw
 from isaerft.stats.joint import agreement_tests
@@ -31,7 +31,7 @@ def power_rows(n_latents: int, sizes: Sizes) -> list[Row]:
         drawn = {ratio: draw(world, stream(sizes.seed, part, index)) for ratio, world in worlds.items()}
         changes = {ratio: mean_rank(one.changes[0]) for ratio, one in drawn.items()}
         first = next(iter(drawn.values()))
-        groups = {"strata": strata_in(first, sizes.n_bins), "clusters": first.clusters}
+        groups = groups_in(first, sizes.n_bins)
         for test in TESTS:
             labels = first.effect[0] if test == "spearman" else first.expected[0]
             results = agreement_tests(

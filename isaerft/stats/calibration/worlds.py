@@ -49,7 +49,11 @@ class World:
         standard deviations of the logistic noise. Every behavior draws its own between 0.5 and 1.5 times this, for
         changes and for explanations apart.
     steps : int
-        Levels at which the confound acts; 0: smoothly. Strata that follow the levels leave no confounding.
+        Levels at which the confound acts; 0: smoothly.
+    is_known : bool
+        Whether the levels are known, so that strata follow them and leave no confounding.
+    is_folded : bool
+        Whether the confound acts by its distance from the middle, as no straight line can tell.
     clustered : float
         Share of the latents that are near-duplicates of others.
     """
@@ -63,15 +67,20 @@ class World:
     odds_ratio_spread: float = 0.0
     confounding: float = 0.0
     steps: int = 0
+    is_known: bool = False
+    is_folded: bool = False
     clustered: float = 0.0
 
 
 WORLDS: dict[str, World] = {
     "plain": World(0),
     "clustered": World(0, clustered=0.3),
-    "stepwise": World(0, clustered=0.3, confounding=0.5, steps=3),
+    "stepwise": World(0, clustered=0.3, confounding=0.5, steps=3, is_known=True),
     "confounded": World(0, clustered=0.3, confounding=0.3),
     "strongly_confounded": World(0, clustered=0.3, confounding=0.6),
+    "rare_confounded": World(0, clustered=0.3, confounding=0.3, expected_share=0.04),
+    "folded_confounded": World(0, clustered=0.3, confounding=0.4, is_folded=True),
+    "jump_confounded": World(0, clustered=0.3, confounding=0.4, steps=2),
 }
 
 
@@ -83,7 +92,7 @@ class Drawn:
     ----------
     firing_rate, decoder_norm, density : (n,) float
     level : (n,) int64
-        The confound's level where it acts in steps; 0 elsewhere.
+        The confound's level where it acts in known steps; 0 elsewhere.
     clusters : (n,) int64
     changes : (B, S, n) float
     expected : (B, n) bool
@@ -131,8 +140,11 @@ class Dictionary:
             # A cluster is on one level: what acts in steps acts on near-duplicates alike.
             means = np.bincount(self.clusters, weights=confound) / np.bincount(self.clusters)
             ranks = (rankdata(means) - 0.5) / len(means)
-            self.level = np.floor(ranks * world.steps).astype(np.int64)[self.clusters]
-            confound = (self.level - (world.steps - 1) / 2) / math.sqrt((world.steps**2 - 1) / 12)
+            level = np.floor(ranks * world.steps).astype(np.int64)[self.clusters]
+            confound = (level - (world.steps - 1) / 2) / math.sqrt((world.steps**2 - 1) / 12)
+            self.level = level if world.is_known else self.level
+        if world.is_folded:  # of a standard normal value, less its mean and by its standard deviation
+            confound = (np.abs(confound) - math.sqrt(2 / math.pi)) / math.sqrt(1 - 2 / math.pi)
         self.confound = confound
         self.any_change, self.any_label = self._noise(2, rng)
 

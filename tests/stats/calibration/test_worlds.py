@@ -54,6 +54,20 @@ def test_within_the_levels_of_a_stepwise_confound_none_is_left():
         assert float(auroc(drawn.changes[0, 0][here], drawn.expected[0][here])) == pytest.approx(0.5, abs=0.05)
 
 
+def test_unknown_levels_confound_as_known_ones_do_and_no_stratum_knows_them():
+    drawn = draw(world_of("jump_confounded", n_latents=20_000), rng())
+    assert not drawn.level.any()
+    assert float(auroc(drawn.changes[0, 0], drawn.expected[0])) > 0.53
+
+
+def test_a_folded_confound_is_at_both_ends_of_the_firing_rate():
+    drawn = draw(world_of("folded_confounded", n_latents=20_000), rng())
+    assert abs(spearmanr(drawn.firing_rate, drawn.changes[0, 0]).statistic) < 0.03
+    assert float(auroc(drawn.changes[0, 0], drawn.expected[0])) > 0.53
+    far = np.abs(np.log(drawn.firing_rate) - np.log(drawn.firing_rate).mean())
+    assert spearmanr(far, drawn.changes[0, 0]).statistic > 0.1
+
+
 def test_near_duplicates_share_changes_and_explanations():
     drawn = draw(world_of("clustered", n_latents=6000), rng())
     sizes = np.bincount(drawn.clusters)
