@@ -13,7 +13,7 @@ from isaerft.cli import main
 from isaerft.verbs.base import ARGUMENTS, VERBS
 
 HEAVY = {"torch", "sae_lens", "transformers", "peft", "datasets", "sentence_transformers"}
-LIGHT = ("explain", "agreement", "tables", "figure", "page", "summary", "split", "behavior", "testbed-rows")
+LIGHT = ("explain", "agreement", "tables", "figure", "pages", "summary", "split", "behavior", "testbed-rows")
 STUDY = {
     "study": "small",
     "subjects": {"toy": {"testbed": {}}},
@@ -123,10 +123,16 @@ def test_a_study_that_cannot_be_read_is_one_line_and_exit_2(text, message, tmp_p
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["figure", "page"])
-def test_an_unknown_figure_or_table_is_refused_with_those_there_are(verb, study, tmp_path, capsys):
-    assert main(arguments_of(verb, study=study, name="agreemnt", tables=str(tmp_path), out=str(tmp_path / "o"))) == 2
+def test_an_unknown_figure_is_refused_with_those_there_are(study, tmp_path, capsys):
+    assert (
+        main(arguments_of("figure", study=study, name="agreemnt", tables=str(tmp_path), out=str(tmp_path / "o"))) == 2
+    )
     assert "did you mean 'agreement'?" in capsys.readouterr().err
+
+
+def test_a_folder_without_tables_makes_no_pages(tmp_path, capsys):
+    assert main(["pages", "--tables", str(tmp_path), "--out", str(tmp_path / "pages")]) == 2
+    assert "holds no table" in capsys.readouterr().err
 
 
 def test_the_program_itself_prints_no_traceback_for_bad_input(tmp_path):

@@ -82,7 +82,10 @@ TABLES: dict[str, str] = {
         "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "
         "difference, over prompts. answers.html shows some of them."
     ),
-    "calibration": "Checks against known truth: error rates and power of the tests on the testbed.",
+    "calibration": (
+        "What was counted where the truth is known: error rates, power and coverage of the tests in simulated worlds, "
+        "or how the whole pipeline does with known shares of wrong explanations."
+    ),
 }
 
 SUMMARY = (

@@ -61,6 +61,21 @@ def write_table_page(name: str, tables_dir: str | Path, out: str | Path) -> None
     write_text(out, table_page(name, frame, captions.TABLES[name]))
 
 
+def write_table_pages(tables_dir: str | Path, out: str | Path) -> None:
+    """Write the HTML twin of every table in `tables_dir` to the folder `out`, each as NAME.html.
+
+    Raises
+    ------
+    InputError
+        There is no table, or one is broken.
+    """
+    present = [name for name in TABLES if (Path(tables_dir) / f"{name}.csv").is_file()]
+    if not present:
+        raise InputError(f"{str(tables_dir)!r} holds no table", remedy="run the study that makes them")
+    for name in present:
+        write_table_page(name, tables_dir, Path(out) / f"{name}.html")
+
+
 def write_answers_page(folders: Mapping[str, str | Path], shown: int, out: str | Path) -> None:
     """Write the page of answers before and after training to `out`.
 

@@ -8,7 +8,7 @@ from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
 from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
-from isaerft.stats.intervals import ConfidenceInterval, mean_interval
+from isaerft.stats.intervals import ConfidenceInterval, auroc_interval, mean_interval
 from isaerft.stats.joint import agreement_tests
 from isaerft.stats.matching import matched_draws
 from isaerft.stats.multiple import qvalues
@@ -59,6 +59,7 @@ __all__ = [
     "agreement_tests",
     "auroc",
     "auroc_ceiling",
+    "auroc_interval",
     "case_control",
     "clusters_of",
     "corrected_auroc",

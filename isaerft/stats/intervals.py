@@ -110,13 +110,19 @@ def bootstrap_interval(
     return ConfidenceInterval(float(low), float(high))
 
 
-def mean_interval(values: np.ndarray, confidence_level: float) -> ConfidenceInterval:
-    """Return Student's t interval of the mean of independent `values` (k,); NaN with fewer than two."""
+def mean_interval(
+    values: np.ndarray, confidence_level: float, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> ConfidenceInterval:
+    """Return Student's t interval of the mean of independent `values` (k,); NaN with fewer than two.
+
+    It ends at the `bounds` of what the mean can be, which takes nothing from its coverage.
+    """
     k = len(values)
     if k < 2:
         return UNDEFINED
     half = float(t.ppf((1 + confidence_level) / 2, k - 1) * values.std(ddof=1) / math.sqrt(k))
-    return ConfidenceInterval(float(values.mean()) - half, float(values.mean()) + half)
+    low, high = bounds
+    return ConfidenceInterval(max(low, float(values.mean()) - half), min(high, float(values.mean()) + half))
 
 
 def _extreme_auroc_interval(estimate: float, n_with: int, n_without: int, z: float) -> ConfidenceInterval:

@@ -24,6 +24,9 @@ from isaerft.stats.specificity import contrast, specificity_of
 from isaerft.stats.statistics import LinearScorer
 from isaerft.stats.studentised import studentised_mean_null
 
+BOUNDS = {"auroc": (0.0, 1.0), "stratified_auroc": (0.0, 1.0), "precision_at_k": (0.0, 1.0)}
+"""What a statistic can be, where that is not -1 to 1."""
+
 
 @dataclass(frozen=True)
 class OverallResult:
@@ -105,7 +108,7 @@ def overall_agreement(
     return OverallResult(
         statistic=float(values.mean()),
         pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),
-        confidence_interval=mean_interval(values, confidence_level),
+        confidence_interval=mean_interval(values, confidence_level, BOUNDS.get(statistic, (-1.0, 1.0))),
         leave_one_out=_range(
             [np.delete(values, left).mean() for left in range(len(values))] if len(values) > 1 else []
         ),

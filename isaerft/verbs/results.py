@@ -94,12 +94,12 @@ def figure(options: argparse.Namespace) -> None:
     write_figure(str(options.name), options.tables, options.out, doses=doses)
 
 
-@verb("page", "name", "tables", "out")
-def page(options: argparse.Namespace) -> None:
-    """Write the HTML twin of one table."""
-    from isaerft.report.write import write_table_page
+@verb("pages", "tables", "out")
+def pages(options: argparse.Namespace) -> None:
+    """Write the HTML twin of every table in a folder."""
+    from isaerft.report.write import write_table_pages
 
-    write_table_page(str(options.name), options.tables, options.out)
+    write_table_pages(options.tables, options.out)
 
 
 @verb("answers-page", "study", "results", "out")

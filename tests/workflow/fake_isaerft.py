@@ -13,7 +13,14 @@ TABLES = (
     "overall",
     "coverage",
 )
-TABLES += ("causal_check", "behavior_check", "judge_quality", "corrected_agreement", "explanation_verdicts")
+TABLES += (
+    "causal_check",
+    "behavior_check",
+    "judge_quality",
+    "corrected_agreement",
+    "explanation_verdicts",
+    "calibration",
+)
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],
@@ -28,6 +35,7 @@ IN_OUT = {
     "train": ["seed0/adapter_config.json"],
     "agreement": ["agreement.csv", "specificity.csv"],
     "tables": [f"{name}.csv" for name in TABLES],
+    "pages": [f"{name}.html" for name in TABLES],
 }
 
 verb, *arguments = sys.argv[1:]
@@ -35,7 +43,7 @@ with open("calls.txt", "a", encoding="utf-8") as stream:
     stream.write("\t".join(sys.argv[1:]) + "\n")
 if verb == Path("fail.txt").read_text(encoding="utf-8"):
     sys.exit(f"isaerft {verb}: error: the test told it to fail")
-named = arguments[1:] if verb in ("figure", "page") else arguments
+named = arguments[1:] if verb == "figure" else arguments
 options = dict(zip(named[::2], named[1::2], strict=True))
 if verb in IN_FOLDER:
     outputs = [Path(options["--dir"], name) for name in IN_FOLDER[verb]]

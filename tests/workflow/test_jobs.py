@@ -9,7 +9,7 @@ from isaerft.tables import read_table
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
     jobs = workspace.planned()
     assert "gpu=" not in workspace.plan
-    assert {name: count for name, count in jobs.items() if not name.startswith(("figure_", "page_"))} == {
+    assert {name: count for name, count in jobs.items() if not name.startswith("figure_")} == {
         "testbed_model": 1,
         "testbed_rows": 1,
         "behavior": 2,
@@ -27,6 +27,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "judge": 1 + 1 + 2,
         "agreement": 2,
         "tables": 1,
+        "pages": 1,
         "summary": 1,
         "all": 1,
     }
@@ -43,7 +44,6 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "training",
         )
     }
-    assert sum(name.startswith("page_") for name in jobs) == 13
 
 
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
@@ -63,8 +63,8 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         causal_check={"adapters": []},
     )
     jobs = workspace.planned()
-    checks = {"causal_check", "figure_causal_check", "page_causal_check", "answers_page"}
-    checks |= {"behavior_check", "figure_behavior_check", "page_behavior_check"}
+    checks = {"causal_check", "figure_causal_check", "answers_page"}
+    checks |= {"behavior_check", "figure_behavior_check"}
     assert not checks & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
     assert jobs["train"] == 3

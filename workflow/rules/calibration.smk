@@ -74,9 +74,10 @@ rule calibration_page:
         runtime=20,
     params:
         tables=lambda w, input: os.path.dirname(input.table),
-        code=code("page"),
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=code("pages"),
     shell:
-        "isaerft page calibration --tables {params.tables} --out {output} > {log} 2>&1"
+        "isaerft pages --tables {params.tables} --out {params.out} > {log} 2>&1"
 
 
 rule calibration:

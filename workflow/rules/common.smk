@@ -27,6 +27,7 @@ if len(study.judges) > 1:
     if any(judge.reference for judge in study.judges.values()):
         TABLES += ["corrected_agreement"]
 TABLES += ["behavior_check"] if study.behavior_checked else []
+TABLES += ["calibration"] if study.dose_arms else []
 DOSES = {
     name: (source.side, source.wrong_share)
     for name, source in study.sources.items()

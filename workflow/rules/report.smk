@@ -193,36 +193,35 @@ for name in FIGURES:
             "isaerft figure {params.name} --study {params.study:q} --tables {params.tables} --out {output} > {log} 2>&1"
 
 
-for name in TABLES:
-
-    rule:
-        name:
-            f"page_{name}"
-        input:
-            table=f"{RESULTS}/tables/{name}.csv",
-        output:
+rule pages:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+    output:
+        [
             report(
-                f"{RESULTS}/pages/{name}.html",
-                caption=f"../report/table_{name}.rst",
+                f"{RESULTS}/pages/{table}.html",
+                caption=f"../report/table_{table}.rst",
                 category="Tables",
-                labels={"table": name.replace("_", " "), "as": "page"},
-            ),
-        log:
-            f"{RESULTS}/logs/page/{name}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/page/{name}.tsv"
-        localrule: True
-        conda:
-            "../../environment.yml"
-        resources:
-            mem_mb=2000,
-            runtime=20,
-        params:
-            name=name,
-            tables=lambda w, input: os.path.dirname(input.table),
-            code=code("page"),
-        shell:
-            "isaerft page {params.name} --tables {params.tables} --out {output} > {log} 2>&1"
+                labels={"table": table.replace("_", " "), "as": "page"},
+            )
+            for table in TABLES
+        ],
+    log:
+        f"{RESULTS}/logs/pages.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pages.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        tables=lambda w, input: os.path.dirname(input[0]),
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=code("pages"),
+    shell:
+        "isaerft pages --tables {params.tables} --out {params.out} > {log} 2>&1"
 
 
 rule answers_page:

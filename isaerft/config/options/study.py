@@ -117,6 +117,15 @@ class Study:
         return self.sources[source].design or self.design.kind
 
     @property
+    def dose_arms(self) -> dict[str, dict[float, str]]:
+        """Return side -> share of wrong explanations -> source, for each side with right and with wrong ones."""
+        arms: dict[str, dict[float, str]] = {}
+        known = [(part.wrong_share, name) for name, part in self.sources.items() if part.wrong_share is not None]
+        for share, name in sorted(known):
+            arms.setdefault(self.sources[name].side, {})[share] = name
+        return {side: arm for side, arm in arms.items() if 0 in arm and len(arm) > 1}
+
+    @property
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
         trained = [part for name, part in self.adapters.items() if (part.kind or name) not in UNTRAINED]

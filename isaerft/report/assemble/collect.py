@@ -14,6 +14,7 @@ from isaerft.files import read_json
 from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
 from isaerft.report.assemble.coverage import coverage_table
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
+from isaerft.report.assemble.known_truth import calibration_table
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.report.assemble.verdicts import explanation_verdicts
 from isaerft.stats import qvalues
@@ -48,6 +49,9 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
             frames["corrected_agreement"] = corrected_agreement(study, frames["agreement"], quality)
     if study.behavior_checked:
         frames["behavior_check"] = behavior_table(study, results)
+    if study.dose_arms:
+        verdicts = frames.get("explanation_verdicts")
+        frames["calibration"] = calibration_table(study, frames["agreement"], frames["overall"], verdicts)
     for name, frame in frames.items():
         columns = [column.name for column in TABLES[name]]
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
