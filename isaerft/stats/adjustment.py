@@ -1,9 +1,9 @@
 """What confounds explain of changes and of labels, taken out of both before labels are exchanged.
 
 Strata leave a rest: within a bin, latents that fire more still change more and are still expected more. So what a
-smooth function of the confounds explains is regressed out. For a statistic that is linear in the labels this changes
-nothing of its value, only of its null. With Q an orthonormal basis of smooth functions, w = QQ'w + r the weights (ranks
-of the changes) and l = QQ'l + s the labels,
+smooth function of the confounds explains, beside a level of its own for each stratum, is regressed out. For a statistic
+that is linear in the labels this changes nothing of its value, only of its null. With Q an orthonormal basis of these
+functions, w = QQ'w + r the weights (ranks of the changes) and l = QQ'l + s the labels,
 
     sum_i w_i l_i = sum_i (QQ'w)_i l_i + sum_i r_i s_i
 
@@ -15,7 +15,7 @@ why, says `isaerft.stats.studentised`.
 
 >>> import numpy as np
 >>> rate = np.random.default_rng(0).normal(size=400)
->>> smooth = SmoothConfounds.of(rate[None], n_blocks=400)
+>>> smooth = SmoothConfounds.of(rate[None], np.zeros(400, int), n_blocks=400)
 >>> smooth.n_terms, float(np.abs(rate**2 - smooth.fitted(rate**2)).mean().round(2))
 (3, 0.02)
 """
@@ -39,37 +39,40 @@ BLOCKS_PER_TERM = 20
 
 @dataclass(frozen=True)
 class SmoothConfounds:
-    """Smooth functions of confounds.
+    """Smooth functions of confounds, beside a level for each stratum.
 
     Attributes
     ----------
-    basis : (n, 1 + n_terms) float
-        Orthonormal columns that span a constant and the polynomials of the confounds' normal scores.
+    basis : (n, n_strata + n_terms) float
+        Orthonormal columns that span the strata's levels and the polynomials of the confounds' normal scores.
+    n_terms : int
+        Functions fitted besides the levels; 0 where there are too few latents to fit any.
     n_blocks : int
         Latents or clusters that exchange labels.
     """
 
     basis: np.ndarray
+    n_terms: int
     n_blocks: int
 
     @property
-    def n_terms(self) -> int:
-        """Functions fitted besides the constant; 0 where there are too few latents to fit any."""
-        return self.basis.shape[1] - 1
-
-    @property
     def inflation(self) -> float:
-        """By how much the errors' spread exceeds the residuals': the fit takes degrees of freedom (HC1)."""
+        """By how much the errors' spread exceeds the residuals': the fit takes degrees of freedom (HC1).
+
+        Those of the levels don't count: every exchange is within strata, too.
+        """
         return float(np.sqrt((self.n_blocks - 1) / (self.n_blocks - 1 - self.n_terms)))
 
     @classmethod
-    def of(cls, confounds: Any, *, n_blocks: int) -> SmoothConfounds:
+    def of(cls, confounds: Any, strata: np.ndarray, *, n_blocks: int) -> SmoothConfounds:
         """Return all polynomials up to the third degree, or as many degrees as the number of blocks allows.
 
         Parameters
         ----------
         confounds : (k, n) float
             Only ranks count.
+        strata : (n,) int
+            Codes from 0.
         n_blocks : int
             Latents or clusters that exchange labels.
 
@@ -80,22 +83,24 @@ class SmoothConfounds:
         """
         values = as_finite("confounds", confounds, n_dims=2)
         scores = norm.ppf((rankdata(values, axis=1) - 0.5) / values.shape[1])
-        columns = [np.ones(values.shape[1])]
+        terms: list[np.ndarray] = []
         for degree in range(1, MAX_DEGREE + 1):
             chosen = combinations_with_replacement(range(len(scores)), degree)
             further = [scores[list(factors)].prod(axis=0) for factors in chosen]
-            if BLOCKS_PER_TERM * (len(columns) - 1 + len(further)) > n_blocks:
+            if BLOCKS_PER_TERM * (len(terms) + len(further)) > n_blocks:
                 break
-            columns += further
-        return cls(_orthonormal(np.stack(columns, axis=1)), n_blocks)
+            terms += further
+        levels = (strata == np.arange(strata.max() + 1)[:, None]).astype(np.float64)
+        basis = _orthonormal(np.stack([*levels, *terms], axis=1))
+        return cls(basis, basis.shape[1] - len(levels), n_blocks)
 
     def fitted(self, values: np.ndarray) -> np.ndarray:
-        """Return what the confounds explain of `values` (..., n), its mean included."""
+        """Return what strata and confounds explain of `values` (..., n)."""
         return (values @ self.basis) @ self.basis.T
 
 
-def smooth_confounds(confounds: Any, clusters: np.ndarray) -> SmoothConfounds | None:
-    """Return the smooth functions of `confounds` (k, n), given the clusters (n,) that exchange labels.
+def smooth_confounds(confounds: Any, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:
+    """Return the smooth functions of `confounds` (k, n), given strata (n,) and the clusters (n,) that exchange labels.
 
     None where no confounds are given, or too few latents to fit any function of them.
 
@@ -109,7 +114,7 @@ def smooth_confounds(confounds: Any, clusters: np.ndarray) -> SmoothConfounds | 
     values = as_finite("confounds", confounds, n_dims=2)
     if values.shape[1] != len(clusters):
         raise InputError(f"confounds have shape {values.shape}", allowed=f"(k, {len(clusters)})")
-    smooth = SmoothConfounds.of(values, n_blocks=len(np.unique(clusters)))
+    smooth = SmoothConfounds.of(values, strata, n_blocks=len(np.unique(clusters)))
     return smooth if smooth.n_terms else None
 
 

@@ -85,7 +85,7 @@ def agreement_test(
     options = TestOptions(alternative, n_resamples, confidence_level)
     rng = np.random.default_rng(rng)
     question = ask(change, expected, statistic=statistic, strata=strata, clusters=clusters)
-    smooth = smooth_confounds(confounds, question.clusters)
+    smooth = smooth_confounds(confounds, question.strata, question.clusters)
     if smooth is not None:
         question = replace(question, smooth=smooth)
         return question.answer(adjusted_nulls([question], n_resamples, rng)[0], options, exact=False, rng=rng)

@@ -56,10 +56,10 @@ def agreement_tests(
     if not pairs:
         return []
     n = len(pairs[0][0])
-    cluster = as_groups("clusters", clusters, n)
-    exchange = exchange_within(n, as_groups("strata", strata, n), cluster)
+    groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+    exchange = exchange_within(n, *groups)
     asked = [_asked(pair, statistic, strata, clusters, exchange) for pair in pairs]
-    smooth = smooth_confounds(confounds, cluster)
+    smooth = smooth_confounds(confounds, *groups)
     if smooth is not None:
         questions = [replace(question, smooth=smooth) for question in asked if isinstance(question, Question)]
         drawn = iter(adjusted_nulls(questions, n_resamples, generator))

@@ -100,7 +100,7 @@ def overall_agreement(
         raise InputError(f"overall statistic {statistic!r}", allowed="one that is linear in the expectations")
     values = np.array([question.value for question in questions])
     n_resamples, generator = as_count("n_resamples", n_resamples), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, groups[1])
+    smooth = smooth_confounds(confounds, *groups)
     if smooth is None:
         null = joint_null(exchange, scorers, n_resamples, generator).mean(axis=0)
     else:

@@ -119,7 +119,7 @@ def pooled_agreements(
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
     exchange, generator = exchange_within(n, strata, clusters), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, as_groups("clusters", clusters, n))
+    smooth = smooth_confounds(confounds, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
     if smooth is None:
         nulls = joint_null(exchange, scorers, n_resamples, generator)
     else:

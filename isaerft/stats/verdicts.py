@@ -204,11 +204,12 @@ def _checked(changes: Any, expected: Any, strata: Any, clusters: Any, confounds:
     if still.any():
         raise InputError(f"in behavior {int(np.argmax(still))} all latents changed alike", remedy="leave it out")
     n = changed.shape[1]
-    normal, cluster = norm.ppf((rankdata(changed, axis=1) - 0.5) / n), as_groups("clusters", clusters, n)
-    smooth = smooth_confounds(confounds, cluster)
+    normal = norm.ppf((rankdata(changed, axis=1) - 0.5) / n)
+    stratum, cluster = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+    smooth = smooth_confounds(confounds, stratum, cluster)
     if smooth is not None:
         normal = normal - smooth.fitted(normal)
-    return normal, effects, as_groups("strata", strata, n), cluster
+    return normal, effects, stratum, cluster
 
 
 def _compared(

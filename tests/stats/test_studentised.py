@@ -39,7 +39,7 @@ def asked(drawn, groups, behavior=0, statistic="auroc"):
 def test_the_null_is_that_of_the_formula_block_by_block(world, statistic):
     drawn, groups = world
     question = asked(drawn, groups, statistic=statistic)
-    smooth = smooth_confounds(groups["confounds"], groups["clusters"])
+    smooth = smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
     null = studentised_null(question.exchange, smooth, [question.scorer], 20, np.random.default_rng(5))[0]
     order, scorer = question.exchange.order, question.scorer
     labels, weights = scorer.labels.astype(float), scorer.weights.astype(float)
@@ -61,7 +61,7 @@ def test_the_null_is_that_of_the_formula_block_by_block(world, statistic):
 
 def test_labels_that_stay_in_place_give_the_statistic_but_for_the_degrees_of_freedom(world):
     drawn, groups = world
-    question, smooth = asked(drawn, groups), smooth_confounds(groups["confounds"], groups["clusters"])
+    question, smooth = asked(drawn, groups), smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
 
     class Still:
         def permuted(self, rows, axis):
@@ -77,7 +77,7 @@ def test_labels_that_stay_in_place_give_the_statistic_but_for_the_degrees_of_fre
 
 def test_the_mean_of_one_statistic_has_its_null(world):
     drawn, groups = world
-    question, smooth = asked(drawn, groups), smooth_confounds(groups["confounds"], groups["clusters"])
+    question, smooth = asked(drawn, groups), smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
     one = studentised_null(question.exchange, smooth, [question.scorer], 50, np.random.default_rng(1))[0]
     mean = studentised_mean_null(question.exchange, smooth, [question.scorer], 50, np.random.default_rng(1))
     np.testing.assert_allclose(one, mean, rtol=1e-10)
@@ -181,7 +181,7 @@ def test_an_effect_is_found_as_often_as_without_confounds():
 def test_changes_exchanged_in_place_of_labels_give_the_same_null_for_a_linear_statistic(world):
     drawn, groups = world
     question = asked(drawn, groups)
-    smooth = smooth_confounds(groups["confounds"], groups["clusters"])
+    smooth = smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
     linear = studentised_null(question.exchange, smooth, [question.scorer], 2000, np.random.default_rng(1))[0]
     moved = freedman_lane_null(type(question)(**{**vars(question), "smooth": smooth}), 1000, np.random.default_rng(2))
     assert moved.mean() == pytest.approx(linear.mean(), abs=0.01)
