@@ -2,7 +2,7 @@
 from isaerft.config import Calibration, load_calibration
 
 CALIBRATION, CALIBRATED = "config/calibration.yaml", "results/calibration"
-LISTED = "worlds null_latents bins_latents power_latents coverage_odds_ratios".split()
+LISTED = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares".split()
 calibration = Calibration()
 if os.path.isfile(CALIBRATION):
     try:

@@ -57,6 +57,14 @@ class Calibration:
     """Latents in a world for coverage."""
     coverage_worlds: int = Field(default=1000, ge=2)
     """Worlds per odds ratio for coverage."""
+    wrong_shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [0.05, 0.1, 0.2, 0.4])
+    """Shares of wrong explanations among which the verdicts are to find them."""
+    verdict_odds_ratios: list[Ratio] = Field(default_factory=lambda: [4.0, 16.0, 64.0])
+    """Odds ratios of right explanations there."""
+    verdict_behaviors: int = Field(default=8, ge=2)
+    """Behaviors there."""
+    verdict_worlds: int = Field(default=100, ge=2)
+    """Worlds per share and odds ratio there, of `coverage_latents` latents."""
 
     @property
     def parts(self) -> list[str]:
@@ -67,5 +75,6 @@ class Calibration:
             *(f"intervals-{ratio:g}" for ratio in self.coverage_odds_ratios),
             *(f"power-{n}" for n in largest),
             *(f"across-{ratio:g}" for ratio in self.coverage_odds_ratios),
+            *(f"verdicts-{share:g}" for share in self.wrong_shares),
             *(f"bins-{world}-{n}" for n in self.bins_latents for world in self.worlds if world.endswith("confounded")),
         ]

@@ -9,14 +9,23 @@ from isaerft.stats.calibration.coverage import across_rows, interval_rows
 from isaerft.stats.calibration.nulls import bins_rows, null_rows
 from isaerft.stats.calibration.power import power_rows
 from isaerft.stats.calibration.rows import Row, Sizes
+from isaerft.stats.calibration.verdicts import verdict_rows
 from isaerft.stats.calibration.worlds import WORLDS
 
-_KINDS: dict[str, Callable[[list[str], Sizes], list[Row]]] = {
-    "null": lambda given, sizes: null_rows(given[0], int(given[1]), sizes),
-    "bins": lambda given, sizes: bins_rows(given[0], int(given[1]), sizes),
-    "power": lambda given, sizes: power_rows(int(given[0]), sizes),
-    "intervals": lambda given, sizes: interval_rows(float(given[0]), sizes),
-    "across": lambda given, sizes: across_rows(float(given[0]), sizes),
+
+def _world(word: str) -> str:
+    if word not in WORLDS:
+        raise ValueError(word)
+    return word
+
+
+_KINDS: dict[str, tuple[Callable[..., list[Row]], tuple[Callable[[str], object], ...]]] = {
+    "null": (null_rows, (_world, int)),
+    "bins": (bins_rows, (_world, int)),
+    "power": (power_rows, (int,)),
+    "intervals": (interval_rows, (float,)),
+    "across": (across_rows, (float,)),
+    "verdicts": (verdict_rows, (float,)),
 }
 
 
@@ -27,7 +36,7 @@ def rows_of(part: str, sizes: Sizes) -> list[Row]:
     ----------
     part : str
         A kind and what it is about: "null-confounded-1000" (world, latents), "bins-confounded-1000", "power-400"
-        (latents), "intervals-1.9" or "across-1.9" (odds ratio).
+        (latents), "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations).
 
     Raises
     ------
@@ -36,12 +45,12 @@ def rows_of(part: str, sizes: Sizes) -> list[Row]:
     """
     kind, *given = part.split("-")
     try:
-        if given[:1] and kind in ("null", "bins") and given[0] not in WORLDS:
-            raise ValueError
-        return _KINDS[kind](given, sizes)
-    except (KeyError, ValueError, IndexError):
+        rows, allowed = _KINDS[kind]
+        values = [check(word) for check, word in zip(allowed, given, strict=True)]
+    except (KeyError, ValueError):
         raise InputError(
             f"part {part!r} of the calibration study",
-            allowed="null-WORLD-LATENTS, bins-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS; worlds: "
-            + ", ".join(WORLDS),
+            allowed="null-WORLD-LATENTS, bins-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS, "
+            "verdicts-SHARE; worlds: " + ", ".join(WORLDS),
         ) from None
+    return rows(*values, sizes)

@@ -26,6 +26,9 @@ class Sizes:
     coverage_worlds: int
     coverage_latents: int
     n_behaviors: int
+    verdict_behaviors: int
+    verdict_worlds: int
+    verdict_odds_ratios: Sequence[float]
     odds_ratios: Sequence[float]
 
 

@@ -1,6 +1,7 @@
 """A small calibration study: what holds for the tests holds in it, and what is wrong with naive ones shows."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from isaerft.errors import InputError
 from isaerft.stats.calibration import Sizes, nulls, rows_of
 from isaerft.stats.calibration.rows import share, stream
+from isaerft.stats.calibration.verdicts import exchanged
 
 SIZES = Sizes(
     seed=0,
@@ -19,6 +21,9 @@ SIZES = Sizes(
     coverage_worlds=40,
     coverage_latents=200,
     n_behaviors=4,
+    verdict_behaviors=6,
+    verdict_worlds=12,
+    verdict_odds_ratios=(1.0, 400.0),
     odds_ratios=(1.0, 5.0),
 )
 
@@ -107,6 +112,26 @@ def test_intervals_hold_what_they_are_about(monkeypatch):
         found = by_test(rows_of(part, SIZES), "coverage")
         assert set(found) == names
         assert all(rate > 0.8 for rate, _, _ in found.values()), found
+
+
+def test_wrong_explanations_are_found_where_right_ones_have_an_effect_and_by_chance_where_none_has():
+    rows = rows_of("verdicts-0.3", replace(SIZES, coverage_latents=500))
+    values = {ratio: {} for ratio in ("1", "400")}
+    for row in rows:
+        parts = dict(part.split("=") for part in row.setting.split("; "))
+        values[parts["odds_ratio"]][row.quantity] = row.value
+    assert values["1"]["wrong_explanations_auroc"] == pytest.approx(0.5, abs=0.06)
+    assert values["400"]["wrong_explanations_auroc"] > 0.85
+    assert values["400"]["right_called_contradicted"] < 0.1 < values["400"]["wrong_called_contradicted"]
+
+
+def test_exchanged_explanations_are_others_and_as_many_as_asked_for():
+    expected = np.random.default_rng(0).random((5, 400)) < 0.1
+    said, wrong = exchanged(expected, 0.25, np.random.default_rng(1))
+    speaking = expected.any(axis=0)
+    assert (said != expected).any(axis=0).tolist() == wrong.tolist()
+    assert not wrong[~speaking].any()
+    assert 0.1 * speaking.sum() < wrong.sum() <= round(0.25 * speaking.sum())
 
 
 def test_an_interval_of_a_share_is_wilsons():
