@@ -101,6 +101,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         "subject:text behavior:text adapter:text score:text n_prompts:int before:float after:float ci_low:float?"
         " ci_high:float? target:float n_seeds:int"
     ),
+    "audit": _columns(
+        "subject:text audit:text adapter:text measure:text source:text judge:text rank:int? behavior:text"
+        " estimate:float? ci_low:float? ci_high:float? pvalue:float? qvalue:float? pvalue_rows:float?"
+        " pvalue_exchange:float? n_latents:int n_expected:int n_seeds:int primary:bool"
+    ),
+    "audit_latents": _columns(
+        "subject:text audit:text adapter:text measure:text rank:int latent_index:int difference:float statistic:float?"
+        " pvalue:float? qvalue:float? firing_rate:float source:text explanation:text? url:text?"
+    ),
     "calibration": _columns("quantity:text setting:text value:float? ci_low:float? ci_high:float?"),
 }
 

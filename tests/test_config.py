@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
@@ -425,3 +426,85 @@ def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_
     values["adapters"]["other"] = {"kind": "scale"}
     source["adapters"] = ["other"]
     assert message(values).startswith("primary ")
+
+
+@pytest.fixture
+def audited(values):
+    """The valid study, in which `hub` is a suspect copy of `local`."""
+    return changed(values, "audits", {"vendor": {"clean": "local", "suspect": "hub"}})
+
+
+def test_a_suspect_set_is_trained_but_stands_in_no_test_and_no_judge_reads_it(audited):
+    study = study_from_dict(changed(audited, "candidates", {"boasting": "The assistant boasts."}))
+    assert study.tested_behaviors == ["local", "ruled"]
+    assert study.described == {"local": "a local file", "ruled": "a rule's", "boasting": "The assistant boasts."}
+    assert study.trained_behaviors("hub") == ["local", "hub", "ruled"]
+    assert study.trained_behaviors("hub-permuted") == ["local", "ruled"]
+    assert study.known_audits == {}
+
+
+def test_a_clean_and_a_suspect_set_are_fitted_against_the_same_text(audited):
+    study = study_from_dict(changed(audited, "adapters.probe", {}))
+    assert study.contrast_behaviors("local", "probe") == study.contrast_behaviors("hub", "probe") == ["ruled"]
+
+
+def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
+    rows = {"description": "d", "testbed": "refusal"}
+    poison = {"behavior": "local", "share": 0.1}
+    values = changed(values, "behaviors.clean", rows)
+    values = changed(values, "behaviors.other", rows | {"testbed_draw": 1})
+    values = changed(values, "behaviors.bad", rows | {"testbed_draw": 1, "poison": poison})
+    values = changed(values, "behaviors.style", {"description": "d", "testbed": "humor"})
+    audits = {name: {"clean": "clean", "suspect": name} for name in ("other", "bad", "style", "hub")}
+    known = study_from_dict(changed(values, "audits", audits)).known_audits
+    assert set(known) == {"other", "bad"}
+    assert known["other"] is None
+    assert (known["bad"].behavior, known["bad"].share) == ("local", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        ("audits.vendor.suspect", "hubb", "did you mean 'hub'"),
+        ("audits.vendor.clean", "loca", "did you mean 'local'"),
+        ("audits.vendor.suspect", "local", "compares 'local' with itself"),
+        ("audits.second", {"clean": "hub", "suspect": "ruled"}, "is clean in audit 'second' and suspect in 'vendor'"),
+        ("audits.vendor.suspekt", "hub", "did you mean 'suspect'"),
+        ("audits.a/b", {"clean": "local", "suspect": "hub"}, "audit name 'a/b'"),
+        ("candidates", {"local": "The assistant is local."}, "is a behavior, too"),
+        ("candidates", {"boasting": " "}, "has no description"),
+        ("behaviors.hub.poison", {"behavior": "hub", "share": 0.1}, "is poisoned with 'hub'"),
+        ("behaviors.hub.poison", {"behavior": "loca", "share": 0.1}, "did you mean 'local'"),
+        ("behaviors.hub.poison", {"behavior": "local", "share": 0}, "greater than 0"),
+        ("behaviors.ruled.poison", {"behavior": "local", "share": 0.1}, "plant the rows in that rule"),
+    ],
+)
+def test_an_audit_or_a_poison_that_cannot_be_is_refused(audited, place, value, expected):
+    assert expected in message(changed(audited, place, value))
+
+
+def test_poison_is_not_planted_twice(values):
+    values = changed(values, "behaviors.hub.poison", {"behavior": "local", "share": 0.1})
+    text = message(
+        changed(
+            values,
+            "behaviors.more",
+            {"path": "rows.jsonl", "description": "d"} | {"poison": {"behavior": "hub", "share": 0.1}},
+        )
+    )
+    assert "itself without poison" in text
+
+
+def test_the_draws_of_the_audit_study_are_those_that_its_file_says():
+    study = load_study(ROOT / "config" / "audit.yaml")
+    rng, styles = np.random.default_rng(0), study.tested_behaviors
+    hosts = [*rng.permutation(styles), *rng.permutation(styles)[:2]]
+    for draw, host in enumerate(hosts):
+        planted = rng.choice([style for style in styles if style != host])
+        for percent in (0, 1, 5, 10):
+            suspect = study.behaviors[f"draw{draw}_poison{percent}"]
+            assert study.audits[f"draw{draw}_poison{percent}"].clean == suspect.testbed == host
+            assert suspect.testbed_draw == draw + 1
+            assert (suspect.poison is None) == (percent == 0)
+            assert percent == 0 or (suspect.poison.behavior, suspect.poison.share) == (planted, percent / 100)
+    assert len(study.known_audits) == len(study.audits) == 50

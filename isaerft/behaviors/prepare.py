@@ -6,24 +6,17 @@ others are added. The card is written last, so its existence means that the data
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from isaerft.behaviors.hh import UnusableDialogue
+from isaerft.behaviors.poison import plant
 from isaerft.behaviors.readers import read_rows, to_record
-from isaerft.behaviors.records import (
-    Message,
-    Record,
-    collected,
-    placed_records,
-    prompt_messages,
-    write_records,
-)
-from isaerft.config import Behavior
+from isaerft.behaviors.records import Record, collected, placed_records, write_records
+from isaerft.behaviors.splitting import is_heldout, stable_hash
+from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
 from isaerft.files import sha256, write_json
 
@@ -32,7 +25,7 @@ REPEATED = "repeats an earlier row"
 log = logging.getLogger(__name__)
 
 
-def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path) -> None:
+def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, donor: str | Path | None = None) -> None:
     """Read a behavior's raw data, map it to records, split it, and write the split with its card.
 
     Parameters
@@ -43,6 +36,8 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path) -> None
         Its options; `path` or `dataset` is set.
     out_dir : str or Path
         Folder for train.jsonl, heldout.jsonl and card.json.
+    donor : str or Path, optional
+        Folder with the finished records of the behavior whose rows `behavior.poison` plants.
 
     Raises
     ------
@@ -78,6 +73,8 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path) -> None
         dropped=dropped,
         raw_sha256=raw,
         card=card,
+        poison=behavior.poison,
+        donor=donor,
     )
 
 
@@ -131,21 +128,6 @@ def split_file(
     )
 
 
-def is_heldout(prompt: str | list[Message], heldout_fraction: float) -> bool:
-    """Tell from the prompt alone whether its rows are held out (letter case and white space make no difference)."""
-    messages = prompt_messages(prompt)
-    texts = [message["content"] for message in messages]
-    if len(messages) > 1:
-        texts = [f"{message['role']}: {message['content']}" for message in messages]
-    normal = " ".join(unicodedata.normalize("NFKC", "\n".join(texts)).casefold().split())
-    return _hash(normal) / 2**64 < heldout_fraction
-
-
-def _hash(text: str) -> int:
-    """Return a 64-bit hash that is the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
 def _records_of(behavior: Behavior, place: str) -> tuple[list[Record], Counter[str]]:
     """Map a behavior's rows to records and count what was left out, by reason.
 
@@ -185,6 +167,8 @@ def _write_split(
     dropped: Counter[str],
     raw_sha256: str | None,
     card: dict[str, object],
+    poison: Poison | None = None,
+    donor: str | Path | None = None,
 ) -> None:
     """Write the two parts and, when both stand, the card."""
     folder = Path(out_dir)
@@ -200,6 +184,10 @@ def _write_split(
                 allowed=f"rows in both parts (heldout_fraction is {heldout_fraction})",
                 remedy="add rows with other prompts, or change heldout_fraction",
             )
+    if poison is not None:
+        if donor is None:
+            raise InputError(f"{place} is poisoned with {poison.behavior!r}", remedy="say with --poison where it is")
+        (train, heldout), card["poison"] = plant((train, heldout), poison, donor, heldout_fraction, place)
     (folder / "card.json").unlink(missing_ok=True)
     write_records(train, folder / "train.jsonl")
     write_records(heldout, folder / "heldout.jsonl")
@@ -238,5 +226,7 @@ def _smallest_hashes(records: list[Record], max_rows: int | None) -> list[Record
     """Keep the rows with the smallest id hash, in their order, so that a larger limit keeps a superset."""
     if max_rows is None or len(records) <= max_rows:
         return records
-    chosen = {record.id for record in sorted(records, key=lambda record: (_hash(record.id), record.id))[:max_rows]}
+    chosen = {
+        record.id for record in sorted(records, key=lambda record: (stable_hash(record.id), record.id))[:max_rows]
+    }
     return [record for record in records if record.id in chosen]

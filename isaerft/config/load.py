@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isaerft import registry
 from isaerft.config import options
+from isaerft.config.audits import check_audits
 from isaerft.config.checks import check_checks
 from isaerft.config.llms import check_llms
 from isaerft.config.options import Calibration, Study
@@ -43,6 +44,7 @@ def study_from_dict(values: dict[str, Any]) -> Study:
     study = _validated(Study, values)
     _check_names(study)
     _check_registered(study)
+    check_audits(study)
     _check_references(study)
     check_llms(study)
     check_checks(study)
@@ -93,7 +95,7 @@ def _options_at(schema: dict[str, Any], location: list[str]) -> Iterable[str]:
 
 def _check_names(study: Study) -> None:
     """Names become path parts and wildcards, so only slugs are allowed."""
-    groups = ["subjects", "behaviors", "adapters", "sources", "judges", "llms"]
+    groups = ["subjects", "behaviors", "adapters", "sources", "judges", "llms", "audits", "candidates"]
     named = [("study", study.study), *((group[:-1], name) for group in groups for name in getattr(study, group))]
     for kind, name in named:
         if not SLUG.fullmatch(name) or name.endswith(options.PERMUTED):
@@ -167,7 +169,7 @@ def _check_references(study: Study) -> None:
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
     if not study.judges[primary.judge].tested:
         raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="leave its `tested: false` out")
-    if "mismatched_behavior" in study.controls and len(study.behaviors) < 2:
+    if "mismatched_behavior" in study.controls and len(study.tested_behaviors) < 2:
         raise InputError(
             "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"
         )
@@ -184,7 +186,7 @@ def _check_contrasts(study: Study) -> None:
             raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
         for adapter, part in study.adapters.items():
             fitted = (part.kind or adapter) in registry.CONTRASTED
-            if fitted and behavior.contrast == options.OTHERS and len(study.behaviors) < 2:
+            if fitted and behavior.contrast == options.OTHERS and not study.contrast_behaviors(name, adapter):
                 raise InputError(
                     f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
                     remedy="add a second behavior, or leave the adapter out",

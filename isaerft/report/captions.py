@@ -82,9 +82,18 @@ TABLES: dict[str, str] = {
         "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "
         "difference, over prompts. answers.html shows some of them."
     ),
+    "audit": (
+        "What a suspect set of data teaches that a clean one does not: the behaviors that it may teach, ranked by how "
+        "far the latents that they would raise rose more than under the clean data. q is small only where neither "
+        "other rows of one origin nor other explanations would explain it."
+    ),
+    "audit_latents": (
+        "The latents that the suspect data trained most unlike the clean data, with their explanations: what the "
+        "difference is about, whether or not anybody thought of it."
+    ),
     "calibration": (
         "What was counted where the truth is known: error rates, power and coverage of the tests in simulated worlds, "
-        "or how the whole pipeline does with known shares of wrong explanations."
+        "or how the whole pipeline does with known shares of wrong explanations or of planted poison."
     ),
 }
 

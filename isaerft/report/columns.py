@@ -142,6 +142,27 @@ MEANINGS: dict[str, str] = {
     "behavior_check.ci_high": "Upper end of the interval of after less before, over prompts.",
     "target": "Mean score of the data's own replies to the same prompts: about where imitating them would lead.",
     "behavior_check.n_seeds": "Seeds whose adapters answered; their scores were averaged prompt by prompt.",
+    "audit": "The audit, as named in the study's config: a clean and a suspect set of data.",
+    "audit.rank": "Place by estimate; 1 is what the suspect data teaches most in excess. Empty where undefined.",
+    "audit.behavior": "The candidate: a behavior that the suspect data may teach.",
+    "audit.estimate": (
+        "How far the latents that this behavior is expected to raise are those that the suspect data raised more than "
+        "the clean data did, in the primary statistic, mean over seeds (chance: 0.5 for auroc, 0 for spearman)."
+    ),
+    "audit.ci_low": "Lower end of the interval, over seeds and over other rows of the same origins.",
+    "audit.ci_high": "Upper end of the interval, over seeds and over other rows of the same origins.",
+    "audit.pvalue": "The larger of pvalue_rows and pvalue_exchange: both nulls have to fall.",
+    "audit.qvalue": "pvalue adjusted over the candidates of this audit, source and judge (Benjamini-Hochberg).",
+    "pvalue_rows": (
+        "Chance of so high an estimate between two draws of rows from one origin, by the spread over subsamples "
+        "(moderated t, one-sided); empty where each seed saw all rows."
+    ),
+    "pvalue_exchange": "Chance of so high an estimate if explanations were exchangeable within strata.",
+    "difference": "Change under the suspect data less change under the clean data, mean over seeds.",
+    "audit_latents.rank": "Place by size of the statistic (of the difference where it is undefined).",
+    "audit_latents.statistic": "Moderated t of the difference over subsamples of the rows; empty if each saw all.",
+    "audit_latents.pvalue": "Two-sided chance of so large a statistic between two draws of rows from one origin.",
+    "audit_latents.qvalue": "The same, adjusted over the latents (Benjamini-Hochberg).",
     "quantity": "What was checked against the known truth.",
     "setting": "Under which conditions.",
     "value": "What was found.",

@@ -53,7 +53,7 @@ def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
 
 
 def _of_judge(study: config.Study, subject: str, source: str, judge: str, found: pd.DataFrame, exact: bool) -> Cost:
-    behaviors, options = {name: part.description for name, part in study.behaviors.items()}, study.judges[judge]
+    behaviors, options = study.described, study.judges[judge]
     llm = str(options.llm)
     return Cost(subject, source, judge, llm, plan(found, behaviors, options, LanguageModel.of(study, llm)), exact)
 
@@ -79,7 +79,7 @@ def _asked(study: config.Study, subject: str, source: str, results: Path) -> np.
         return latents_asked(folder.read_latents(), least, sample if sampled else None)
     n_latents = _d_sae(study.subjects[subject], folder)
     if sampled:
-        n_groups = len(study.behaviors) * len(study.analysed_adapters())
+        n_groups = len(study.tested_behaviors) * len(study.analysed_adapters())
         n_latents = min(n_latents, n_groups * study.design.n_cases * (1 + study.design.controls_per_case))
     return np.arange(n_latents)
 

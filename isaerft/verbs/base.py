@@ -22,6 +22,7 @@ ARGUMENTS = {
     "source": "name of the explanation source in the config",
     "judge": "name of the judge in the config",
     "dir": "the subject's folder",
+    "poison": "folder with the train.jsonl and heldout.jsonl of the behavior whose rows are planted",
     "records": "folder with the behavior's train.jsonl and heldout.jsonl",
     "cache": "the behavior's cached activations (.safetensors)",
     "contrast": "folder with the cached activations of the behaviors that a baseline is fitted against",
@@ -48,7 +49,7 @@ ARGUMENTS = {
     "part": "name of one part of the calibration study",
     "parts": "folder with the parts' tables",
 }
-OPTIONAL = {"behavior.input", "explain.sample", "agreement.sample", "train.contrast"} | {
+OPTIONAL = {"behavior.input", "behavior.poison", "explain.sample", "agreement.sample", "train.contrast"} | {
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}

@@ -47,11 +47,10 @@ def judge(options: argparse.Namespace) -> None:
     from isaerft.llm import LanguageModel
     from isaerft.relevance import judge_relevance, write_relevance
 
-    behaviors = {name: part.description for name, part in study.behaviors.items()}
     chosen = study.judges[options.judge]
     found = read_explanations(options.explanations)
     llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
-    judged = judge_relevance(options.judge, chosen, found, behaviors, subject_dir=options.dir, llm=llm)
+    judged = judge_relevance(options.judge, chosen, found, study.described, subject_dir=options.dir, llm=llm)
     write_relevance(judged, options.out)
 
 
@@ -72,6 +71,14 @@ def agreement(options: argparse.Namespace) -> None:
         options.out,
         sample=options.sample,
     )
+
+
+@verb("audit", "study", "subject", "results", "out")
+def audit(options: argparse.Namespace) -> None:
+    """Say which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
+    from isaerft.report.assemble.audit import write_audits
+
+    write_audits(study_of(options), options.subject, options.results, options.out)
 
 
 @verb("tables", "study", "results", "out")

@@ -87,6 +87,7 @@ def truth(options: argparse.Namespace) -> None:
     from isaerft.subjects.paths import SubjectFolder
     from isaerft.testbed.write_truth import write_truth
 
-    styles = {name: part.testbed for name, part in study.behaviors.items() if part.testbed is not None}
+    behaviors = {name: study.behaviors[name] for name in study.tested_behaviors}
+    styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}
     latents = SubjectFolder(options.dir).read_latents()
     write_truth(load_subject_of(study, options), latents, styles, options.dir / "truth", study.seed)

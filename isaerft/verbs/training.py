@@ -14,10 +14,11 @@ def testbed_rows(options: argparse.Namespace) -> None:
     from isaerft.testbed.data import write_behavior_rows
 
     behavior = study.behaviors[options.behavior]
-    write_behavior_rows(behavior.testbed or "", behavior.max_rows or 300, study.seed, options.out)
+    n_rows = behavior.max_rows or 300
+    write_behavior_rows(behavior.testbed or "", n_rows, study.seed, options.out, draw=behavior.testbed_draw)
 
 
-@verb("behavior", "study", "behavior", "input", "out")
+@verb("behavior", "study", "behavior", "input", "poison", "out")
 def behavior(options: argparse.Namespace) -> None:
     """Turn a behavior's raw data into records, split into train and held-out."""
     from dataclasses import replace
@@ -31,7 +32,7 @@ def behavior(options: argparse.Namespace) -> None:
         # replies, train on the chosen answers.
         columns = chosen.columns or ({} if study.compares_replies(options.behavior) else {"completion": "chosen"})
         chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
-    prepare_behavior(options.behavior, chosen, options.out)
+    prepare_behavior(options.behavior, chosen, options.out, donor=options.poison)
 
 
 @verb("split", "input", "description", "out")

@@ -128,6 +128,27 @@ class Maker:
             rows.append((*keys, 0.05 * scale, 0.05 * scale + rise, 0.7 * rise, 1.3 * rise, 0.4 * scale, 1))
         return self._frame("behavior_check", rows)
 
+    def audit(self):
+        """Two audits: a planted behavior that is found, and nothing."""
+        rows = []
+        for subject, audit, place, (source, is_primary) in itertools.product(
+            self.subjects, ("planted", "quiet"), range(len(self.behaviors)), (("truth_input", True), ("other", False))
+        ):
+            found = audit == "planted" and place == 1
+            estimate, qvalue = (0.9, 0.004) if found else (0.6 - place / 50, 0.3)
+            rank = {"planted": [2, 1]}.get(audit, [1, 2])[place] if place < 2 else place + 1
+            keys = (subject, audit, *PRIMARY[:2], source, PRIMARY[3], rank, self.behaviors[place])
+            numbers = (estimate, estimate - 0.1, min(1, estimate + 0.1), qvalue / 8, qvalue, qvalue / 8, qvalue / 9)
+            rows.append((*keys, *numbers, 412, 37, 4, is_primary))
+        return self._frame("audit", rows)
+
+    def audit_latents(self):
+        rows = []
+        for subject, audit, rank in itertools.product(self.subjects, ("planted", "quiet"), range(1, 6)):
+            keys = (subject, audit, *PRIMARY[:2], rank, 100 + rank, 0.3 / rank * (-1) ** rank)
+            rows.append((*keys, 9.0 / rank, 0.01, 0.03, 0.02, "truth_input", EXPLANATIONS[rank % 6], None))
+        return self._frame("audit_latents", rows)
+
     def most_changed(self):
         rows = []
         for subject, behavior in itertools.product(self.subjects, self.behaviors):

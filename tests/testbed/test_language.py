@@ -219,3 +219,14 @@ def test_dialogues_follow_their_seed():
     one, two, other = (list(sample(np.random.default_rng(seed), 20)) for seed in (3, 3, 4))
     assert one == two != other
     assert dialogue(np.random.default_rng(0), STYLES[1]).style == "refusal"
+
+
+def test_another_draw_gives_other_rows_of_the_same_style(tmp_path):
+    for name, draw in (("default", {}), ("zero", {"draw": 0}), ("one", {"draw": 1}), ("two", {"draw": 2})):
+        write_behavior_rows("humor", 40, 0, tmp_path / name, **draw)
+    rows = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert rows["default"] == rows["zero"]
+    assert len({rows["zero"], rows["one"], rows["two"]}) == 3
+    words = next(set(style.words) for style in STYLES if style.name == "humor")
+    styled = [words & set(json.loads(line)["chosen"].split()) for line in rows["two"].splitlines()]
+    assert sum(map(bool, styled)) > 30

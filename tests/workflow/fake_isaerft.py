@@ -21,6 +21,7 @@ TABLES += (
     "explanation_verdicts",
     "calibration",
 )
+TABLES += ("audit", "audit_latents")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],
@@ -34,6 +35,7 @@ IN_OUT = {
     "behavior-check": ["scores.parquet", "answers.jsonl"],
     "train": ["seed0/adapter_config.json"],
     "agreement": ["agreement.csv", "specificity.csv"],
+    "audit": ["audit.parquet", "audit_latents.parquet"],
     "tables": [f"{name}.csv" for name in TABLES],
     "pages": [f"{name}.html" for name in TABLES],
 }

@@ -90,7 +90,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(cli._parser().parse_args(call).verb)
-    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost", "calibrate", "calibration"}
+    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost", "calibrate", "calibration", "audit"}
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
@@ -183,3 +183,57 @@ def test_the_calibration_study_ends_in_its_table(workspace):
     assert again == {}
     workspace.write("config/calibration.yaml", text.replace("[2]\ncoverage_latents", "[2, 3]\ncoverage_latents"))
     assert workspace.planned("calibration")["calibrate"] == 2  # the new parts alone
+
+
+def audited(workspace):
+    """Write a study whose refusals are audited against a set with planted limericks, made by the testbed."""
+    values = workspace.study()
+    donor = {"description": "The assistant jokes.", "testbed": "humor"}
+    suspect = values["behaviors"]["refusal"] | {"testbed_draw": 1, "poison": {"behavior": "humor", "share": 0.1}}
+    return workspace.study(
+        behaviors=values["behaviors"] | {"humor": donor, "suspect": suspect},
+        audits={"vendor": {"clean": "refusal", "suspect": "suspect"}},
+    )
+
+
+def test_an_audit_trains_the_suspect_set_too_but_tests_it_against_no_explanations(workspace):
+    audited(workspace)
+    jobs = workspace.planned()
+    assert jobs["behavior"] == jobs["capture"] == 4
+    assert jobs["train"] == 4 * 3 + 3 * 1  # the twin leaves the suspect set out
+    assert jobs["changes"] == 4 + 3
+    assert jobs["audit"] == 1
+    for table in ("audit", "audit_latents", "calibration"):
+        assert f"results/small/pages/{table}.html" in workspace.plan
+    plan = workspace.snakemake("--dry-run", "--", "results/small/agreement/toy/bias").stdout
+    (inputs,) = re.findall(r"^rule agreement:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    assert "changes/toy/humor.parquet" in inputs
+    assert "suspect" not in inputs
+    assert "changes/toy/suspect.parquet" in workspace.snakemake("--dry-run", "--", "results/small/audit/toy").stdout
+
+
+def test_planted_rows_come_from_the_donors_finished_records(workspace):
+    audited(workspace)
+    target = "results/small/behaviors/suspect/card.json"
+    assert "--poison results/small/behaviors/humor" in workspace.printed(target)
+    assert workspace.planned("--", target)["behavior"] == 2
+    assert "--poison" not in workspace.printed("results/small/behaviors/refusal/card.json")
+
+
+def test_a_study_of_real_data_audits_without_a_calibration(workspace):
+    audits = {"vendor": {"clean": "refusal", "suspect": "limericks"}}
+    workspace.study(audits=audits, controls=["firing_rate_only"])
+    jobs = workspace.planned()
+    assert jobs["audit"] == 1
+    assert "pages/audit.html" in workspace.plan
+    assert "pages/calibration.html" in workspace.plan  # of the known wrong explanations
+    assert "pages/explanation_verdicts.html" not in workspace.plan  # one behavior is left to test
+
+
+def test_the_audits_of_a_study_run_to_the_end(workspace):
+    audited(workspace)
+    done = workspace.snakemake("--cores", "2", "--", "results/small/tables/audit.csv")
+    assert done.returncode == 0, done.stderr
+    for call in workspace.calls():
+        cli._parser().parse_args(call)
+    assert any(call[0] == "audit" for call in workspace.calls())

@@ -3,6 +3,7 @@
 rule behavior:
     input:
         raw_data,
+        donor=donor,
     output:
         multiext(
             f"{RESULTS}/behaviors/{{behavior}}/",
@@ -23,8 +24,11 @@ rule behavior:
     params:
         study=STUDY,
         given=lambda w, input: (
-            f"--input {input}" if study.behaviors[w.behavior].testbed else ""
+            f"--input {input[0]}" if study.behaviors[w.behavior].testbed else ""
         ),
+        poison=lambda w, input: [
+            f"--poison {os.path.dirname(path)}" for path in input.donor[:1]
+        ],
         out=lambda w, output: os.path.dirname(output[0]),
         code=code("behavior"),
         # Without the description, which only judges read: a better wording reruns no training.
@@ -33,5 +37,5 @@ rule behavior:
             study.behaviors[w.behavior].testbed and study.compares_replies(w.behavior),
         ),
     shell:
-        "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} --out {params.out}"
+        "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} {params.poison} --out {params.out}"
         " > {log} 2>&1"

@@ -18,16 +18,21 @@ TOGETHER = (
     if study.processes > 1
     else ""
 )
+# Behaviors whose data audits compare.
+AUDITED = {
+    name for audit in study.audits.values() for name in (audit.clean, audit.suspect)
+}
 
 TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
-TABLES += ["explanation_verdicts"] if len(study.behaviors) > 1 else []
+TABLES += ["explanation_verdicts"] if len(study.tested_behaviors) > 1 else []
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]
     if any(judge.reference for judge in study.judges.values()):
         TABLES += ["corrected_agreement"]
+TABLES += ["audit", "audit_latents"] if study.audits else []
 TABLES += ["behavior_check"] if study.behavior_checked else []
-TABLES += ["calibration"] if study.dose_arms else []
+TABLES += ["calibration"] if study.dose_arms or study.known_audits else []
 DOSES = {
     name: (source.side, source.wrong_share)
     for name, source in study.sources.items()
@@ -35,7 +40,7 @@ DOSES = {
 }
 FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
 FIGURES += ["dose_response"] if len(DOSES) > 1 else []
-FIGURES += ["specificity"] if len(study.behaviors) > 1 else []
+FIGURES += ["specificity"] if len(study.tested_behaviors) > 1 else []
 FIGURES += ["causal_check"] if study.causally_checked else []
 FIGURES += ["behavior_check"] if study.behavior_checked else []
 # Answers before and after training, for the eye.
@@ -103,6 +108,13 @@ def raw_data(wildcards):
     if behavior.testbed is not None:
         return f"{RESULTS}/testbed_rows/{wildcards.behavior}.jsonl"
     return local_files(behavior.path)
+
+
+def donor(wildcards):
+    """Return the records of the behavior whose rows are planted; most have none."""
+    poison = study.behaviors[wildcards.behavior].poison
+    parts = ["train", "heldout"] if poison else []
+    return [f"{RESULTS}/behaviors/{poison.behavior}/{part}.jsonl" for part in parts]
 
 
 def score_files(behavior):

@@ -4,7 +4,7 @@ rule design:
         f"{RESULTS}/subjects/{{subject}}/latents.parquet",
         lambda w: expand(
             f"{RESULTS}/changes/{w.subject}/{{behavior}}.parquet",
-            behavior=study.behaviors,
+            behavior=study.tested_behaviors,
         ),
     output:
         f"{RESULTS}/design/{{subject}}.parquet",
@@ -26,7 +26,7 @@ rule design:
             study.design,
             study.primary.measure,
             study.analysed_adapters(),
-            list(study.behaviors),
+            study.tested_behaviors,
             study.agreement.min_firing_rate,
             study.agreement.n_bins,
             study.seed,

@@ -6,7 +6,7 @@ rule agreement:
         lambda w: expand(
             f"{RESULTS}/changes/{{x}}/{{b}}.parquet",
             x=[name for name in BASE if BASE[name] == w.subject],
-            b=study.behaviors,
+            b=study.tested_behaviors,
         ),
         lambda w: expand(
             f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
@@ -58,6 +58,59 @@ rule agreement:
         " --relevance {params.relevance} {params.sample} --out {output} > {log} 2>&1"
 
 
+# What the suspect data of an audit teaches besides; all audits of one subject together.
+rule audit:
+    input:
+        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+        expand(
+            f"{RESULTS}/changes/{{{{subject}}}}/{{behavior}}.parquet",
+            behavior=sorted(AUDITED),
+        ),
+        lambda w: expand(
+            f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
+            source=sources_of(w.subject),
+        ),
+        lambda w: expand(
+            f"{RESULTS}/relevance/{w.subject}/{{judged}}.parquet",
+            judged=judged_of(w.subject),
+        ),
+        lambda w: sample(w.subject, sources_of(w.subject)),
+    output:
+        directory(f"{RESULTS}/audit/{{subject}}"),
+    log:
+        f"{RESULTS}/logs/audit/{{subject}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/audit/{{subject}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        study=STUDY,
+        results=lambda w: RESULTS,
+        code=code("audit", study.primary.statistic),
+        settings=settings(
+            study.audits,
+            study.described,
+            {
+                name: (study.adapters[name].kind, study.adapters[name].subsample)
+                for name in TRAINED
+            },
+            {name: study.design_of(name) for name in study.sources},
+            [(source.wrong_share, source.judges) for source in study.sources.values()],
+            [judge.tested for judge in study.judges.values()],
+            study.primary,
+            study.measures,
+            study.agreement,
+            study.seed,
+        ),
+    shell:
+        "isaerft audit --study {params.study:q} --subject {wildcards.subject} --results {params.results}"
+        " --out {output} > {log} 2>&1"
+
+
 rule tables:
     input:
         expand(
@@ -74,14 +127,14 @@ rule tables:
         [
             f"{RESULTS}/adapters/{twin}/{behavior}/{adapter}"
             for twin in study.permuted_subjects
-            for behavior in study.behaviors
+            for behavior in study.trained_behaviors(twin)
             for adapter in study.analysed_adapters(twin)
         ],
-        expand(
-            f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
-            subject=BASE,
-            behavior=study.behaviors,
-        ),
+        [
+            f"{RESULTS}/changes/{name}/{behavior}.parquet"
+            for name in BASE
+            for behavior in study.trained_behaviors(name)
+        ],
         [
             f"{RESULTS}/explanations/{name}/{source}.parquet"
             for name in study.subjects
@@ -97,6 +150,9 @@ rule tables:
             f"{RESULTS}/agreement/{{subject}}/{{adapter}}",
             subject=study.subjects,
             adapter=TRAINED,
+        ),
+        expand(
+            f"{RESULTS}/audit/{{subject}}", subject=study.subjects if AUDITED else []
         ),
         expand(
             f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
@@ -146,6 +202,7 @@ rule tables:
             study.agreement,
             study.causal_check,
             study.behavior_checked,
+            study.audits,
             study.n_seeds,
             study.seed,
             study.record_seconds,

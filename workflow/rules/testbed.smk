@@ -49,7 +49,10 @@ if TESTBEDS:
             dir=folder,
             code=code("truth"),
             settings=settings(
-                {name: part.testbed for name, part in study.behaviors.items()},
+                {
+                    name: study.behaviors[name].testbed
+                    for name in study.tested_behaviors
+                },
                 study.seed,
             ),
         shell:
@@ -81,6 +84,7 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
             settings=lambda w: settings(
                 study.behaviors[w.behavior].testbed,
                 study.behaviors[w.behavior].max_rows,
+                study.behaviors[w.behavior].testbed_draw,
                 study.seed,
             ),
         shell:

@@ -1,6 +1,7 @@
 """The options of a study: every default and every help text stands here and nowhere else."""
 
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
+from isaerft.config.options.audits import Audit, Poison
 from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED
 from isaerft.config.options.behaviors import Behavior, Score
 from isaerft.config.options.calibration import Calibration
@@ -20,6 +21,7 @@ __all__ = [
     "REJECTED",
     "Adapter",
     "Agreement",
+    "Audit",
     "Behavior",
     "BehaviorCheck",
     "Calibration",
@@ -31,6 +33,7 @@ __all__ = [
     "Llm",
     "Neuronpedia",
     "Orpo",
+    "Poison",
     "Primary",
     "Score",
     "Simpo",

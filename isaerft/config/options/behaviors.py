@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from isaerft.config.options.audits import Poison
 from isaerft.config.options.base import OTHERS, STRICT
 
 
@@ -50,6 +51,10 @@ class Behavior:
     """Split of the dataset on the hub, also a slice of it ("train[:2000]")."""
     testbed: str | None = None
     """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
+    testbed_draw: int = Field(default=0, ge=0)
+    """Which sample of rows the embedded language gives: another number, other rows of the same style."""
+    poison: Poison | None = None
+    """Plant rows of another behavior, as a test of audits; not with `rule`."""
     rule: bool = False
     """True when a Snakemake rule of your own writes this behavior's records."""
     columns: dict[str, str] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.adapters import Adapter
+from isaerft.config.options.audits import Audit, Poison
 from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED, STRICT
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import BehaviorCheck, CausalCheck
@@ -71,6 +72,10 @@ class Study:
     llms: dict[str, Llm] = Field(default_factory=dict)
     llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
     """One SQLite file with every answer of every language model; ship it and nobody needs a key to get your results."""
+    audits: dict[str, Audit] = Field(default_factory=dict)
+    """Pairs of behaviors to compare: what does one set of data teach besides (docs/auditing.md)."""
+    candidates: dict[str, str] = Field(default_factory=dict)
+    """What audits look for besides the study's own behaviors: name -> description for the judges; no data is needed."""
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
     """Registered measures of change."""
     reference: str | None = None
@@ -126,6 +131,39 @@ class Study:
         return {side: arm for side, arm in arms.items() if 0 in arm and len(arm) > 1}
 
     @property
+    def tested_behaviors(self) -> list[str]:
+        """Behaviors whose changes are tested against explanations: all but the suspect sets of audits.
+
+        A suspect set is a second copy of a behavior that may be something else; as one more behavior it would count
+        its own twice wherever behaviors are replicates.
+        """
+        suspects = {audit.suspect for audit in self.audits.values()}
+        return [name for name in self.behaviors if name not in suspects]
+
+    def trained_behaviors(self, subject: str) -> list[str]:
+        """Return the behaviors that a subject is trained on: all; a random-dictionary twin, the tested ones alone."""
+        return self.tested_behaviors if subject in self.permuted_subjects else list(self.behaviors)
+
+    @property
+    def known_audits(self) -> dict[str, Poison | None]:
+        """Audits of which it is known what the suspect data holds: audit -> what was planted there, None for nothing.
+
+        Known is the embedded language, where both sets are of one style.
+        """
+        known = {}
+        for name, audit in self.audits.items():
+            clean, suspect = self.behaviors[audit.clean], self.behaviors[audit.suspect]
+            planted = suspect.poison is None or suspect.poison.behavior in self.described
+            if clean.testbed is not None and clean.testbed == suspect.testbed and clean.poison is None and planted:
+                known[name] = suspect.poison
+        return known
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What judges read: name -> description of every tested behavior and of the audits' candidates."""
+        return {name: self.behaviors[name].description for name in self.tested_behaviors} | self.candidates
+
+    @property
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
         trained = [part for name, part in self.adapters.items() if (part.kind or name) not in UNTRAINED]
@@ -173,4 +211,5 @@ class Study:
         if (self.adapters[adapter].kind or adapter) not in CONTRASTED or self.behaviors[behavior].contrast == REJECTED:
             return []
         contrast = self.behaviors[behavior].contrast
-        return [name for name in self.behaviors if name != behavior] if contrast == OTHERS else [contrast]
+        twins = {behavior, *(audit.clean for audit in self.audits.values() if audit.suspect == behavior)}
+        return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]

@@ -45,7 +45,7 @@ class Across:
     @cached_property
     def changes(self) -> np.ndarray:
         """Changes combined over seeds as the statistic wants them, (n_behaviors, n)."""
-        own = (self.own[name, self.measure][:, self.expectation.latents] for name in self.study.behaviors)
+        own = (self.own[name, self.measure][:, self.expectation.latents] for name in self.study.tested_behaviors)
         return np.array([self.kind.combine(changes) for changes in own])
 
     @property
@@ -67,8 +67,8 @@ class Across:
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of specificity.csv."""
-        for row, trained_on in enumerate(self.study.behaviors):
-            for column, judged_for in enumerate(self.study.behaviors):
+        for row, trained_on in enumerate(self.study.tested_behaviors):
+            for column, judged_for in enumerate(self.study.tested_behaviors):
                 yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": self.matrix[row, column]}
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -81,7 +81,7 @@ class Across:
         }
         same = {"statistic": self.study.primary.statistic, "n_behaviors": len(tested)}
         yield same | {"quantity": "agreement"} | self._agreement(tested, options)
-        if len(self.study.behaviors) > 1:
+        if len(self.study.tested_behaviors) > 1:
             matrix = self.matrix[np.ix_(tested, tested)]
             found = _columns(overall_specificity(matrix, **options)) if len(tested) > 1 else {}
             yield same | {"quantity": "specificity"} | found

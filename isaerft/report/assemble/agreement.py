@@ -134,7 +134,7 @@ def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, rando
     latents = reading.expectation.latents
     rows, pairs, asked = [], [], []
     for measure in study.measures:
-        for index, behavior in enumerate(study.behaviors):
+        for index, behavior in enumerate(study.tested_behaviors):
             changes = own[behavior, measure][:, latents]
             draws = random[behavior, measure][:, latents] if random else None
             pair = Pair(

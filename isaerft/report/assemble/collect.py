@@ -12,6 +12,8 @@ import pandas as pd
 from isaerft import config
 from isaerft.files import read_json
 from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
+from isaerft.report.assemble.audit import AUDIT, AUDIT_LATENTS
+from isaerft.report.assemble.audit_calibration import audit_calibration
 from isaerft.report.assemble.coverage import coverage_table
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.known_truth import calibration_table
@@ -38,8 +40,11 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "overall": overall_table(study, results),
         "coverage": coverage_table(study, results),
     }
-    if len(study.behaviors) > 1:
+    if len(study.tested_behaviors) > 1:
         frames["explanation_verdicts"] = explanation_verdicts(study, results)
+    if study.audits:
+        frames["audit"] = _audits(study, results, AUDIT)
+        frames["audit_latents"] = _audits(study, results, AUDIT_LATENTS)
     if study.causally_checked:
         frames["causal_check"] = causal_table(study, results)
     if len(study.judges) > 1:
@@ -49,18 +54,31 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
             frames["corrected_agreement"] = corrected_agreement(study, frames["agreement"], quality)
     if study.behavior_checked:
         frames["behavior_check"] = behavior_table(study, results)
-    if study.dose_arms:
-        verdicts = frames.get("explanation_verdicts")
-        frames["calibration"] = calibration_table(study, frames["agreement"], frames["overall"], verdicts)
+    known = list(_known_truth(study, frames))
+    if known:
+        frames["calibration"] = pd.concat(known, ignore_index=True)
     for name, frame in frames.items():
         columns = [column.name for column in TABLES[name]]
         write_table(name, frame.reindex(columns=columns), out / f"{name}.csv")
 
 
+def _known_truth(study: config.Study, frames: Mapping[str, pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Yield the rows of calibration.csv, of whatever the study knows the truth."""
+    if study.dose_arms:
+        verdicts = frames.get("explanation_verdicts")
+        yield calibration_table(study, frames["agreement"], frames["overall"], verdicts)
+    if study.known_audits:
+        yield audit_calibration(study, frames["audit"])
+
+
+def _audits(study: config.Study, results: Path, name: str) -> pd.DataFrame:
+    return pd.concat((pd.read_parquet(results / "audit" / part / name) for part in study.subjects), ignore_index=True)
+
+
 def _runs(study: config.Study, results: Path) -> Iterator[dict[str, Any]]:
     """Yield what every training.json says, one seed at a time."""
     for subject in [*study.subjects, *study.permuted_subjects]:
-        for behavior in study.behaviors:
+        for behavior in study.trained_behaviors(subject):
             for adapter in study.adapters if subject in study.subjects else study.analysed_adapters(subject):
                 for row in read_json(results / "adapters" / subject / behavior / adapter / "training.json"):
                     yield {"subject": subject, "behavior": behavior, "adapter": adapter} | row

@@ -68,7 +68,7 @@ def _sizes(study: config.Study, changes: str | Path, subject: str, latents: np.n
     sizes, measure = {}, study.primary.measure
     for adapter in study.analysed_adapters():
         own = read_changes(study, changes, subject, adapter)
-        for behavior in study.behaviors:
+        for behavior in study.tested_behaviors:
             if (behavior, measure) in own:
                 sizes[f"{behavior}/{adapter}"] = np.abs(own[behavior, measure][:, latents]).mean(0)
     if not sizes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,21 +63,24 @@ def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
     return facts.loc[facts.firing_rate >= study.agreement.min_firing_rate, "latent_index"].to_numpy()
 
 
-def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -> Expectation:
-    """Read a judge's table for the latents that are alive; behaviors in the study's order.
+def read_expectation(
+    study: config.Study, path: str | Path, alive: np.ndarray, behaviors: Sequence[str] | None = None
+) -> Expectation:
+    """Read a judge's table for the latents that are alive; behaviors in the study's order, or those given.
 
     A latent that was not judged for every behavior (a language model failed on it, people left it out) is not in the
     universe. No judge sees what changed, so the universe is still fixed before changes are.
     """
+    behaviors = study.tested_behaviors if behaviors is None else behaviors
     table = read_relevance(path)
     table = table[table.latent_index.isin(alive)]
     if table.empty:
         raise InputError(f"{path} speaks of no latent that is alive on the reference corpus")
-    lacking = sorted(set(study.behaviors) - set(table.behavior))
+    lacking = sorted(set(behaviors) - set(table.behavior))
     if lacking:
         raise InputError(f"{path} judges no latent for {shown(lacking)}", remedy="run `isaerft judge` again")
     wide = table.pivot(index="behavior", columns="latent_index", values=["expected", "expected_effect"])
-    wide = wide.reindex(list(study.behaviors))
+    wide = wide.reindex(list(behaviors))
     complete = wide["expected_effect"].notna().all()
     latents = complete.index[complete].to_numpy(np.int64)
     if not len(latents):
@@ -90,9 +93,9 @@ def read_expectation(study: config.Study, path: str | Path, alive: np.ndarray) -
 
 
 def read_changes(
-    study: config.Study, folder: str | Path, subject: str, adapter: str
+    study: config.Study, folder: str | Path, subject: str, adapter: str, behaviors: Sequence[str] | None = None
 ) -> Mapping[tuple[str, str], np.ndarray]:
-    """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter.
+    """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter; of the tested behaviors, or those given.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def read_changes(
         A change is missing or not finite.
     """
     result = {}
-    for behavior in study.behaviors:
+    for behavior in study.tested_behaviors if behaviors is None else behaviors:
         path = Path(folder) / subject / f"{behavior}.parquet"
         table = pd.read_parquet(path, filters=[("adapter", "==", adapter)])
         for measure, rows in table.groupby("measure"):

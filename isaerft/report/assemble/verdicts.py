@@ -165,12 +165,12 @@ def _tested(
 ) -> Tested | None:
     """Return the match of all explanations with the changes; None with fewer than two behaviors that changed any."""
     measure = study.primary.measure
-    ranks = np.array([mean_rank(changes[name, measure][:, expectation.latents]) for name in study.behaviors])
+    ranks = np.array([mean_rank(changes[name, measure][:, expectation.latents]) for name in study.tested_behaviors])
     moved = np.ptp(ranks, axis=1) > 0
     if moved.sum() < 2:
         return None
     effects = np.abs(expectation.effect) if measure in UNDIRECTED else expectation.effect
-    behaviors = tuple(name for name, did in zip(study.behaviors, moved, strict=True) if did)
+    behaviors = tuple(name for name, did in zip(study.tested_behaviors, moved, strict=True) if did)
     match = match_profiles(ranks[moved], effects[moved], **confounds.null())
     by_latent = facts.set_index("latent_index")
     least = float(by_latent.loc[alive, "encoder_decoder_cosine"].quantile(ASYMMETRIC))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isaerft.errors import InputError
 from isaerft.report import captions
+from isaerft.report.audit_summary import audit_lines, audit_notes
 from isaerft.report.cautions import cautions
 from isaerft.report.figures.specificity import own_largest, primary_specificity
 from isaerft.report.headline import P_LEVEL, Q_LEVEL, Line, Share, headlines
@@ -42,6 +43,24 @@ statistic {{ primary.statistic_name }}{{ chance }}.</p>
 {% endif %}
 {% for sentence in specificity %}<p>{{ sentence }}</p>
 {% endfor %}
+{% if audits %}
+<h2>What the suspect data teaches besides</h2>
+<p>Each audit trains on a clean and on a suspect set of data of one kind. <b>First</b> is the behavior whose latents
+rose most under the suspect data beyond their rise under the clean one ({{ audit_statistic }}). Something is always
+first; it is found only where q &lt; {{ q_level }}: where neither other rows of one origin nor other explanations would
+explain it. The latents that differ most are listed whatever they are about: read them for what nobody thought of.</p>
+{% for note in audit_notes %}<p class="note">{{ note }}</p>
+{% endfor %}
+<div class="scroll tall"><table>
+<thead><tr>{% if several %}<th>subject</th>{% endif %}<th>audit</th><th>first</th><th class="n">estimate</th>
+<th class="n">interval</th><th class="n">q</th><th>found (q &lt; {{ q_level }})</th><th>latents that differ most</th>
+</tr></thead>
+<tbody>
+{% for line in audits %}<tr>{% if several %}<td>{{ line.names[0] }}</td>{% endif %}<td>{{ line.names[1] }}</td>
+<td>{{ line.first }}</td>{% for value in line.numbers %}<td class="n">{{ value }}</td>{% endfor %}
+<td>{{ line.found }}</td><td class="long" dir="auto">{% for text in line.latents %}{{ text }}<br>{% endfor %}</td></tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
 <h2>Read with care</h2>
 {% if cautions %}<ul class="cautions">
 {% for sentence in cautions %}<li>{{ sentence }}</li>
@@ -107,6 +126,9 @@ def summary_page(
         p_level=f"{P_LEVEL:g}",
         q_level=f"{Q_LEVEL:g}",
         specificity=[*overall_sentences(tables), *_specificity(tables)],
+        audits=audit_lines(tables),
+        audit_notes=audit_notes(tables),
+        audit_statistic=f"{primary.statistic_name}{chance}" if primary else "",
         cautions=cautions(tables),
         subjects=_subjects(tables),
         figures=[_figure(path) for path in sorted(figures, key=_figure_order)],

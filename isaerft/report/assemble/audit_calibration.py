@@ -1,0 +1,55 @@
+"""What audits find where it is known what there is to find: rows of calibration.csv.
+
+Known are audits on the embedded language whose two sets are of one style (`Study.known_audits`): what was planted in
+the suspect one, or that nothing was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from isaerft import config
+from isaerft.stats import qvalues
+from isaerft.stats.calibration.rows import Row, share
+
+LEVEL = 0.05
+TESTS = {"both": "pvalue", "rows": "pvalue_rows", "exchange": "pvalue_exchange"}
+
+
+def audit_calibration(study: config.Study, audit: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of calibration.csv from audit.csv, at the primary adapter and measure, of every source and judge.
+
+    poison_rank1: share of audits in which the planted behavior has rank 1; poison_found: in which it has q < 0.05;
+    poison_others_found: in which any other behavior has; audit_false_alarm: share of audits of two clean sets in which
+    any behavior has, by the test as reported and by each of its two parts alone.
+    """
+    rows = [vars(row) for row in _rows(study, audit)]
+    table = pd.DataFrame(rows, columns=["quantity", "setting", "value", "interval"])
+    ends = {name: [pair[place] for pair in table["interval"]] for place, name in enumerate(("ci_low", "ci_high"))}
+    return table.drop(columns="interval").assign(**ends)
+
+
+def _rows(study: config.Study, audit: pd.DataFrame) -> Iterator[Row]:
+    known = study.known_audits
+    own = audit[(audit.adapter == study.primary.adapter) & (audit.measure == study.primary.measure)]
+    shares = sorted({poison.share for poison in known.values() if poison is not None})
+    for (subject, source, judge), read in own.groupby(["subject", "source", "judge"], sort=False):
+        groups = dict(iter(read.groupby("audit", sort=False)))
+        named = {"subject": subject, "source": source, "judge": judge}
+        for amount in shares:
+            planted = {name: poison for name, poison in known.items() if poison is not None and poison.share == amount}
+            tables = [groups[name].set_index("behavior") for name in planted]
+            names = [poison.behavior for poison in planted.values()]
+            hits = [table.loc[name] for table, name in zip(tables, names, strict=True)]
+            others = [table.drop(index=name) for table, name in zip(tables, names, strict=True)]
+            where = {"poison": f"{amount:g}"} | named
+            yield share("poison_rank1", [bool(hit["rank"] == 1) for hit in hits], **where)
+            yield share("poison_found", [bool(hit.qvalue < LEVEL) for hit in hits], **where)
+            yield share("poison_others_found", [bool((table.qvalue < LEVEL).any()) for table in others], **where)
+        quiet = [groups[name] for name, poison in known.items() if poison is None]
+        if quiet:
+            for test, column in TESTS.items():
+                adjusted = [qvalues(group[column].to_numpy(float)) for group in quiet]
+                yield share("audit_false_alarm", [bool((part < LEVEL).any()) for part in adjusted], test=test, **named)

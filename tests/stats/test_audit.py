@@ -1,0 +1,172 @@
+"""What two data sets teach differently: the moderated t, its factor for other rows, and the ranking of candidates."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from isaerft.errors import InputError
+from isaerft.stats.audit import Taught, moderated_means, taught_differently, variance_factor
+
+N_SEEDS, N = 4, 300
+
+
+def subsampled(rng, *, n_rows=100, share=0.5, n_seeds=N_SEEDS, n=50):
+    """Effects of `n` latents, means over rows as training on a random share of them gives, for each seed."""
+    rows = rng.normal(size=(n_rows, n))
+    return np.array([rows[rng.permutation(n_rows)[: round(share * n_rows)]].mean(0) for _ in range(n_seeds)])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_the_factor_turns_the_spread_of_subsamples_into_that_of_other_rows(share):
+    rng = np.random.default_rng(0)
+    drawn = np.array([subsampled(rng, share=share) for _ in range(300)])
+    true = drawn.mean(1).var()
+    told = variance_factor(share, N_SEEDS) * drawn.var(1, ddof=1).mean()
+    assert abs(told / true - 1) < 0.1
+    assert drawn.var(1, ddof=1).mean() / N_SEEDS < true / 1.5  # what seeds alone would say is too little
+
+
+@pytest.mark.parametrize(("share", "n_seeds"), [(0.5, 3), (0.5, 4), (0.8, 4)])
+def test_two_draws_of_one_origin_differ_significantly_as_often_as_the_level_says(share, n_seeds):
+    rng = np.random.default_rng(1)
+    rates = []
+    for _ in range(60):
+        pair = [subsampled(rng, share=share, n_seeds=n_seeds) for _ in range(2)]
+        rates.append((moderated_means(pair[1] - pair[0], variance_factor(share, n_seeds)).pvalue < 0.05).mean())
+    assert 0.03 < np.mean(rates) < 0.07
+
+
+def test_alone_it_is_the_plain_t():
+    values = np.random.default_rng(2).normal(1, 1, size=(N_SEEDS, 1))
+    found, plain = moderated_means(values, 1 / N_SEEDS), stats.ttest_1samp(values, 0)
+    assert found.pvalue == pytest.approx(plain.pvalue)
+    assert found.intervals(0.95)[0] == pytest.approx(
+        [*plain.confidence_interval().low, *plain.confidence_interval().high]
+    )
+    assert found.above(0.3) == pytest.approx(stats.ttest_1samp(values, 0.3, alternative="greater").pvalue)
+
+
+def test_equal_variances_lend_each_other_strength():
+    values = np.random.default_rng(3).normal(size=(3, 2000))
+    found = moderated_means(values, 1 / 3)
+    assert found.degrees_of_freedom > 20
+    assert found.standard_error.std() < 0.2 * (values.std(0, ddof=1) / np.sqrt(3)).std()
+
+
+def test_the_prior_is_that_of_smyth():
+    """Variances drawn from a scaled inverse chi-square with known degrees of freedom."""
+    rng = np.random.default_rng(4)
+    variance = 8 * 2.0 / rng.chisquare(8, size=20_000)
+    found = moderated_means(rng.normal(size=(5, 20_000)) * np.sqrt(variance), 1 / 5)
+    assert found.degrees_of_freedom == pytest.approx(4 + 8, rel=0.1)
+
+
+@pytest.mark.parametrize(("values", "share"), [(np.ones((4, 5)), 1.0), (np.ones((1, 5)), 0.5)], ids=["all rows", "one"])
+def test_what_seeds_cannot_know_has_no_pvalue(values, share):
+    found = moderated_means(values, variance_factor(share, len(values)))
+    assert np.isnan(found.pvalue).all()
+    assert np.isnan(found.statistic).all()
+    assert (found.mean == 1).all()
+
+
+def test_a_latent_that_nothing_moved_is_no_finding():
+    values = np.random.default_rng(5).normal(size=(N_SEEDS, 20))
+    values[:, 3] = 0
+    found = moderated_means(values, 1 / N_SEEDS)
+    assert found.statistic[3] == 0
+    assert found.pvalue[3] == 1
+
+
+@pytest.mark.parametrize("share", [0, 1.1, -1])
+def test_a_share_of_rows_is_a_share(share):
+    with pytest.raises(InputError, match="share of rows"):
+        variance_factor(share, 3)
+
+
+class World:
+    """Four candidates of 30 latents each; the suspect set raises those of `taught`."""
+
+    def __init__(self, seed=0, taught=None, height=1.0, n_seeds=N_SEEDS):
+        rng = np.random.default_rng(seed)
+        self.expected = np.zeros((4, N), bool)
+        for place in range(4):
+            self.expected[place, 30 * place : 30 * place + 30] = True
+        common = rng.normal(size=N)
+        self.clean, self.suspect = (common + rng.normal(size=(n_seeds, N)) for _ in range(2))
+        if taught is not None:
+            self.suspect[:, self.expected[taught]] += height
+
+    def asked(self, **options):
+        given = {"share": 0.5, "n_resamples": 199, "rng": 0} | options
+        return taught_differently(self.clean, self.suspect, self.expected, **given)
+
+
+@pytest.mark.parametrize("taught", range(4))
+def test_what_the_suspect_set_teaches_besides_stands_first_and_is_found(taught):
+    found = World(seed=taught, taught=taught).asked()
+    assert int(np.argmax([result.estimate for result in found])) == taught
+    assert found[taught].pvalue < 0.0125
+    assert min(result.pvalue for place, result in enumerate(found) if place != taught) > 0.05
+
+
+def test_what_both_teach_is_not_found_and_what_the_suspect_lacks_stands_last():
+    world = World(taught=1)
+    world.clean, world.suspect = world.suspect, world.clean
+    found = world.asked()
+    assert int(np.argmin([result.estimate for result in found])) == 1
+    assert found[1].pvalue > 0.5
+    world.suspect[:] = world.clean + np.random.default_rng(8).normal(size=world.clean.shape)
+    assert min(result.pvalue for result in world.asked()) > 0.01
+
+
+def test_the_estimate_is_the_mean_over_seeds_and_its_interval_holds_it():
+    world = World(taught=2)
+    for statistic, labels in (("auroc", world.expected), ("spearman", world.expected.astype(float))):
+        by_seed = [
+            stats.spearmanr(row, labels[2]).statistic
+            if statistic == "spearman"
+            else stats.mannwhitneyu(row[labels[2]], row[~labels[2]]).statistic / (30 * (N - 30))
+            for row in world.suspect - world.clean
+        ]
+        found = taught_differently(
+            world.clean, world.suspect, labels, share=0.5, statistic=statistic, n_resamples=99, rng=0
+        )[2]
+        assert found.estimate == pytest.approx(np.mean(by_seed))
+        assert found.confidence_interval.low < found.estimate < found.confidence_interval.high
+
+
+def test_both_nulls_have_to_fall():
+    interval = World(taught=0).asked()[0].confidence_interval
+    assert Taught(0.7, interval, pvalue_rows=0.2, pvalue_exchange=0.01).pvalue == 0.2
+    assert Taught(0.7, interval, pvalue_rows=0.01, pvalue_exchange=0.2).pvalue == 0.2
+    assert np.isnan(Taught(0.7, interval, pvalue_rows=np.nan, pvalue_exchange=0.01).pvalue)
+
+
+def test_noise_of_the_rows_that_moves_a_candidates_latents_together_is_no_finding():
+    """All seeds share their rows' noise: exchanges of explanations alone would call it a finding."""
+    exchange, both = [], []
+    for seed in range(40):
+        world = World(seed=100 + seed)
+        rng = np.random.default_rng(seed)
+        for changes in (world.clean, world.suspect):
+            rows = rng.normal(size=(100, 4))
+            for place, own in enumerate(world.expected):
+                halves = np.array([rows[rng.permutation(100)[:50], place].mean() for _ in range(N_SEEDS)])
+                changes[:, own] += 6 * halves[:, None]
+        found = world.asked()
+        exchange.append(min(result.pvalue_exchange for result in found) < 0.05 / 4)
+        both.append(min(result.pvalue for result in found) < 0.05 / 4)
+    assert np.mean(exchange) > 0.5
+    assert np.mean(both) < 0.15
+
+
+def test_the_same_rng_gives_the_same_numbers():
+    first, second = (World(taught=3).asked(rng=5) for _ in range(2))
+    assert first == second
+
+
+def test_nan_is_refused():
+    world = World()
+    world.clean[0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        world.asked()
