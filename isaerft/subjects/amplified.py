@@ -69,9 +69,14 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
     return pd.DataFrame(records, columns=["latent_index", "side", "rank", "token", "value"])
 
 
+def rows_amplified_on(n_total: int, n_rows: int) -> np.ndarray:
+    """Return `n_rows` of `n_total` rows, evenly spread over them, (n,) int64."""
+    return np.unique(np.linspace(0, n_total - 1, n_rows).round().astype(np.int64))
+
+
 def _beginnings(rows: TokenRows, n_rows: int, n_bos: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tokens and mask (n, length) of beginnings of rows, and the place of each one's last token, (n,)."""
-    chosen = np.unique(np.linspace(0, len(rows.tokens) - 1, n_rows).round().astype(int))
+    chosen = rows_amplified_on(len(rows.tokens), n_rows)
     wished = torch.linspace(*LENGTHS, len(chosen)).round().long() + n_bos
     lengths = torch.minimum(rows.mask[chosen].sum(1), wished)
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()

@@ -5,6 +5,7 @@ These are the confounds that the statistics stratify by, and the raw material of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,26 +50,18 @@ class Firing:
 
 def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
     """Run the corpus through the subject and gather each latent's activations."""
-    dictionary, n_bos = subject.dictionary, len(subject.language.bos)
-    count, total, highest, lowest = (np.zeros(dictionary.d_sae) for _ in range(4))
+    d_sae = subject.dictionary.d_sae
+    count, total, highest, lowest = (np.zeros(d_sae) for _ in range(4))
     top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
-    n_tokens = first_row = 0
-    for tokens, mask in rows.batches(batch_size, "firing rates"):
-        device = subject.model.device
-        activation = run_below(subject.model, subject.site, tokens.to(device), mask.to(device)).activation
-        wanted = mask.bool().clone()
-        wanted[:, :n_bos] = False
-        codes = dictionary.encode(activation[wanted.to(device)])
-        row, position = wanted.nonzero(as_tuple=True)
-        count += torch.bincount(codes.indices, minlength=dictionary.d_sae).cpu().numpy()
+    n_tokens = 0
+    for codes, entries in encoded(subject, rows, batch_size, "firing rates"):
+        count += torch.bincount(codes.indices, minlength=d_sae).cpu().numpy()
         total += codes.sum_over_tokens().double().cpu().numpy()
-        entries = _entries(codes, row + first_row, position)
         latent, value = entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy()
         np.maximum.at(highest, latent, value)
         np.minimum.at(lowest, latent, value)
         top = _best(pd.concat([top, entries], ignore_index=True))
         n_tokens += codes.n_tokens
-        first_row += len(tokens)
     return Firing(n_tokens, count, total, np.where(highest >= -lowest, highest, lowest), top)
 
 
@@ -100,16 +93,34 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     )
 
 
-def _entries(codes: Codes, row: torch.Tensor, position: torch.Tensor) -> pd.DataFrame:
-    token = codes.tokens().cpu()
-    return pd.DataFrame(
-        {
-            "latent_index": codes.indices.cpu().numpy(),
-            "value": codes.values.double().cpu().numpy(),
-            "row": row[token].numpy(),
-            "position": position[token].numpy(),
-        }
-    )
+def encoded(
+    subject: LoadedSubject, rows: TokenRows, batch_size: int, description: str
+) -> Iterator[tuple[Codes, pd.DataFrame]]:
+    """Yield the codes of the corpus, BOS left out, a batch of rows at a time, and where each latent is active.
+
+    The second is a table with one line per active latent and token: latent_index, value, row (of the corpus), position.
+    """
+    n_bos, first_row = len(subject.language.bos), 0
+    for tokens, mask in rows.batches(batch_size, description):
+        device = subject.model.device
+        activation = run_below(subject.model, subject.site, tokens.to(device), mask.to(device)).activation
+        wanted = mask.bool().clone()
+        wanted[:, :n_bos] = False
+        codes = subject.dictionary.encode(activation[wanted.to(device)])
+        row, position = wanted.nonzero(as_tuple=True)
+        token = codes.tokens().cpu()
+        yield (
+            codes,
+            pd.DataFrame(
+                {
+                    "latent_index": codes.indices.cpu().numpy(),
+                    "value": codes.values.double().cpu().numpy(),
+                    "row": (row + first_row)[token].numpy(),
+                    "position": position[token].numpy(),
+                }
+            ),
+        )
+        first_row += len(tokens)
 
 
 def _best(entries: pd.DataFrame) -> pd.DataFrame:
