@@ -135,6 +135,15 @@ SOURCES = Registry(
         "neuronpedia": "isaerft.explanations.neuronpedia.source",
     },
 )
+MATCHERS = Registry(
+    "matcher",
+    group="isaerft.matchers",
+    builtin={
+        "lexical": "isaerft.scoring.lexical",
+        "embedding": "isaerft.scoring.embedding",
+        "llm": "isaerft.scoring.llm",
+    },
+)
 MEASURES = Registry(
     "measure",
     group="isaerft.measures",

@@ -97,6 +97,17 @@ TABLES: dict[str, tuple[Column, ...]] = {
         " estimate:float? corrected:float? ci_low:float? ci_high:float? sensitivity:float? specificity:float?"
         " correlation:float?"
     ),
+    "explanation_scores": _columns(
+        "subject:text source:text scorer:text score:text latent_index:int n_items:int value:float? floor:float?"
+    ),
+    "explanation_quality": _columns(
+        "subject:text source:text scorer:text score:text n_explanations:int n_failed:int mean:float? ci_low:float?"
+        " ci_high:float? floor:float?"
+    ),
+    "agreement_by_quality": _columns(
+        "subject:text source:text judge:text scorer:text score:text quality:text n_latents:int n_expected:int"
+        " estimate:float? ci_low:float? ci_high:float?"
+    ),
     "behavior_check": _columns(
         "subject:text behavior:text adapter:text score:text n_prompts:int before:float after:float ci_low:float?"
         " ci_high:float? target:float n_seeds:int"

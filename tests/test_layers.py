@@ -16,6 +16,7 @@ FLOORS = [
     ("llm",),
     ("explanations",),
     ("relevance",),
+    ("scoring",),
     ("subjects",),
     ("adapters",),
     ("changes",),

@@ -16,7 +16,7 @@ def check_llms(study: Study) -> None:
     for name, llm in study.llms.items():
         _check_key(name, llm)
         _check_address(name, llm)
-    for kind, parts in (("judge", study.judges), ("source", study.sources)):
+    for kind, parts in (("judge", study.judges), ("source", study.sources), ("score", study.scores)):
         for name, part in parts.items():
             if part.llm is not None and part.llm not in study.llms:
                 raise unknown_name(f"{kind}s.{name}.llm", part.llm, study.llms)

@@ -22,6 +22,7 @@ from isaerft.registry import JUDGES
 from isaerft.relevance.base import DECIMALS, distinct_texts, judgements, top_share
 
 TOP_WORDS = 3
+BLOCK = 8192
 _EMPTY = re.compile(
     r"\W+|\b(?:a|an|the|and|or|of|to|in|on|at|by|for|from|with|as|that|which|this|these|those|it|its|is|are|was|were|be|been"
     r"|being|has|have|had|such|than|then|also|into|their|there|when|while|other)\b"
@@ -66,6 +67,22 @@ def centred_over_behaviors(similarity: np.ndarray) -> np.ndarray:
     return np.clip(np.round(similarity, DECIMALS), -1, 1) + 0.0
 
 
+def similarity_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the mean of both cosines for pairs of texts, (n_pairs,) float64, with every word of theirs counted.
+
+    Parameters
+    ----------
+    texts : list of str
+        All texts that terms are weighed over.
+    first, second : (n_pairs,) int64
+        The texts of each pair.
+    """
+    lowered = [text.lower() for text in texts]
+    weighed = [_weigh(lowered, analyzer="word", ngram_range=(1, 1))]
+    weighed.append(_weigh(lowered, analyzer="char_wb", ngram_range=(4, 6)))
+    return sum(_cosines_of_pairs(terms.weights, first, second) for terms in weighed) / 2
+
+
 class _Weighed:
     """TF-IDF weights of texts, (n_texts, n_terms) sparse with rows of unit length, and what the terms are."""
 
@@ -101,3 +118,12 @@ def _weigh(texts: list[str], *, analyzer: str, ngram_range: tuple[int, int]) -> 
 def _cosines(weights: sparse.csr_matrix, n_texts: int) -> np.ndarray:
     """Return the cosines of the first `n_texts` rows with the others, (n_texts, n_others)."""
     return np.asarray((weights[:n_texts] @ weights[n_texts:].T).todense())
+
+
+def _cosines_of_pairs(weights: sparse.csr_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of rows, (n_pairs,), a block of pairs at a time."""
+    parts = [
+        np.asarray(weights[first[start : start + BLOCK]].multiply(weights[second[start : start + BLOCK]]).sum(axis=1))
+        for start in range(0, len(first), BLOCK)
+    ]
+    return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0)

@@ -78,6 +78,18 @@ TABLES: dict[str, str] = {
         "Results beside what they would be if the judge made no mistakes, by its rates of error against a "
         "reference; valid only where the judge's mistakes have nothing to do with how much a latent changed."
     ),
+    "explanation_scores": (
+        "How well each explanation tells what its latent does from what it doesn't, on evidence that its explainer "
+        "never saw; beside it the same items with another latent's explanation."
+    ),
+    "explanation_quality": (
+        "The mean score of each source's explanations beside its floor, what explanations exchanged between latents "
+        "reach on the same items: what is not above the floor says nothing of its latent."
+    ),
+    "agreement_by_quality": (
+        "Agreement at the primary adapter and measure among latents whose explanations score low, middle and high: "
+        "where explanations are right, better ones agree better."
+    ),
     "behavior_check": (
         "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "
         "difference, over prompts. answers.html shows some of them."

@@ -135,6 +135,36 @@ MEANINGS: dict[str, str] = {
     ),
     "diagnostics.value": "The measured value: a share, an area under the curve, or a loss in nats per token.",
     "behavior_check.score": "How answers were scored: words, phrases, length, classifier (docs/config.md, Score).",
+    "scorer": "What told how well an explanation fits an item, as named in the study's config.",
+    "explanation_scores.score": (
+        "detection: windows in which the latent fires, among others; fuzzing: the tokens on which it fires, among "
+        "others of the same windows; output: the tokens that it makes likelier, among those of other latents."
+    ),
+    "explanation_quality.score": "detection, fuzzing or output, as in explanation_scores.csv.",
+    "agreement_by_quality.score": "The score that latents are grouped by, as in explanation_scores.csv.",
+    "n_items": "Items that the explanation was matched with; of windows, half hold.",
+    "explanation_scores.value": (
+        "Chance that an item that holds fits better than one that does not (no information: 0.5); for answers of yes "
+        "and no, balanced accuracy; empty where the scorer gave no answer."
+    ),
+    "explanation_scores.floor": "The same items with the explanation of another latent, drawn by seed.",
+    "explanation_quality.n_explanations": "Explanations scored, one per latent.",
+    "explanation_quality.n_failed": "Explanations that the scorer gave no answer on; they are in no mean.",
+    "mean": "Mean value over these explanations.",
+    "explanation_quality.ci_low": "Lower end of the interval of the mean over latents (Student's t).",
+    "explanation_quality.ci_high": "Upper end of the interval of the mean over latents (Student's t).",
+    "explanation_quality.floor": "Mean over the same latents with explanations exchanged between them.",
+    "quality": (
+        "Third of the latents by their explanation's value: low, middle, high. Latents of one value stay together, in "
+        "the third that holds their middle rank, so thirds can differ in size and one can be absent."
+    ),
+    "agreement_by_quality.n_latents": "Latents of this third in the frozen universe.",
+    "agreement_by_quality.n_expected": "Pairs of a behavior and a latent of the third that it is expected to change.",
+    "agreement_by_quality.estimate": (
+        "AUROC among the latents of this third, mean over the behaviors that expect some of them but not all."
+    ),
+    "agreement_by_quality.ci_low": "Lower end of the interval over behaviors (Student's t); empty with one.",
+    "agreement_by_quality.ci_high": "Upper end of the interval over behaviors (Student's t); empty with one.",
     "n_prompts": "Different held-out prompts that were answered; the unit of the interval.",
     "before": "Mean score of the model's own answers.",
     "after": "Mean score of the answers with the adapter at work.",

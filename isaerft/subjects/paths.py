@@ -12,6 +12,7 @@ from isaerft.files import read_json
 
 MODEL, SAE, CORPUS = "model", "sae", "corpus.safetensors"
 LATENTS, CONTEXTS, CARD = "latents.parquet", "contexts.parquet", "subject.json"
+SCORED = "scored_contexts.parquet"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class SubjectFolder:
     ----------
     path : Path
         Holds model/ (the testbed's alone), sae/ (SAELens' format, normalisation folded), corpus.safetensors (token
-        ids), latents.parquet and contexts.parquet (facts of each latent) and subject.json (the gate's measurements).
+        ids), latents.parquet and contexts.parquet (facts of each latent) and subject.json (the gate's measurements);
+        scored_contexts.parquet where explanations are scored.
     """
 
     path: Path
@@ -51,6 +53,11 @@ class SubjectFolder:
     def contexts(self) -> Path:
         """Top activating tokens in context and promoted tokens of each latent."""
         return self.path / CONTEXTS
+
+    @property
+    def scored(self) -> Path:
+        """What explanations are scored on, apart from all that explainers and judges read."""
+        return self.path / SCORED
 
     @property
     def card(self) -> Path:

@@ -80,7 +80,7 @@ def scored_contexts(
         the tokenizer writes it), value (activation at the token, 0 where there is none; nats for the amplified).
     """
     seen = _look(subject, rows, firing, batch_size, seed)
-    shown = {latent: own for latent, own in firing.top.groupby("latent_index")}
+    shown = dict(iter(firing.top.groupby("latent_index")))
     records = []
     for latent, pool in seen.pool.groupby("latent_index"):
         rng = np.random.default_rng([seed, int(latent)])
@@ -130,7 +130,7 @@ def _look(subject: LoadedSubject, rows: TokenRows, firing: Firing, batch_size: i
         found |= set(zip(probed["latent_index"].tolist(), probed["row"].tolist(), strict=True))
         unseen = entries[~np.isin(_keys(entries, n_rows), explained)]
         pool = _first(pd.concat([pool, _strongest(unseen, order)], ignore_index=True))
-    whole = pool.astype({name: np.int64 for name in ("latent_index", "row", "position", "active")})
+    whole = pool.astype(dict.fromkeys(("latent_index", "row", "position", "active"), np.int64))
     return Seen(whole, np.stack([chosen, centre[chosen]], axis=1), found)
 
 

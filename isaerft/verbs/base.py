@@ -21,6 +21,7 @@ ARGUMENTS = {
     "adapter": "name of the adapter in the config",
     "source": "name of the explanation source in the config",
     "judge": "name of the judge in the config",
+    "scorer": "name of the scorer in the config",
     "dir": "the subject's folder",
     "poison": "folder with the train.jsonl and heldout.jsonl of the behavior whose rows are planted",
     "records": "folder with the behavior's train.jsonl and heldout.jsonl",
@@ -53,7 +54,7 @@ OPTIONAL = {"behavior.input", "behavior.poison", "explain.sample", "agreement.sa
     f"power.{name}" for name in ("auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha")
 }
 NUMBERS = {"auroc", "odds-ratio", "expected-share", "reliability", "design-effect", "alpha"}
-NAMES = {"subject", "behavior", "adapter", "source", "judge", "description", "part"}
+NAMES = {"subject", "behavior", "adapter", "source", "judge", "scorer", "description", "part"}
 
 
 def verb(name: str, *arguments: str) -> Callable[[Verb], Verb]:
@@ -77,6 +78,7 @@ def study_of(options: argparse.Namespace) -> config.Study:
         ("adapter", study.adapters),
         ("source", study.sources),
         ("judge", study.judges),
+        ("scorer", study.scores),
     ):
         given = getattr(options, kind, None)
         if given is not None and given not in group:

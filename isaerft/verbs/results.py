@@ -54,6 +54,27 @@ def judge(options: argparse.Namespace) -> None:
     write_relevance(judged, options.out)
 
 
+@verb("score", "study", "subject", "source", "scorer", "dir", "explanations", "out")
+def score(options: argparse.Namespace) -> None:
+    """Score one source's explanations: detection, fuzzing and output, each beside its measured floor."""
+    study = study_of(options)
+    from isaerft import scoring
+    from isaerft.explanations import read_explanations
+    from isaerft.explanations.contexts import read_contexts
+    from isaerft.explanations.design import latents_asked
+    from isaerft.llm import LanguageModel
+    from isaerft.subjects.paths import SubjectFolder
+
+    folder, chosen = SubjectFolder(options.dir), study.scores[options.scorer]
+    alive = latents_asked(folder.read_latents(), study.agreement.min_firing_rate)
+    found = read_explanations(options.explanations)
+    found = found[found["latent_index"].isin(alive)]
+    tasks = scoring.tasks_of(read_contexts(folder.scored), found, study.seed, chosen.n_latents)
+    llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
+    scored = scoring.score_explanations(options.scorer, chosen, tasks, seed=study.seed, llm=llm)
+    scoring.write_scores(scored, options.out)
+
+
 @verb("agreement", "study", "subject", "adapter", "dir", "changes", "explanations", "relevance", "sample", "out")
 def agreement(options: argparse.Namespace) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""

@@ -80,6 +80,30 @@ def facts(options: argparse.Namespace) -> None:
     describe_subject(study, options.subject, subject, read_token_rows(folder.corpus), folder)
 
 
+@verb("scored-contexts", "study", "subject", "dir", "out")
+def scored_contexts(options: argparse.Namespace) -> None:
+    """Lay aside what explanations are scored on: evidence of each latent that no explainer or judge sees."""
+    study = study_of(options)
+    from isaerft.files import replacing
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.facts import measure_firing
+    from isaerft.subjects.paths import SubjectFolder
+    from isaerft.subjects.scored import scored_contexts as evidence
+
+    subject, rows = load_subject_of(study, options), read_token_rows(SubjectFolder(options.dir).corpus)
+    frame = evidence(
+        subject,
+        rows,
+        measure_firing(subject, rows, study.batch_size),
+        n_windows=study.scored_windows,
+        n_amplified=study.subjects[options.subject].amplified_rows,
+        batch_size=study.batch_size,
+        seed=study.seed,
+    )
+    with replacing(options.out) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
 @verb("truth", "study", "subject", "dir")
 def truth(options: argparse.Namespace) -> None:
     """Write down what each latent of the embedded subject truly does, and arms with known shares of it wrong."""

@@ -146,6 +146,11 @@ rule tables:
             for judged in judged_of(name)
         ],
         [sample(name, sources_of(name)) for name in study.subjects],
+        [
+            f"{RESULTS}/scores/{name}/{scored}.parquet"
+            for name in study.subjects
+            for scored in scored_of(name)
+        ],
         expand(
             f"{RESULTS}/agreement/{{subject}}/{{adapter}}",
             subject=study.subjects,
@@ -195,6 +200,7 @@ rule tables:
             study.sources,
             study.design.kind,
             study.judges,
+            study.scores,
             study.primary,
             study.measures,
             study.controls,

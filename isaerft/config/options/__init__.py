@@ -10,6 +10,7 @@ from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
 from isaerft.config.options.neuronpedia import Neuronpedia
+from isaerft.config.options.scores import Scorer
 from isaerft.config.options.study import Agreement, Primary, Study
 from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
@@ -36,6 +37,7 @@ __all__ = [
     "Poison",
     "Primary",
     "Score",
+    "Scorer",
     "Simpo",
     "Source",
     "Sparsity",

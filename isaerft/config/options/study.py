@@ -15,6 +15,7 @@ from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
 from isaerft.config.options.explanations import Judge, Source
 from isaerft.config.options.llms import Llm
+from isaerft.config.options.scores import Scorer
 from isaerft.config.options.subjects import Subject
 from isaerft.registry import CONTRASTED, UNTRAINED
 
@@ -76,6 +77,10 @@ class Study:
     """Pairs of behaviors to compare: what does one set of data teach besides (docs/auditing.md)."""
     candidates: dict[str, str] = Field(default_factory=dict)
     """What audits look for besides the study's own behaviors: name -> description for the judges; no data is needed."""
+    scores: dict[str, Scorer] = Field(default_factory=dict)
+    """What scores the explanations themselves (detection, fuzzing, output); nothing when empty."""
+    scored_windows: int = Field(default=6, ge=2)
+    """Windows in which a latent fires, and as many in which it is silent, that its explanation is scored on."""
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
     """Registered measures of change."""
     reference: str | None = None
@@ -194,6 +199,10 @@ class Study:
     def permuted_subjects(self) -> dict[str, str]:
         """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
         return {name + PERMUTED: name for name in self.subjects} if "random_dictionary" in self.controls else {}
+
+    def scorers_of(self, source: str) -> list[str]:
+        """Return the scorers of a source's explanations."""
+        return [name for name, part in self.scores.items() if source in (part.sources or [source])]
 
     def analysed_adapters(self, subject: str | None = None) -> list[str]:
         """Return the adapters whose changes are analysed: all but the reference; on a twin those asked for."""

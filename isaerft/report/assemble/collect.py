@@ -18,6 +18,7 @@ from isaerft.report.assemble.coverage import coverage_table
 from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.known_truth import calibration_table
 from isaerft.report.assemble.most_changed import most_changed
+from isaerft.report.assemble.scores import agreement_by_quality, explanation_quality, explanation_scores
 from isaerft.report.assemble.verdicts import explanation_verdicts
 from isaerft.stats import qvalues
 from isaerft.subjects.paths import SubjectFolder
@@ -52,6 +53,10 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         if any(judge.reference for judge in study.judges.values()):
             quality = frames["judge_quality"]
             frames["corrected_agreement"] = corrected_agreement(study, frames["agreement"], quality)
+    if study.scores:
+        frames["explanation_scores"] = scores = explanation_scores(study, results)
+        frames["explanation_quality"] = explanation_quality(study, scores)
+        frames["agreement_by_quality"] = agreement_by_quality(study, results, scores)
     if study.behavior_checked:
         frames["behavior_check"] = behavior_table(study, results)
     known = list(_known_truth(study, frames))

@@ -1,0 +1,122 @@
+"""From the evidence kept for scoring (`isaerft.subjects.scored`) to the items that explanations are matched with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from isaerft.explanations import clean_text
+from isaerft.explanations.contexts import Context, clean_token, grouped, without_marks
+from isaerft.scoring.base import DETECTION, FUZZING, OUTPUT, SCORES, Item, Task
+
+N_LISTS = 6
+_LAST, _FIRST = re.compile(r"\S*\Z"), re.compile(r"\A\S*")
+
+
+def tasks_of(contexts: pd.DataFrame, explanations: pd.DataFrame, seed: int, n_latents: int | None = None) -> list[Task]:
+    """Return what the explanations are asked: up to three tasks per latent, items in an order drawn by seed.
+
+    Detection and fuzzing have as many items that hold as items that don't. Of the lists of tokens one is the latent's
+    own, beside up to `N_LISTS` drawn from other latents, none of the same tokens.
+
+    Parameters
+    ----------
+    contexts : DataFrame
+        What `isaerft.explanations.contexts.read_contexts` reads of scored_contexts.parquet.
+    explanations : DataFrame
+        As `isaerft.explanations.read_explanations` gives it.
+    n_latents : int, optional
+        At most so many of the latents that have both, drawn by seed.
+    """
+    evidence: dict[int, dict[str, list[Context]]] = {}
+    for latent, side, group in grouped(contexts):
+        evidence.setdefault(latent, {})[side] = group
+    lists = {latent: _tokens(own.get("amplified_heldout", [])) for latent, own in evidence.items()}
+    lists = {latent: tokens for latent, tokens in lists.items() if tokens}
+    explained = explanations[explanations["latent_index"].isin(list(evidence))]
+    if n_latents is not None and len(explained) > n_latents:
+        drawn = np.random.default_rng(seed).permutation(len(explained))[:n_latents]
+        explained = explained.iloc[np.sort(drawn)]
+    tasks = []
+    for row in explained.itertuples():
+        latent, own = int(row.latent_index), evidence[int(row.latent_index)]
+        rng = np.random.default_rng([seed, latent])
+        items = {
+            DETECTION: _detection(own.get("heldout", []), own.get("silent", [])),
+            FUZZING: _fuzzing(own.get("heldout", []), own.get("unmarked", [])),
+            OUTPUT: _output(latent, lists, rng),
+        }
+        for score in SCORES:
+            shuffled = tuple(items[score][place] for place in rng.permutation(len(items[score])))
+            if shuffled:
+                tasks.append(Task(latent, score, row.explanation, row.side, shuffled))
+    return tasks
+
+
+def _detection(heldout: Sequence[Context], silent: Sequence[Context]) -> list[Item]:
+    """Return windows with and without the latent, as many of the ones as of the others."""
+    count = min(len(heldout), len(silent))
+    steps = np.linspace(0, len(heldout) - 1, count).round().astype(int) if count else []
+    texts = [(_whole(heldout[step]), True) for step in steps] + [(_whole(one), False) for one in silent[:count]]
+    return [Item(text, text, holds) for text, holds in texts]
+
+
+def _fuzzing(heldout: Sequence[Context], unmarked: Sequence[Context]) -> list[Item]:
+    """Return the windows that have an inactive token twice, with the right token marked and with the wrong one."""
+    wrong = {_joined(one): one for one in unmarked}
+    pairs = [(one, wrong[_joined(one)]) for one in heldout if _joined(one) in wrong]
+    shown = [(one, holds) for pair in pairs for one, holds in zip(pair, (True, False), strict=True)]
+    return [Item(_marked(one), _word(one), holds) for one, holds in shown]
+
+
+def _output(latent: int, lists: dict[int, list[str]], rng: np.random.Generator) -> list[Item]:
+    """Return the latent's own list of tokens and those of others."""
+    if latent not in lists:
+        return []
+    own = set(lists[latent])
+    others: dict[frozenset[str], str] = {}
+    for index in rng.permutation(list(lists)):
+        tokens = lists[int(index)]
+        if set(tokens) != own:
+            others.setdefault(frozenset(tokens), ", ".join(tokens))
+        if len(others) == N_LISTS:
+            break
+    texts = [(", ".join(lists[latent]), True), *((text, False) for text in others.values())]
+    return [Item(text, text, holds) for text, holds in texts] if others else []
+
+
+def _tokens(group: Sequence[Context]) -> list[str]:
+    return list(dict.fromkeys(filter(None, (clean_token(one.token) for one in group))))
+
+
+def _parts(one: Context) -> tuple[str, str, str]:
+    return without_marks(one.before), without_marks(one.token), without_marks(one.after)
+
+
+def _joined(one: Context) -> str:
+    return one.before + one.token + one.after
+
+
+def _whole(one: Context) -> str:
+    return clean_text(without_marks(_joined(one)))
+
+
+def _marked(one: Context) -> str:
+    """Return the window with its token between marks, of which the text itself has none."""
+    before, token, after = (text.replace("<<", "< <").replace(">>", "> >") for text in _parts(one))
+    bare = token.strip()
+    left, right = token[: len(token) - len(token.lstrip())], token[len(token.rstrip()) :]
+    return clean_text(f"{before}{left if bare else ''}<<{bare or clean_token(token)}>>{right if bare else ''}{after}")
+
+
+def _word(one: Context) -> str:
+    """Return the word that the marked token is in or is, with punctuation that touches it."""
+    before, token, after = _parts(one)
+    if not token.strip():
+        return clean_token(token)
+    left = "" if token[0].isspace() else _LAST.search(before)[0]
+    right = "" if token[-1].isspace() else _FIRST.search(after)[0]
+    return clean_text(left + token + right)
