@@ -106,7 +106,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "agreement_by_quality": _columns(
         "subject:text source:text judge:text scorer:text score:text quality:text n_latents:int n_expected:int"
-        " estimate:float? ci_low:float? ci_high:float?"
+        " n_behaviors:int estimate:float? ci_low:float? ci_high:float?"
     ),
     "behavior_check": _columns(
         "subject:text behavior:text adapter:text score:text n_prompts:int before:float after:float ci_low:float?"

@@ -87,8 +87,8 @@ TABLES: dict[str, str] = {
         "reach on the same items: what is not above the floor says nothing of its latent."
     ),
     "agreement_by_quality": (
-        "Agreement at the primary adapter and measure among latents whose explanations score low, middle and high: "
-        "where explanations are right, better ones agree better."
+        "Agreement at the primary adapter and measure among latents whose explanations score low, middle and high. "
+        "Thirds can differ in what their explanations speak of, too: read the number expected beside each estimate."
     ),
     "behavior_check": (
         "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "

@@ -37,7 +37,7 @@ def cautions(tables: Tables) -> list[str]:
         result = rows[(rows["subject"] == subject).astype(bool) & (rows["control"] == RESULT)]
         found += [f"{visible(subject)}: {text}" for text in _power(result)]
     found += [*_subjects(tables, rows), *_training(tables, primary), *_behavior(tables, primary)]
-    found += _stability(tables, primary)
+    found += [*_stability(tables, primary), *_scores(tables, primary)]
     return found
 
 
@@ -143,6 +143,20 @@ def _stability(tables: Tables, primary: Primary) -> Iterable[str]:
     unstable = int((rows["verdict"] == "unstable").fillna(False).sum())
     if unstable:
         yield f"{unstable:,} of {plural(len(rows), 'most changed latent')} listed are not stable over seeds."
+
+
+def _scores(tables: Tables, primary: Primary) -> Iterable[str]:
+    """Warn of explanations that score no higher than ones exchanged between latents."""
+    if "explanation_quality" not in tables:
+        return
+    rows = matching(real(tables["explanation_quality"]), primary)
+    flat = rows[(rows["ci_low"] <= rows["floor"]).fillna(False).astype(bool)]
+    for (subject, scorer), group in flat.groupby(["subject", "scorer"], sort=False):
+        yield (
+            f"{visible(subject)}: by the scorer {visible(scorer)}, explanations from {visible(primary.source)} are not "
+            f"shown to be better than exchanged ones in {_named(group['score'])} (explanations of what a latent reads "
+            "need not know what it writes, nor the reverse)."
+        )
 
 
 def _named(names: Iterable[object]) -> str:

@@ -160,8 +160,9 @@ MEANINGS: dict[str, str] = {
     ),
     "agreement_by_quality.n_latents": "Latents of this third in the frozen universe.",
     "agreement_by_quality.n_expected": "Pairs of a behavior and a latent of the third that it is expected to change.",
+    "agreement_by_quality.n_behaviors": "Behaviors in the mean: those that expect some of these latents but not all.",
     "agreement_by_quality.estimate": (
-        "AUROC among the latents of this third, mean over the behaviors that expect some of them but not all."
+        "AUROC among the latents of this third, mean over behaviors, whichever share of the latents each expects."
     ),
     "agreement_by_quality.ci_low": "Lower end of the interval over behaviors (Student's t); empty with one.",
     "agreement_by_quality.ci_high": "Upper end of the interval over behaviors (Student's t); empty with one.",

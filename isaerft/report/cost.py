@@ -14,12 +14,17 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.explanations import read_explanations
+from isaerft.explanations.contexts import read_contexts
 from isaerft.explanations.design import latents_asked
 from isaerft.explanations.llm import plan as plan_of_source
 from isaerft.explanations.llm import plan_unseen
 from isaerft.llm import LanguageModel, Plan, price
 from isaerft.relevance.llm import plan
 from isaerft.report.assemble.inputs import judges_of, sources_of
+from isaerft.scoring import tasks_of
+from isaerft.scoring.items import N_LISTS
+from isaerft.scoring.llm import plan as plan_of_scorer
+from isaerft.scoring.llm import plan_unseen as plan_unscored
 from isaerft.subjects.paths import SubjectFolder
 
 FILLER_CHARACTERS = 120
@@ -27,7 +32,7 @@ FILLER_CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Cost:
-    """What one source, or one judge of it, takes on one subject; `exact` unless what it reads is still to come."""
+    """What a source, or a judge or scorer of it, takes on a subject; `exact` unless what it reads is to come."""
 
     subject: str
     source: str
@@ -35,6 +40,7 @@ class Cost:
     llm: str
     plan: Plan
     exact: bool
+    scorer: str | None = None
 
 
 def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
@@ -50,12 +56,32 @@ def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
             for judge in judges_of(study, source):
                 if study.judges[judge].llm is not None:
                     yield _of_judge(study, subject, source, judge, found, exact)
+            for scorer in study.scorers_of(source):
+                if study.scores[scorer].llm is not None:
+                    yield _of_scorer(study, subject, source, scorer, found, exact, Path(results))
 
 
 def _of_judge(study: config.Study, subject: str, source: str, judge: str, found: pd.DataFrame, exact: bool) -> Cost:
     behaviors, options = study.described, study.judges[judge]
     llm = str(options.llm)
     return Cost(subject, source, judge, llm, plan(found, behaviors, options, LanguageModel.of(study, llm)), exact)
+
+
+def _of_scorer(
+    study: config.Study, subject: str, source: str, scorer: str, found: pd.DataFrame, known: bool, results: Path
+) -> Cost:
+    folder, options = SubjectFolder(results / "subjects" / subject), study.scores[scorer]
+    model = LanguageModel.of(study, str(options.llm))
+    exact = known and folder.scored.is_file() and folder.latents.is_file()
+    if exact:
+        alive = latents_asked(folder.read_latents(), study.agreement.min_firing_rate)
+        scored = found[found["latent_index"].isin(alive)]
+        tasks = tasks_of(read_contexts(folder.scored), scored, study.seed, options.n_latents)
+        plan = plan_of_scorer(tasks, study.seed, model)
+    else:
+        n_latents = len(found) if options.n_latents is None else min(len(found), options.n_latents)
+        plan = plan_unscored(n_latents, max(2 * study.scored_windows, 1 + N_LISTS), model)
+    return Cost(subject, source, None, str(options.llm), plan, exact, scorer)
 
 
 def _of_source(study: config.Study, subject: str, source: str, results: Path, latents: np.ndarray) -> tuple[Plan, bool]:
@@ -105,7 +131,8 @@ def cost_lines(study: config.Study, results: str | Path) -> list[str]:
     for cost in costs(study, results):
         totals[cost.llm] += cost.plan
         reads = "explanations" if cost.judge else "evidence"
-        where = f"{cost.subject}, {cost.source}, " + (f"judge {cost.judge}" if cost.judge else "explaining")
+        asks = f"judge {cost.judge}" if cost.judge else f"scorer {cost.scorer}" if cost.scorer else "explaining"
+        where = f"{cost.subject}, {cost.source}, {asks}"
         if cost.exact:
             lines.append(f"{where}: {_said(cost.plan, study.llms[cost.llm])}")
         elif cost.plan.prompts:

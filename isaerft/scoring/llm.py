@@ -17,7 +17,7 @@ from isaerft.config import Scorer
 from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, between_markers, marker_of, parsed
 from isaerft.registry import MATCHERS
 from isaerft.relevance.questions import MAX_EXPLANATION, SIDES
-from isaerft.scoring.base import DETECTION, FUZZING, OUTPUT, SCORES, Task
+from isaerft.scoring.base import DETECTION, FUZZING, OUTPUT, SCORES, Task, exchange
 
 MAX_ITEM = 400
 TOKENS_PER_ITEM, TOKENS_AROUND = 12, 60
@@ -54,9 +54,10 @@ def llm(tasks: Sequence[Task], scorer: Scorer, *, llm: LanguageModel) -> list[np
     return [_fits(task, prompt, replies[prompt]) for task, prompt in zip(tasks, prompts, strict=True)]
 
 
-def plan(tasks: Sequence[Task], llm: LanguageModel) -> Plan:
-    """Return what matching these tasks will take; nothing is sent."""
-    return llm.plan([_prompt(task, llm.seed) for task in tasks])
+def plan(tasks: Sequence[Task], seed: int, llm: LanguageModel) -> Plan:
+    """Return what scoring these tasks will take, with their floor; nothing is sent."""
+    every = [*tasks, *filter(None, exchange(tasks, seed))]
+    return llm.plan([_prompt(task, llm.seed) for task in every])
 
 
 def plan_unseen(n_latents: int, n_items: int, llm: LanguageModel) -> Plan:

@@ -115,6 +115,26 @@ def test_a_source_that_asks_is_counted_and_exact_once_the_evidence_is_there(give
     assert openai_server.received == 0
 
 
+def test_a_scorer_that_asks_is_counted_with_its_floor_and_exact_once_the_evidence_is_there(given, openai_server):
+    scorer = {"kind": "llm", "llm": "small", "sources": ["local"]}
+    study, results = study_from_dict(given[0] | {"scores": {"reader": scorer}}), given[1]
+    (cost,) = [cost for cost in costs(study, results) if cost.scorer]
+    assert (cost.source, cost.plan.calls, cost.exact) == ("local", 2 * 3 * N, False)
+    few = study_from_dict(given[0] | {"scores": {"reader": scorer | {"n_latents": 5}}})
+    assert [cost.plan.calls for cost in costs(few, results) if cost.scorer] == [2 * 3 * 5]
+    assert any("toy, local, scorer reader: no evidence yet; at most 240" in line for line in cost_lines(study, results))
+    folder = results / "subjects/toy"
+    folder.mkdir(parents=True)
+    rates = pd.DataFrame({"latent_index": range(9), "firing_rate": [0.0] * 4 + [0.1] * 5})
+    rates.to_parquet(folder / "latents.parquet")
+    rows = [(n, side, 0, f"{side}{n}", "a", "b", 1.0) for n in (3, 5, 6) for side in ("heldout", "silent")]
+    columns = ["latent_index", "side", "rank", "token", "before", "after", "value"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "scored_contexts.parquet")
+    (cost,) = [cost for cost in costs(study, results) if cost.scorer]
+    assert (cost.plan.calls, cost.exact) == (2 * 2, True)  # latent 3 is dead
+    assert openai_server.received == 0
+
+
 def test_without_a_language_model_nothing_is_counted(given):
     plain = {key: value for key, value in given[0].items() if not key.startswith("llm")}
     plain["judges"] = {"lexical": {}}

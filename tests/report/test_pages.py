@@ -10,7 +10,7 @@ from isaerft.errors import InputError
 from isaerft.report.cautions import cautions
 from isaerft.report.pages import answers_page, summary_page, table_page
 from isaerft.report.pages.table import MAX_ROWS
-from isaerft.tables import TABLES
+from isaerft.tables import TABLES, conform
 
 HOSTILE = "<img src=x onerror=alert(1)> \"'><script>alert(2)</script>\u202eevil {{ 7*7 }} &amp;"
 
@@ -231,6 +231,20 @@ def test_weakness_in_a_table_is_said(table, values, said, tables):
 def test_a_behavior_that_fell_has_moved_too(tables):
     fallen = _with(tables, "behavior_check", ci_low=-0.4, ci_high=-0.1)
     assert not any("do not show" in text for text in cautions(fallen))
+
+
+def test_explanations_that_score_no_higher_than_exchanged_ones_are_said(tables):
+    columns = [column.name for column in TABLES["explanation_quality"]]
+    rows = [
+        ("testbed", source, "words", score, 90, 0, low + 0.1, low, low + 0.2, 0.52)
+        for source in ("truth_input", "another")
+        for score, low in (("detection", 0.6), ("fuzzing", 0.5), ("output", 0.52))
+    ]
+    quality = conform("explanation_quality", pd.DataFrame(rows, columns=columns))
+    (said,) = [text for text in cautions(tables | {"explanation_quality": quality}) if "exchanged ones" in text]
+    assert "explanations from truth_input are not shown to be better than exchanged ones in fuzzing, output" in said
+    good = quality.assign(ci_low=0.6)
+    assert not any("exchanged ones" in text for text in cautions(tables | {"explanation_quality": good}))
 
 
 def test_dropped_latents_are_counted(tables):

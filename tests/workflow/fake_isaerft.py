@@ -22,6 +22,7 @@ TABLES += (
     "calibration",
 )
 TABLES += ("audit", "audit_latents")
+TABLES += ("explanation_scores", "explanation_quality", "agreement_by_quality")
 IN_FOLDER = {
     "corpus": ["corpus.safetensors"],
     "dictionary": ["sae/cfg.json"],

@@ -25,6 +25,8 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "answers_page": 1,
         "explain": 3,
         "judge": 1 + 1 + 2,
+        "scored_contexts": 1,
+        "score": 1,  # of the one source that the scorer names
         "agreement": 2,
         "tables": 1,
         "pages": 1,
@@ -61,12 +63,14 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         primary=values["primary"] | {"source": "local", "judge": "lexical"},
         controls=["firing_rate_only"],
         causal_check={"adapters": []},
+        scores={},
     )
     jobs = workspace.planned()
     checks = {"causal_check", "figure_causal_check", "answers_page"}
     checks |= {"behavior_check", "figure_behavior_check"}
     assert not checks & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
+    assert not {"scored_contexts", "score"} & set(jobs)
     assert jobs["train"] == 3
     assert jobs["changes"] == 1
 
@@ -109,6 +113,7 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
         "changes",
         "causal_check",
         "behavior_check",
+        "scored_contexts",
     }
 
 

@@ -38,7 +38,9 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
         ("changes/parameter.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
         ("adapters/bias.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK),  # of ten
         ("changes/scores.py", BEHAVIOR_CHECK),
-        ("relevance/lexical.py", {"judge": 1, "agreement": 2}),  # of the four judgements
+        ("relevance/lexical.py", {"judge": 1, "agreement": 2, "score": 1}),  # of the four judgements
+        ("scoring/base.py", {"score": 1}),
+        ("subjects/scored.py", {"scored_contexts": 1, "score": 1}),
         ("stats/joint.py", {"agreement": 2}),
     ],
 )

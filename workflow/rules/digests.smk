@@ -68,12 +68,14 @@ def cli_functions():
 
 @cached
 def registered():
-    """Return the files that register a part (an adapter, a judge, ...), by its name."""
+    """Return the files that register a part, by its name and by REGISTRY.name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         dotted = ".".join(["isaerft", *path.relative_to(PACKAGE).with_suffix("").parts])
-        for name in re.findall(r'(?m)^@?[A-Z]+\("([^"]+)"\)', path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        for registry, name in re.findall(r'(?m)^@?([A-Z]+)\("([^"]+)"\)', text):
             found.setdefault(name, []).append(dotted)
+            found.setdefault(f"{registry}.{name}", []).append(dotted)
     return found
 
 

@@ -63,7 +63,9 @@ rule explain:
         study=STUDY,
         dir=folder,
         sample=lambda w, input: [f"--sample {path}" for path in input.sample],
-        code=lambda w: code("explain", study.sources[w.source].kind or w.source),
+        code=lambda w: code(
+            "explain", f"SOURCES.{study.sources[w.source].kind or w.source}"
+        ),
         settings=lambda w: settings(
             replace(
                 study.sources[w.source],

@@ -19,7 +19,7 @@ rule judge:
     params:
         study=STUDY,
         dir=folder,
-        code=lambda w: code("judge", study.judges[w.judge].kind or w.judge),
+        code=lambda w: code("judge", f"JUDGES.{study.judges[w.judge].kind or w.judge}"),
         settings=lambda w: settings(
             replace(study.judges[w.judge], reference=False, tested=True),
             asked(study.judges[w.judge].llm),

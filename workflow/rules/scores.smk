@@ -64,7 +64,9 @@ rule score:
     params:
         study=STUDY,
         dir=folder,
-        code=lambda w: code("score", study.scores[w.scorer].kind or w.scorer),
+        code=lambda w: code(
+            "score", f"MATCHERS.{study.scores[w.scorer].kind or w.scorer}"
+        ),
         settings=lambda w: settings(
             replace(study.scores[w.scorer], sources=[]),
             asked(study.scores[w.scorer].llm),

@@ -99,11 +99,12 @@ def _by_thirds(
             continue
         pairs = zip(change[:, chosen], expectation.expected[:, chosen], strict=True)
         found = np.array([float(auroc(moved, expected)) for moved, expected in pairs if _testable(moved, expected)])
-        low, high = mean_interval(found, study.agreement.confidence_level)
+        low, high = np.clip(mean_interval(found, study.agreement.confidence_level), 0, 1)
         yield {
             "quality": quality,
             "n_latents": len(chosen),
             "n_expected": int(expectation.expected[:, chosen].sum()),
+            "n_behaviors": len(found),
             "estimate": found.mean() if len(found) else np.nan,
             "ci_low": low,
             "ci_high": high,
