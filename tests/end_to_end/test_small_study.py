@@ -24,6 +24,9 @@ TABLES = [
     "explanation_verdicts",
     "coverage",
     "causal_check",
+    "explanation_scores",
+    "explanation_quality",
+    "agreement_by_quality",
 ]
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
