@@ -33,7 +33,6 @@ if len(study.judges) > 1:
 TABLES += ["audit", "audit_latents"] if study.audits else []
 TABLES += ["behavior_check"] if study.behavior_checked else []
 TABLES += ["calibration"] if study.dose_arms or study.known_audits else []
-TABLES += ["calibration"] if study.dose_arms else []
 if study.scores:
     TABLES += ["explanation_scores", "explanation_quality", "agreement_by_quality"]
 DOSES = {

@@ -77,7 +77,7 @@ def agreement_by_quality(study: config.Study, results: Path, scores: pd.DataFram
                 expectation = read_expectation(study, path, alive)
                 change = [
                     STATISTICS["auroc"].combine(changes[behavior, primary.measure][:, expectation.latents])
-                    for behavior in study.behaviors
+                    for behavior in study.tested_behaviors
                 ]
                 for (scorer, score), group in own.groupby(["scorer", "score"], sort=False):
                     same = {"subject": subject, "source": source, "judge": judge, "scorer": scorer, "score": score}
