@@ -6,6 +6,8 @@ over very many further behaviors (changes) of the same dictionary for those over
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from isaerft.stats.calibration.nulls import strata_in
@@ -31,8 +33,9 @@ SPREAD = 0.3
 
 def interval_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
     """Return the coverage of the intervals over latents, with clusters and seeds, at an odds ratio."""
-    world = World(sizes.coverage_latents, odds_ratio=odds_ratio, **WORLD)
-    large = World(N_POPULATION, odds_ratio=odds_ratio, **WORLD)
+    # One behavior, whose confounding is the same in the population and in every sample of it.
+    world = World(sizes.coverage_latents, odds_ratio=odds_ratio, confounding_spread=0, **WORLD)
+    large = replace(world, n_latents=N_POPULATION)
     part = f"coverage {odds_ratio:g}"
     truths = [
         {name: _value(name, draw(large, stream(sizes.seed, f"{part} population", i))) for name in INTERVALS}

@@ -46,8 +46,10 @@ class World:
         Standard deviation over behaviors of its logarithm.
     confounding : float
         Shift of the change, and of the log odds of being expected, per standard deviation of the confound, in
-        standard deviations of the logistic noise. Every behavior draws its own between 0.5 and 1.5 times this, for
-        changes and for explanations apart.
+        standard deviations of the logistic noise.
+    confounding_spread : float
+        Every behavior draws its own confounding, between 1 less and 1 plus this times `confounding`, for changes and
+        for explanations apart.
     steps : int
         Levels at which the confound acts; 0: smoothly.
     is_known : bool
@@ -66,6 +68,7 @@ class World:
     odds_ratio: float = 1.0
     odds_ratio_spread: float = 0.0
     confounding: float = 0.0
+    confounding_spread: float = 0.5
     steps: int = 0
     is_known: bool = False
     is_folded: bool = False
@@ -151,7 +154,8 @@ class Dictionary:
     def behaviors(self, n_behaviors: int, rng: np.random.Generator) -> Drawn:
         """Draw changes and explanations of `n_behaviors` behaviors on these latents."""
         world, n = self.world, self.world.n_latents
-        loads = world.confounding * LOGISTIC_SD * rng.uniform(0.5, 1.5, size=(2, n_behaviors, 1))
+        spread = world.confounding_spread
+        loads = world.confounding * LOGISTIC_SD * rng.uniform(1 - spread, 1 + spread, size=(2, n_behaviors, 1))
         shift = math.log(world.odds_ratio) + world.odds_ratio_spread * rng.normal(size=(n_behaviors, 1))
         own = self._noise(2 * n_behaviors, rng).reshape(2, n_behaviors, n)
         common = np.stack([self.any_change, self.any_label])[:, None]

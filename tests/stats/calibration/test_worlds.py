@@ -1,5 +1,7 @@
 """Worlds are what they say: the effect, the confounding and the noise are those asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -52,6 +54,15 @@ def test_within_the_levels_of_a_stepwise_confound_none_is_left():
     for level in np.unique(drawn.level):
         here = drawn.level == level
         assert float(auroc(drawn.changes[0, 0][here], drawn.expected[0][here])) == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_spread_every_behavior_is_confounded_alike():
+    made = World(4000, n_behaviors=30, confounding=0.6)
+    rates = {}
+    for spread in (0, 0.5):
+        drawn = draw(replace(made, confounding_spread=spread), rng())
+        rates[spread] = np.std([float(auroc(drawn.firing_rate, labels)) for labels in drawn.expected])
+    assert rates[0] < 0.6 * rates[0.5]
 
 
 def test_unknown_levels_confound_as_known_ones_do_and_no_stratum_knows_them():
