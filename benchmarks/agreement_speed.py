@@ -91,11 +91,12 @@ def one_adapter(arguments: tuple[int, int, int, int, int]) -> int:
     adapter, n, n_behaviors, n_sources, n_exchanges = arguments
     rng = np.random.default_rng(adapter)
     done = 0
-    strata = strata_of(*rng.normal(size=(3, n)), n_bins=BINS)
+    confounds = rng.normal(size=(3, n))
+    strata = strata_of(*confounds, n_bins=BINS)
     changes = rng.normal(size=(n_behaviors, n))
     for _ in range(n_sources):
         pairs = list(zip(changes, rng.random((n_behaviors, n)) < SHARE, strict=True))
-        results = agreement_tests(pairs, strata=strata, n_resamples=n_exchanges, rng=rng)
+        results = agreement_tests(pairs, strata=strata, confounds=confounds, n_resamples=n_exchanges, rng=rng)
         done += sum(hasattr(result, "pvalue") for result in results)
     return done
 

@@ -109,10 +109,12 @@ class Exchange:
         """
         drawn = np.tile(np.arange(len(self.order)), (n_draws, 1))
         for cell in self.cells:
+            here = drawn[:, cell.start : cell.stop]
+            if cell.size == 1:
+                rng.permuted(here, axis=1, out=here)
+                continue
             moved = rng.permuted(np.tile(np.arange(cell.n_blocks), (n_draws, 1)), axis=1)
-            drawn[:, cell.start : cell.stop] = cell.start + (
-                moved[:, :, None] * cell.size + np.arange(cell.size)
-            ).reshape(n_draws, -1)
+            here[:] = cell.start + (moved[:, :, None] * cell.size + np.arange(cell.size)).reshape(n_draws, -1)
         return drawn
 
     def batches(

@@ -68,11 +68,13 @@ def studentised_mean_null(
     own = blocks.sums((weights * labels).sum(axis=0, keepdims=True))[0]
     value = np.mean([_value(scorer) for scorer in scorers])
     unit = smooth.inflation * np.sqrt((own**2).sum()) / count
-    result = np.empty(n_resamples)
+    result, gather = np.empty(n_resamples), _Gather()
     for start, drawn in _drawn(exchange, n_resamples, rng):
         moved = np.zeros(drawn.shape)
         for one, other in zip(weights, labels, strict=True):
-            moved += one * other[drawn]
+            part = gather(other, drawn)
+            part *= one
+            moved += part
         found = blocks.sums(moved)
         result[start : start + len(drawn)] = found.sum(axis=1) / _root((found**2).sum(axis=1))
     return value - own.sum() / count + unit * result
@@ -117,6 +119,21 @@ class _Blocks:
         return result - means[:, self.places]
 
 
+class _Gather:
+    """Values at places, into the same memory each time: fresh memory costs several times what the reading does."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0)
+
+    def __call__(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Return `values` (n,) float64 at `places` (m, k), as an array that the next call overwrites."""
+        if self._memory.size < places.size:
+            self._memory = np.empty(places.size)
+        out = self._memory[: places.size].reshape(places.shape)
+        # `clip` writes to `out` without a copy; places are never out of bounds.
+        return np.take(values, places, out=out, mode="clip")
+
+
 class _SameLabels:
     """Linear statistics with the same labels (n,) and different weights (a, n)."""
 
@@ -124,23 +141,24 @@ class _SameLabels:
         self.blocks, self.labels = blocks, blocks.residuals(smooth, [scorers[0].labels])[0]
         self.weights = blocks.residuals(smooth, [scorer.weights for scorer in scorers])
         self.squares = self.weights**2
+        self.gather = _Gather()
         self.products = 2 * self.weights[:, blocks.first] * self.weights[:, blocks.second]
         scale = np.array([scorer.scale for scorer in scorers])
-        own, spread = self._sums(self.labels[None])
+        own, spread = self._sums(self.labels[None].copy())
         self.unit = scale * smooth.inflation * np.sqrt(spread[:, 0])
         self.start = np.array([_value(scorer) for scorer in scorers]) - scale * own[:, 0]
 
     def values(self, drawn: np.ndarray) -> np.ndarray:
         """Return (a, m) of m exchanges `drawn` (m, n)."""
-        found, spread = self._sums(self.labels[drawn])
+        found, spread = self._sums(self.gather(self.labels, drawn))
         return self.start[:, None] + self.unit[:, None] * found / _root(spread)
 
     def _sums(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return sum_b z_b and sum_b z_b^2, each (a, m), for label sets (m, n)."""
-        spread = self.squares @ (labels**2).T
-        if self.blocks.first.size:
-            spread += self.products @ (labels[:, self.blocks.first] * labels[:, self.blocks.second]).T
-        return self.weights @ labels.T, spread
+        """Return sum_b z_b and sum_b z_b^2, each (a, m), for label sets (m, n), which are overwritten."""
+        found = self.weights @ labels.T
+        within = labels[:, self.blocks.first] * labels[:, self.blocks.second]
+        spread = self.squares @ np.square(labels, out=labels).T
+        return found, spread + self.products @ within.T if within.size else spread
 
 
 def _value(scorer: LinearScorer) -> float:

@@ -64,7 +64,7 @@ def test_labels_that_stay_in_place_give_the_statistic_but_for_the_degrees_of_fre
     question, smooth = asked(drawn, groups), smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
 
     class Still:
-        def permuted(self, rows, axis):
+        def permuted(self, rows, axis, out=None):
             return rows
 
     null = studentised_null(question.exchange, smooth, [question.scorer], 3, Still())[0]
