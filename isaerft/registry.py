@@ -41,6 +41,11 @@ class Registry(Mapping[str, Any]):
         self._builtin = dict(builtin or {})
         self._parts: dict[str, Any] = {}
 
+    @property
+    def builtin(self) -> frozenset[str]:
+        """Names of our own parts."""
+        return frozenset(self._builtin)
+
     def __call__(self, name: str) -> Callable[[T], T]:
         """Register the decorated object under `name`; a second registration of a name is refused."""
 
@@ -119,6 +124,7 @@ JUDGES = Registry(
     group="isaerft.judges",
     builtin={
         "lexical": "isaerft.relevance.lexical",
+        "lexicon": "isaerft.relevance.lexicon",
         "embedding": "isaerft.relevance.embedding",
         "table": "isaerft.relevance.table",
         "human": "isaerft.relevance.human",
@@ -144,6 +150,8 @@ MATCHERS = Registry(
         "llm": "isaerft.scoring.llm",
     },
 )
+ASKING = frozenset({"llm"})
+"""Our judges, sources and matchers that ask a language model."""
 MEASURES = Registry(
     "measure",
     group="isaerft.measures",

@@ -76,6 +76,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         " ci_low:float? ci_high:float? pvalue:float? qvalue:float? leave_one_out_low:float? leave_one_out_high:float?"
         " n_behaviors:int primary:bool"
     ),
+    "source_comparison": _columns(
+        "subject:text adapter:text measure:text judge:text quantity:text statistic:text rank:int? source:text side:text"
+        " n_latents:int n_behaviors:int n_expected:float? estimate:float? ci_low:float? ci_high:float? rival:text?"
+        " difference:float? difference_ci_low:float? difference_ci_high:float?"
+    ),
     "coverage": _columns(
         "subject:text source:text design:text n_asked:int n_explained:int n_unlabelled:int n_failed:int coverage:float?"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from isaerft import registry
 from isaerft.config.options import Llm, Study
 from isaerft.errors import InputError, shown, unknown_name
 
@@ -16,13 +17,21 @@ def check_llms(study: Study) -> None:
     for name, llm in study.llms.items():
         _check_key(name, llm)
         _check_address(name, llm)
+    registered = {"judge": registry.JUDGES, "source": registry.SOURCES, "score": registry.MATCHERS}
     for kind, parts in (("judge", study.judges), ("source", study.sources), ("score", study.scores)):
         for name, part in parts.items():
             if part.llm is not None and part.llm not in study.llms:
                 raise unknown_name(f"{kind}s.{name}.llm", part.llm, study.llms)
-            if (part.kind or name) == "llm" and part.llm is None:
+            chosen = part.kind or name
+            # What another package registers may ask a model too; it is not imported to find out.
+            if part.llm is not None and chosen in registered[kind].builtin - registry.ASKING:
                 raise InputError(
-                    f"{kind} {name!r} is of kind 'llm' and names no model",
+                    f"{kind} {name!r} names the model {part.llm!r}, and is of kind {chosen!r}, which asks none",
+                    remedy="leave its `llm` out, or give it `kind: llm`",
+                )
+            if chosen in registry.ASKING and part.llm is None:
+                raise InputError(
+                    f"{kind} {name!r} is of kind {chosen!r} and names no model",
                     remedy="add `llm: NAME`, a model described under `llms`",
                 )
 

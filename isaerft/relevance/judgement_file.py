@@ -108,14 +108,14 @@ def _read(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
     if len(unknown):
         raise unknown_name(f"behavior in {unknown.index[0]}:", unknown.iloc[0], behaviors)
     if "latent_index" in table:
-        table["latent_index"] = _numbers(table["latent_index"], 0, 2**53, whole=True).astype("int64")
+        table["latent_index"] = as_numbers(table["latent_index"], 0, 2**53, whole=True).astype("int64")
     if "explanation" in table:
         table["explanation"] = [clean_text(text) for text in table["explanation"]]
-    table["expected_effect"] = _numbers(table["expected_effect"], -1, 1)
+    table["expected_effect"] = as_numbers(table["expected_effect"], -1, 1)
     for column in OPTIONAL:
         if column not in table:
             table[column] = ""
-    table["confidence"] = _numbers(table["confidence"], 0, 1, optional=True)
+    table["confidence"] = as_numbers(table["confidence"], 0, 1, optional=True)
     table["rationale"] = table["rationale"].fillna("")
     _refuse_repeats(table)
     return table
@@ -131,8 +131,8 @@ def _effects_of(labels: pd.Series) -> pd.Series:
     return words.map(LABELS).astype("str")
 
 
-def _numbers(values: pd.Series, low: float, high: float, *, whole: bool = False, optional: bool = False) -> pd.Series:
-    """Return text as numbers between `low` and `high`; anything else is an `InputError` with its place."""
+def as_numbers(values: pd.Series, low: float, high: float, *, whole: bool = False, optional: bool = False) -> pd.Series:
+    """Return text as numbers between `low` and `high`; anything else is an `InputError` with its place (the index)."""
     numbers = pd.to_numeric(values, errors="coerce")
     bad = ~numbers.between(low, high) | ((numbers % 1 != 0) if whole else False)
     if optional:

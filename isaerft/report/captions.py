@@ -23,6 +23,11 @@ FIGURES: dict[str, str] = {
         "The own column is outlined, the largest value of a row has a dot; explanations that speak of the behavior "
         "put the dot in the outline."
     ),
+    "source_comparison": (
+        "Whose explanations predict changes best: every source that a judge reads, on the latents that all of them "
+        "explain, at the primary adapter and measure, with intervals over behaviors. Open markers are known to be "
+        "worse than the judge's best source; the filled ones are not."
+    ),
     "most_changed_latents": (
         "The latents that each behavior changed most, with their explanations. Blue: the judge expected the change; "
         "orange: it did not; hatched: the change is not stable over seeds, so nothing follows from it. Bars are "
@@ -60,6 +65,10 @@ TABLES: dict[str, str] = {
     "overall": (
         "Each combination over all behaviors: mean agreement, and specificity, which is how much better a behavior's "
         "changes agree with its own expectations than with those of other behaviors."
+    ),
+    "source_comparison": (
+        "Whose explanations predict changes best, judge by judge, on the latents that all of a judge's sources "
+        "explain; the interval of the difference to the best other source says whether they can be told apart."
     ),
     "coverage": (
         "How many of the latents that each source was asked for it explains; results speak of the explained ones, and "

@@ -92,6 +92,24 @@ MEANINGS: dict[str, str] = {
     "leave_one_out_high": "Highest estimate when one behavior is left out.",
     "specificity.estimate": "Agreement of these changes with these explanations, in the study's primary statistic.",
     "design": "all: every latent that is alive was asked for; case_control: the most changed and matched controls.",
+    "source_comparison.quantity": (
+        "agreement: mean over behaviors of the agreement with their own expectations; specificity: that minus the mean "
+        "agreement with the expectations of other behaviors."
+    ),
+    "source_comparison.rank": "Place among the judge's sources; 1 predicts best, equals share a place.",
+    "side": "Side that the explanations speak of: what a latent fires on (input), what it promotes (output), or both.",
+    "source_comparison.n_latents": "Latents that all of the judge's sources explain; the comparison is on these alone.",
+    "source_comparison.n_behaviors": "Behaviors on which each of the judge's sources could be tested.",
+    "source_comparison.n_expected": "Latents that the judge expects to change, mean over behaviors.",
+    "source_comparison.estimate": "Mean over these behaviors of the primary statistic.",
+    "source_comparison.ci_low": "Lower end of the interval over behaviors (Student's t); empty with one.",
+    "source_comparison.ci_high": "Upper end of the interval over behaviors (Student's t); empty with one.",
+    "rival": "The best of the judge's other sources.",
+    "difference": "Estimate less the rival's: above 0 for the best source alone.",
+    "difference_ci_low": (
+        "Lower end of its interval, paired over behaviors and wide enough to hold for all pairs of sources at once."
+    ),
+    "difference_ci_high": "Upper end of the same interval; where it holds 0, neither source is known to be better.",
     "n_asked": "Latents that the source was asked for.",
     "n_explained": "Latents among them that it explains, which are the ones that results speak of.",
     "n_unlabelled": "Latents among them that the source has no explanation for.",

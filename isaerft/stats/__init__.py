@@ -6,6 +6,7 @@ from isaerft.stats.attenuation import corrected_auroc, corrected_correlation, pr
 from isaerft.stats.case_control import CaseControl, case_control
 from isaerft.stats.ceiling import auroc_ceiling
 from isaerft.stats.clusters import clusters_of
+from isaerft.stats.compared import Compared, compare_means
 from isaerft.stats.enrichment import enrichment
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import ConfidenceInterval, auroc_interval, mean_interval
@@ -44,6 +45,7 @@ __all__ = [
     "STATISTICS",
     "AgreementResult",
     "CaseControl",
+    "Compared",
     "ConfidenceInterval",
     "Exchange",
     "OverallResult",
@@ -62,6 +64,7 @@ __all__ = [
     "auroc_interval",
     "case_control",
     "clusters_of",
+    "compare_means",
     "corrected_auroc",
     "corrected_correlation",
     "disattenuated_auroc",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from isaerft.files import replacing
 from isaerft.subjects.load import LoadedSubject
-from isaerft.testbed.concepts import all_concepts, expected_effect, in_english
+from isaerft.testbed.concepts import all_concepts, expected_effect, in_english, word_groups
 from isaerft.testbed.truth import input_truth, output_truth
 
 WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -19,7 +19,10 @@ WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 def write_truth(
     subject: LoadedSubject, latents: pd.DataFrame, styles: Mapping[str, str], folder: str | Path, seed: int
 ) -> None:
-    """Write input.csv, output.csv, {side}_wrong{percent}.csv, judgements.csv, concepts.csv under `folder`, atomically.
+    """Write the truth under `folder`, atomically.
+
+    input.csv, output.csv, both.csv (the two together), {side}_wrong{percent}.csv, judgements.csv, words.csv,
+    concepts.csv.
 
     Parameters
     ----------
@@ -42,7 +45,10 @@ def write_truth(
                 )
         everything = pd.concat(truth.assign(side=side) for side, truth in sides.items())
         everything.to_csv(temporary / "concepts.csv", index=False, float_format="%.6g", lineterminator="\n")
+        both = pd.concat(pd.read_csv(temporary / f"{side}.csv") for side in sides)
+        both.to_csv(temporary / "both.csv", index=False, lineterminator="\n")
         _judgements(all_concepts(), styles).to_csv(temporary / "judgements.csv", index=False, lineterminator="\n")
+        _words(all_concepts(), styles).to_csv(temporary / "words.csv", index=False, lineterminator="\n")
 
 
 def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -98,3 +104,26 @@ def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFr
         for behavior, style in styles.items()
     ]
     return pd.DataFrame(rows)
+
+
+def _words(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
+    """Return the word list by which the `lexicon` judge reads the truth in any text about the language's words.
+
+    A word that a latent fires on is its token's concept, one that it promotes its group's. The sentences of the other
+    concepts are entries as they stand, so that true explanations keep their effect.
+    """
+    groups = word_groups()
+    named = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
+    named += [(word, "output", f"promotes:{group}") for group, words in groups.items() for word in words]
+    sentences = [concept for concept in concepts if not concept.startswith("token:")]
+    named += [
+        (in_english(concept), "output" if concept.startswith("promotes:") else "input", concept)
+        for concept in sentences
+    ]
+    rows = [
+        {"word": word, "side": side, "behavior": behavior, "effect": expected_effect(concept, style)}
+        for word, side, concept in named
+        for behavior, style in styles.items()
+    ]
+    table = pd.DataFrame(rows)
+    return table[table["effect"] != 0].reset_index(drop=True)

@@ -20,6 +20,7 @@ TABLES += (
     "corrected_agreement",
     "explanation_verdicts",
     "calibration",
+    "source_comparison",
 )
 TABLES += ("audit", "audit_latents")
 TABLES += ("explanation_scores", "explanation_quality", "agreement_by_quality")

@@ -24,6 +24,7 @@ AUDITED = {
 }
 
 TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
+TABLES += ["source_comparison"] if study.compared_sources else []
 TABLES += ["explanation_verdicts"] if len(study.tested_behaviors) > 1 else []
 TABLES += ["causal_check"] if study.causally_checked else []
 if len(study.judges) > 1:
@@ -42,6 +43,7 @@ DOSES = {
 }
 FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
 FIGURES += ["dose_response"] if len(DOSES) > 1 else []
+FIGURES += ["source_comparison"] if study.compared_sources else []
 FIGURES += ["specificity"] if len(study.tested_behaviors) > 1 else []
 FIGURES += ["causal_check"] if study.causally_checked else []
 FIGURES += ["behavior_check"] if study.behavior_checked else []

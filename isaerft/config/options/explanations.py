@@ -46,7 +46,7 @@ class Judge:
     kind: str = ""
     """Registered judge; the entry's own name when empty."""
     path: str | None = None
-    """File of a `table` or `human` judge; {subject_dir} as for sources."""
+    """File of a `table` or `human` judge, word list of a `lexicon` judge; {subject_dir} as for sources."""
     llm: str | None = None
     """Language model of the study that an `llm` judge asks."""
     reference: bool = False

@@ -204,6 +204,14 @@ class Study:
         """Return the scorers of a source's explanations."""
         return [name for name, part in self.scores.items() if source in (part.sources or [source])]
 
+    @property
+    def compared_sources(self) -> dict[str, list[str]]:
+        """Sources that each tested judge reads, where they are several; those wrong on purpose are left out."""
+        right = {name: part for name, part in self.sources.items() if not part.wrong_share}
+        tested = [name for name, part in self.judges.items() if part.tested]
+        read = {judge: [name for name, part in right.items() if judge in (part.judges or tested)] for judge in tested}
+        return {judge: names for judge, names in read.items() if len(names) > 1}
+
     def analysed_adapters(self, subject: str | None = None) -> list[str]:
         """Return the adapters whose changes are analysed: all but the reference; on a twin those asked for."""
         names = [name for name in self.adapters if name != self.reference]

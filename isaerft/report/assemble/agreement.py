@@ -1,4 +1,4 @@
-"""The rows of agreement.csv, specificity.csv and overall.csv for one (subject, adapter)."""
+"""The rows of agreement.csv, specificity.csv, overall.csv and source_comparison.csv for one (subject, adapter)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from isaerft.report.assemble.inputs import (
     read_expectation,
     sources_of,
 )
+from isaerft.report.assemble.sources import compared_sources
 from isaerft.stats import (
     auroc_ceiling,
     minimum_detectable_correlation,
@@ -41,6 +42,7 @@ from isaerft.tables import TABLES
 
 logger = logging.getLogger(__name__)
 AGREEMENT, SPECIFICITY, OVERALL = "agreement.parquet", "specificity.parquet", "overall.parquet"
+COMPARISON = "source_comparison.parquet"
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,34 @@ def write_agreement(
             across = Across(study, reading.expectation, reading.confounds, measure, own)
             specificity += [same | {"measure": measure} | row for row in across.cells()]
             overall += [same | {"measure": measure} | row for row in across.rows()]
+    comparison = list(_comparison(study, subject, adapter, readings, own))
     with replacing(out) as temporary:
         temporary.mkdir()
         _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
         _frame(specificity, "specificity").to_parquet(temporary / SPECIFICITY, index=False)
         _frame(overall, "overall").to_parquet(temporary / OVERALL, index=False)
+        _frame(comparison, "source_comparison").to_parquet(temporary / COMPARISON, index=False)
 
 
 def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
     """Return rows as the table's columns, empty where no row has a value."""
     columns = [column.name for column in TABLES[table] if column.name not in ("qvalue", "primary")]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _comparison(
+    study: config.Study, subject: str, adapter: str, readings: list[Reading], own: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of source_comparison.csv; sources that are wrong on purpose are not compared."""
+    for judge, sources in study.compared_sources.items():
+        read = {
+            reading.source: (reading.expectation, reading.confounds)
+            for reading in readings
+            if reading.judge == judge and reading.source in sources
+        }
+        for measure in study.measures:
+            for row in compared_sources(study, read, measure, own):
+                yield {"subject": subject, "adapter": adapter, "judge": judge} | row
 
 
 def _readings(

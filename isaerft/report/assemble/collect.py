@@ -11,7 +11,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.files import read_json
-from isaerft.report.assemble.agreement import AGREEMENT, OVERALL, SPECIFICITY
+from isaerft.report.assemble.agreement import AGREEMENT, COMPARISON, OVERALL, SPECIFICITY
 from isaerft.report.assemble.audit import AUDIT, AUDIT_LATENTS
 from isaerft.report.assemble.audit_calibration import audit_calibration
 from isaerft.report.assemble.coverage import coverage_table
@@ -41,6 +41,8 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "overall": overall_table(study, results),
         "coverage": coverage_table(study, results),
     }
+    if study.compared_sources:
+        frames["source_comparison"] = comparison_table(study, results)
     if len(study.tested_behaviors) > 1:
         frames["explanation_verdicts"] = explanation_verdicts(study, results)
     if study.audits:
@@ -124,6 +126,15 @@ def overall_table(study: config.Study, results: Path) -> pd.DataFrame:
     """Return the rows of overall.csv; families of q-values are the quantities, the primary combination apart."""
     table = _parts(study, results, OVERALL)
     return _adjusted(table.assign(primary=_is_primary(study, table)), "quantity")
+
+
+def comparison_table(study: config.Study, results: Path) -> pd.DataFrame:
+    """Return the rows of source_comparison.csv, the best source of each judge first."""
+    table = _parts(study, results, COMPARISON)
+    keys = ["subject", "adapter", "measure", "judge", "quantity"]
+    groups = table.groupby(keys, sort=False).ngroup().rename("group")
+    order = pd.concat([groups, table["rank"]], axis=1).sort_values(["group", "rank"], kind="stable").index
+    return table.loc[order]
 
 
 def _is_primary(study: config.Study, table: pd.DataFrame) -> pd.Series:

@@ -14,6 +14,7 @@ from isaerft.report.figures.canvas import save_svg
 from isaerft.report.figures.causal_check import causal_check
 from isaerft.report.figures.dose_response import Doses, dose_response
 from isaerft.report.figures.most_changed_latents import most_changed_latents
+from isaerft.report.figures.source_comparison import source_comparison
 from isaerft.report.figures.specificity import specificity
 from isaerft.report.figures.training import training
 
@@ -32,6 +33,7 @@ FIGURES: dict[str, FigureKind] = {
     "agreement_grid": FigureKind(agreement_grid, ("agreement",), wants_doses=True),
     "dose_response": FigureKind(dose_response, ("agreement",), wants_doses=True),
     "specificity": FigureKind(specificity, ("agreement", "specificity")),
+    "source_comparison": FigureKind(source_comparison, ("agreement", "source_comparison")),
     "most_changed_latents": FigureKind(most_changed_latents, ("agreement", "most_changed_latents")),
     "training": FigureKind(training, ("training",)),
     "causal_check": FigureKind(causal_check, ("causal_check",)),
@@ -49,6 +51,7 @@ __all__ = [
     "dose_response",
     "most_changed_latents",
     "save_svg",
+    "source_comparison",
     "specificity",
     "training",
 ]

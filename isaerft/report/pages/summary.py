@@ -12,9 +12,11 @@ from isaerft.report.audit_summary import audit_lines, audit_notes
 from isaerft.report.cautions import cautions
 from isaerft.report.figures.specificity import own_largest, primary_specificity
 from isaerft.report.headline import P_LEVEL, Q_LEVEL, Line, Share, headlines
+from isaerft.report.judges import judge_lines, judge_sentence
 from isaerft.report.overall import overall_sentences
 from isaerft.report.pages.template import page, render
 from isaerft.report.selection import CHANCE, RESULT, Primary, Tables, find_primary, real, table
+from isaerft.report.sources import source_sentences
 from isaerft.report.text import DASH, count, fixed, plural, visible, words
 
 _BODY = """
@@ -65,6 +67,23 @@ explain it. The latents that differ most are listed whatever they are about: rea
 {% if cautions %}<ul class="cautions">
 {% for sentence in cautions %}<li>{{ sentence }}</li>
 {% endfor %}</ul>{% else %}<p>The tables given raise none of the warnings that this page knows.</p>{% endif %}
+{% if best_sources %}
+<h2>Whose explanations predict changes best</h2>
+{% for sentence in best_sources %}<p>{{ sentence }}</p>
+{% endfor %}
+{% endif %}
+{% if judge_lines %}
+<h2>How good are the judges?</h2>
+<p>{{ judge_sentence }}</p>
+<div class="scroll"><table>
+<thead><tr>{% if several %}<th>subject</th>{% endif %}<th>source</th><th>judge</th><th>against</th>
+<th class="n">MCC</th><th class="n">kappa</th><th class="n">Spearman</th><th class="n">explanations</th></tr></thead>
+<tbody>
+{% for line in judge_lines %}<tr>{% if several %}<td>{{ line.subject }}</td>{% endif %}
+{%- for name in line.names %}<td>{{ name }}</td>{% endfor %}
+{%- for value in line.numbers %}<td class="n">{{ value }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
 {% if subjects %}
 <h2>Subjects</h2>
 <div class="scroll"><table>
@@ -130,6 +149,9 @@ def summary_page(
         audit_notes=audit_notes(tables),
         audit_statistic=f"{primary.statistic_name}{chance}" if primary else "",
         cautions=cautions(tables),
+        best_sources=source_sentences(tables),
+        judge_lines=judge_lines(tables),
+        judge_sentence=judge_sentence(tables),
         subjects=_subjects(tables),
         figures=[_figure(path) for path in sorted(figures, key=_figure_order)],
         tables=[

@@ -1,0 +1,97 @@
+"""The rows of source_comparison.csv: by one judge, whose explanations predict changes best on the same latents?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from isaerft import config
+from isaerft.report.assemble.across import Across
+from isaerft.report.assemble.inputs import Confounds, Expectation
+from isaerft.stats import compare_means
+
+
+def restricted(expectation: Expectation, latents: np.ndarray) -> Expectation:
+    """Return what is expected of `latents`, (n,) int64, all of which the expectation speaks of."""
+    places = np.searchsorted(expectation.latents, latents)
+    return Expectation(latents, expectation.expected[:, places], expectation.effect[:, places])
+
+
+def compared_sources(
+    study: config.Study,
+    read: Mapping[str, tuple[Expectation, Confounds]],
+    measure: str,
+    own: Mapping[tuple[str, str], np.ndarray],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one judge and measure, source by source; none for a single source.
+
+    Sources are compared on the latents that all of them explain, and on the behaviors for which each of them can be
+    tested (expects some of these latents, and not all); a source that can be tested on none is left empty.
+
+    Parameters
+    ----------
+    read : mapping of str to (Expectation, Confounds)
+        What the judge expects by each source.
+    own : mapping of (behavior, measure) to (n_seeds, d_sae) float
+        Changes from training on each behavior.
+    """
+    if len(read) < 2:
+        return
+    latents = common_latents([expectation for expectation, _ in read.values()])
+    same = {"measure": measure, "statistic": study.primary.statistic, "n_latents": len(latents)}
+    rows = {source: same | {"source": source, "side": study.sources[source].side} for source in read}
+    matrices = {}
+    for source, (expectation, confounds) in read.items() if len(latents) else ():
+        across = Across(study, restricted(expectation, latents), confounds, measure, own)
+        matrices[source] = across.matrix
+        rows[source]["n_expected"] = float(across.expectation.expected.sum(axis=1).mean())
+    defined = {source: np.isfinite(np.diagonal(matrix)) for source, matrix in matrices.items()}
+    tested = [source for source, behaviors in defined.items() if behaviors.any()]
+    shared = np.flatnonzero(np.all([defined[source] for source in tested], axis=0)) if tested else np.array([], int)
+    for quantity, least in (("agreement", 1), ("specificity", 2)):
+        found: dict[str, dict[str, Any]] = {}
+        if len(shared) >= least:
+            parts = {source: matrices[source][np.ix_(shared, shared)] for source in tested}
+            found = _compared(study, {source: per_behavior(part, quantity) for source, part in parts.items()})
+        for source, row in rows.items():
+            yield row | {"quantity": quantity, "n_behaviors": len(shared)} | found.get(source, {})
+
+
+def common_latents(expectations: list[Expectation]) -> np.ndarray:
+    """Return the latents that all expectations speak of, (n,) int64, in order."""
+    common = expectations[0].latents
+    for expectation in expectations[1:]:
+        common = np.intersect1d(common, expectation.latents)
+    return common
+
+
+def per_behavior(matrix: np.ndarray, quantity: str) -> np.ndarray:
+    """Return each behavior's own part of a quantity of overall.csv, (n_behaviors,), whose mean it is.
+
+    `matrix` is (n_behaviors, n_behaviors), trained on (row) and judged for (column).
+    """
+    own = np.diagonal(matrix)
+    if quantity == "agreement":
+        return own
+    return own - (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * own) / (2 * (len(matrix) - 1))
+
+
+def _compared(study: config.Study, values: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Return the columns of the comparison for each source."""
+    sources = list(values)
+    found = compare_means(np.array(list(values.values())), confidence_level=study.agreement.confidence_level)
+    return {
+        source: {
+            "rank": part.rank,
+            "estimate": part.mean,
+            "ci_low": part.interval.low,
+            "ci_high": part.interval.high,
+            "rival": None if part.rival is None else sources[part.rival],
+            "difference": part.difference,
+            "difference_ci_low": part.difference_interval.low,
+            "difference_ci_high": part.difference_interval.high,
+        }
+        for source, part in zip(sources, found, strict=True)
+    }
