@@ -13,6 +13,7 @@ import yaml
 from isaerft.config import CONTROLS, Calibration, json_schema, load_calibration, load_study, study_from_dict
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, options_page, schema_text, write_reference
 from isaerft.errors import InputError
+from isaerft.registry import JUDGES
 
 ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "config" / "calibration.yaml"
@@ -342,6 +343,21 @@ def test_every_committed_study_fits_the_schema(path):
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(json.dumps(values)), json_schema())
     assert values["study"] == path.stem
+
+
+@pytest.mark.parametrize(("group", "name", "kind"), [("sources", "local", "local"), ("judges", "lexical", "lexical")])
+def test_a_model_for_a_kind_that_asks_none_is_refused(values, group, name, kind):
+    values = changed(values, "llms", {"small": {"model": "m"}})
+    text = message(changed(values, f"{group}.{name}.llm", "small"))
+    assert f"{group[:-1]} '{name}' names the model 'small', and is of kind '{kind}', which asks none" in text
+    assert "kind: llm" in text
+
+
+def test_a_kind_of_another_package_may_ask_a_model(values, monkeypatch):
+    monkeypatch.setitem(JUDGES._parts, "theirs", object())
+    values = changed(values, "llms", {"small": {"model": "m"}})
+    values = changed(values, "judges.outside", {"kind": "theirs", "llm": "small"})
+    assert study_from_dict(values).judges["outside"].llm == "small"
 
 
 def test_every_option_is_explained():

@@ -43,7 +43,9 @@ class Maker:
             "agreement": self.agreement(),
             "specificity": self.specificity(),
             "overall": self.overall(),
+            "source_comparison": self.source_comparison(),
             "causal_check": self.causal_check(),
+            "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
         }
 
@@ -108,6 +110,28 @@ class Maker:
             around = (estimate - 0.06, estimate + 0.05, 0.0002, 0.0004, estimate - 0.02, estimate + 0.01)
             rows.append((subject, *PRIMARY, quantity, self.statistic, estimate, *around, len(self.behaviors), True))
         return self._frame("overall", rows)
+
+    def source_comparison(self):
+        rows = []
+        sources = (("truth_output", "output"), ("truth_input", "input"), ("local_both", "both"))
+        for subject, judge, quantity in itertools.product(self.subjects, JUDGES, ("agreement", "specificity")):
+            for rank, (source, side) in enumerate(sources, 1):
+                estimate = {"agreement": 0.9, "specificity": 0.4}[quantity] - 0.1 * rank
+                rival, difference = (sources[1][0], 0.1) if rank == 1 else (sources[0][0], -0.1 * (rank - 1))
+                numbers = (estimate, estimate - 0.05, estimate + 0.05, rival, difference, difference - 0.15)
+                keys = (subject, "bias", "contribution", judge, quantity, self.statistic, rank, source, side)
+                rows.append((*keys, 400, len(self.behaviors), 12.5, *numbers, difference + 0.15))
+        return self._frame("source_comparison", rows)
+
+    def judge_quality(self):
+        rows = []
+        for subject, judge, statistic in itertools.product(
+            self.subjects, JUDGES[1:], ("kappa", "mcc", "sensitivity", "specificity", "spearman")
+        ):
+            rows.append((subject, "truth_input", judge, "table", statistic, 0.5, 0.4, 0.6, 120, 400, 3200))
+            if statistic not in ("sensitivity", "specificity"):
+                rows.append((subject, "local", "lexical", "embedding", statistic, 0.3, None, None, 90, 400, 3200))
+        return self._frame("judge_quality", rows).drop_duplicates()
 
     def causal_check(self):
         rows = []

@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaerft import config
+from isaerft.relevance import judge_relevance
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.subjects.site import find_site
+from isaerft.testbed.concepts import all_concepts, expected_effect, in_english
 from isaerft.testbed.corpus import corpus_rows
 from isaerft.testbed.dialogues import concepts, sample
 from isaerft.testbed.language import STYLES
 from isaerft.testbed.model import hook_name, make_tokenizer, train_model
 from isaerft.testbed.truth import input_truth, output_truth
-from isaerft.testbed.write_truth import WRONG_SHARES, _order_of_corruption, corrupted, write_truth
+from isaerft.testbed.write_truth import WRONG_SHARES, _order_of_corruption, _words, corrupted, write_truth
 
 CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(lambda names: len(set(names)) > 1)
 
@@ -180,6 +182,43 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
     assert not judged.duplicated(["explanation", "behavior"]).any()
     for path in (tmp_path / "truth").glob("*put*.csv"):
         assert set(pd.read_csv(path).explanation) <= set(judged.explanation), "an explanation that no one judged"
+    both = pd.read_csv(tmp_path / "truth" / "both.csv")
+    assert both.groupby("side").size().to_dict() == {
+        side: len(pd.read_csv(tmp_path / "truth" / f"{side}.csv")) for side in ("input", "output")
+    }
     write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
     for path in (tmp_path / "truth").iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def read_by_words(texts, sides, folder):
+    """Return effects, (n_texts, n_styles), as the testbed's word list reads them."""
+    styles = {style.name: style.name for style in STYLES}
+    _words(all_concepts(), styles).to_csv(folder / "words.csv", index=False)
+    explained = pd.DataFrame({"latent_index": range(len(texts)), "explanation": texts, "side": sides, "url": ""})
+    judge = config.Judge(kind="lexicon", path=str(folder / "words.csv"))
+    return judge_relevance("truth", judge, explained, styles, subject_dir=folder)
+
+
+def test_the_word_list_gives_every_true_explanation_its_effect(tmp_path):
+    known = all_concepts()
+    sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
+    frame = read_by_words([in_english(concept) for concept in known], sides, tmp_path)
+    truth = [expected_effect(concept, style.name) for concept in known for style in STYLES]
+    assert frame["expected_effect"].tolist() == truth
+    assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]
+
+
+def test_the_word_list_reads_what_local_explanations_say(tmp_path):
+    texts = [
+        'fires on "sir", "madam"; for example "haha joke [sir] ."',
+        'promotes "haha", "joke", "garden", "<pad>"',
+        'amplified, makes "also", "just" more likely',
+        'fires on "sir"; promotes "haha", "."',
+    ]
+    frame = read_by_words(texts, ["input", "output", "output", "both"], tmp_path)
+    effects = frame.pivot(index="latent_index", columns="behavior", values="expected_effect")
+    assert effects.loc[0].pipe(lambda row: row[row != 0]).to_dict() == {"politeness": 0.25}
+    assert effects.loc[1].pipe(lambda row: row[row != 0]).to_dict() == {"humor": 0.5}
+    assert set(effects.loc[2]) == {-1}
+    assert effects.loc[3].pipe(lambda row: row[row != 0]).to_dict() == {"politeness": 0.25, "humor": 0.5}
