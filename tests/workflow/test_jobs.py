@@ -42,6 +42,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
             "causal_check",
             "dose_response",
             "most_changed_latents",
+            "source_comparison",
             "specificity",
             "training",
         )
@@ -67,7 +68,7 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
     )
     jobs = workspace.planned()
     checks = {"causal_check", "figure_causal_check", "answers_page"}
-    checks |= {"behavior_check", "figure_behavior_check"}
+    checks |= {"behavior_check", "figure_behavior_check", "figure_source_comparison"}
     assert not checks & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
     assert not {"scored_contexts", "score"} & set(jobs)
