@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def write_agreement(
     twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
     agreement, specificity, overall = [], [], []
+    whole: dict[tuple[str, str, str], Across] = {}
     drawn = None if sample is None else read_sample(sample)
     sources = [name for name in sources_of(study, subject) if adapter in (study.sources[name].adapters or [adapter])]
     readings = list(_readings(study, sources, Path(explanations), Path(relevance), facts, drawn))
@@ -91,9 +92,10 @@ def write_agreement(
             agreement += [same | row for row in _rows(study, reading, statistic, own, random)]
         for measure in study.measures:
             across = Across(study, reading.expectation, reading.confounds, measure, own)
+            whole[reading.judge, measure, reading.source] = across
             specificity += [same | {"measure": measure} | row for row in across.cells()]
             overall += [same | {"measure": measure} | row for row in across.rows()]
-    comparison = list(_comparison(study, subject, adapter, readings, own))
+    comparison = [{"subject": subject, "adapter": adapter} | row for row in _comparison(study, whole)]
     with replacing(out) as temporary:
         temporary.mkdir()
         _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
@@ -108,19 +110,13 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _comparison(
-    study: config.Study, subject: str, adapter: str, readings: list[Reading], own: Any
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of source_comparison.csv; sources that are wrong on purpose are not compared."""
+def _comparison(study: config.Study, whole: Mapping[tuple[str, str, str], Across]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of source_comparison.csv from (judge, measure, source) -> what all behaviors say."""
     for judge, sources in study.compared_sources.items():
-        read = {
-            reading.source: (reading.expectation, reading.confounds)
-            for reading in readings
-            if reading.judge == judge and reading.source in sources
-        }
         for measure in study.measures:
-            for row in compared_sources(study, read, measure, own):
-                yield {"subject": subject, "adapter": adapter, "judge": judge} | row
+            read = {name: whole[judge, measure, name] for name in sources if (judge, measure, name) in whole}
+            for row in compared_sources(study, read):
+                yield {"judge": judge, "measure": measure} | row
 
 
 def _readings(

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from isaerft import config
 from isaerft.report.assemble.across import Across
-from isaerft.report.assemble.inputs import Confounds, Expectation
+from isaerft.report.assemble.inputs import Expectation
 from isaerft.stats import compare_means
 
 
-def restricted(expectation: Expectation, latents: np.ndarray) -> Expectation:
-    """Return what is expected of `latents`, (n,) int64, all of which the expectation speaks of."""
-    places = np.searchsorted(expectation.latents, latents)
-    return Expectation(latents, expectation.expected[:, places], expectation.effect[:, places])
+def restricted(across: Across, latents: np.ndarray) -> Across:
+    """Return the same on `latents` alone, (n,) int64, all of which the expectation speaks of."""
+    said = across.expectation
+    if len(latents) == len(said.latents):
+        return across
+    places = np.searchsorted(said.latents, latents)
+    return replace(across, expectation=Expectation(latents, said.expected[:, places], said.effect[:, places]))
 
 
-def compared_sources(
-    study: config.Study,
-    read: Mapping[str, tuple[Expectation, Confounds]],
-    measure: str,
-    own: Mapping[tuple[str, str], np.ndarray],
-) -> Iterator[dict[str, Any]]:
+def compared_sources(study: config.Study, read: Mapping[str, Across]) -> Iterator[dict[str, Any]]:
     """Yield the rows of one judge and measure, source by source; none for a single source.
 
     Sources are compared on the latents that all of them explain, and on the behaviors for which each of them can be
@@ -32,21 +31,19 @@ def compared_sources(
 
     Parameters
     ----------
-    read : mapping of str to (Expectation, Confounds)
-        What the judge expects by each source.
-    own : mapping of (behavior, measure) to (n_seeds, d_sae) float
-        Changes from training on each behavior.
+    read : mapping of str to Across
+        What the judge expects by each source, with the changes.
     """
     if len(read) < 2:
         return
-    latents = common_latents([expectation for expectation, _ in read.values()])
-    same = {"measure": measure, "statistic": study.primary.statistic, "n_latents": len(latents)}
+    latents = common_latents([across.expectation for across in read.values()])
+    same = {"statistic": study.primary.statistic, "n_latents": len(latents)}
     rows = {source: same | {"source": source, "side": study.sources[source].side} for source in read}
     matrices = {}
-    for source, (expectation, confounds) in read.items() if len(latents) else ():
-        across = Across(study, restricted(expectation, latents), confounds, measure, own)
-        matrices[source] = across.matrix
-        rows[source]["n_expected"] = float(across.expectation.expected.sum(axis=1).mean())
+    for source, across in read.items() if len(latents) else ():
+        common = restricted(across, latents)
+        matrices[source] = common.matrix
+        rows[source]["n_expected"] = float(common.expectation.expected.sum(axis=1).mean())
     defined = {source: np.isfinite(np.diagonal(matrix)) for source, matrix in matrices.items()}
     tested = [source for source, behaviors in defined.items() if behaviors.any()]
     shared = np.flatnonzero(np.all([defined[source] for source in tested], axis=0)) if tested else np.array([], int)

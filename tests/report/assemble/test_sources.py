@@ -42,22 +42,20 @@ def world():
     return own, expected, mixed
 
 
-def reading(expected, latents):
+def reading(own, expected, latents):
     confounds = Confounds(np.zeros(len(latents), int), np.arange(len(latents)), *np.zeros((2, len(latents))))
-    return Expectation(latents, expected[:, latents], expected[:, latents].astype(float)), confounds
+    said = Expectation(latents, expected[:, latents], expected[:, latents].astype(float))
+    return Across(make_study(), said, confounds, "contribution", own)
 
 
-def rows_of(read, own, **changes):
-    return {
-        (row["quantity"], row["source"]): row
-        for row in compared_sources(make_study(**changes), read, "contribution", own)
-    }
+def rows_of(read):
+    return {(row["quantity"], row["source"]): row for row in compared_sources(make_study(), read)}
 
 
 def test_sources_are_compared_on_the_latents_that_all_explain(world):
     own, expected, mixed = world
-    read = {"good": reading(expected, np.arange(150)), "poor": reading(mixed, np.arange(50, N))}
-    rows = rows_of(read, own)
+    read = {"good": reading(own, expected, np.arange(150)), "poor": reading(own, mixed, np.arange(50, N))}
+    rows = rows_of(read)
     common = np.arange(50, 150)
     for source, labels in (("good", expected), ("poor", mixed)):
         by_hand = [
@@ -77,10 +75,10 @@ def test_sources_are_compared_on_the_latents_that_all_explain(world):
 
 def test_the_estimates_are_those_of_overall_where_the_latents_are_the_same(world):
     own, expected, mixed = world
-    read = {"good": reading(expected, np.arange(N)), "poor": reading(mixed, np.arange(N))}
-    rows = rows_of(read, own)
+    read = {"good": reading(own, expected, np.arange(N)), "poor": reading(own, mixed, np.arange(N))}
+    rows = rows_of(read)
     for source in read:
-        overall = list(Across(make_study(), *read[source], "contribution", own).rows())
+        overall = list(read[source].rows())
         for whole in overall:
             row = rows[whole["quantity"], source]
             assert (row["estimate"], row["ci_low"]) == pytest.approx((whole["estimate"], whole["ci_low"]))
@@ -96,8 +94,8 @@ def test_a_behavior_that_one_source_cannot_be_tested_on_counts_for_none(world):
     own, expected, mixed = world
     silent = mixed.copy()
     silent[1] = False
-    read = {"good": reading(expected, np.arange(N)), "poor": reading(silent, np.arange(N))}
-    rows = rows_of(read, own)
+    read = {"good": reading(own, expected, np.arange(N)), "poor": reading(own, silent, np.arange(N))}
+    rows = rows_of(read)
     kept = [auroc(mean_rank(own[name, "contribution"]), expected[i]) for i, name in enumerate(BEHAVIORS) if name != "b"]
     assert rows["agreement", "good"]["estimate"] == pytest.approx(np.mean(kept))
     assert {row["n_behaviors"] for row in rows.values()} == {3}
@@ -106,11 +104,11 @@ def test_a_behavior_that_one_source_cannot_be_tested_on_counts_for_none(world):
 def test_a_source_that_expects_nothing_is_left_empty_and_does_not_empty_the_others(world):
     own, expected, mixed = world
     read = {
-        "good": reading(expected, np.arange(N)),
-        "poor": reading(mixed, np.arange(N)),
-        "other": reading(np.zeros_like(mixed), np.arange(N)),
+        "good": reading(own, expected, np.arange(N)),
+        "poor": reading(own, mixed, np.arange(N)),
+        "other": reading(own, np.zeros_like(mixed), np.arange(N)),
     }
-    rows = rows_of(read, own)
+    rows = rows_of(read)
     assert "estimate" not in rows["agreement", "other"]
     assert "rank" not in rows["specificity", "other"]
     assert rows["agreement", "good"]["rank"] == 1
@@ -119,8 +117,8 @@ def test_a_source_that_expects_nothing_is_left_empty_and_does_not_empty_the_othe
 
 def test_sources_without_a_common_latent_have_no_estimates(world):
     own, expected, mixed = world
-    read = {"good": reading(expected, np.arange(100)), "poor": reading(mixed, np.arange(100, N))}
-    rows = rows_of(read, own)
+    read = {"good": reading(own, expected, np.arange(100)), "poor": reading(own, mixed, np.arange(100, N))}
+    rows = rows_of(read)
     assert len(rows) == 4
     assert all(row["n_latents"] == 0 and "estimate" not in row for row in rows.values())
 
@@ -129,4 +127,4 @@ def test_which_sources_are_compared_is_known_from_the_study_alone(world):
     study = make_study()
     assert study.compared_sources == {"lexical": ["good", "poor", "other"], "embedding": ["good", "poor"]}
     own, expected, _ = world
-    assert rows_of({"good": reading(expected, np.arange(N))}, own) == {}
+    assert rows_of({"good": reading(own, expected, np.arange(N))}) == {}
