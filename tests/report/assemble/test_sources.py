@@ -43,7 +43,7 @@ def world():
 
 
 def reading(own, expected, latents):
-    confounds = Confounds(np.zeros(len(latents), int), np.arange(len(latents)), *np.zeros((2, len(latents))))
+    confounds = Confounds(np.zeros(len(latents), int), np.arange(len(latents)), *np.zeros((3, len(latents))))
     said = Expectation(latents, expected[:, latents], expected[:, latents].astype(float))
     return Across(make_study(), said, confounds, "contribution", own)
 
