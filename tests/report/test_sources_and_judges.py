@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from isaerft.report.figures import FIGURES
 from isaerft.report.judges import judge_lines, judge_sentence
 from isaerft.report.pages import summary_page
 from isaerft.report.sources import source_sentences
@@ -65,3 +66,24 @@ def test_names_in_both_are_escaped(tables):
         for name in ("source_comparison", "judge_quality")
     }
     assert "<b onload" not in summary_page(tables | hostile, [], "x")
+
+
+def test_the_figure_holds_every_judge_and_source_with_the_tables_own_numbers(tables):
+    figure = FIGURES["source_comparison"].build(tables)
+    first, second = figure.axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    assert [label for label in labels if label.startswith("judge: ")] == [
+        "judge: table",
+        "judge: lexical",
+        "judge: embedding",
+    ]
+    assert labels.count("truth output") == 3
+    assert [text.get_text() for text in first.texts] == ["0.80", "0.70", "0.60"] * 3
+    assert [text.get_text() for text in second.texts] == ["0.30", "0.20", "0.10"] * 3
+
+
+def test_only_sources_known_to_be_worse_than_the_best_are_drawn_open(tables):
+    axes = FIGURES["source_comparison"].build(tables).axes[0]
+    markers = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    is_open = [line.get_markerfacecolor() == "white" for line in markers]
+    assert is_open == [False, False, True] * 3
