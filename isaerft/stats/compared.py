@@ -43,7 +43,9 @@ class Compared(NamedTuple):
     difference_interval: ConfidenceInterval
 
 
-def compare_means(values: Any, *, confidence_level: float = 0.95) -> list[Compared]:
+def compare_means(
+    values: Any, *, confidence_level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> list[Compared]:
     """Compare options by their means over replicates that all of them share.
 
     Parameters
@@ -52,6 +54,8 @@ def compare_means(values: Any, *, confidence_level: float = 0.95) -> list[Compar
         Replicates, such as behaviors, in one order.
     confidence_level : float
         Of the interval of each mean, and of all differences together.
+    bounds : (float, float)
+        What a mean can be; its interval ends there.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def compare_means(values: Any, *, confidence_level: float = 0.95) -> list[Compar
         found.append(
             Compared(
                 float(mean),
-                mean_interval(values[place], level),
+                mean_interval(values[place], level, bounds),
                 1 + int(np.count_nonzero(means > mean)),
                 rival,
                 math.nan if less is None else float(less.mean()),

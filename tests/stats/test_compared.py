@@ -24,6 +24,12 @@ def test_differences_are_paired_so_that_hard_replicates_do_not_hide_them():
     assert better.interval.low < worse.mean
 
 
+def test_the_interval_of_a_mean_ends_where_it_cannot_be_and_that_of_a_difference_does_not():
+    first, second = compare_means(np.array([[1.0, 1.0, 0.7], [0.1, 0.0, 0.0]]), bounds=(0.0, 1.0))
+    assert (first.interval.high, second.interval.low) == (1.0, 0.0)
+    assert first.difference_interval.high > 1
+
+
 def test_equal_options_share_a_rank_and_differ_by_nothing():
     found = compare_means(np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.5]]))
     assert [option.rank for option in found] == [1, 1, 3]

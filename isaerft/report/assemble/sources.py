@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from isaerft import config
 from isaerft.report.assemble.across import Across
 from isaerft.report.assemble.inputs import Expectation
+from isaerft.report.selection import BOUNDS
 from isaerft.stats import compare_means
 
 
@@ -51,7 +53,7 @@ def compared_sources(study: config.Study, read: Mapping[str, Across]) -> Iterato
         found: dict[str, dict[str, Any]] = {}
         if len(shared) >= least:
             parts = {source: matrices[source][np.ix_(shared, shared)] for source in tested}
-            found = _compared(study, {source: per_behavior(part, quantity) for source, part in parts.items()})
+            found = _compared(study, {source: per_behavior(part, quantity) for source, part in parts.items()}, quantity)
         for source, row in rows.items():
             yield row | {"quantity": quantity, "n_behaviors": len(shared)} | found.get(source, {})
 
@@ -75,10 +77,11 @@ def per_behavior(matrix: np.ndarray, quantity: str) -> np.ndarray:
     return own - (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * own) / (2 * (len(matrix) - 1))
 
 
-def _compared(study: config.Study, values: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def _compared(study: config.Study, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, Any]]:
     """Return the columns of the comparison for each source."""
-    sources = list(values)
-    found = compare_means(np.array(list(values.values())), confidence_level=study.agreement.confidence_level)
+    sources, level = list(values), study.agreement.confidence_level
+    bounds = BOUNDS[study.primary.statistic] if quantity == "agreement" else (-math.inf, math.inf)
+    found = compare_means(np.array(list(values.values())), confidence_level=level, bounds=bounds)
     return {
         source: {
             "rank": part.rank,
