@@ -105,7 +105,7 @@ MEANINGS: dict[str, str] = {
     "source_comparison.ci_low": "Lower end of the interval over behaviors (Student's t); empty with one.",
     "source_comparison.ci_high": "Upper end of the interval over behaviors (Student's t); empty with one.",
     "rival": "The best of the judge's other sources.",
-    "difference": "Estimate less the rival's: above 0 for the best source alone.",
+    "source_comparison.difference": "Estimate less the rival's: above 0 for the best source alone.",
     "difference_ci_low": (
         "Lower end of its interval, paired over behaviors and wide enough to hold for all pairs of sources at once."
     ),
