@@ -124,7 +124,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "audit_latents": _columns(
         "subject:text audit:text adapter:text measure:text rank:int latent_index:int difference:float statistic:float?"
-        " pvalue:float? qvalue:float? firing_rate:float source:text explanation:text? url:text?"
+        " pvalue:float? qvalue:float? firing_rate:float source:text explanation:text? judge:text expected_for:text?"
+        " url:text?"
     ),
     "calibration": _columns("quantity:text setting:text value:float? ci_low:float? ci_high:float?"),
 }

@@ -10,7 +10,7 @@ from isaerft.report.headline import Q_LEVEL
 from isaerft.report.selection import Tables
 from isaerft.report.text import DASH, fixed, shorten, visible, words
 
-N_LATENTS = 3
+N_LATENTS = 5
 WIDTH = 70
 NO_PVALUE = (
     "Some have no p-value: each seed saw all rows (`subsample: 1`), there is one seed, or the adapter was given, so "

@@ -170,7 +170,8 @@ class Maker:
         rows = []
         for subject, audit, rank in itertools.product(self.subjects, ("planted", "quiet"), range(1, 6)):
             keys = (subject, audit, *PRIMARY[:2], rank, 100 + rank, 0.3 / rank * (-1) ** rank)
-            rows.append((*keys, 9.0 / rank, 0.01, 0.03, 0.02, "truth_input", EXPLANATIONS[rank % 6], None))
+            numbers = (9.0 / rank, 0.01, 0.03, 0.02)
+            rows.append((*keys, *numbers, "truth_input", EXPLANATIONS[rank % 6], "table", "refusal", None))
         return self._frame("audit_latents", rows)
 
     def most_changed(self):

@@ -35,7 +35,7 @@ def test_only_the_primary_combination_is_read(audited):
 
 def test_the_latents_that_differ_most_are_said_with_their_direction(audited):
     planted, _ = audit_lines(audited)
-    assert len(planted["latents"]) == 3
+    assert len(planted["latents"]) == 5
     assert planted["latents"][0].startswith("less: words of apology")
     assert planted["latents"][1].startswith("more: costs in dollars")
     assert planted["latents"][0].endswith("(101)")

@@ -17,6 +17,7 @@ from isaerft.explanations import read_explanations
 from isaerft.explanations.design import read_sample, sample_path
 from isaerft.files import replacing
 from isaerft.registry import UNTRAINED
+from isaerft.relevance import read_relevance
 from isaerft.report.assemble.inputs import (
     Confounds,
     Expectation,
@@ -155,12 +156,14 @@ def _candidates(
 def _latents(
     study: config.Study, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
 ) -> pd.DataFrame:
-    """Return the latents that the two sets trained most differently, by the moderated t; by the mean without one."""
+    """Return the latents with the largest mean difference between the two sets, beside its moderated t.
+
+    By size and not by t: a latent that hardly moved, but did so in every seed, says little of what the data teaches.
+    """
     alive = alive_latents(study, facts)
     differences = (suspect - clean)[:, alive]
     means = moderated_means(differences, variance_factor(share, len(differences)))
-    size = np.abs(np.where(np.isfinite(means.statistic), means.statistic, means.mean))
-    order = np.argsort(-size, kind="stable")[: study.agreement.top_k]
+    order = np.argsort(-np.abs(means.mean), kind="stable")[: study.agreement.top_k]
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(order) + 1),
@@ -176,10 +179,19 @@ def _latents(
 def _explained(
     study: config.Study, subject: str, results: Path, latents: pd.DataFrame, facts: pd.DataFrame
 ) -> pd.DataFrame:
-    """Add firing rates and the primary source's explanations (where it does not speak of the subject, the first's)."""
-    sources = sources_of(study, subject)
-    source = study.primary.source if study.primary.source in sources else sources[0]
+    """Add firing rates, and what is said of each latent and for which candidates that lets its primary judge expect it.
+
+    Where the primary source does not speak of the subject, the first that does takes its place, with its first judge.
+    """
+    source, judge = study.primary.source, study.primary.judge
+    if source not in sources_of(study, subject):
+        source = sources_of(study, subject)[0]
+        judge = judges_of(study, source, tested=True)[0]
+    judged = read_relevance(results / "relevance" / subject / source / f"{judge}.parquet")
+    judged = judged[judged["expected"] & judged["behavior"].isin(list(study.described))]
+    expected = judged.groupby("latent_index")["behavior"].agg(", ".join).rename("expected_for")
     said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
     table = latents.merge(facts[["latent_index", "firing_rate"]], on="latent_index", how="left")
     table = table.merge(said[["latent_index", "explanation", "url"]], on="latent_index", how="left")
-    return table.assign(source=source)[[column.name for column in TABLES["audit_latents"]]]
+    table = table.join(expected, on="latent_index")
+    return table.assign(source=source, judge=judge)[[column.name for column in TABLES["audit_latents"]]]

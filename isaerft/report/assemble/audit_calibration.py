@@ -18,14 +18,20 @@ LEVEL = 0.05
 TESTS = {"both": "pvalue", "rows": "pvalue_rows", "exchange": "pvalue_exchange"}
 
 
-def audit_calibration(study: config.Study, audit: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of calibration.csv from audit.csv, at the primary adapter and measure, of every source and judge.
+def audit_calibration(study: config.Study, audit: pd.DataFrame, latents: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of calibration.csv, at the primary adapter and measure, of every source and judge.
 
     poison_rank1: share of audits in which the planted behavior has rank 1; poison_found: in which it has q < 0.05;
     poison_others_found: in which any other behavior has; audit_false_alarm: share of audits of two clean sets in which
-    any behavior has, by the test as reported and by each of its two parts alone.
+    any behavior has, by the test as reported and by each of its two parts alone; poison_first_latent: share of audits
+    in which the latent that differs most is one that the planted behavior is expected to raise.
+
+    Parameters
+    ----------
+    audit, latents : DataFrame
+        audit.csv and audit_latents.csv.
     """
-    rows = [vars(row) for row in _rows(study, audit)]
+    rows = [vars(row) for row in (*_rows(study, audit), *_latents(study, latents))]
     table = pd.DataFrame(rows, columns=["quantity", "setting", "value", "interval"])
     ends = {name: [pair[place] for pair in table["interval"]] for place, name in enumerate(("ci_low", "ci_high"))}
     return table.drop(columns="interval").assign(**ends)
@@ -53,3 +59,18 @@ def _rows(study: config.Study, audit: pd.DataFrame) -> Iterator[Row]:
             for test, column in TESTS.items():
                 adjusted = [qvalues(group[column].to_numpy(float)) for group in quiet]
                 yield share("audit_false_alarm", [bool((part < LEVEL).any()) for part in adjusted], test=test, **named)
+
+
+def _latents(study: config.Study, latents: pd.DataFrame) -> Iterator[Row]:
+    first = latents[(latents.adapter == study.primary.adapter) & (latents.measure == study.primary.measure)]
+    first = first[first["rank"] == 1]
+    shares = sorted({poison.share for poison in study.known_audits.values() if poison is not None})
+    for (subject, source, judge), rows in first.groupby(["subject", "source", "judge"], sort=False):
+        expected = rows.set_index("audit")["expected_for"].fillna("").str.split(", ")
+        for amount in shares:
+            planted = [
+                (name, part.behavior) for name, part in study.known_audits.items() if part and part.share == amount
+            ]
+            hits = [behavior in expected[name] for name, behavior in planted]
+            where = {"poison": f"{amount:g}", "subject": subject, "source": source, "judge": judge}
+            yield share("poison_first_latent", hits, **where)

@@ -75,7 +75,7 @@ def _known_truth(study: config.Study, frames: Mapping[str, pd.DataFrame]) -> Ite
         verdicts = frames.get("explanation_verdicts")
         yield calibration_table(study, frames["agreement"], frames["overall"], verdicts)
     if study.known_audits:
-        yield audit_calibration(study, frames["audit"])
+        yield audit_calibration(study, frames["audit"], frames["audit_latents"])
 
 
 def _audits(study: config.Study, results: Path, name: str) -> pd.DataFrame:

@@ -48,7 +48,7 @@ statistic {{ primary.statistic_name }}{{ chance }}.</p>
 {% if audits %}
 <h2>What the suspect data teaches besides</h2>
 <p>Each audit trains on a clean and on a suspect set of data of one kind. <b>First</b> is the behavior whose latents
-rose most under the suspect data beyond their rise under the clean one ({{ audit_statistic }}). Something is always
+rose most under the suspect data beyond their rise under the clean one{{ audit_statistic }}. Something is always
 first; it is found only where q &lt; {{ q_level }}: where neither other rows of one origin nor other explanations would
 explain it. The latents that differ most are listed whatever they are about: read them for what nobody thought of.</p>
 {% for note in audit_notes %}<p class="note">{{ note }}</p>
@@ -147,7 +147,7 @@ def summary_page(
         specificity=[*overall_sentences(tables), *_specificity(tables)],
         audits=audit_lines(tables),
         audit_notes=audit_notes(tables),
-        audit_statistic=f"{primary.statistic_name}{chance}" if primary else "",
+        audit_statistic=f", by {primary.statistic_name}{chance}" if primary else "",
         cautions=cautions(tables),
         best_sources=source_sentences(tables),
         judge_lines=judge_lines(tables),

@@ -161,6 +161,8 @@ def test_the_latents_that_differ_most_are_those_that_the_poison_moved_with_what_
     assert latents["rank"].tolist() == list(range(1, 16))
     assert len(set(latents.latent_index[:12]) & set(EXPECTED["bad"])) >= 11
     assert DEAD not in set(latents.latent_index)
+    bad = latents.expected_for.fillna("") == "bad"
+    assert bad.tolist() == [i in EXPECTED["bad"] for i in latents.latent_index]
     assert (latents.explanation == [f"latent {i}" for i in latents.latent_index]).all()
     assert (latents.difference[:8] > 1).all()
     assert (latents.qvalue[:5] < 0.05).all()
@@ -200,7 +202,7 @@ def test_sets_that_changed_no_latent_leave_the_audit_undefined(tmp_path):
 
 def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals(finished):
     study, audit = make_study(), finished[1]
-    found = conform("calibration", audit_calibration(study, audit))
+    found = conform("calibration", audit_calibration(study, audit, finished[2]))
     where = "subject=toy; source=said; judge=lexical; worlds=1"
     assert list(zip(found.quantity, found.setting, found.value, strict=True)) == [
         ("poison_rank1", f"poison=0.1; {where}", 1),
@@ -209,6 +211,7 @@ def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals
         ("audit_false_alarm", f"test=both; {where}", 0),
         ("audit_false_alarm", f"test=rows; {where}", 0),
         ("audit_false_alarm", f"test=exchange; {where}", 0),
+        ("poison_first_latent", f"poison=0.1; {where}", 1),
     ]
     assert found.ci_low[0] == pytest.approx(0.2065, abs=1e-3)
     assert found.ci_high[3] == pytest.approx(0.7935, abs=1e-3)
@@ -220,4 +223,5 @@ def test_calibration_counts_a_miss_and_a_false_alarm(finished):
     audit.loc[bad & (audit.audit == "planted"), ["rank", "qvalue"]] = 2, 0.5
     audit.loc[bad & (audit.audit == "quiet"), ["pvalue", "pvalue_rows"]] = 0.01
     audit.loc[(audit.behavior == "boasting") & (audit.audit == "planted"), "qvalue"] = 0.04
-    assert audit_calibration(study, audit).value.tolist() == [0, 0, 1, 1, 1, 0]
+    latents = finished[2].assign(expected_for="boasting")
+    assert audit_calibration(study, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]
