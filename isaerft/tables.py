@@ -68,6 +68,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         " estimate:float? ci_low:float? ci_high:float? pvalue:float? qvalue:float? n_latents:int n_expected:int?"
         " n_seeds:int n_resamples:int? noise_ceiling:float? minimum_detectable_effect:float? primary:bool"
     ),
+    "seeds": _columns(
+        "subject:text behavior:text adapter:text measure:text n_seeds:int reliability_single:float? reliability:float?"
+        " split_half:float? seeds:text? statistic:text estimate:float? ci_low:float? ci_high:float?"
+        " share_of_ceiling:float?"
+    ),
     "specificity": _columns(
         "subject:text adapter:text measure:text source:text judge:text trained_on:text judged_for:text estimate:float?"
     ),

@@ -70,6 +70,10 @@ TABLES: dict[str, str] = {
         "Whose explanations predict changes best, judge by judge, on the latents that all of a judge's sources "
         "explain; the interval of the difference to the best other source says whether they can be told apart."
     ),
+    "seeds": (
+        "Whether the seeds of each adapter agree on which latents changed, and what agreement comes to seed by seed; "
+        "an adapter whose seeds disagree has no ranking of latents to test."
+    ),
     "coverage": (
         "How many of the latents that each source was asked for it explains; results speak of the explained ones, and "
         "under the case_control design of a sample."

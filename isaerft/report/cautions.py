@@ -24,6 +24,7 @@ from isaerft.report.text import fixed, plural, visible, words
 LOW_VARIANCE_EXPLAINED = 0.7
 FEW_EXPECTED = 10
 MAX_NAMED = 8
+MAJORITY = 0.5
 
 
 def cautions(tables: Tables) -> list[str]:
@@ -37,7 +38,7 @@ def cautions(tables: Tables) -> list[str]:
         result = rows[(rows["subject"] == subject).astype(bool) & (rows["control"] == RESULT)]
         found += [f"{visible(subject)}: {text}" for text in _power(result)]
     found += [*_subjects(tables, rows), *_training(tables, primary), *_behavior(tables, primary)]
-    found += [*_stability(tables, primary), *_scores(tables, primary)]
+    found += [*_seeds(tables), *_stability(tables, primary), *_scores(tables, primary)]
     return found
 
 
@@ -133,6 +134,20 @@ def _behavior(tables: Tables, primary: Primary) -> Iterable[str]:
             f"the answers to held-out prompts do not show that {_named(still['behavior'])} moved: the interval of the "
             "score after less before holds 0, though the loss may have fallen."
         )
+
+
+def _seeds(tables: Tables) -> Iterable[str]:
+    """Warn of adapters whose seeds disagree: they are not to be ranked among others."""
+    if "seeds" not in tables:
+        return
+    rows = real(tables["seeds"]).dropna(subset="seeds")
+    noisy = (rows["seeds"] == "disagree").groupby([rows["subject"], rows["adapter"], rows["measure"]], sort=False)
+    for (subject, adapter, measure), share in noisy.mean().items():
+        if share > MAJORITY:
+            yield (
+                f"{visible(subject)}: the seeds of {visible(adapter)} disagree on {visible(measure)} in most "
+                "behaviors, so its latents are ranked by chance; do not rank it among the others."
+            )
 
 
 def _stability(tables: Tables, primary: Primary) -> Iterable[str]:

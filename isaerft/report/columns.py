@@ -74,6 +74,20 @@ MEANINGS: dict[str, str] = {
     "noise_ceiling": "Highest estimate to hope for, given how well the seeds agree with each other.",
     "minimum_detectable_effect": "Smallest true value of the statistic that this test would have found.",
     "primary": "Whether this is the one combination that the study named before the run.",
+    "reliability_single": "How far one seed's ranking of the latents is what all seeds share (ICC(C,1) of ranks).",
+    "reliability": "The same for the mean over all seeds (ICC(C,k)); 1: seeds agree wholly, 0 or less: not at all.",
+    "split_half": "The same from the correlation of halves of the seeds, by Spearman and Brown's formula.",
+    "seeds.seeds": (
+        "agree; disagree: reliability below 0.5, so that the ranking of latents is mostly noise and the adapter should "
+        "not be ranked among others; unchanged: a seed kept its untrained adapter."
+    ),
+    "seeds.estimate": "Agreement of a single seed's changes with the primary expectations, mean over seeds.",
+    "seeds.ci_low": "Lower end of the interval over seeds (Student's t): of another training on the same data.",
+    "seeds.ci_high": "Upper end of the interval over seeds (Student's t): of another training on the same data.",
+    "share_of_ceiling": (
+        "How far the estimate is from chance to what a prediction by the other seeds reaches; above 1 where "
+        "explanations tell more than they."
+    ),
     "trained_on": "Behavior whose training made the changes.",
     "judged_for": "Behavior that the explanations were judged for.",
     "overall.quantity": (

@@ -12,6 +12,7 @@ TABLES = (
     "specificity",
     "overall",
     "coverage",
+    "seeds",
 )
 TABLES += (
     "causal_check",

@@ -23,7 +23,7 @@ AUDITED = {
     name for audit in study.audits.values() for name in (audit.clean, audit.suspect)
 }
 
-TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage".split()
+TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage seeds".split()
 TABLES += ["source_comparison"] if study.compared_sources else []
 TABLES += ["explanation_verdicts"] if len(study.tested_behaviors) > 1 else []
 TABLES += ["causal_check"] if study.causally_checked else []

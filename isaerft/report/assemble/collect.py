@@ -19,6 +19,7 @@ from isaerft.report.assemble.judges import corrected_agreement, judge_quality
 from isaerft.report.assemble.known_truth import calibration_table
 from isaerft.report.assemble.most_changed import most_changed
 from isaerft.report.assemble.scores import agreement_by_quality, explanation_quality, explanation_scores
+from isaerft.report.assemble.seeds import seeds_table
 from isaerft.report.assemble.verdicts import explanation_verdicts
 from isaerft.stats import qvalues
 from isaerft.subjects.paths import SubjectFolder
@@ -40,6 +41,7 @@ def write_tables(study: config.Study, results: str | Path, out: str | Path) -> N
         "specificity": _parts(study, results, SPECIFICITY),
         "overall": overall_table(study, results),
         "coverage": coverage_table(study, results),
+        "seeds": seeds_table(study, results),
     }
     if study.compared_sources:
         frames["source_comparison"] = comparison_table(study, results)
