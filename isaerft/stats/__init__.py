@@ -29,7 +29,13 @@ from isaerft.stats.seeds import (
 )
 from isaerft.stats.shares import Share, median_of_draws, remaining_share
 from isaerft.stats.signs import sign_agreement
-from isaerft.stats.specificity import SpecificityResult, specificity_matrix, specificity_of, specificity_test
+from isaerft.stats.specificity import (
+    SpecificityResult,
+    contrast_parts,
+    specificity_matrix,
+    specificity_of,
+    specificity_test,
+)
 from isaerft.stats.statistics import (
     Statistic,
     auroc,
@@ -65,6 +71,7 @@ __all__ = [
     "case_control",
     "clusters_of",
     "compare_means",
+    "contrast_parts",
     "corrected_auroc",
     "corrected_correlation",
     "disattenuated_auroc",

@@ -20,7 +20,7 @@ from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
 from isaerft.stats.joint import joint_null
 from isaerft.stats.question import ask, exchange_pvalue
-from isaerft.stats.specificity import contrast, specificity_of
+from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
 from isaerft.stats.studentised import studentised_mean_null
 
@@ -139,15 +139,13 @@ def overall_specificity(
     result = specificity_of(matrix, n_resamples=n_resamples, rng=rng)
     n = len(matrix)
     left = [np.delete(np.delete(matrix, i, axis=0), i, axis=1) for i in range(n)] if n > 2 else []
-    # A behavior's own share of the contrast: its value less the mean of the others in its row and in its column.
-    own = np.diagonal(matrix)
-    others = (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * own) / (2 * (n - 1))
+    parts = contrast_parts(matrix)
     return OverallResult(
         statistic=result.statistic,
         pvalue=result.pvalue,
-        confidence_interval=mean_interval(own - others, confidence_level),
+        confidence_interval=mean_interval(parts, confidence_level),
         leave_one_out=_range([contrast(part) for part in left]),
-        per_behavior=own - others,
+        per_behavior=parts,
     )
 
 

@@ -178,6 +178,15 @@ def contrast(matrix: np.ndarray, traces: Any = None) -> Any:
     return traces / n - (float(matrix.sum()) - traces) / (n * (n - 1))
 
 
+def contrast_parts(matrix: np.ndarray) -> np.ndarray:
+    """Return what each behavior gives to the contrast of `matrix` (n, n), (n,): their mean is the contrast.
+
+    A behavior's own value less the mean of the others in its row and in its column.
+    """
+    own = np.diagonal(matrix)
+    return own - (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * own) / (2 * (len(matrix) - 1))
+
+
 def _all_traces(matrix: np.ndarray) -> np.ndarray:
     """Return (n!,) the sum of matched values for every matching of rows with columns."""
     n = len(matrix)

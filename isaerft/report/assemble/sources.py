@@ -13,7 +13,7 @@ from isaerft import config
 from isaerft.report.assemble.across import Across
 from isaerft.report.assemble.inputs import Expectation
 from isaerft.report.selection import BOUNDS
-from isaerft.stats import compare_means
+from isaerft.stats import compare_means, contrast_parts
 
 
 def restricted(across: Across, latents: np.ndarray) -> Across:
@@ -71,10 +71,7 @@ def per_behavior(matrix: np.ndarray, quantity: str) -> np.ndarray:
 
     `matrix` is (n_behaviors, n_behaviors), trained on (row) and judged for (column).
     """
-    own = np.diagonal(matrix)
-    if quantity == "agreement":
-        return own
-    return own - (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * own) / (2 * (len(matrix) - 1))
+    return np.diagonal(matrix) if quantity == "agreement" else contrast_parts(matrix)
 
 
 def _compared(study: config.Study, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, Any]]:
