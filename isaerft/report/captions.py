@@ -47,6 +47,11 @@ FIGURES: dict[str, str] = {
         "the difference over prompts), and of the data's own replies (diamond). A loss that fell while the behavior "
         "did not move is not yet a trained behavior."
     ),
+    "calibration": (
+        "Left, how often each test finds agreement where there is none, above the line ours, below it naive ones. "
+        "Right, how often it finds an effect, how well wrong explanations are told from right ones, and how often the "
+        "intervals hold the truth."
+    ),
 }
 
 TABLES: dict[str, str] = {

@@ -47,6 +47,7 @@ class Maker:
             "causal_check": self.causal_check(),
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
+            "calibration": self.calibration(),
         }
 
     def subjects_table(self):
@@ -173,6 +174,23 @@ class Maker:
             numbers = (9.0 / rank, 0.01, 0.03, 0.02)
             rows.append((*keys, *numbers, "truth_input", EXPLANATIONS[rank % 6], "table", "refusal", None))
         return self._frame("audit_latents", rows)
+
+    def calibration(self):
+        rows = []
+        for test, world, level in itertools.product(("auroc", "naive_binomial"), ("plain", "clustered"), (0.05, 0.01)):
+            setting = f"test={test}; level={level}; world={world}; n=500; worlds=2000"
+            rows.append(("false_positive_rate", setting, 0.4 if "naive" in test else level, 0.03, 0.5))
+        for n, ratio in itertools.product((100, 2000), (1.2, 1.9, 4)):
+            setting = f"test=auroc; odds_ratio={ratio}; n={n}; seeds=5; reliability=0.7; level=0.05"
+            rows.append(("power", f"{setting}; worlds=200", 0.6, 0.5, 0.7))
+            rows.append(("planned_power", setting, 0.65, None, None))
+        for interval, ratio in itertools.product(("auroc", "overall_agreement"), (1, 1.9)):
+            rows.append(("coverage", f"interval={interval}; odds_ratio={ratio}; n=500", 0.95, 0.93, 0.96))
+        for wrong, ratio in itertools.product((0.05, 0.1), (4, 16)):
+            setting = f"wrong={wrong}; odds_ratio={ratio}; n=500; behaviors=8; worlds=100"
+            rows.append(("wrong_explanations_auroc", setting, 0.9, 0.88, 0.92))
+        rows.append(("strictly_falls", "subject=testbed; side=input; shares=7", 1.0, None, None))
+        return self._frame("calibration", rows)
 
     def most_changed(self):
         rows = []

@@ -164,10 +164,16 @@ def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
 def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(workspace):
     workspace.write(
         "config/calibration.yaml",
-        "worlds: [plain]\npower_latents: [100]\ncoverage_odds_ratios: [2]\nwrong_shares: [0.1]\n",
+        "worlds: [plain]\npower_latents: [100]\ncoverage_odds_ratios: [2]\nwrong_shares: [0.1]\njudged_explanations: [50]\n",
     )
     jobs = workspace.planned("calibration")
-    assert jobs == {"calibrate": 5, "calibration_table": 1, "calibration_page": 1, "calibration": 1}
+    assert jobs == {
+        "calibrate": 6,
+        "calibration_table": 1,
+        "calibration_page": 1,
+        "calibration_figure": 1,
+        "calibration": 1,
+    }
     assert not {"calibrate", "calibration_table"} & set(workspace.planned())
 
 
@@ -189,6 +195,7 @@ def test_the_calibration_study_ends_in_its_table(workspace):
         "wrong_called_contradicted",
         "right_called_contradicted",
     }
+    assert (workspace.folder / "results/calibration/figures/calibration.svg").stat().st_size > 5000
     page = (workspace.folder / "results/calibration/pages/calibration.html").read_text(encoding="utf-8")
     assert "false_positive_rate" in page
     again = workspace.planned("calibration")

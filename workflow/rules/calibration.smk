@@ -2,7 +2,7 @@
 from isaerft.config import Calibration, load_calibration
 
 CALIBRATION, CALIBRATED = "config/calibration.yaml", "results/calibration"
-LISTED = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares".split()
+LISTED = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares judged_explanations".split()
 calibration = Calibration()
 if os.path.isfile(CALIBRATION):
     try:
@@ -80,10 +80,34 @@ rule calibration_page:
         "isaerft pages --tables {params.tables} --out {params.out} > {log} 2>&1"
 
 
+rule calibration_figure:
+    input:
+        table=f"{CALIBRATED}/tables/calibration.csv",
+    output:
+        f"{CALIBRATED}/figures/calibration.svg",
+    log:
+        f"{CALIBRATED}/logs/calibration_figure.log",
+    benchmark:
+        f"{CALIBRATED}/benchmarks/calibration_figure.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        study=STUDY,
+        tables=lambda w, input: os.path.dirname(input.table),
+        code=code("figure"),
+    shell:
+        "isaerft figure calibration --study {params.study:q} --tables {params.tables} --out {output} > {log} 2>&1"
+
+
 rule calibration:
     input:
         rules.calibration_table.output,
         rules.calibration_page.output,
+        rules.calibration_figure.output,
 
 
 localrules:

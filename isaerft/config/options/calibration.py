@@ -57,6 +57,8 @@ class Calibration:
     """Latents in a world for coverage."""
     coverage_worlds: int = Field(default=1000, ge=2)
     """Worlds per odds ratio for coverage."""
+    judged_explanations: list[Annotated[int, Field(ge=10)]] = Field(default_factory=lambda: [140])
+    """Explanations that a judge reads, where the coverage of its quality's intervals is counted."""
     wrong_shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [0.05, 0.1, 0.2, 0.4])
     """Shares of wrong explanations among which the verdicts are to find them."""
     verdict_odds_ratios: list[Ratio] = Field(default_factory=lambda: [4.0, 16.0, 64.0])
@@ -75,6 +77,7 @@ class Calibration:
             *(f"intervals-{ratio:g}" for ratio in self.coverage_odds_ratios),
             *(f"power-{n}" for n in largest),
             *(f"across-{ratio:g}" for ratio in self.coverage_odds_ratios),
+            *(f"judges-{n}" for n in self.judged_explanations),
             *(f"verdicts-{share:g}" for share in self.wrong_shares),
             *(f"bins-{world}-{n}" for n in self.bins_latents for world in self.worlds if world.endswith("confounded")),
         ]

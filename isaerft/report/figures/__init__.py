@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from isaerft.report.figures.agreement import agreement
 from isaerft.report.figures.agreement_grid import agreement_grid
 from isaerft.report.figures.behavior_check import behavior_check
+from isaerft.report.figures.calibration import calibration
 from isaerft.report.figures.canvas import save_svg
 from isaerft.report.figures.causal_check import causal_check
 from isaerft.report.figures.dose_response import Doses, dose_response
@@ -38,6 +39,7 @@ FIGURES: dict[str, FigureKind] = {
     "training": FigureKind(training, ("training",)),
     "causal_check": FigureKind(causal_check, ("causal_check",)),
     "behavior_check": FigureKind(behavior_check, ("behavior_check",)),
+    "calibration": FigureKind(calibration, ("calibration",)),
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "agreement",
     "agreement_grid",
     "behavior_check",
+    "calibration",
     "causal_check",
     "dose_response",
     "most_changed_latents",

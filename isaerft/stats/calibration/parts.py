@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from isaerft.errors import InputError
 from isaerft.stats.calibration.coverage import across_rows, interval_rows
+from isaerft.stats.calibration.judges import judge_rows
 from isaerft.stats.calibration.nulls import bins_rows, null_rows
 from isaerft.stats.calibration.power import power_rows
 from isaerft.stats.calibration.rows import Row, Sizes
@@ -26,6 +27,7 @@ _KINDS: dict[str, tuple[Callable[..., list[Row]], tuple[Callable[[str], object],
     "intervals": (interval_rows, (float,)),
     "across": (across_rows, (float,)),
     "verdicts": (verdict_rows, (float,)),
+    "judges": (judge_rows, (int,)),
 }
 
 
@@ -36,7 +38,8 @@ def rows_of(part: str, sizes: Sizes) -> list[Row]:
     ----------
     part : str
         A kind and what it is about: "null-confounded-1000" (world, latents), "bins-confounded-1000", "power-400"
-        (latents), "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations).
+        (latents), "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations),
+        "judges-140" (explanations).
 
     Raises
     ------
@@ -51,6 +54,6 @@ def rows_of(part: str, sizes: Sizes) -> list[Row]:
         raise InputError(
             f"part {part!r} of the calibration study",
             allowed="null-WORLD-LATENTS, bins-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS, "
-            "verdicts-SHARE; worlds: " + ", ".join(WORLDS),
+            "verdicts-SHARE, judges-EXPLANATIONS; worlds: " + ", ".join(WORLDS),
         ) from None
     return rows(*values, sizes)

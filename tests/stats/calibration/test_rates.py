@@ -114,6 +114,13 @@ def test_intervals_hold_what_they_are_about(monkeypatch):
         assert all(rate > 0.8 for rate, _, _ in found.values()), found
 
 
+def test_intervals_of_a_judges_quality_hold_it(monkeypatch):
+    monkeypatch.setattr("isaerft.stats.calibration.judges.POPULATION", 20_000)
+    found = by_test(rows_of("judges-80", SIZES), "coverage")
+    assert set(found) == {f"judge_{name}" for name in ("kappa", "mcc", "sensitivity", "specificity", "spearman")}
+    assert all(rate > 0.8 for rate, _, _ in found.values()), found
+
+
 def test_wrong_explanations_are_found_where_right_ones_have_an_effect_and_by_chance_where_none_has():
     rows = rows_of("verdicts-0.3", replace(SIZES, coverage_latents=500))
     values = {ratio: {} for ratio in ("1", "400")}

@@ -1,0 +1,75 @@
+"""Write what the calibration study found into its page.
+
+$ snakemake --cores calibration
+$ python benchmarks/calibration_page.py results/calibration/tables/calibration.csv --write docs/calibration.md
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from page import markdown, write_block
+
+from isaerft.report.figures.calibration import with_settings
+from isaerft.tables import read_table
+
+NAIVE = "naive_"
+
+
+def wide(rows: pd.DataFrame, index: str, columns: str, digits: int = 3) -> str:
+    """Return a table in Markdown of the values of `rows`, in their order."""
+    table = rows.pivot_table(index=index, columns=columns, values="value", sort=False)
+    table = table.reindex(index=list(dict.fromkeys(rows[index])), columns=list(dict.fromkeys(rows[columns])))
+    shown = table.map(lambda value: "" if pd.isna(value) else f"{value:.{digits}f}")
+    shown.columns = [str(column).replace("_", " ") for column in shown.columns]
+    shown.insert(0, index, [f"`{name}`" for name in shown.index])
+    return markdown(shown)
+
+
+def with_interval(rows: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return `rows` with a column `shown`: value and interval."""
+    ends = rows[["value", "ci_low", "ci_high"]].itertuples(index=False)
+    return rows.assign(shown=[f"{v:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for v, low, high in ends])
+
+
+def blocks(table: pd.DataFrame) -> dict[str, str]:
+    """Return the page's blocks by name."""
+    rows = with_settings(table)
+    rates = rows[(rows["quantity"] == "false_positive_rate") & rows["n_bins"].isna()]
+    ours = ~rates["test"].str.startswith(NAIVE)
+    at = {level: rates["level"].astype(float) == level for level in (0.05, 0.01)}
+    bins = rows[(rows["quantity"] == "false_positive_rate") & rows["n_bins"].notna() & (rows["level"] == "0.05")]
+    bins = bins.assign(test=bins["test"] + ", " + bins["n_bins"] + " bins")
+    power = rows[rows["quantity"].isin(["power", "planned_power"])]
+    power = power.assign(at=power["n"] + " latents, odds " + power["odds_ratio"])
+    power = power.assign(test=power["test"].where(power["quantity"] == "power", "planned (auroc)"))
+    coverage = with_interval(rows[rows["quantity"] == "coverage"])
+    coverage = coverage.assign(odds="odds " + coverage["odds_ratio"])
+    covered = coverage.pivot(index="interval", columns="odds", values="shown").reset_index()
+    wrong = with_interval(rows[rows["quantity"] == "wrong_explanations_auroc"], 2)
+    wrong = wrong.assign(odds="odds " + wrong["odds_ratio"], share=[f"{float(w):.0%}" for w in wrong["wrong"]])
+    order = list(dict.fromkeys(wrong["odds"]))
+    found = wrong.pivot(index="share", columns="odds", values="shown").reindex(list(dict.fromkeys(wrong["share"])))
+    return {
+        "rates at 0.05": wide(rates[ours & at[0.05]], "test", "world"),
+        "rates at 0.01": wide(rates[ours & at[0.01]], "test", "world", 4),
+        "naive": wide(rates[~ours & at[0.05]], "test", "world", 2),
+        "bins": wide(bins, "test", "world", 2),
+        "coverage": markdown(covered),
+        "power": wide(power, "at", "test", 2),
+        "wrong": markdown(found[order].reset_index().rename(columns={"share": "wrong"})),
+    }
+
+
+def main() -> None:
+    """Fill the blocks of the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--write", type=Path, required=True, metavar="PAGE")
+    given = parser.parse_args()
+    for name, text in blocks(read_table("calibration", given.table)).items():
+        write_block(given.write, name, text)
+
+
+if __name__ == "__main__":
+    main()
