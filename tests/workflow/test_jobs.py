@@ -164,7 +164,8 @@ def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
 def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(workspace):
     workspace.write(
         "config/calibration.yaml",
-        "worlds: [plain]\npower_latents: [100]\ncoverage_odds_ratios: [2]\nwrong_shares: [0.1]\njudged_explanations: [50]\n",
+        "worlds: [plain]\npower_latents: [100]\ncoverage_odds_ratios: [2]\n"
+        "wrong_shares: [0.1]\njudged_explanations: [50]\n",
     )
     jobs = workspace.planned("calibration")
     assert jobs == {

@@ -113,12 +113,21 @@ def _wrong(axes: Axes, rows: pd.DataFrame) -> None:
 def _coverage(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhspan(*ASKED["coverage"], color=SHADE, zorder=0)
     names = list(dict.fromkeys(rows["interval"])) if len(rows) else []
+    rows = rows.fillna({"odds_ratio": ""}) if len(rows) else rows  # intervals of judges know no odds ratio
     for place, (ratio, own) in enumerate(rows.groupby("odds_ratio", sort=False) if len(rows) else ()):
         colour, marker = series(place)
         at = [names.index(name) + 0.25 * (place - 0.5) for name in own["interval"]]
         error = [own["value"] - own["ci_low"], own["ci_high"] - own["value"]]
         axes.errorbar(
-            at, own["value"], error, color=colour, marker=marker, ms=3.5, ls="", lw=1.2, label=f"odds {ratio}"
+            at,
+            own["value"],
+            error,
+            color=colour,
+            marker=marker,
+            ms=3.5,
+            ls="",
+            lw=1.2,
+            label=f"odds {ratio}" if ratio else "judges",
         )
     axes.set_xticks(range(len(names)), [words(name) for name in names], rotation=30, ha="right")
     axes.set_title("Coverage at 95 % (shaded: 93 to 97 %)")
