@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from isaerft import config
+from isaerft.report.selection import BOUNDS
 from isaerft.stats import auroc, auroc_interval, mean_interval
 
 FEWEST = 5
@@ -46,7 +47,7 @@ def calibration_table(
     for subject, own in here.groupby("subject", sort=False):
         for side, arms in study.dose_arms.items():
             same = {"subject": subject, "side": side}
-            rows += list(_doses(own, arms, same, study.agreement.confidence_level))
+            rows += list(_doses(study, own, arms, same))
             rows += list(_controls(own, overall[overall.subject == subject], study, arms, same))
             if verdicts is not None:
                 told = verdicts[(verdicts.subject == subject) & (verdicts.judge == primary.judge)]
@@ -54,7 +55,9 @@ def calibration_table(
     return pd.DataFrame(rows, columns=["quantity", "setting", "value", "ci_low", "ci_high"])
 
 
-def _doses(own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any], level: float) -> Iterator[dict[str, Any]]:
+def _doses(
+    study: config.Study, own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Yield agreement at each share of wrong explanations, and whether its median falls from each to the next."""
     medians = []
     for share, source in arms.items():
@@ -64,7 +67,8 @@ def _doses(own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any], leve
         medians.append(float(np.median(values)))
         setting = same | {"wrong": f"{share:g}", "behaviors": len(values)}
         yield _row("agreement_median", setting, medians[-1])
-        yield _row("agreement", setting, float(values.mean()), mean_interval(values, level))
+        interval = mean_interval(values, study.agreement.confidence_level, BOUNDS[study.primary.statistic])
+        yield _row("agreement", setting, float(values.mean()), interval)
     falls = all(before > after for before, after in pairwise(medians))
     yield _row("strictly_falls", same | {"shares": len(medians)}, float(falls))
 
