@@ -104,6 +104,16 @@ def test_a_random_dictionary_twin_is_known_only_where_it_is_trained_and_scored(v
     assert "unknown subject 'toy-permuted'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", sorted(verb for verb in VERBS if {"study", "behavior"} <= set(VERBS[verb][1])))
+def test_a_twin_with_shuffled_completions_is_known_only_where_it_is_captured_trained_and_scored(verb, tmp_path, capsys):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | {"controls": ["shuffled_completions"]}))
+    line = arguments_of(verb, study=str(path), subject="toy", behavior="humor-shuffled", adapter="biass")
+    assert main(line) == 2
+    known = "unknown behavior 'humor-shuffled'" not in capsys.readouterr().err
+    assert known == (verb in ("capture", "train", "changes"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

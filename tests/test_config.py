@@ -315,6 +315,52 @@ def test_a_saved_adapter_has_no_random_dictionary_control(values):
     assert "leave the control out" in found
 
 
+def with_shuffled(values):
+    return changed(values, "controls", ["shuffled_completions", "random_dictionary"])
+
+
+def test_shuffled_completions_are_a_twin_of_every_tested_behavior_only_where_they_are_asked_for(values, audited):
+    assert study_from_dict(values).shuffled_behaviors == {}
+    study = study_from_dict(with_shuffled(audited))
+    assert study.shuffled_behaviors == {"local-shuffled": "local", "ruled-shuffled": "ruled"}
+    assert study.tested_behaviors == study.trained_behaviors("local-permuted") == ["local", "ruled"]
+    assert not set(study.shuffled_behaviors) & {*study.behaviors, *study.described, *study.behavior_checked}
+
+
+def test_shuffled_completions_train_the_primary_adapter_alone(values):
+    values["adapters"]["other"] = {"kind": "scale"}
+    study = study_from_dict(with_shuffled(values))
+    assert study.analysed_adapters(next(iter(study.subjects)), "local-shuffled") == [study.primary.adapter]
+    assert study.analysed_adapters(next(iter(study.subjects)), "local") == study.analysed_adapters()
+    assert len(study.analysed_adapters()) > 1
+
+
+def test_shuffled_completions_are_compared_with_what_their_behavior_is(values):
+    values["adapters"]["probe"] = {}
+    study = study_from_dict(with_shuffled(values))
+    assert study.behavior_of("local-shuffled") is study.behavior_of("local") is study.behaviors["local"]
+    assert study.contrast_behaviors("local-shuffled", "probe") == study.contrast_behaviors("local", "probe")
+    assert study.contrast_behaviors("local", "probe") == ["hub", "ruled"]
+    values["behaviors"]["local"]["contrast"] = "rejected"
+    study = study_from_dict(with_shuffled(values))
+    assert study.compares_replies("local-shuffled")
+    assert not study.compares_replies("hub-shuffled")
+
+
+def test_a_behavior_cannot_have_the_name_of_a_twin(values):
+    values["behaviors"]["x-shuffled"] = values["behaviors"]["local"]
+    assert "behavior name 'x-shuffled'" in message(values)
+
+
+@pytest.mark.parametrize("kind", ["saved", "checkpoint"])
+def test_an_adapter_that_no_data_makes_has_no_shuffled_completions(values, kind):
+    values["adapters"]["old"] = {"kind": kind, "options": {"path": "somewhere"}}
+    values["primary"]["adapter"] = "old"
+    values["random_dictionary_adapters"] = ["bias"]
+    study_from_dict(values)
+    assert "'shuffled_completions' for adapter 'old', which is given" in message(with_shuffled(values))
+
+
 def test_the_committed_schema_and_page_are_those_of_the_options():
     assert (ROOT / SCHEMA).read_text(encoding="utf-8") == schema_text(), REGENERATE
     assert (ROOT / PAGE).read_text(encoding="utf-8") == options_page(), REGENERATE

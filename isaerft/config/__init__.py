@@ -7,11 +7,13 @@
 
 from isaerft.config.load import json_schema, load_calibration, load_study, study_from_dict
 from isaerft.config.options import (
+    ASKED_CONTROLS,
     CONTROLS,
     OTHERS,
     PAIRED,
     PERMUTED,
     REJECTED,
+    SHUFFLED,
     Adapter,
     Agreement,
     Audit,
@@ -40,11 +42,13 @@ from isaerft.config.options import (
 )
 
 __all__ = [
+    "ASKED_CONTROLS",
     "CONTROLS",
     "OTHERS",
     "PAIRED",
     "PERMUTED",
     "REJECTED",
+    "SHUFFLED",
     "Adapter",
     "Agreement",
     "Audit",

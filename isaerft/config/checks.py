@@ -1,4 +1,4 @@
-"""What must hold of the causal and the behavior check before anything runs."""
+"""What must hold of the causal and the behavior check, and of shuffled completions, before anything runs."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ def check_checks(study: Study) -> None:
         kind = registry.SCORES.check(behavior.score.kind)
         if kind in NEEDS and not getattr(behavior.score, NEEDS[kind]):
             raise InputError(f"behavior {name!r}: score {kind!r} without {NEEDS[kind]}", remedy=f"add `{NEEDS[kind]}:`")
+
+
+def check_shuffled(study: Study) -> None:
+    """Refuse shuffled completions for an adapter that no data makes here: it would be the same numbers again."""
+    adapter = study.primary.adapter
+    kind = study.adapters[adapter].kind or adapter
+    if study.shuffled_behaviors and kind in registry.UNTRAINED - registry.CONTRASTED:
+        raise InputError(
+            f"control 'shuffled_completions' for adapter {adapter!r}, which is given and not trained here",
+            remedy="name a trained adapter as `primary.adapter`, or leave the control out",
+        )

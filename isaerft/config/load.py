@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from isaerft import registry
 from isaerft.config import options
 from isaerft.config.audits import check_audits
-from isaerft.config.checks import check_checks
+from isaerft.config.checks import check_checks, check_shuffled
 from isaerft.config.llms import check_llms
 from isaerft.config.options import Calibration, Study
 from isaerft.config.read import read_options
@@ -48,6 +48,7 @@ def study_from_dict(values: dict[str, Any]) -> Study:
     _check_references(study)
     check_llms(study)
     check_checks(study)
+    check_shuffled(study)
     for name, behavior in study.behaviors.items():
         _check_behavior(name, behavior)
     for name, subject in study.subjects.items():
@@ -98,10 +99,12 @@ def _check_names(study: Study) -> None:
     groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scores", "llms", "audits", "candidates"]
     named = [("study", study.study), *((group[:-1], name) for group in groups for name in getattr(study, group))]
     for kind, name in named:
-        if not SLUG.fullmatch(name) or name.endswith(options.PERMUTED):
+        taken = (options.PERMUTED, options.SHUFFLED) if kind == "behavior" else (options.PERMUTED,)
+        if not SLUG.fullmatch(name) or name.endswith(taken):
             raise InputError(
                 f"{kind} name {shown(name)}",
-                allowed=f"letters, digits, - and _, beginning with a letter or digit, not ending in {options.PERMUTED}",
+                allowed="letters, digits, - and _, beginning with a letter or digit, not ending in "
+                + " or ".join(taken),
             )
 
 
@@ -121,8 +124,8 @@ def _check_registered(study: Study) -> None:
     for statistic in study.agreement.statistics:
         registry.STATISTICS.check(statistic)
     for control in study.controls:
-        if control not in options.CONTROLS:
-            raise unknown_name("control", control, options.CONTROLS)
+        if control not in options.CONTROLS + options.ASKED_CONTROLS:
+            raise unknown_name("control", control, options.CONTROLS + options.ASKED_CONTROLS)
 
 
 def _check_references(study: Study) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from isaerft.config.options import CONTROLS
+from isaerft.config.options import ASKED_CONTROLS, CONTROLS
 from isaerft.report.headline import P_LEVEL, headlines
 from isaerft.report.selection import (
     RESULT,
@@ -52,7 +52,7 @@ def _controls(tables: Tables) -> Iterable[str]:
             yield f"{visible(subject)}: no rows for the control {_named(missing)}; the result stands without it."
         result = own[RESULT].median
         for name, line in own.items():
-            if name == RESULT:
+            if name in (RESULT, *ASKED_CONTROLS):
                 continue
             if result is not None and line.median is not None and line.median >= result:
                 yield (

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from isaerft.config.options import CONTROLS, PERMUTED
+from isaerft.config.options import ASKED_CONTROLS, CONTROLS, PERMUTED
 from isaerft.errors import InputError
 
 Tables = Mapping[str, pd.DataFrame]
@@ -116,4 +116,10 @@ def primary_rows(agreement: pd.DataFrame, primary: Primary) -> pd.DataFrame:
 def controls_in(rows: pd.DataFrame) -> list[str]:
     """Return the controls in the rows: the known ones in their fixed order, then any others as they come."""
     present = [name for name in dict.fromkeys(rows["control"]) if name != RESULT]
-    return [name for name in CONTROLS if name in present] + [name for name in present if name not in CONTROLS]
+    known = CONTROLS + ASKED_CONTROLS
+    return [name for name in known if name in present] + [name for name in present if name not in known]
+
+
+def to_exceed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the controls that a result is held against: not of those that may stay as high as it."""
+    return rows[~rows["control"].isin([RESULT, *ASKED_CONTROLS]).astype(bool)]

@@ -89,7 +89,7 @@ def _contrast_rows(
 ) -> list[tuple[CachedRows, CachedRows]]:
     """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
     is_contrasted = (study.adapters[adapter].kind or adapter) in CONTRASTED
-    if is_contrasted and study.behaviors[behavior].contrast == config.REJECTED:
+    if is_contrasted and study.behavior_of(behavior).contrast == config.REJECTED:
         return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
     names = study.contrast_behaviors(behavior, adapter)
     if names and folder is None:

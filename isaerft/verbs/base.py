@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 Verb = Callable[[argparse.Namespace], None]
 VERBS: dict[str, tuple[Verb, tuple[str, ...], str]] = {}
+SHUFFLED_TOO = ("capture", "train", "changes")
 ARGUMENTS = {
     "study": "the study's config file",
     "subject": "name of the subject in the config (or its -permuted twin)",
-    "behavior": "name of the behavior in the config",
+    "behavior": "name of the behavior in the config (or its -shuffled twin)",
     "adapter": "name of the adapter in the config",
     "source": "name of the explanation source in the config",
     "judge": "name of the judge in the config",
@@ -72,9 +73,11 @@ def study_of(options: argparse.Namespace) -> config.Study:
     study = config.load_study(options.study)
     # A random-dictionary twin is trained on the base subject's cache; everything else it shares with that subject.
     twins = study.permuted_subjects if hasattr(options, "cache") else {}
+    # A behavior with exchanged completions is trained and scored; nothing else is done with it.
+    shuffled = study.shuffled_behaviors if options.verb in SHUFFLED_TOO else {}
     for kind, group in (
         ("subject", {**study.subjects, **twins}),
-        ("behavior", study.behaviors),
+        ("behavior", {**study.behaviors, **shuffled}),
         ("adapter", study.adapters),
         ("source", study.sources),
         ("judge", study.judges),

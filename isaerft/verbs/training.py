@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from isaerft import config
 from isaerft.verbs.base import load_subject_of, study_of, verb
 
 
@@ -41,6 +42,15 @@ def split(options: argparse.Namespace) -> None:
     from isaerft.behaviors import split_file
 
     split_file(options.input, options.out, options.description or "")
+
+
+@verb("shuffle", "study", "behavior", "records", "out")
+def shuffle(options: argparse.Namespace) -> None:
+    """Write the records of a behavior's twin: the same prompts, with completions exchanged between them."""
+    study = study_of(options)
+    from isaerft.behaviors.shuffled import write_shuffled
+
+    write_shuffled(options.records, options.out, f"{options.behavior}{config.SHUFFLED}", study.seed)
 
 
 @verb("capture", "study", "subject", "behavior", "dir", "records", "out")
@@ -87,7 +97,7 @@ def changes(options: argparse.Namespace) -> None:
 
     permuted = options.subject in study.permuted_subjects
     subject = load_subject_of(study, options)
-    names = study.analysed_adapters(options.subject)
+    names = study.analysed_adapters(options.subject, options.behavior)
     score_changes(study, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)
 
 
@@ -107,7 +117,6 @@ def causal_check(options: argparse.Namespace) -> None:
 def behavior_check(options: argparse.Namespace) -> None:
     """Answer held-out prompts before and after training, and score the answers."""
     study = study_of(options)
-    from isaerft import config
     from isaerft.behaviors import read_records
     from isaerft.changes.behavior import check_behavior
 

@@ -106,6 +106,25 @@ def test_agreement_shows_every_control_and_chance(tables, tmp_path):
     assert "noise ceiling" in shown
 
 
+def with_shuffled(tables, estimate):
+    frame = tables["agreement"]
+    rows = frame[(frame["adapter"] == "bias") & (frame["control"] == "genericity")]
+    twins = rows.assign(control="shuffled_completions", estimate=estimate, ci_low=None, ci_high=None, pvalue=0.0001)
+    return tables | {"agreement": pd.concat([frame, twins], ignore_index=True)}
+
+
+def test_shuffled_completions_are_shown_but_are_not_the_highest_control(tables, tmp_path):
+    before, after = (
+        " | ".join(texts(draw("agreement", given, tmp_path / f"{name}.svg")))
+        for name, given in (("before", tables), ("after", with_shuffled(tables, 0.97)))
+    )
+    assert "control: shuffled completions" in after
+    assert "control: shuffled completions" not in before
+    assert "0.97" not in after
+    grid = " | ".join(texts(draw("agreement_grid", with_shuffled(tables, 0.97), tmp_path / "grid.svg")))
+    assert "control: shuffled completions" in grid
+
+
 def test_behavior_check_has_a_panel_with_its_unit_for_each_kind_of_score(tables, tmp_path):
     shown = " | ".join(texts(draw("behavior_check", tables, tmp_path / "a.svg")))
     assert set(tables["behavior_check"]["score"]) == {"words", "length"}

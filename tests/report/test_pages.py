@@ -228,6 +228,17 @@ def test_weakness_in_a_table_is_said(table, values, said, tables):
     assert any(said in text for text in cautions(_with(quiet, table, **values)))
 
 
+def test_no_warning_is_given_of_shuffled_completions_whether_they_are_absent_or_as_high_as_the_result(tables):
+    quiet = cautions(tables)
+    assert not any("shuffled completions" in text for text in quiet)
+    frame = tables["agreement"]
+    rows = frame[(frame["control"] == "none") & frame["primary"].fillna(False)]
+    twins = rows.assign(control="shuffled_completions", primary=False, estimate=0.99, pvalue=0.0001)
+    beside = tables | {"agreement": pd.concat([frame, twins], ignore_index=True)}
+    assert cautions(beside) == quiet
+    assert "shuffled completions 0.99" in summary_page(beside, [], "testbed")
+
+
 def test_a_behavior_that_fell_has_moved_too(tables):
     fallen = _with(tables, "behavior_check", ci_low=-0.4, ci_high=-0.1)
     assert not any("do not show" in text for text in cautions(fallen))

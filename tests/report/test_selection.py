@@ -3,7 +3,7 @@ import pytest
 
 from isaerft.errors import InputError
 from isaerft.report.headline import headlines
-from isaerft.report.selection import controls_in, find_primary, primary_rows, with_controls
+from isaerft.report.selection import controls_in, find_primary, primary_rows, to_exceed, with_controls
 
 
 def _key(tables):
@@ -43,6 +43,12 @@ def test_controls_of_the_twin_are_not_taken_for_controls_of_the_subject(maker):
 def test_unknown_control_is_kept_after_the_known_ones():
     rows = pd.DataFrame({"control": ["none", "moon_phase", "random_dictionary"]})
     assert controls_in(rows) == ["random_dictionary", "moon_phase"]
+
+
+def test_controls_that_a_study_must_ask_for_stand_last_and_are_not_what_a_result_must_exceed():
+    rows = pd.DataFrame({"control": ["none", "shuffled_completions", "random_dictionary"]})
+    assert controls_in(rows) == ["random_dictionary", "shuffled_completions"]
+    assert to_exceed(rows)["control"].tolist() == ["random_dictionary"]
 
 
 def test_headline_is_the_median_over_defined_behaviors(tables):

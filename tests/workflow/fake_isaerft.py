@@ -35,6 +35,7 @@ IN_OUT = {
     "testbed-model": ["config.json"],
     "behavior": ["train.jsonl", "heldout.jsonl", "card.json"],
     "split": ["train.jsonl", "heldout.jsonl", "card.json"],
+    "shuffle": ["train.jsonl", "heldout.jsonl", "card.json"],
     "behavior-check": ["scores.parquet", "answers.jsonl"],
     "train": ["seed0/adapter_config.json"],
     "agreement": ["agreement.csv", "specificity.csv"],

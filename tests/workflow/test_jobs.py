@@ -3,6 +3,7 @@
 import re
 
 from isaerft import cli
+from isaerft.config import CONTROLS
 from isaerft.tables import read_table
 
 
@@ -54,6 +55,31 @@ def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
     assert workspace.planned()["train"] == 2 * 3 + 2 * 2
 
 
+def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behavior(workspace):
+    before = workspace.planned()
+    workspace.study(controls=[*CONTROLS, "shuffled_completions"])
+    after = workspace.planned()
+    twins = {"shuffle": 2, "capture": 2, "train": 2, "changes": 2}
+    assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)} == twins
+    for adapter, n in (("bias", 2), ("scale", 0)):
+        target = f"results/small/agreement/toy/{adapter}"
+        plan = workspace.snakemake("--dry-run", "--", target).stdout
+        (inputs,) = re.findall(r"^rule agreement:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+        assert inputs.count("-shuffled.parquet") == n
+    assert "changes/toy-permuted/refusal-shuffled" not in workspace.plan
+
+
+def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_to_do(workspace):
+    workspace.study(controls=[*CONTROLS, "shuffled_completions"])
+    done = workspace.snakemake("--cores", "2", "--", "results/small/tables/agreement.csv")
+    assert done.returncode == 0, done.stderr
+    for call in workspace.calls():
+        cli._parser().parse_args(call)
+    calls = [call for call in workspace.calls() if any("-shuffled" in part for part in call)]
+    assert sorted(call[0] for call in calls) == sorted(["shuffle", "capture", "train", "changes"] * 2)
+    assert workspace.planned("--", "results/small/tables/agreement.csv") == {}
+
+
 def test_what_a_study_leaves_out_makes_no_jobs(workspace):
     values = workspace.study()
     workspace.study(
@@ -95,7 +121,8 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(cli._parser().parse_args(call).verb)
-    assert verbs == set(cli.VERBS) - {"split", "power", "design", "cost", "calibrate", "calibration", "audit"}
+    elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration", "audit", "shuffle"}
+    assert verbs == set(cli.VERBS) - elsewhere
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):

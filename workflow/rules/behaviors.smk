@@ -39,3 +39,39 @@ rule behavior:
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} {params.poison} --out {params.out}"
         " > {log} 2>&1"
+
+
+# A behavior's twin: the same prompts, with completions exchanged between them.
+rule shuffle:
+    input:
+        multiext(
+            f"{RESULTS}/behaviors/{{behavior}}/",
+            "train.jsonl",
+            "heldout.jsonl",
+            "card.json",
+        ),
+    output:
+        multiext(
+            f"{RESULTS}/behaviors/{{behavior}}{SHUFFLED}/",
+            "train.jsonl",
+            "heldout.jsonl",
+            "card.json",
+        ),
+    log:
+        f"{RESULTS}/logs/shuffle/{{behavior}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/shuffle/{{behavior}}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        study=STUDY,
+        records=lambda w, input: os.path.dirname(input[0]),
+        out=lambda w, output: os.path.dirname(output[0]),
+        code=code("shuffle"),
+        settings=settings(study.seed),
+    shell:
+        "isaerft shuffle --study {params.study:q} --behavior {wildcards.behavior} --records {params.records}"
+        " --out {params.out} > {log} 2>&1"

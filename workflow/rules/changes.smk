@@ -6,7 +6,7 @@ rule changes:
         cache=cache,
         adapters=lambda w: expand(
             f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=study.analysed_adapters(w.subject),
+            adapter=study.analysed_adapters(w.subject, w.behavior),
         ),
     output:
         f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
@@ -16,6 +16,7 @@ rule changes:
         f"{RESULTS}/benchmarks/changes/{{subject}}.{{behavior}}.tsv"
     wildcard_constraints:
         subject=one_of(BASE),
+        behavior=one_of(CAPTURED),
     conda:
         "../../environment.yml"
     threads: study.threads

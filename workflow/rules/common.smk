@@ -9,6 +9,8 @@ SUBJECTS = list(study.subjects)
 TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
 # A random-dictionary twin shares its subject's folder, cache, explanations, relevance.
 BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
+# The behaviors and their twins, the same prompts with exchanged completions: captured, trained on, scored alike.
+CAPTURED = [*study.behaviors, *study.shuffled_behaviors]
 # The adapters for which there are changes and agreement.
 TRAINED = study.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}

@@ -8,6 +8,11 @@ rule agreement:
             x=[name for name in BASE if BASE[name] == w.subject],
             b=study.tested_behaviors,
         ),
+        lambda w: [
+            f"{RESULTS}/changes/{w.subject}/{twin}.parquet"
+            for twin in study.shuffled_behaviors
+            if w.adapter == study.primary.adapter
+        ],
         lambda w: expand(
             f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
             source=sources_of(w.subject),

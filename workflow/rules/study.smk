@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 
-from isaerft.config import load_study
+from isaerft.config import SHUFFLED, load_study
 from isaerft.errors import InputError
 
 

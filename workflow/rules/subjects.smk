@@ -118,6 +118,8 @@ rule capture:
         f"{RESULTS}/logs/capture/{{subject}}.{{behavior}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/capture/{{subject}}.{{behavior}}.tsv"
+    wildcard_constraints:
+        behavior=one_of(CAPTURED),
     conda:
         "../../environment.yml"
     threads: study.threads

@@ -18,6 +18,7 @@ rule train:
         f"{RESULTS}/benchmarks/train/{{subject}}.{{behavior}}.{{adapter}}.tsv"
     wildcard_constraints:
         subject=one_of(BASE),
+        behavior=one_of(CAPTURED),
     conda:
         "../../environment.yml"
     threads: study.threads * study.processes

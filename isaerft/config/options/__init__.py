@@ -2,7 +2,7 @@
 
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.audits import Audit, Poison
-from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED
+from isaerft.config.options.base import ASKED_CONTROLS, CONTROLS, OTHERS, PERMUTED, REJECTED, SHUFFLED
 from isaerft.config.options.behaviors import Behavior, Score
 from isaerft.config.options.calibration import Calibration
 from isaerft.config.options.checks import BehaviorCheck, CausalCheck
@@ -15,11 +15,13 @@ from isaerft.config.options.study import Agreement, Primary, Study
 from isaerft.config.options.subjects import Corpus, Subject, Testbed, TrainSae
 
 __all__ = [
+    "ASKED_CONTROLS",
     "CONTROLS",
     "OTHERS",
     "PAIRED",
     "PERMUTED",
     "REJECTED",
+    "SHUFFLED",
     "Adapter",
     "Agreement",
     "Audit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-PERMUTED = "-permuted"
+PERMUTED, SHUFFLED = "-permuted", "-shuffled"
 OTHERS, REJECTED = "others", "rejected"
 CONTROLS = (
     "shuffled_explanations",
@@ -16,3 +16,5 @@ CONTROLS = (
     "genericity",
     "random_dictionary",
 )
+# Only where a study names them: each costs trainings of its own, and none must fall to chance.
+ASKED_CONTROLS = ("shuffled_completions",)

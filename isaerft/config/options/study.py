@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.adapters import Adapter
 from isaerft.config.options.audits import Audit, Poison
-from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED, STRICT
+from isaerft.config.options.base import CONTROLS, OTHERS, PERMUTED, REJECTED, SHUFFLED, STRICT
 from isaerft.config.options.behaviors import Behavior
 from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
@@ -86,7 +86,7 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls that stand beside every result."""
+    """Controls that stand beside every result; `shuffled_completions` too, if named: one more training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     agreement: Agreement = Field(default_factory=Agreement)
@@ -176,7 +176,7 @@ class Study:
 
     def compares_replies(self, behavior: str) -> bool:
         """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
-        is_contrast = self.behaviors[behavior].contrast == REJECTED
+        is_contrast = self.behavior_of(behavior).contrast == REJECTED
         contrasted = any((part.kind or name) in CONTRASTED for name, part in self.adapters.items())
         return "pair" in self.trained_on or (is_contrast and contrasted)
 
@@ -200,6 +200,16 @@ class Study:
         """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
         return {name + PERMUTED: name for name in self.subjects} if "random_dictionary" in self.controls else {}
 
+    @property
+    def shuffled_behaviors(self) -> dict[str, str]:
+        """Twin of each tested behavior, its completions exchanged -> the behavior, where that control is asked for."""
+        asked = "shuffled_completions" in self.controls
+        return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
+
+    def behavior_of(self, name: str) -> Behavior:
+        """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
+        return self.behaviors[self.shuffled_behaviors.get(name, name)]
+
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""
         return [name for name, part in self.scores.items() if source in (part.sources or [source])]
@@ -212,8 +222,10 @@ class Study:
         read = {judge: [name for name, part in right.items() if judge in (part.judges or tested)] for judge in tested}
         return {judge: names for judge, names in read.items() if len(names) > 1}
 
-    def analysed_adapters(self, subject: str | None = None) -> list[str]:
-        """Return the adapters whose changes are analysed: all but the reference; on a twin those asked for."""
+    def analysed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
+        """Return the adapters whose changes are analysed: all but the reference; on twins those that controls need."""
+        if behavior in self.shuffled_behaviors:
+            return [self.primary.adapter]
         names = [name for name in self.adapters if name != self.reference]
         if subject not in self.permuted_subjects:
             return names
@@ -225,8 +237,9 @@ class Study:
 
         None either where the contrast are the behavior's own rejected replies.
         """
-        if (self.adapters[adapter].kind or adapter) not in CONTRASTED or self.behaviors[behavior].contrast == REJECTED:
+        contrast = self.behavior_of(behavior).contrast
+        if (self.adapters[adapter].kind or adapter) not in CONTRASTED or contrast == REJECTED:
             return []
-        contrast = self.behaviors[behavior].contrast
+        behavior = self.shuffled_behaviors.get(behavior, behavior)
         twins = {behavior, *(audit.clean for audit in self.audits.values() if audit.suspect == behavior)}
         return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]

@@ -81,6 +81,7 @@ def write_agreement(
     own = read_changes(study, changes, subject, adapter)
     twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
     random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
+    exchanged = _exchanged(study, changes, subject) if adapter == study.primary.adapter else {}
     agreement, specificity, overall = [], [], []
     whole: dict[tuple[str, str, str], Across] = {}
     drawn = None if sample is None else read_sample(sample)
@@ -89,7 +90,7 @@ def write_agreement(
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
         for statistic in study.agreement.statistics:
-            agreement += [same | row for row in _rows(study, reading, statistic, own, random)]
+            agreement += [same | row for row in _rows(study, reading, statistic, own, random, exchanged)]
         for measure in study.measures:
             across = Across(study, reading.expectation, reading.confounds, measure, own)
             whole[reading.judge, measure, reading.source] = across
@@ -144,7 +145,16 @@ def _readings(
             yield Reading(source, judge, expectation, confounds, length)
 
 
-def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, random: Any) -> Iterator[dict[str, Any]]:
+def _exchanged(study: config.Study, changes: str | Path, subject: str) -> dict[tuple[str, str], np.ndarray]:
+    """Return (behavior, measure) -> changes of the primary adapter from shuffled completions; none if not asked for."""
+    twins = study.shuffled_behaviors
+    found = read_changes(study, changes, subject, study.primary.adapter, list(twins))
+    return {(twins[twin], measure): change for (twin, measure), change in found.items()}
+
+
+def _rows(
+    study: config.Study, reading: Reading, statistic: str, own: Any, random: Any, exchanged: Any
+) -> Iterator[dict[str, Any]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     latents = reading.expectation.latents
     rows, pairs, asked = [], [], []
@@ -152,6 +162,7 @@ def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, rando
         for index, behavior in enumerate(study.tested_behaviors):
             changes = own[behavior, measure][:, latents]
             draws = random[behavior, measure][:, latents] if random else None
+            shuffled = exchanged[behavior, measure][:, latents] if exchanged else None
             pair = Pair(
                 study,
                 reading.expectation,
@@ -159,6 +170,7 @@ def _rows(study: config.Study, reading: Reading, statistic: str, own: Any, rando
                 index,
                 changes,
                 draws,
+                shuffled,
                 statistic,
                 reading.explanation_length,
             )
@@ -184,7 +196,8 @@ def _controls(study: config.Study, reading: Reading, pair: Pair) -> list[str]:
     """Return the result itself and the controls beside it; an arm with known wrong explanations is a control itself."""
     if study.sources[reading.source].wrong_share:
         return ["none"]
-    return ["none", *(name for name in study.controls if name != "random_dictionary" or pair.draws is not None)]
+    trained = {"random_dictionary": pair.draws, "shuffled_completions": pair.exchanged}
+    return ["none", *(name for name in study.controls if trained.get(name, pair) is not None)]
 
 
 def _limits(pair: Pair, null: dict[str, float]) -> dict[str, float]:

@@ -31,6 +31,8 @@ class Pair:
     changes : (n_seeds, n) float
     draws : (n_draws, n) float or None
         Changes on random dictionaries.
+    exchanged : (n_seeds, n) float or None
+        Changes from training on the behavior's prompts with its completions exchanged between them.
     explanation_length : (n,) int64
         Characters of each explanation.
     """
@@ -41,6 +43,7 @@ class Pair:
     behavior: int
     changes: np.ndarray
     draws: np.ndarray | None
+    exchanged: np.ndarray | None
     statistic: str
     explanation_length: np.ndarray
 
@@ -168,6 +171,11 @@ def _random_dictionary(pair: Pair) -> Pool | None:
     return None if pair.draws is None else _pool(pair, pair.draws, pair.labels[None])
 
 
+def _shuffled_completions(pair: Pair) -> np.ndarray | None:
+    """Train on answers that belong to other prompts; its changes are tested as the result's are."""
+    return None if pair.exchanged is None else pair.kind.combine(pair.exchanged)
+
+
 def _firing_rate_only(pair: Pair) -> Confound | None:
     """Put the latents' firing rates in the place of their changes."""
     return None if pair.kind.directed else Confound(pair.confounds.firing_rate)
@@ -222,4 +230,5 @@ _CONTROLS = {
     "explanation_length": _explanation_length,
     "genericity": _genericity,
     "random_dictionary": _random_dictionary,
+    "shuffled_completions": _shuffled_completions,
 }

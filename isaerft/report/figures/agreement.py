@@ -35,6 +35,7 @@ from isaerft.report.selection import (
     primary_rows,
     subjects_of,
     table,
+    to_exceed,
 )
 from isaerft.report.text import count, distinct, fixed, number, plural, shorten
 
@@ -143,7 +144,7 @@ def _limits_of_sight(axes: Axes, result: pd.DataFrame, places: dict[str, float])
 def _side_columns(axes: Axes, rows: pd.DataFrame, places: dict[str, float]) -> None:
     """Write result, highest control, p-value and numbers of latents to the right of the rows."""
     result = rows[rows["control"] == RESULT]
-    highest = rows[rows["control"] != RESULT].groupby("behavior")["estimate"].max()
+    highest = to_exceed(rows).groupby("behavior")["estimate"].max()
     for x, heading in zip(SIDE, ("result", "highest\ncontrol", "p", "expected\nof latents"), strict=True):
         beside(axes, HEADING, x, heading)
     for row in result.itertuples():
@@ -152,7 +153,7 @@ def _side_columns(axes: Axes, rows: pd.DataFrame, places: dict[str, float]) -> N
         for x, cell in zip(SIDE, cells, strict=True):
             beside(axes, places[str(row.behavior)], x, cell)
     medians = rows.groupby("control", sort=False)["estimate"].median()
-    highest_median = medians.drop(RESULT, errors="ignore").max()
+    highest_median = to_exceed(rows).groupby("control")["estimate"].median().max()
     note = f"over {plural(int(result['estimate'].notna().sum()), 'behavior')}"
     for x, cell in zip(SIDE, (fixed(medians.get(RESULT)), fixed(highest_median), note), strict=False):
         beside(axes, len(places) + 0.4, x, cell, bold=True)

@@ -34,6 +34,7 @@ from isaerft.report.selection import (
     controls_in,
     find_primary,
     table,
+    to_exceed,
     with_controls,
 )
 from isaerft.report.text import plural, shorten, words
@@ -129,7 +130,7 @@ def _panel(
         if chosen == (primary.adapter, primary.measure, primary.source, primary.judge):
             axes.axhspan(line.height - 0.5, line.height + 0.5, color=HIGHLIGHT, lw=0, zorder=0)
     result = at[at["control"] == RESULT]
-    highest = at[at["control"] != RESULT].groupby("height")["estimate"].max()
+    highest = to_exceed(at).groupby("height")["estimate"].max()
     spans = result.set_index("height")["estimate"].to_frame("result").join(highest.rename("control")).dropna()
     for above, colour in ((True, BLUE), (False, GREY)):
         part = spans[(spans["result"] >= spans["control"]) == above]

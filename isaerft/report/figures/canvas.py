@@ -37,6 +37,7 @@ CONTROL_LOOKS = {
     "explanation_length": (SKY, "P"),
     "genericity": (INK, "X"),
     "random_dictionary": (PURPLE, "v"),
+    "shuffled_completions": (SKY, ">"),
 }
 
 _RC: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """The result tables from parts made by hand: 60 latents, three behaviors, two seeds."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +89,7 @@ class Parts:
         for adapter in ("bias", "scale"):
             shared = self.rng.normal(size=N)
             if subject == "toy":
-                shared[list(EXPECTED[behavior])] += 3
+                shared[list(EXPECTED.get(behavior, ()))] += 3
             for measure in ("parameter", "contribution"):
                 for seed in range(n_seeds):
                     values = shared + 0.05 * self.rng.normal(size=N)
@@ -261,6 +262,46 @@ def test_what_is_found_where_it_was_put_and_the_controls_are_at_chance(finished)
         estimates = table[table.control == control].estimate
         assert len(estimates) == 2 * 2 * 2
         assert 0.3 < estimates.median() < 0.65
+
+
+def test_shuffled_completions_are_tested_as_the_result_is_for_the_primary_adapter_alone(parts):
+    for behavior in BEHAVIORS:
+        parts.changes("toy", f"{behavior}-shuffled")
+    controls = [*config.CONTROLS, "shuffled_completions"]
+    table = parts.tables(make_study(controls=controls))["agreement"]
+    rows = table[table.control == "shuffled_completions"]
+    assert set(rows.adapter) == {"bias"}
+    assert set(rows.source) == {"said"}  # an arm of wrong explanations is a control itself
+    assert len(rows) == len(BEHAVIORS) * 2 * 2
+    assert rows[rows.behavior == "silent"].estimate.isna().all()
+    assert rows.minimum_detectable_effect.isna().all()
+    assert not rows.primary.any()
+    for behavior in BEHAVIORS:
+        shutil.copy(
+            parts.folder / f"changes/toy/{behavior}-shuffled.parquet", parts.folder / f"changes/toy/{behavior}.parquet"
+        )
+    table = parts.tables(make_study())["agreement"].query("adapter == 'bias' and source == 'said'")
+    tested = ["behavior", "measure", "statistic", "estimate", "ci_low", "ci_high", "pvalue", "n_expected", "n_seeds"]
+    results = table.loc[table.control == "none", tested]
+    pd.testing.assert_frame_equal(rows[tested].reset_index(drop=True), results.reset_index(drop=True))
+
+
+def test_without_shuffled_completions_nothing_else_in_the_table_changes(parts):
+    plain = parts.tables(make_study())["agreement"]
+    for behavior in BEHAVIORS:
+        parts.changes("toy", f"{behavior}-shuffled")
+    beside = parts.tables(make_study(controls=[*config.CONTROLS, "shuffled_completions"]))["agreement"]
+    assert "shuffled_completions" not in set(plain.control)
+    kept = beside[beside.control != "shuffled_completions"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, plain)
+
+
+def test_shuffled_completions_train_no_row_of_another_table(parts):
+    for behavior in BEHAVIORS:
+        parts.changes("toy", f"{behavior}-shuffled")
+    tables = parts.tables(make_study(controls=[*config.CONTROLS, "shuffled_completions"]))
+    for name in set(tables) - {"agreement"}:
+        assert "-shuffled" not in tables[name].to_csv(), name
 
 
 def test_what_confounds_stands_in_the_place_of_changes(parts):
