@@ -284,3 +284,14 @@ def test_what_does_not_train_latents_refuses_to_be_sparse(study, subject, caches
     place = caches / "a.safetensors", tmp_path / "sparse"
     with pytest.raises(InputError, match=f"'{name}' cannot be trained sparsely"):
         run_adapter(asked, subject, name, *place, behavior="a", permuted=False, contrast=caches)
+
+
+def test_on_shuffled_completions_an_adapter_is_fitted_against_what_its_behavior_is(
+    make, study, caches, subject, tmp_path
+):
+    make("mean_difference", "own")
+    asked, place = replace(study, controls=["shuffled_completions"]), tmp_path / "twin"
+    options = {"behavior": "a-shuffled", "permuted": False, "contrast": caches}
+    run_adapter(asked, subject, "mean_difference", caches / "a.safetensors", place, **options)
+    found = [load_adapter(folder / "seed_0", 48) for folder in (tmp_path / "own/mean_difference", place)]
+    assert torch.equal(found[0].direction, found[1].direction), "the same text has the same direction"
