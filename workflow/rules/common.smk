@@ -157,3 +157,12 @@ def judged_of(subject):
         for source in sources_of(subject)
         for judge in study.sources[source].judges or study.judges
     ]
+
+
+def scored_of(subject):
+    """Return source/scorer for every scorer of a source of this subject."""
+    return [
+        f"{source}/{scorer}"
+        for source in sources_of(subject)
+        for scorer in study.scorers_of(source)
+    ]

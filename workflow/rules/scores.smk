@@ -1,13 +1,4 @@
 # How good the explanations themselves are: the evidence kept for that, and each scorer's scores of each source.
-def scored_of(subject):
-    """Return source/scorer for every scorer of a source of this subject."""
-    return [
-        f"{source}/{scorer}"
-        for source in sources_of(subject)
-        for scorer in study.scorers_of(source)
-    ]
-
-
 rule scored_contexts:
     input:
         model,
