@@ -130,7 +130,7 @@ def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figur
             f"agreement {one} --adapter bias --dir subjects/toy --changes changes --explanations explanations/toy"
             " --relevance relevance/toy --out agreement/toy/bias",
             "tables --study s.yaml --results . --out tables",
-            "page most_changed_latents --tables tables --out pages/most_changed_latents.html",
+            "pages --tables tables --out pages",
             "figure most_changed_latents --study s.yaml --tables tables --out figures/most_changed_latents.svg",
             "summary --study s.yaml --tables tables --figures figures --pages pages --out summary.html",
         ]
