@@ -17,18 +17,12 @@ def calibrate(options: argparse.Namespace) -> None:
     chosen = config.load_calibration(options.config)
     if options.part not in chosen.parts:
         raise unknown_name("part", options.part, chosen.parts)
-    import pandas as pd
-
     from isaerft.stats.calibration import Sizes, rows_of
+    from isaerft.stats.calibration.rows import table_of
     from isaerft.tables import write_table
 
     sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
-    rows = [
-        {"quantity": row.quantity, "setting": row.setting, "value": row.value}
-        | {"ci_low": row.interval[0], "ci_high": row.interval[1]}
-        for row in rows_of(options.part, sizes)
-    ]
-    write_table("calibration", pd.DataFrame(rows), options.out)
+    write_table("calibration", table_of(rows_of(options.part, sizes)), options.out)
 
 
 @verb("calibration", "config", "parts", "out")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.stats import qvalues
-from isaerft.stats.calibration.rows import Row, share
+from isaerft.stats.calibration.rows import Row, share, table_of
 
 LEVEL = 0.05
 TESTS = {"both": "pvalue", "rows": "pvalue_rows", "exchange": "pvalue_exchange"}
@@ -31,10 +31,7 @@ def audit_calibration(study: config.Study, audit: pd.DataFrame, latents: pd.Data
     audit, latents : DataFrame
         audit.csv and audit_latents.csv.
     """
-    rows = [vars(row) for row in (*_rows(study, audit), *_latents(study, latents))]
-    table = pd.DataFrame(rows, columns=["quantity", "setting", "value", "interval"])
-    ends = {name: [pair[place] for pair in table["interval"]] for place, name in enumerate(("ci_low", "ci_high"))}
-    return table.drop(columns="interval").assign(**ends)
+    return table_of([*_rows(study, audit), *_latents(study, latents)])
 
 
 def _rows(study: config.Study, audit: pd.DataFrame) -> Iterator[Row]:

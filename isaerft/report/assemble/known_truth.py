@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from isaerft import config
 from isaerft.report.selection import BOUNDS
 from isaerft.stats import auroc, auroc_interval, mean_interval
+from isaerft.stats.calibration.rows import Row, setting, table_of
 
 FEWEST = 5
 """Fewest wrong (and right) explanations that are told apart."""
@@ -36,7 +37,7 @@ def calibration_table(
     agreement, overall, verdicts : DataFrame
         agreement.csv, overall.csv and explanation_verdicts.csv; the last is None with one behavior.
     """
-    rows = []
+    rows: list[Row] = []
     primary = study.primary
     here = agreement[
         (agreement.adapter == primary.adapter)
@@ -52,12 +53,10 @@ def calibration_table(
             if verdicts is not None:
                 told = verdicts[(verdicts.subject == subject) & (verdicts.judge == primary.judge)]
                 rows += list(_wrong_found(told, arms, same, study.agreement.confidence_level))
-    return pd.DataFrame(rows, columns=["quantity", "setting", "value", "ci_low", "ci_high"])
+    return table_of(rows)
 
 
-def _doses(
-    study: config.Study, own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _doses(study: config.Study, own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any]) -> Iterator[Row]:
     """Yield agreement at each share of wrong explanations, and whether its median falls from each to the next."""
     medians = []
     for share, source in arms.items():
@@ -65,17 +64,17 @@ def _doses(
         if not len(values):
             return
         medians.append(float(np.median(values)))
-        setting = same | {"wrong": f"{share:g}", "behaviors": len(values)}
-        yield _row("agreement_median", setting, medians[-1])
+        parts = same | {"wrong": f"{share:g}", "behaviors": len(values)}
+        yield _row("agreement_median", parts, medians[-1])
         interval = mean_interval(values, study.agreement.confidence_level, BOUNDS[study.primary.statistic])
-        yield _row("agreement", setting, float(values.mean()), interval)
+        yield _row("agreement", parts, float(values.mean()), interval)
     falls = all(before > after for before, after in pairwise(medians))
     yield _row("strictly_falls", same | {"shares": len(medians)}, float(falls))
 
 
 def _controls(
     own: pd.DataFrame, overall: pd.DataFrame, study: config.Study, arms: dict[float, str], same: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Yield the p-value of specificity, and how often the real dictionary agrees more than random ones."""
     primary, source = study.primary, arms[0.0]
     found = overall[
@@ -101,9 +100,7 @@ def _controls(
         )
 
 
-def _wrong_found(
-    verdicts: pd.DataFrame, arms: dict[float, str], same: dict[str, Any], level: float
-) -> Iterator[dict[str, Any]]:
+def _wrong_found(verdicts: pd.DataFrame, arms: dict[float, str], same: dict[str, Any], level: float) -> Iterator[Row]:
     """Yield how well wrong explanations are told from right ones, by the p-value of being contradicted."""
     said = {name: rows.set_index("latent_index") for name, rows in verdicts.groupby("source")}
     for share, source in arms.items():
@@ -116,11 +113,9 @@ def _wrong_found(
         badness = -tested.contradiction_pvalue.to_numpy(float)
         value = float(auroc(badness, wrong))
         interval = auroc_interval(value, badness, wrong, np.arange(len(wrong)), level)
-        setting = same | {"wrong": f"{share:g}", "explanations": len(wrong), "of_them_wrong": int(wrong.sum())}
-        yield _row("wrong_explanations_auroc", setting, value, interval)
+        parts = same | {"wrong": f"{share:g}", "explanations": len(wrong), "of_them_wrong": int(wrong.sum())}
+        yield _row("wrong_explanations_auroc", parts, value, interval)
 
 
-def _row(quantity: str, setting: dict[str, Any], value: float, interval: Any = (np.nan, np.nan)) -> dict[str, Any]:
-    low, high = interval
-    text = "; ".join(f"{key}={part}" for key, part in setting.items())
-    return {"quantity": quantity, "setting": text, "value": value, "ci_low": low, "ci_high": high}
+def _row(quantity: str, parts: dict[str, Any], value: float, interval: tuple[float, float] = (np.nan, np.nan)) -> Row:
+    return Row(quantity, setting(**parts), value, interval)

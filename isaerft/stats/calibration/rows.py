@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
@@ -45,6 +46,12 @@ class Row:
 def setting(**parts: Any) -> str:
     """Return the parts of a setting as one text, `test=auroc; n=1000`."""
     return "; ".join(f"{key}={value}" for key, value in parts.items())
+
+
+def table_of(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return rows as the columns of calibration.csv."""
+    columns = ["quantity", "setting", "value", "ci_low", "ci_high"]
+    return pd.DataFrame([(row.quantity, row.setting, row.value, *row.interval) for row in rows], columns=columns)
 
 
 def share(quantity: str, hits: Any, **parts: Any) -> Row:
