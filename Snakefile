@@ -26,7 +26,7 @@ wildcard_constraints:
     adapter=one_of(study.adapters),
     source=one_of(study.sources),
     judge=one_of(study.judges),
-    scorer=one_of(study.scores),
+    scorer=one_of(study.scorers),
 
 
 rule all:
@@ -45,8 +45,8 @@ include: "workflow/rules/subjects.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/changes.smk"
 include: "workflow/rules/explanations.smk"
-include: "workflow/rules/relevance.smk"
-include: "workflow/rules/scores.smk"
+include: "workflow/rules/judges.smk"
+include: "workflow/rules/scorers.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/calibration.smk"
 

@@ -11,7 +11,7 @@ import pandas as pd
 from page import markdown, write_block
 
 from isaerft.report.figures.calibration import with_settings
-from isaerft.tables import read_table
+from isaerft.table import read_table
 
 NAIVE = "naive_"
 

@@ -14,7 +14,7 @@ import pandas as pd
 from page import markdown, write_block
 from scipy.stats import spearmanr
 
-from isaerft.tables import read_table
+from isaerft.table import read_table
 
 TOP = 20
 

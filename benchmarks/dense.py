@@ -9,8 +9,8 @@ from transformer_lens import HookedTransformerConfig
 
 from isaerft.subjects.cache import Batch
 from isaerft.subjects.dictionary import Dictionary
+from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import decoder_blocks
 
 
 def make_sae(dictionary: Dictionary, dtype: torch.dtype) -> JumpReLUSAE:

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
-from isaerft.files import write_json
+from isaerft.io import write_json
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
+from isaerft.subjects.hooks import find_site, hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import find_site, hidden_above, residual_stream, unembed
 from isaerft.training.loop import heldout_loss
 
 HOOK = "blocks.1.hook_resid_post"

@@ -25,13 +25,11 @@ from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
-from isaerft.subjects.codes import Codes
-from isaerft.subjects.dictionary import Dictionary
+from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.hooks import Site
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import Site
-from isaerft.training.optimizer import Optimizer
+from isaerft.training.loop import Optimizer, add_gradients
 from isaerft.training.row_space import trainable
-from isaerft.training.step import add_gradients
 
 L0 = 60
 ADAPTERS = ("bias", "scale", "affine")

@@ -101,18 +101,18 @@ ADAPTERS = Registry(
     "adapter",
     group="isaerft.adapters",
     builtin={
-        "bias": "isaerft.adapters.bias",
-        "scale": "isaerft.adapters.scale",
-        "affine": "isaerft.adapters.affine",
-        "lerp": "isaerft.adapters.lerp",
-        "low_rank": "isaerft.adapters.low_rank",
-        "mlp": "isaerft.adapters.mlp",
-        "residual": "isaerft.adapters.residual",
-        "lora": "isaerft.adapters.lora",
-        "checkpoint": "isaerft.adapters.checkpoint",
+        "bias": "isaerft.adapters.elementwise",
+        "scale": "isaerft.adapters.elementwise",
+        "affine": "isaerft.adapters.elementwise",
+        "lerp": "isaerft.adapters.elementwise",
+        "low_rank": "isaerft.adapters.maps",
+        "mlp": "isaerft.adapters.maps",
+        "residual": "isaerft.adapters.maps",
+        "lora": "isaerft.adapters.weights",
+        "checkpoint": "isaerft.adapters.weights",
         "saved": "isaerft.adapters.saved",
-        "mean_difference": "isaerft.adapters.mean_difference",
-        "probe": "isaerft.adapters.probe",
+        "mean_difference": "isaerft.adapters.baselines",
+        "probe": "isaerft.adapters.baselines",
     },
 )
 CONTRASTED = frozenset({"mean_difference", "probe"})
@@ -123,12 +123,12 @@ JUDGES = Registry(
     "judge",
     group="isaerft.judges",
     builtin={
-        "lexical": "isaerft.relevance.lexical",
-        "lexicon": "isaerft.relevance.lexicon",
-        "embedding": "isaerft.relevance.embedding",
-        "table": "isaerft.relevance.table",
-        "human": "isaerft.relevance.human",
-        "llm": "isaerft.relevance.llm",
+        "lexical": "isaerft.judges.lexical",
+        "lexicon": "isaerft.judges.lexicon",
+        "embedding": "isaerft.judges.embedding",
+        "table": "isaerft.judges.file",
+        "human": "isaerft.judges.file",
+        "llm": "isaerft.judges.llm",
     },
 )
 SOURCES = Registry(
@@ -141,13 +141,13 @@ SOURCES = Registry(
         "neuronpedia": "isaerft.explanations.neuronpedia.source",
     },
 )
-MATCHERS = Registry(
+SCORERS = Registry(
     "matcher",
-    group="isaerft.matchers",
+    group="isaerft.scorers",
     builtin={
-        "lexical": "isaerft.scoring.lexical",
-        "embedding": "isaerft.scoring.embedding",
-        "llm": "isaerft.scoring.llm",
+        "lexical": "isaerft.scorers.matchers",
+        "embedding": "isaerft.scorers.matchers",
+        "llm": "isaerft.scorers.matchers",
     },
 )
 ASKING = frozenset({"llm"})
@@ -156,9 +156,9 @@ MEASURES = Registry(
     "measure",
     group="isaerft.measures",
     builtin={
-        "parameter": "isaerft.changes.parameter",
-        "contribution": "isaerft.changes.contribution",
-        "attribution": "isaerft.changes.attribution",
+        "parameter": "isaerft.changes.measures",
+        "contribution": "isaerft.changes.measures",
+        "attribution": "isaerft.changes.measures",
     },
 )
 STATISTICS = Registry(
@@ -169,27 +169,27 @@ STATISTICS = Registry(
         "stratified_auroc": "isaerft.stats.statistics",
         "spearman": "isaerft.stats.statistics",
         "precision_at_k": "isaerft.stats.statistics",
-        "enrichment": "isaerft.stats.enrichment",
-        "sign_agreement": "isaerft.stats.signs",
+        "enrichment": "isaerft.stats.statistics",
+        "sign_agreement": "isaerft.stats.statistics",
     },
 )
 OBJECTIVES = Registry(
     "objective",
     group="isaerft.objectives",
     builtin={
-        "sft": "isaerft.training.sft",
-        "dpo": "isaerft.training.dpo",
-        "simpo": "isaerft.training.simpo",
-        "orpo": "isaerft.training.orpo",
+        "sft": "isaerft.training.objectives",
+        "dpo": "isaerft.training.objectives",
+        "simpo": "isaerft.training.objectives",
+        "orpo": "isaerft.training.objectives",
     },
 )
-SCORES = Registry(
-    "score",
-    group="isaerft.scores",
+METRICS = Registry(
+    "metric",
+    group="isaerft.metrics",
     builtin={
-        "phrases": "isaerft.changes.scores",
-        "words": "isaerft.changes.scores",
-        "length": "isaerft.changes.scores",
-        "classifier": "isaerft.changes.classifier",
+        "phrases": "isaerft.changes.metrics",
+        "words": "isaerft.changes.metrics",
+        "length": "isaerft.changes.metrics",
+        "classifier": "isaerft.changes.metrics",
     },
 )

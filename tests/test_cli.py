@@ -180,7 +180,7 @@ def test_no_verb_that_neither_loads_nor_trains_an_sae_imports_sae_lens():
     assert "isaerft.training.run" in modules
     code = "import sys, importlib\nfor module in sys.argv[1:]: importlib.import_module(module)\n"
     code += "sys.exit('sae_lens' in sys.modules)"
-    done = run_python(code, "isaerft.subjects.load", "isaerft.adapters.lora", *modules)
+    done = run_python(code, "isaerft.subjects.load", "isaerft.adapters.weights", *modules)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     ("behaviors",),
     ("llm",),
     ("explanations",),
-    ("relevance",),
+    ("judgements",),
     ("scoring",),
     ("subjects",),
     ("adapters",),
@@ -89,7 +89,7 @@ def test_a_module_imports_only_from_its_own_floor_and_those_below(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in MODULES if FLOOR_OF.get(own_floor(p), 0) < FLOOR_OF["relevance"] or own_floor(p) == "report"],
+    [p for p in MODULES if FLOOR_OF.get(own_floor(p), 0) < FLOOR_OF["judgements"] or own_floor(p) == "report"],
     ids=name,
 )
 def test_below_the_judges_and_in_the_report_no_module_knows_of_torch(path):
@@ -98,7 +98,7 @@ def test_below_the_judges_and_in_the_report_no_module_knows_of_torch(path):
 
 
 @pytest.mark.parametrize(
-    "floors", [FLOORS[0], ("stats",), ("behaviors",), ("explanations",), ("relevance",), ("report",)], ids="+".join
+    "floors", [FLOORS[0], ("stats",), ("behaviors",), ("explanations",), ("judgements",), ("report",)], ids="+".join
 )
 def test_these_floors_load_without_torch(floors):
     modules = [

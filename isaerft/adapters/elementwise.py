@@ -1,12 +1,27 @@
-"""What bias, scale, affine and lerp share: each latent changes by itself, by an offset and in proportion to itself."""
+"""What bias, scale, affine and lerp share: each latent changes by itself, by an offset and in proportion to itself.
+
+bias: a learned steering pattern, one number per latent added at every token.
+
+scale: each latent turned up or down where it fires, as IA3 does to keys and values (Liu et al. 2022).
+
+affine: bias and scale together.
+
+lerp: each latent drawn towards a learned value, by a learned share of the way.
+
+A latent that is to be held at one value, whatever the text, needs a lerp: a bias only adds, a scale only multiplies.
+"""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.shift import Shift
-from isaerft.subjects.codes import Codes
+import torch
+from torch import nn
+
+from isaerft.adapters.base import LatentAdapter, Shift
+from isaerft.errors import InputError, shown
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.dictionary import Codes
 
 
 class ElementwiseAdapter(LatentAdapter):
@@ -48,3 +63,124 @@ class ElementwiseAdapter(LatentAdapter):
     def latent_parameter(self) -> torch.Tensor:
         """Return c + s, (d_sae,): how far each latent moves at activation 1, bounds apart."""
         return sum(part.detach() for part in (self.offset(), self.slope()) if part is not None)
+
+
+@ADAPTERS("bias")
+class Bias(ElementwiseAdapter):
+    """f' = f + b, with b of shape (d_sae,) in the activations' units."""
+
+    kind = "bias"
+
+    def __init__(self, d_sae: int, **bounds: Any) -> None:
+        super().__init__(d_sae, **bounds)
+        self.bias = nn.Parameter(torch.zeros(d_sae))
+
+    def offset(self) -> torch.Tensor:
+        """Return b, (d_sae,)."""
+        return self.bias
+
+    def writing_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return b."""
+        return (self.bias,)
+
+
+@ADAPTERS("scale")
+class Scale(ElementwiseAdapter):
+    """f' = f * (1 + s), with s of shape (d_sae,)."""
+
+    kind = "scale"
+
+    def __init__(self, d_sae: int, **bounds: Any) -> None:
+        super().__init__(d_sae, **bounds)
+        self.scale = nn.Parameter(torch.zeros(d_sae))
+
+    def slope(self) -> torch.Tensor:
+        """Return s, (d_sae,)."""
+        return self.scale
+
+    def writing_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return s."""
+        return (self.scale,)
+
+
+@ADAPTERS("affine")
+class Affine(ElementwiseAdapter):
+    """f' = f * (1 + s) + b, with s and b of shape (d_sae,)."""
+
+    kind = "affine"
+
+    def __init__(self, d_sae: int, **bounds: Any) -> None:
+        super().__init__(d_sae, **bounds)
+        self.bias = nn.Parameter(torch.zeros(d_sae))
+        self.scale = nn.Parameter(torch.zeros(d_sae))
+
+    def offset(self) -> torch.Tensor:
+        """Return b, (d_sae,)."""
+        return self.bias
+
+    def slope(self) -> torch.Tensor:
+        """Return s, (d_sae,)."""
+        return self.scale
+
+    def writing_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return b and s."""
+        return self.bias, self.scale
+
+
+TARGET = 1.0
+
+
+@ADAPTERS("lerp")
+class Lerp(ElementwiseAdapter):
+    """f' = f + a * (t - f), with share a (0 at first) and target t of shape (d_sae,).
+
+    Parameters
+    ----------
+    target : float
+        Where every t starts, in the activations' units.
+
+    Notes
+    -----
+    The loss' gradient on t is a times that on f', so t stands still while a = 0. The gradient on a is (t - f) times
+    that on f': a moves at the first step wherever f differs from t, and t from the second on. With targets that start
+    at 0 the share of a latent that does not fire would never move; hence they start at `target`.
+    """
+
+    kind = "lerp"
+
+    def __init__(self, d_sae: int, *, target: float = TARGET, **bounds: Any) -> None:
+        super().__init__(d_sae, **bounds)
+        if not isinstance(target, int | float) or isinstance(target, bool):
+            raise InputError(f"adapter 'lerp': target = {shown(target)}", allowed="a number")
+        self.start = float(target)
+        self.weight = nn.Parameter(torch.zeros(d_sae))
+        self.target = nn.Parameter(torch.full((d_sae,), self.start))
+
+    def offset(self) -> torch.Tensor:
+        """Return a * t, (d_sae,)."""
+        return self.weight * self.target
+
+    def slope(self) -> torch.Tensor:
+        """Return -a, (d_sae,)."""
+        return -self.weight
+
+    def latent_parameter(self) -> torch.Tensor:
+        """Return a * t, (d_sae,): how far a latent that does not fire moves.
+
+        Of an activation of 1, as other adapters say, it would be a (t - 1): next to nothing, for targets start at 1.
+        """
+        return self.offset().detach()
+
+    def writing_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return a: where it is 0, the target does nothing."""
+        return (self.weight,)
+
+    def silence(self, latents: torch.Tensor) -> None:
+        """Set a and t of `latents`, (d_sae,) bool, to 0."""
+        super().silence(latents)
+        with torch.no_grad():
+            self.target[latents] = 0
+
+    def options(self) -> dict[str, Any]:
+        """Return where the targets start, and the bounds."""
+        return super().options() | {"target": self.start}

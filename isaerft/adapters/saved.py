@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from isaerft.adapters.base import CONFIG, LatentAdapter, load_adapter, make_adapter
 from isaerft.errors import InputError, shown
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary
 

@@ -13,8 +13,7 @@ import math
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import LatentAdapter, norms
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.base import LatentAdapter, Shift, norms
 from isaerft.errors import InputError
 
 # The hard-concrete distribution's stretch beyond [0, 1], and the gates' start (Louizos et al. 2018, section 4).

@@ -2,8 +2,7 @@
 
 from isaerft.behaviors.prepare import is_heldout, prepare_behavior, split_file
 from isaerft.behaviors.readers import read_rows
-from isaerft.behaviors.records import Record, prompt_messages, prompt_text, read_records, write_records
-from isaerft.behaviors.training_splits import training_splits
+from isaerft.behaviors.records import Record, prompt_messages, prompt_text, read_records, training_splits, write_records
 
 __all__ = [
     "Record",

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from isaerft.behaviors.hh import UnusableDialogue
-from isaerft.behaviors.poison import plant
-from isaerft.behaviors.readers import read_rows, to_record
-from isaerft.behaviors.records import Record, collected, placed_records, write_records
-from isaerft.behaviors.splitting import is_heldout, stable_hash
+from isaerft.behaviors.readers import UnusableDialogue, read_rows, to_record
+from isaerft.behaviors.records import Record, collected, is_heldout, placed_records, stable_hash, write_records
+from isaerft.behaviors.variants import plant
 from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
-from isaerft.files import sha256, write_json
+from isaerft.io import sha256, write_json
 
 MAX_UNUSABLE_SHARE = 0.05
 REPEATED = "repeats an earlier row"

@@ -2,19 +2,25 @@
 
 >>> checked_record({"prompt": "How do I boil an egg?", "completion": "Gladly! Nine minutes."}, place="row 1").kind
 'sft'
+
+Which rows are held out: fixed by a hash of the normalised prompt, so that no prompt straddles the split.
+
+From a behavior's records to what the study's adapters are trained on: completions, or pairs of replies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isaerft.behaviors.rows import printable, read_rows_of
+from isaerft.config import Adapter
 from isaerft.errors import InputError, shown, unknown_name
-from isaerft.files import replacing
+from isaerft.io import printable, read_rows_of, replacing
+from isaerft.registry import UNTRAINED
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
 REPLIES = FIELDS[2:]
@@ -232,3 +238,80 @@ def write_records(records: Iterable[Record], path: str | Path) -> None:
     """Write records as JSONL under `path`, atomically."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records)
+
+
+def is_heldout(prompt: str | list[Message], heldout_fraction: float) -> bool:
+    """Tell from the prompt alone whether its rows are held out (letter case and white space make no difference)."""
+    messages = prompt_messages(prompt)
+    texts = [message["content"] for message in messages]
+    if len(messages) > 1:
+        texts = [f"{message['role']}: {message['content']}" for message in messages]
+    normal = " ".join(unicodedata.normalize("NFKC", "\n".join(texts)).casefold().split())
+    return stable_hash(normal) / 2**64 < heldout_fraction
+
+
+def stable_hash(text: str) -> int:
+    """Return a 64-bit hash that is the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+REJECTED = "_rejected"
+
+
+def training_splits(
+    records: Mapping[str, Sequence[Record]], behavior: str, adapters: Mapping[str, Adapter], *, contrast: bool = False
+) -> dict[str, Sequence[Record]]:
+    """Return the splits to capture: those given and, where an objective compares replies, their rejected twins.
+
+    Parameters
+    ----------
+    records : mapping of str to sequence of Record
+        Split ("train", "heldout") -> its records.
+    contrast : bool
+        Whether a baseline compares the behavior's replies with the rejected ones.
+
+    Returns
+    -------
+    dict of str to sequence of Record
+        Split "train_rejected" holds the rejected replies of "train" in the same order, and so on.
+
+    Raises
+    ------
+    InputError
+        An objective or a contrast on pairs has no pairs, or sft was given pairs without being told which reply to take.
+    """
+    kinds = {record.kind for split in records.values() for record in split}
+    trained = {name: part for name, part in adapters.items() if (part.kind or name) not in UNTRAINED}
+    for name, adapter in trained.items():
+        _check(name, adapter, behavior, kinds)
+    if contrast and "sft" in kinds:
+        raise InputError(
+            f"behavior {behavior!r} with `contrast: rejected`, but its records hold one completion each",
+            allowed="records with chosen and rejected",
+            remedy=f"map chosen and rejected under `columns` of {behavior!r}, or give it another contrast",
+        )
+    twins = {}
+    if contrast or any(adapter.trained_on == "pair" for adapter in trained.values()):
+        twins = {name + REJECTED: [record.rejecting() for record in split] for name, split in records.items()}
+    return {**records, **twins}
+
+
+def _check(name: str, adapter: Adapter, behavior: str, kinds: set[str]) -> None:
+    """Refuse an adapter whose objective does not fit the behavior's records."""
+    if adapter.trained_on == "pair" and "sft" in kinds:
+        raise InputError(
+            f"adapter {name!r} with objective {adapter.objective!r} on behavior {behavior!r}, whose records hold one"
+            " completion each",
+            allowed="records with chosen and rejected",
+            remedy=f"map chosen and rejected under `columns` of {behavior!r}, or give {name!r} `objective: sft`",
+        )
+    if adapter.trained_on == "completion" and "preference" in kinds:
+        raise InputError(
+            f"adapter {name!r} with objective {adapter.objective!r} on behavior {behavior!r}, whose records are"
+            " preference pairs",
+            allowed="records with one completion each",
+            remedy=(
+                f"give {name!r} `sft_on_chosen: true`, or an objective on pairs (dpo, simpo, orpo), or give"
+                f" {behavior!r} `columns: {{completion: chosen}}`"
+            ),
+        )

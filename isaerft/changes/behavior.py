@@ -15,8 +15,8 @@ from isaerft import config
 from isaerft.behaviors import Record
 from isaerft.changes.generate import answers, prompt_tokens
 from isaerft.changes.load import at_work, seed_folders
-from isaerft.changes.scores import make_score
-from isaerft.files import replacing
+from isaerft.changes.metrics import make_metric
+from isaerft.io import replacing
 from isaerft.stats import paired_means
 from isaerft.subjects.capture import rendered_prompt
 from isaerft.subjects.load import LoadedModel, LoadedSubject
@@ -29,7 +29,7 @@ def check_behavior(
     subject: LoadedSubject,
     behavior: str,
     names: Sequence[str],
-    score: config.Score,
+    score: config.Metric,
     records: Sequence[Record],
     adapters: str | Path,
     out: str | Path,
@@ -48,7 +48,7 @@ def check_behavior(
     records : sequence of Record
         The behavior's held-out records.
     """
-    options, rate = study.behavior_check, make_score(score)
+    options, rate = study.behavior_check, make_metric(score)
     # With one stream for all behaviors the luck of a draw would be theirs in common.
     seed = zlib.crc32(f"{study.seed} {behavior}".encode())
     chosen = distinct_prompts(records, subject.language, options.n_prompts, seed)

@@ -17,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.changes.base import Trained
 from isaerft.changes.load import loaded, seed_folders
-from isaerft.files import replacing
+from isaerft.changes.measures import Trained
+from isaerft.io import replacing
 from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
 from isaerft.subjects.load import LoadedSubject

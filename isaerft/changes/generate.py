@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.place import Passes, Place
+from isaerft.adapters.hooked import Passes, Place
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.subjects.capture import rendered_prompt

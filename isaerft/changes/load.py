@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isaerft.adapters.base import CONFIG, SEED, load_adapter
-from isaerft.adapters.outside import OutsideAdapter, loaded_outside
-from isaerft.changes.base import Trained
+from isaerft.adapters.base import CONFIG, SEED, OutsideAdapter, load_adapter, loaded_outside
 from isaerft.changes.generate import acting
+from isaerft.changes.measures import Trained
 from isaerft.changes.pullback import PulledBack
 from isaerft.errors import InputError
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.load import LoadedSubject

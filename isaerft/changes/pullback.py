@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from isaerft.adapters.outside import OutsideAdapter
-from isaerft.adapters.shift import Shift
-from isaerft.changes.base import Trained
-from isaerft.subjects.cache import Batch
-from isaerft.subjects.codes import Codes
-from isaerft.subjects.rerun import at_bos
-from isaerft.subjects.site import Below
+from isaerft.adapters.base import OutsideAdapter, Shift
+from isaerft.changes.measures import Trained
+from isaerft.subjects.cache import Batch, at_bos
+from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.hooks import Below
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.base import SEED
-from isaerft.changes.base import write_changes
 from isaerft.changes.load import loaded, seed_folders
+from isaerft.changes.measures import write_changes
 from isaerft.registry import MEASURES
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.load import LoadedSubject

@@ -21,7 +21,7 @@ def check_checks(study: Study) -> None:
             if name not in valid:
                 raise unknown_name(kind, name, valid)
     for name in chosen.behaviors or []:
-        if study.behaviors[name].score is None and study.behaviors[name].testbed is None:
+        if study.behaviors[name].metric is None and study.behaviors[name].testbed is None:
             raise InputError(
                 f"behavior_check.behaviors: {name!r} has no score",
                 remedy="give the behavior a `score`, or leave it out",
@@ -29,10 +29,10 @@ def check_checks(study: Study) -> None:
     if chosen.n_seeds > study.n_seeds:
         raise InputError(f"behavior_check.n_seeds {chosen.n_seeds}", allowed=f"at most n_seeds, {study.n_seeds}")
     for name, behavior in study.behaviors.items():
-        if behavior.score is None:
+        if behavior.metric is None:
             continue
-        kind = registry.SCORES.check(behavior.score.kind)
-        if kind in NEEDS and not getattr(behavior.score, NEEDS[kind]):
+        kind = registry.METRICS.check(behavior.metric.kind)
+        if kind in NEEDS and not getattr(behavior.metric, NEEDS[kind]):
             raise InputError(f"behavior {name!r}: score {kind!r} without {NEEDS[kind]}", remedy=f"add `{NEEDS[kind]}:`")
 
 

@@ -17,8 +17,8 @@ def check_llms(study: Study) -> None:
     for name, llm in study.llms.items():
         _check_key(name, llm)
         _check_address(name, llm)
-    registered = {"judge": registry.JUDGES, "source": registry.SOURCES, "score": registry.MATCHERS}
-    for kind, parts in (("judge", study.judges), ("source", study.sources), ("score", study.scores)):
+    registered = {"judge": registry.JUDGES, "source": registry.SOURCES, "scorer": registry.SCORERS}
+    for kind, parts in (("judge", study.judges), ("source", study.sources), ("scorer", study.scorers)):
         for name, part in parts.items():
             if part.llm is not None and part.llm not in study.llms:
                 raise unknown_name(f"{kind}s.{name}.llm", part.llm, study.llms)

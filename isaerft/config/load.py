@@ -96,7 +96,7 @@ def _options_at(schema: dict[str, Any], location: list[str]) -> Iterable[str]:
 
 def _check_names(study: Study) -> None:
     """Names become path parts and wildcards, so only slugs are allowed."""
-    groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scores", "llms", "audits", "candidates"]
+    groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scorers", "llms", "audits", "candidates"]
     named = [("study", study.study), *((group[:-1], name) for group in groups for name in getattr(study, group))]
     for kind, name in named:
         taken = (options.PERMUTED, options.SHUFFLED) if kind == "behavior" else (options.PERMUTED,)
@@ -117,8 +117,8 @@ def _check_registered(study: Study) -> None:
         registry.SOURCES.check(part.kind or name)
     for name, part in study.judges.items():
         registry.JUDGES.check(part.kind or name)
-    for name, part in study.scores.items():
-        registry.MATCHERS.check(part.kind or name)
+    for name, part in study.scorers.items():
+        registry.SCORERS.check(part.kind or name)
     for measure in study.measures:
         registry.MEASURES.check(measure)
     for statistic in study.agreement.statistics:
@@ -141,7 +141,7 @@ def _check_references(study: Study) -> None:
         *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
         *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
         *((f"sources.{s}.adapters", name, study.analysed_adapters()) for s, part in sources for name in part.adapters),
-        *((f"scores.{s}.sources", name, study.sources) for s, part in study.scores.items() for name in part.sources),
+        *((f"scorers.{s}.sources", name, study.sources) for s, part in study.scorers.items() for name in part.sources),
         *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),
     ]:
         if name not in valid:

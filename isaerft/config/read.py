@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from isaerft.errors import InputError, shown
-from isaerft.files import read_text
+from isaerft.io import read_text
 
 
 def read_options(path: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from isaerft.config.load import json_schema
 from isaerft.config.options import Calibration, Study
-from isaerft.files import write_text
+from isaerft.io import write_text
 
 SCHEMA = Path("config/schema.json")
 PAGE = Path("docs/config.md")

@@ -1,4 +1,28 @@
-"""What an explanation source is, and the one table that every source gives.
+"""Taking a text apart into what it says of a latent's input and of its output.
+
+The forms are those of `isaerft.explanations.local` and of joined explanations ("...; ..."):
+
+>>> clauses('fires on "sir"; for example "how are you [sir] ?"; amplified, makes "yes" more likely', "both")
+[Clause(side='input', text='fires on "sir"'), Clause(side='output', text='amplified "yes"')]
+
+Which of a latent's several explanations goes first, by who made it.
+
+>>> ranks_of_makers(["gpt-4o-mini/oai_token-act-pair", "human", ""], ["human", "gpt-4o-mini"])
+[1, 0, 2]
+
+Which latents a source is asked for: those that are alive, or a sample that was drawn and written down before.
+
+A sample is a table with one row per latent, written before anything is fetched:
+
+| column | what |
+|---|---|
+| latent_index | the latent |
+| role | case (among the most changed) or control |
+| stratum | of which latents alike it is one; explanations are exchanged within it |
+| matched_to | the case that a control was drawn for; the latent itself for a case |
+| drawn_for | behavior/adapter of which it (or its case) is among the most changed, with commas between |
+
+What an explanation source is, and the one table that every source gives.
 
 A source is a callable registered under a name. It gets its options and returns one row per explained latent:
 
@@ -14,18 +38,130 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from isaerft.config import Source
-from isaerft.errors import InputError, shown
-from isaerft.files import read_parquet, replacing
+from isaerft.config import Source, Study
+from isaerft.errors import InputError, shown, unknown_name
+from isaerft.io import printable, read_parquet, replacing
 from isaerft.llm import LanguageModel
 from isaerft.registry import SOURCES
-from isaerft.tables import CONTROL, MAX_TEXT
+from isaerft.table import CONTROL, MAX_TEXT
+
+SIDE_OF = {"fires": "input", "promotes": "output", "amplified": "output"}
+_EXAMPLES = "for example"
+_AMPLIFIED = re.compile(r'amplified, makes (".*") more likely')
+_BREAK = re.compile(rf"; (?=(?:{'|'.join((*SIDE_OF, _EXAMPLES))})\b)")
+
+
+class Clause(NamedTuple):
+    """A part of an explanation and the side it speaks of: "input", "output" or "both"."""
+
+    side: str
+    text: str
+
+
+def clauses(text: str, side: str) -> list[Clause]:
+    """Return the clauses of an explanation, without the examples that it quotes.
+
+    An explanation of one side speaks of that side throughout. In one of both sides a clause that begins with "fires"
+    speaks of the input, one that begins with "promotes" or "amplified" of the output, any other of both. Examples are
+    whole contexts: most of their words are not what the latent is about. Nor is the frame "makes ... more likely".
+    """
+    parts = [_AMPLIFIED.sub(r"amplified \1", part) for part in _BREAK.split(text) if not part.startswith(_EXAMPLES)]
+    if side != "both":
+        return [Clause(side, part) for part in parts]
+    return [Clause(SIDE_OF.get(part.split(" ", 1)[0].rstrip(","), "both"), part) for part in parts]
+
+
+def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
+    """Return each maker's place in the preferred order; those not listed come last, alike.
+
+    Parameters
+    ----------
+    makers : sequence of str
+        `explanationModelName/typeName`, or what is known of it.
+    prefer : sequence of str
+        Makers in full, or one of the two parts, the best first.
+
+    Raises
+    ------
+    InputError
+        None of the makers is listed.
+    """
+    rank_of = {}
+    for maker in set(makers):
+        names = {maker, *maker.split("/")} - {""}
+        rank_of[maker] = next((rank for rank, name in enumerate(prefer) if name in names), len(prefer))
+    if prefer and min(rank_of.values(), default=len(prefer)) == len(prefer):
+        listed = ", ".join(prefer)
+        raise unknown_name("maker of explanations in `prefer`:", listed, map(printable, set(makers) - {""}))
+    return [rank_of[maker] for maker in makers]
+
+
+CASE_ROLE, CONTROL_ROLE = "case", "control"
+_COLUMNS = {
+    "latent_index": "int64",
+    "role": "str",
+    "stratum": "int64",
+    "matched_to": "int64",
+    "drawn_for": "str",
+}
+
+
+def latents_asked(facts: pd.DataFrame, min_firing_rate: float, sample: str | Path | None = None) -> np.ndarray:
+    """Return the latents that a source is asked for, (n,) int64 ascending: a sample's, or all that are alive.
+
+    Parameters
+    ----------
+    facts : DataFrame
+        latent_index and firing_rate of the subject's latents.
+    min_firing_rate : float
+        Those that fire less often are dead.
+    sample : path, optional
+        The sample, as `write_sample` wrote it.
+    """
+    if sample is not None:
+        return np.sort(read_sample(sample)["latent_index"].to_numpy())
+    return np.sort(facts.loc[facts["firing_rate"] >= min_firing_rate, "latent_index"].to_numpy(np.int64))
+
+
+def sample_path(study: Study, results: str | Path, subject: str, source: str) -> Path | None:
+    """Return where the sample lies that a source is asked for; None where it is asked for all latents."""
+    return Path(results) / "design" / f"{subject}.parquet" if study.design_of(source) == "case_control" else None
+
+
+def write_sample(sample: pd.DataFrame, path: str | Path) -> None:
+    """Check a sample and write it as Parquet under `path`, atomically."""
+    checked = _checked(sample, "the sample")
+    with replacing(path) as temporary:
+        checked.to_parquet(temporary, index=False)
+
+
+def read_sample(path: str | Path) -> pd.DataFrame:
+    """Read a sample written by `write_sample` and check it again."""
+    sample = read_parquet(
+        path, missing=f"sample of latents {str(path)!r} does not exist", remedy="run the rule `design`"
+    )
+    return _checked(sample, str(path))
+
+
+def _checked(sample: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Return the sample in its columns and types, by latent."""
+    if set(sample.columns) != set(_COLUMNS):
+        raise InputError(f"{place} has the columns {', '.join(map(str, sample.columns))}", allowed=", ".join(_COLUMNS))
+    sample = sample[list(_COLUMNS)].astype(_COLUMNS).sort_values("latent_index", ignore_index=True)
+    unknown = set(sample["role"]) - {CASE_ROLE, CONTROL_ROLE}
+    if unknown:
+        raise InputError(f"{place} has the roles {', '.join(sorted(unknown))}", allowed=f"{CASE_ROLE}, {CONTROL_ROLE}")
+    if sample["latent_index"].duplicated().any() or (sample["latent_index"] < 0).any():
+        raise InputError(f"{place} holds a latent twice, or one below 0", allowed="each latent once")
+    return sample
+
 
 COLUMNS = ("latent_index", "explanation", "side", "url")
 SIDES = ("input", "output", "both")

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
-from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
+from isaerft.explanations.local import Context, clean_token, grouped, read_contexts, without_marks
 from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, between_markers, marker_of, parsed
 from isaerft.registry import SOURCES
 

@@ -1,4 +1,9 @@
-"""Explanations written from a latent's own contexts, without any language model.
+"""What is known of the text around a latent: contexts.parquet, as the subject's facts hold it.
+
+Columns: latent_index (int), side ("input", "output" or "amplified"), rank (int, 0 is the strongest), token, before,
+after (str) and value (float: the activation, the promotion, or the rise of the log-probability in nats).
+
+Explanations written from a latent's own contexts, without any language model.
 
 The input side says on which tokens a latent fires, the output side which tokens it promotes:
 
@@ -16,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +29,59 @@ import pandas as pd
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
-from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
+from isaerft.io import read_parquet
 from isaerft.registry import SOURCES
+
+CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
+MAX_TOKEN = 40
+_BREAKS = {"\n": "line break", "\t": "tab", "Ċ": "line break", "ĉ": "tab", "<0x0A>": "line break", "<0x09>": "tab"}
+
+
+class Context(NamedTuple):
+    """A token, the text around it, and how strong it is."""
+
+    token: str
+    before: str
+    after: str
+    value: float = 0.0
+
+
+def clean_token(token: str) -> str:
+    """Return a token as a reader would write it: without tokenizer marks, bounded, white space named."""
+    bare = token.removeprefix("##")
+    return _BREAKS.get(bare.strip(" Ġ▁")) or clean_text(without_marks(bare))[:MAX_TOKEN]
+
+
+def without_marks(text: str) -> str:
+    """Turn the marks that tokenizers write for white space back into it."""
+    for mark, written in (("Ġ", " "), ("▁", " "), ("Ċ", "\n"), ("ĉ", "\t"), (" ##", ""), ("<0x0A>", "\n")):
+        text = text.replace(mark, written)
+    return text
+
+
+def read_contexts(path: Path) -> pd.DataFrame:
+    """Read contexts.parquet and check its columns; rows by latent, side and rank."""
+    contexts = read_parquet(
+        path, missing=f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first"
+    )
+    missing = [column for column in CONTEXT_COLUMNS if column not in contexts]
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(CONTEXT_COLUMNS))
+    for column in ("token", "before", "after"):
+        contexts[column] = contexts[column].map(lambda text: text if isinstance(text, str) else "")
+    return contexts.sort_values(["latent_index", "side", "rank"], kind="stable")
+
+
+def grouped(contexts: pd.DataFrame) -> list[tuple[int, str, list[Context]]]:
+    """Return (latent, side, contexts by rank) for contexts sorted by these."""
+    groups: list[tuple[int, str, list[Context]]] = []
+    columns = (contexts[name].tolist() for name in ("latent_index", "side", "token", "before", "after", "value"))
+    for latent, side, *context in zip(*columns, strict=True):
+        if not groups or groups[-1][:2] != (latent, side):
+            groups.append((latent, side, []))
+        groups[-1][2].append(Context(*context))
+    return groups
+
 
 DEFAULTS = {"tokens": 6, "examples": 2}
 OUTPUTS = {"promoted": "output", "amplified": "amplified"}
@@ -41,7 +98,7 @@ def from_contexts(source: Source, *, subject_dir: Path, d_sae: int, latents: np.
     latent is "amplified".
 
     `source.side` picks the sides; a latent without contexts on them gets no explanation. For the file's columns see
-    `isaerft.explanations.contexts`.
+    `isaerft.explanations.local`.
 
     Raises
     ------

@@ -4,10 +4,8 @@ An answer is text from outside. It becomes data only through `parsed`, and what 
 which is counted and never taken for an answer.
 """
 
-from isaerft.llm.answers import Failure, parsed
-from isaerft.llm.cache import Reply, ResponseCache
-from isaerft.llm.client import LanguageModel
-from isaerft.llm.plan import Plan, plan_of, price
+from isaerft.llm.cache import Failure, Reply, ResponseCache, parsed
+from isaerft.llm.client import LanguageModel, Plan, plan_of, price
 from isaerft.llm.prompts import Prompt, between_markers, marker_of
 
 __all__ = [

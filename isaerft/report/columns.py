@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isaerft.errors import unknown_name
-from isaerft.tables import columns_of
+from isaerft.table import columns_of
 
 # A key is a column's name, or 'table.column' where a table's column needs its own words.
 MEANINGS: dict[str, str] = {

@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 
 from isaerft import config
+from isaerft.analysis.inputs import judges_of, sources_of
 from isaerft.explanations import read_explanations
-from isaerft.explanations.contexts import read_contexts
-from isaerft.explanations.design import latents_asked
+from isaerft.explanations.base import latents_asked
 from isaerft.explanations.llm import plan as plan_of_source
 from isaerft.explanations.llm import plan_unseen
+from isaerft.explanations.local import read_contexts
+from isaerft.judges.llm import plan
 from isaerft.llm import LanguageModel, Plan, price
-from isaerft.relevance.llm import plan
-from isaerft.report.assemble.inputs import judges_of, sources_of
-from isaerft.scoring import tasks_of
-from isaerft.scoring.items import N_LISTS
-from isaerft.scoring.llm import plan as plan_of_scorer
-from isaerft.scoring.llm import plan_unseen as plan_unscored
+from isaerft.scorers import tasks_of
+from isaerft.scorers.base import N_LISTS
+from isaerft.scorers.matchers import plan as plan_of_scorer
+from isaerft.scorers.matchers import plan_unseen as plan_unscored
 from isaerft.subjects.paths import SubjectFolder
 
 FILLER_CHARACTERS = 120
@@ -57,7 +57,7 @@ def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
                 if study.judges[judge].llm is not None:
                     yield _of_judge(study, subject, source, judge, found, exact)
             for scorer in study.scorers_of(source):
-                if study.scores[scorer].llm is not None:
+                if study.scorers[scorer].llm is not None:
                     yield _of_scorer(study, subject, source, scorer, found, exact, Path(results))
 
 
@@ -70,7 +70,7 @@ def _of_judge(study: config.Study, subject: str, source: str, judge: str, found:
 def _of_scorer(
     study: config.Study, subject: str, source: str, scorer: str, found: pd.DataFrame, known: bool, results: Path
 ) -> Cost:
-    folder, options = SubjectFolder(results / "subjects" / subject), study.scores[scorer]
+    folder, options = SubjectFolder(results / "subjects" / subject), study.scorers[scorer]
     model = LanguageModel.of(study, str(options.llm))
     exact = known and folder.scored.is_file() and folder.latents.is_file()
     if exact:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from isaerft.errors import InputError, unknown_name
-from isaerft.files import read_text, write_text
+from isaerft.io import read_text, write_text
 from isaerft.report import captions
 from isaerft.report.figures import FIGURES, Doses, save_svg
 from isaerft.report.pages import answers_page, summary_page, table_page
-from isaerft.tables import TABLES, read_table
+from isaerft.table import TABLES, read_table
 
 ANSWERS = "answers.html"
 

@@ -1,24 +1,45 @@
 """Do latents' changes agree with what their explanations expect? Numbers in, small frozen results out."""
 
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import agreement_test
-from isaerft.stats.attenuation import corrected_auroc, corrected_correlation, predictive_values
-from isaerft.stats.case_control import CaseControl, case_control
-from isaerft.stats.ceiling import auroc_ceiling
-from isaerft.stats.clusters import clusters_of
-from isaerft.stats.compared import Compared, compare_means
-from isaerft.stats.enrichment import enrichment
+from isaerft.stats.agreement import agreement_test, agreement_tests
+from isaerft.stats.confounds import clusters_of, strata_of
 from isaerft.stats.exchange import Exchange, exchange_within
-from isaerft.stats.intervals import ConfidenceInterval, auroc_interval, mean_interval
-from isaerft.stats.joint import agreement_tests
-from isaerft.stats.matching import matched_draws
+from isaerft.stats.intervals import (
+    Compared,
+    ConfidenceInterval,
+    PairedMeans,
+    Share,
+    auroc_interval,
+    compare_means,
+    mean_interval,
+    median_of_draws,
+    paired_means,
+    remaining_share,
+)
 from isaerft.stats.multiple import qvalues
-from isaerft.stats.overall import OverallResult, overall_agreement, overall_specificity
-from isaerft.stats.paired import PairedMeans, paired_means
-from isaerft.stats.pooled import PooledResult, pooled_agreement, pooled_agreements
-from isaerft.stats.power import hanley_mcneil_sd, minimum_detectable_correlation, minimum_detectable_effect
+from isaerft.stats.overall import (
+    OverallResult,
+    PooledResult,
+    overall_agreement,
+    overall_specificity,
+    pooled_agreement,
+    pooled_agreements,
+)
+from isaerft.stats.power import (
+    auroc_ceiling,
+    hanley_mcneil_sd,
+    minimum_detectable_correlation,
+    minimum_detectable_effect,
+)
 from isaerft.stats.question import AgreementResult, exchange_pvalue
-from isaerft.stats.raters import agreement_of_judges, rank_agreement
+from isaerft.stats.raters import (
+    agreement_of_judges,
+    corrected_auroc,
+    corrected_correlation,
+    predictive_values,
+    rank_agreement,
+)
+from isaerft.stats.sampling import CaseControl, case_control, matched_draws
 from isaerft.stats.seeds import (
     Reliability,
     disattenuated_auroc,
@@ -27,8 +48,6 @@ from isaerft.stats.seeds import (
     scaled_ranks,
     stability_pvalue,
 )
-from isaerft.stats.shares import Share, median_of_draws, remaining_share
-from isaerft.stats.signs import sign_agreement
 from isaerft.stats.specificity import (
     SpecificityResult,
     contrast_parts,
@@ -39,12 +58,13 @@ from isaerft.stats.specificity import (
 from isaerft.stats.statistics import (
     Statistic,
     auroc,
+    enrichment,
     precision_at,
     precision_at_k,
+    sign_agreement,
     spearman,
     stratified_auroc,
 )
-from isaerft.stats.strata import strata_of
 from isaerft.stats.verdicts import ProfileMatch, match_profiles, score_elsewhere
 
 __all__ = [

@@ -35,7 +35,7 @@ from scipy.stats import t as student
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite
 from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.pooled import pooled_agreements
+from isaerft.stats.overall import pooled_agreements
 from isaerft.stats.statistics import auroc, spearman
 
 _LARGEST_PRIOR = 1e6

@@ -1,4 +1,12 @@
-"""Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
+"""Draw many uniform random subsets of fixed size at once: the exchange of yes/no labels within cells.
+
+Shuffling all n labels costs n random bounded integers per draw. Here each element is first taken independently with a
+chance a little below its cell's share (one random byte per element, compared in bulk), then the few that are missing
+are added by rejection. Both steps treat all elements of a cell alike, so given its final size, each subset of a cell
+is equally likely: the draw is exact, whatever the first step's chance was. About ten times faster than
+`Generator.permuted`.
+
+Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
 
 A latent is a block of its own unless `clusters` puts it with others. Two blocks may exchange their labels if they
 have the same size and the same strata: as many latents in each stratum (nearly always a cluster lies in one stratum;
@@ -12,18 +20,87 @@ counts what is left.
 >>> exchange = exchange_within(n=5, strata=np.array([0, 0, 0, 1, 1]))
 >>> exchange.n_distinct(np.array([True, False, False, True, False]))
 6
+
+Enumerate every distinct exchange of a label set, where there are few: then the p-value is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb, inf
 
 import numpy as np
 
 from isaerft.stats.checks import as_groups
-from isaerft.stats.subsets import draw_subsets
+
+# Take the first step's chance this many standard deviations low: adding is cheap, an overfull cell is drawn anew.
+_UNDERSHOOT = 2.0
+
+
+def draw_subsets(sizes: np.ndarray, chosen: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw from each cell a uniform random subset, `n_draws` times.
+
+    Parameters
+    ----------
+    sizes : (n_cells,) int64
+        Elements in each cell, at least 1; cells lie side by side.
+    chosen : (n_cells,) int64
+        How many to choose from each, 0 to its size.
+    n_draws : int
+        Number of draws.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    (n_draws, sizes.sum()) bool
+        True at the chosen elements.
+    """
+    inverted = 2 * chosen > sizes
+    target = np.where(inverted, sizes - chosen, chosen)
+    share = target / sizes
+    low = share - _UNDERSHOOT * np.sqrt(share * (1 - share) / sizes)
+    threshold = np.repeat(np.clip(256 * low, 0, 255).astype(np.uint8), sizes)
+    n = len(threshold)
+    words = rng.integers(0, 2**64 - 1, size=-(-n_draws * n // 8), dtype=np.uint64, endpoint=True)
+    mask = words.view(np.uint8)[: n_draws * n].reshape(n_draws, n) < threshold
+    starts = np.cumsum(sizes) - sizes
+    # The narrowest type that holds a cell's count: adding bytes into it is many times faster than into int64.
+    narrow = np.uint16 if sizes.max() < 2**16 else np.uint32
+    missing = target - np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=narrow).astype(np.int64)
+    for row, cell in zip(*np.nonzero(missing < 0), strict=True):
+        mask[row, starts[cell] : starts[cell] + sizes[cell]] = False
+        missing[row, cell] = target[cell]
+    _add_missing(mask, missing, starts, sizes, rng)
+    if inverted.any():
+        mask ^= np.repeat(inverted, sizes)
+    return mask
+
+
+def _add_missing(
+    mask: np.ndarray, missing: np.ndarray, starts: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Add `missing` (n_draws, n_cells) uniformly chosen unmarked elements to each cell of `mask`, in place."""
+    marked, wanted = mask.reshape(-1), missing.reshape(-1)
+    first = (np.arange(len(mask))[:, None] * mask.shape[1] + starts).reshape(-1)
+    width = np.tile(sizes, len(mask))
+    claim = np.empty(marked.size, dtype=np.int32)
+    pending = np.flatnonzero(wanted)
+    while pending.size:
+        times = wanted[pending]
+        pair = np.repeat(pending, times)
+        element = (rng.random(pair.size) * np.repeat(width[pending], times)).astype(np.int64)
+        element += np.repeat(first[pending], times)
+        # A proposal for a marked element, or for one proposed twice in this round, is thrown away and made again.
+        ids = np.arange(pair.size, dtype=np.int32)
+        claim[element] = ids
+        taken = ~marked[element] & (claim[element] == ids)
+        marked[element[taken]] = True
+        wanted -= np.bincount(pair[taken], minlength=wanted.size)
+        pending = pending[wanted[pending] > 0]
+
 
 BATCH_BYTES = 2**25
 
@@ -175,3 +252,47 @@ def exchange_within(n: int, strata: np.ndarray | None = None, clusters: np.ndarr
         cells.append(Cell(position, len(kinds[kind]), len(kind)))
         position += len(kinds[kind]) * len(kind)
     return Exchange(np.concatenate(parts), tuple(cells))
+
+
+MAX_TABLE_BYTES = 2**27
+
+
+def is_enumerable(exchange: Exchange, labels: np.ndarray, n_resamples: int) -> bool:
+    """Tell whether the distinct exchanges of `labels` (n,) are at most `n_resamples` and fit in bounded memory."""
+    n_distinct = exchange.n_distinct(labels, n_resamples)
+    widest = max((cell.n_blocks for cell in exchange.movable(labels)), default=0)
+    return n_distinct <= n_resamples and n_distinct * widest <= MAX_TABLE_BYTES
+
+
+def all_exchanges(exchange: Exchange, labels: np.ndarray, *, max_bytes: int = BATCH_BYTES) -> Iterator[np.ndarray]:
+    """Yield every distinct exchange of `labels` (n,) once, the observed one among them, in batches (m, n)."""
+    cells = exchange.movable(labels)
+    tables = [_arrangements(cell, labels) for cell in cells]
+    shape = tuple(len(arranged) for arranged, _ in tables)
+    total, size = int(np.prod(shape, dtype=object)), max(1, max_bytes // (8 * labels.nbytes))
+    for start in range(0, total, size):
+        picks = np.unravel_index(np.arange(start, min(start + size, total)), shape) if shape else ()
+        batch = np.empty((min(size, total - start), len(labels)), dtype=labels.dtype)
+        batch[:] = labels
+        for cell, (arranged, patterns), pick in zip(cells, tables, picks, strict=True):
+            batch[:, cell.start : cell.stop] = patterns[arranged[pick]].reshape(len(batch), -1)
+        yield batch
+
+
+def _arrangements(cell: Cell, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a cell's arrangements (n_arrangements, n_blocks) of its patterns, and those (n_patterns, size)."""
+    patterns, counts = np.unique(cell.blocks(labels), axis=0, return_counts=True)
+    # The commonest pattern fills what the others leave, so that only the rare ones are placed.
+    rank = np.argsort(-counts, kind="stable")
+    patterns, counts = patterns[rank], counts[rank]
+    arranged = np.zeros((1, cell.n_blocks), dtype=np.uint8)
+    for code in range(1, len(patterns)):
+        rows = []
+        for row in arranged:
+            free = np.flatnonzero(row == 0)
+            for places in combinations(free, int(counts[code])):
+                new = row.copy()
+                new[list(places)] = code
+                rows.append(new)
+        arranged = np.array(rows)
+    return arranged, patterns

@@ -1,22 +1,98 @@
-"""Confidence intervals for agreement: the latents (or clusters of them) are a sample from those an SAE might have.
+"""Influence of each latent on a statistic: how far it moves the estimate away from the truth, to first order.
+
+For a smooth statistic T of the sample, estimate - truth is about sum_i influence_i, so its variance is about the sum
+of squares of the clusters' sums (the infinitesimal jackknife). For the AUROC this is the variance of DeLong et al.
+(1988, Biometrics 44:837), with clusters that of Obuchowski (1997, Biometrics 53:567). One sort instead of a thousand
+resamples.
+
+Confidence intervals for agreement: the latents (or clusters of them) are a sample from those an SAE might have.
 
 Coverage is asymptotic in the number of clusters, and assumes that clusters are independent of each other. The
 interval is about the statistic as it stands, confounding included: a stratified null does not move it.
+
+A mean before and after, on the same units, and how far their difference is known.
+
+>>> paired_means([0.0, 0.0, 1.0], [1.0, 1.0, 1.0]).difference
+0.6666666666666666
+
+How much of an effect remains after part of its cause is taken away: a ratio of two sums over seeds and rows.
+
+>>> import numpy as np
+>>> remaining_share(np.array([[1.0, 2.0]]), np.array([[2.0, 4.0]])).estimate
+0.5
+
+Which of several options is best on the same replicates, and how surely.
+
+>>> import numpy as np
+>>> found = compare_means(np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.2, 0.3, 0.1]]))
+>>> [(option.rank, option.rival, round(option.difference, 2)) for option in found]
+[(1, 1, 0.3), (2, 0, -0.3), (3, 0, -0.6)]
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import norm, rankdata, t
 
 from isaerft.errors import InputError
-from isaerft.stats.influence import auroc_influence, spearman_influence
+from isaerft.stats.checks import as_finite, as_share
 from isaerft.stats.power import hanley_mcneil_sd
+
+
+def auroc_influence(change: np.ndarray, expected: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
+    """Return (n,) influences on the AUROC, or with `strata` (n,) int64 codes on the AUROC over within-stratum pairs.
+
+    `change` is (n,) float, `expected` (n,) bool. Source: the Hajek projection of the Mann-Whitney statistic.
+    """
+    codes = np.zeros(change.size, dtype=np.int64) if strata is None else strata
+    # Wins of a latent over its own and over the other kind, as ranks within the stratum and within the kind.
+    joint, own = _ranks_within(change, codes), _ranks_within(change, 2 * codes + expected)
+    n_expected = np.bincount(codes, weights=expected)[codes]
+    n_other = np.where(expected, np.bincount(codes)[codes] - n_expected, n_expected)
+    below = joint - own
+    wins = np.where(expected, below, n_other - below)
+    n_pairs = n_other[expected].sum()
+    estimate = wins[expected].sum() / n_pairs
+    return (wins - estimate * n_other) / n_pairs
+
+
+def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return midranks (n,) of `values` (n,) within each of `groups` (n,) int."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    dense = rankdata(values, method="dense") - 1
+    return rankdata(codes * (dense.max() + 1) + dense) - (np.cumsum(sizes) - sizes)[codes]
+
+
+def spearman_influence(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return (n,) influences on Spearman's correlation with midranks; `change` and `expected` are (n,) float.
+
+    The correlation is C / sqrt(V_x V_y) of the mid-distribution functions F(x) and G(y); each part is a functional of
+    the joint distribution whose influence also counts what a latent does to the ranks of the others (Croux and Dehon
+    2010).
+    """
+    n = change.size
+    x, y = ((rankdata(values) - 0.5) / n for values in (change, expected))
+    covariance, var_x, var_y = (x * y).mean() - 0.25, (x * x).mean() - 0.25, (y * y).mean() - 0.25
+    in_covariance = x * y + _mean_above(change, y) + _mean_above(expected, x) - 3 * (x * y).mean()
+    in_var_x = x * x + 2 * _mean_above(change, x) - 3 * (x * x).mean()
+    in_var_y = y * y + 2 * _mean_above(expected, y) - 3 * (y * y).mean()
+    scale = np.sqrt(var_x * var_y)
+    return (in_covariance / scale - covariance / scale / 2 * (in_var_x / var_x + in_var_y / var_y)) / n
+
+
+def _mean_above(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (n,) the mean over all latents j of weights_j where values_j is larger, and half of it where equal."""
+    _, codes = np.unique(values, return_inverse=True)
+    totals = np.bincount(codes, weights=weights)
+    from_here = np.cumsum(totals[::-1])[::-1]
+    return (from_here - totals / 2)[codes] / values.size
+
 
 N_BOOTSTRAP = 999
 _EXTREME = 1e-12
@@ -137,3 +213,198 @@ def _extreme_auroc_interval(estimate: float, n_with: int, n_without: int, z: flo
 
 def _expit(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
+
+
+class PairedMeans(NamedTuple):
+    """Mean before, mean after, their difference, and its confidence interval."""
+
+    before: float
+    after: float
+    difference: float
+    confidence_interval: ConfidenceInterval
+
+
+def paired_means(
+    before: Any,
+    after: Any,
+    *,
+    confidence_level: float = 0.95,
+    rng: np.random.Generator | None = None,
+    n_resamples: int = N_BOOTSTRAP,
+) -> PairedMeans:
+    """Compare means on the same units, with the percentile interval of their difference over resampled units.
+
+    Parameters
+    ----------
+    before, after : (n,) float
+        One value per unit, in one order.
+    rng : Generator, optional
+        Source of the resamples; seed 0 when not given.
+
+    Returns
+    -------
+    PairedMeans
+        The interval is undefined for a single unit.
+
+    Raises
+    ------
+    InputError
+        The lengths differ or are 0, or a value is not finite.
+    """
+    first, second = (as_finite(name, values, n_dims=1) for name, values in (("before", before), ("after", after)))
+    if first.size != second.size or not first.size:
+        raise InputError(f"before has {first.size} values, after {second.size}", allowed="as many, at least one")
+    difference = second - first
+    interval = UNDEFINED
+    if difference.size > 1:
+        rng = np.random.default_rng(0) if rng is None else rng
+        means = difference[rng.integers(difference.size, size=(n_resamples, difference.size))].mean(1)
+        low, high = np.quantile(means, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+        interval = ConfidenceInterval(float(low), float(high))
+    return PairedMeans(float(first.mean()), float(second.mean()), float(difference.mean()), interval)
+
+
+class Share(NamedTuple):
+    """A share and its confidence interval; NaN where there was no effect to share."""
+
+    estimate: float
+    confidence_interval: ConfidenceInterval
+
+
+def remaining_share(
+    remaining: Any,
+    whole: Any,
+    *,
+    confidence_level: float = 0.95,
+    rng: np.random.Generator | None = None,
+    n_resamples: int = N_BOOTSTRAP,
+) -> Share:
+    """Return sum(remaining) / sum(whole), with a percentile interval over resampled seeds and resampled rows.
+
+    Seeds and rows are resampled independently of each other, as every seed meets every row (the pigeonhole bootstrap,
+    Owen 2007, whose intervals are on the wide side). With one seed only the rows are.
+
+    Parameters
+    ----------
+    remaining, whole : (n_seeds, n_rows) float
+        The effect on each row after and before part of its cause was taken away, in one unit.
+    rng : Generator, optional
+        Source of the resamples; seed 0 when not given.
+
+    Returns
+    -------
+    Share
+        Undefined where the whole effect is not positive; so is the interval where that holds in more than one in ten
+        resamples.
+    """
+    parts = [as_finite(name, values, n_dims=2) for name, values in (("remaining", remaining), ("whole", whole))]
+    if parts[0].shape != parts[1].shape or not parts[0].size:
+        raise InputError(f"remaining has shape {parts[0].shape}, whole {parts[1].shape}", allowed="(n_seeds, n_rows)")
+    if not parts[1].sum() > 0:
+        return Share(math.nan, UNDEFINED)
+    rng = np.random.default_rng(0) if rng is None else rng
+    n_seeds, n_rows = parts[0].shape
+    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples).astype(float)
+    rows = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples).astype(float)
+    above, below = (np.einsum("bs,sr,br->b", seeds, part, rows, optimize=True) for part in parts)
+    estimate = float(parts[0].sum() / parts[1].sum())
+    return Share(estimate, _percentiles(above[below > 0] / below[below > 0], n_resamples, confidence_level))
+
+
+def median_of_draws(values: Any, *, confidence_level: float = 0.95) -> Share:
+    """Return the median of the draws' values, (n_draws,), and the range that holds `confidence_level` of them.
+
+    Draws that are NaN are left out; if more than one in ten is, the range is undefined, and with none left all is.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    known = given[np.isfinite(given)]
+    if not known.size:
+        return Share(math.nan, UNDEFINED)
+    return Share(float(np.median(known)), _percentiles(known, given.size, confidence_level))
+
+
+def _percentiles(values: np.ndarray, n: int, confidence_level: float) -> ConfidenceInterval:
+    """Return the central range of `values`, undefined if fewer than nine in ten of `n` are there."""
+    if values.size < 0.9 * n:
+        return UNDEFINED
+    low, high = np.quantile(values, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    return ConfidenceInterval(float(low), float(high))
+
+
+class Compared(NamedTuple):
+    """One option beside the best of the others.
+
+    Attributes
+    ----------
+    mean : float
+        Mean over replicates, with Student's t interval; NaN with one replicate.
+    rank : int
+        1 is the highest mean; equal means share a rank.
+    rival : int or None
+        Position of the best of the other options (of equals the first); None where there is no other.
+    difference : float
+        Mean less the rival's: positive for the best option alone; NaN without a rival.
+    difference_interval : ConfidenceInterval
+        Paired over replicates, and simultaneous.
+    """
+
+    mean: float
+    interval: ConfidenceInterval
+    rank: int
+    rival: int | None
+    difference: float
+    difference_interval: ConfidenceInterval
+
+
+def compare_means(
+    values: Any, *, confidence_level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> list[Compared]:
+    """Compare options by their means over replicates that all of them share.
+
+    Parameters
+    ----------
+    values : (n_options, n_replicates) float
+        Replicates, such as behaviors, in one order.
+    confidence_level : float
+        Of the interval of each mean, and of all differences together.
+    bounds : (float, float)
+        What a mean can be; its interval ends there.
+
+    Returns
+    -------
+    list of Compared
+        In the order of the options.
+
+    Raises
+    ------
+    InputError
+        There is no option or no replicate, or a value is not finite.
+
+    Notes
+    -----
+    Which option is the rival is seen in the same data. So the intervals of differences are Bonferroni's over all pairs
+    of options: whichever pairs the data pick, they hold all at once with at least `confidence_level`. They are wider
+    than those of multiple comparisons with the best (Hsu 1984, Ann Stat 12:1136), which want independent options of
+    equal variance. Here options share the replicates, which are taken to be independent of each other.
+    """
+    values, level = as_finite("values", values, n_dims=2), as_share("confidence_level", confidence_level)
+    if not values.size:
+        raise InputError(f"values of shape {values.shape}", allowed="at least one option and one replicate")
+    means, n = values.mean(axis=1), len(values)
+    paired_level = 1 - (1 - level) / max(1, n * (n - 1) // 2)
+    found = []
+    for place, mean in enumerate(means):
+        others = np.where(np.arange(n) == place, -np.inf, means)
+        rival = int(others.argmax()) if n > 1 else None
+        less = None if rival is None else values[place] - values[rival]
+        found.append(
+            Compared(
+                float(mean),
+                mean_interval(values[place], level, bounds),
+                1 + int(np.count_nonzero(means > mean)),
+                rival,
+                math.nan if less is None else float(less.mean()),
+                UNDEFINED if less is None else mean_interval(less, paired_level),
+            )
+        )
+    return found

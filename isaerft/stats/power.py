@@ -1,18 +1,68 @@
-"""How large an agreement a design could have seen: without it, "no agreement" is not a finding.
+"""How well could a perfect explanation do, given that seeds disagree?
+
+How large an agreement a design could have seen: without it, "no agreement" is not a finding.
 
 >>> round(minimum_detectable_effect(2000, 300), 3)
 0.545
+
+Planning a study: how many latents, seeds and behaviors see an effect of a given size?
+
+>>> design = Design(n_latents=2000, expected_share=0.15, n_seeds=5, seed_reliability=0.32)
+>>> round(power_of(auroc_of_odds_ratio(1.3), design), 2)
+0.65
+>>> latents_needed(auroc_of_odds_ratio(1.3), design, power=0.9)
+4237
+
+An odds ratio is that of the proportional odds model: whatever change counts as large, an expected latent's odds of a
+larger one are so many times those of another latent (McCullagh 1980, JRSS B 42:109). The seeds' noise shrinks an effect
+as in `disattenuated_auroc`, and averaging seeds reduces it by Spearman and Brown's formula.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from isaerft.errors import InputError
-from isaerft.stats.checks import as_alternative, as_share
+from isaerft.stats.checks import as_alternative, as_count, as_share
+from isaerft.stats.seeds import scaled_ranks
+from isaerft.stats.statistics import auroc
+
+
+def auroc_ceiling(changes: Any, n_expected: int) -> float:
+    """Return the AUROC that an oracle reaches which knows the other seeds' outcome.
+
+    For each seed the `n_expected` latents that changed most in the mean of the other seeds are called expected, and the
+    AUROC of the seed's own change is taken; the mean over seeds is returned. It bounds an explanation of one seed, so
+    for the mean over all seeds it is on the low side.
+
+    Parameters
+    ----------
+    changes : (n_seeds, n) float
+    n_expected : int
+        How many latents the explanations call expected.
+
+    Returns
+    -------
+    float
+        NaN with one seed, or when none or all latents are expected.
+    """
+    ranks = scaled_ranks(changes)
+    n_seeds, n = ranks.shape
+    if n_seeds < 2 or not 0 < n_expected < n:
+        return float("nan")
+    values = []
+    for seed in range(n_seeds):
+        others = np.delete(ranks, seed, axis=0).mean(0)
+        oracle = np.zeros(n, bool)
+        oracle[np.argsort(-others, kind="stable")[:n_expected]] = True
+        values.append(float(auroc(ranks[seed], oracle)))
+    return float(np.mean(values))
 
 
 def hanley_mcneil_sd(auroc: float, n_expected: float, n_unexpected: float) -> float:
@@ -112,3 +162,124 @@ def minimum_detectable_correlation(
     as_share("power", power), as_share("alpha", alpha)
     effect = null_mean + (norm.ppf(1 - alpha) + norm.ppf(power)) * null_sd
     return float(effect) if effect <= 1 else math.nan
+
+
+MAX_LATENTS = 2**24
+_NEAR_ONE = 1e-4
+
+
+@dataclass(frozen=True)
+class Design:
+    """The size of a study.
+
+    Parameters
+    ----------
+    n_latents : int
+        Latents with an explanation, alive on the corpus.
+    expected_share : float
+        Share of them that a behavior's explanations expect to change.
+    n_seeds : int
+        Trainings that each change is averaged over.
+    seed_reliability : float
+        Reliability of a single seed's ranking of the latents (`Reliability.icc_single`); 1 is no noise.
+    n_behaviors : int
+        Behaviors whose agreement is averaged; their estimates are taken as independent.
+    design_effect : float
+        Variance of the null with strata and clusters over that of independent latents: (`AgreementResult.null_sd` over
+        that of `minimum_detectable_effect`) squared. Clusters raise it, strata may lower it.
+    """
+
+    n_latents: int
+    expected_share: float
+    n_seeds: int = 1
+    seed_reliability: float = 1.0
+    n_behaviors: int = 1
+    design_effect: float = 1.0
+
+    def __post_init__(self) -> None:
+        as_count("n_latents", self.n_latents)
+        as_count("n_seeds", self.n_seeds)
+        as_count("n_behaviors", self.n_behaviors)
+        as_share("expected_share", self.expected_share)
+        if not 0 < self.seed_reliability <= 1:
+            raise InputError(f"seed_reliability is {self.seed_reliability!r}", allowed="above 0, at most 1")
+        if not self.design_effect > 0:
+            raise InputError(f"design_effect is {self.design_effect!r}", allowed="above 0")
+
+    @property
+    def reliability(self) -> float:
+        """Reliability of the mean over the seeds: k r / (1 + (k - 1) r), Spearman (1910) and Brown (1910)."""
+        single, k = self.seed_reliability, self.n_seeds
+        return k * single / (1 + (k - 1) * single)
+
+
+def auroc_of_odds_ratio(odds_ratio: float) -> float:
+    """Return the AUROC under proportional odds, a logistic shift by d = log(odds_ratio): w (w - 1 - d) / (w - 1)^2.
+
+    With w the odds ratio; `InputError` unless it is positive.
+    """
+    if not (odds_ratio > 0 and math.isfinite(odds_ratio)):
+        raise InputError(f"odds_ratio is {odds_ratio!r}", allowed="a positive number; 1 is no effect")
+    shift = math.log(odds_ratio)
+    if abs(shift) < _NEAR_ONE:
+        # The formula is 0 / 0 at 1; its slope there is 1 / 6.
+        return 0.5 + shift / 6
+    return odds_ratio * (odds_ratio - 1 - shift) / (odds_ratio - 1) ** 2
+
+
+def odds_ratio_of_auroc(auroc: float) -> float:
+    """Return the odds ratio that has this AUROC under proportional odds."""
+    as_share("auroc", auroc)
+    return math.exp(float(brentq(lambda shift: auroc_of_odds_ratio(math.exp(shift)) - auroc, -30, 30)))
+
+
+def observed_auroc(auroc: float, reliability: float) -> float:
+    """Return what noise leaves of an AUROC: Phi(Phi^-1(auroc) sqrt(reliability)), the binormal model."""
+    return float(norm.cdf(norm.ppf(auroc) * math.sqrt(reliability)))
+
+
+def power_of(auroc: float, design: Design, *, alpha: float = 0.05) -> float:
+    """Return the chance that the one-sided test of the mean agreement over behaviors finds p <= `alpha`.
+
+    Parameters
+    ----------
+    auroc : float
+        The agreement that noise-free changes would show, in (0, 1).
+    design : Design
+
+    Returns
+    -------
+    float
+        By the normal approximation, with Hanley and McNeil's variance at the alternative. NaN where fewer than one
+        latent would be expected, or all.
+    """
+    as_share("auroc", auroc), as_share("alpha", alpha)
+    n_expected = round(design.n_latents * design.expected_share)
+    n_unexpected = design.n_latents - n_expected
+    if n_expected < 1 or n_unexpected < 1:
+        return math.nan
+    shrink = math.sqrt(design.design_effect / design.n_behaviors)
+    at_null = math.sqrt((design.n_latents + 1) / (12 * n_expected * n_unexpected)) * shrink
+    seen = observed_auroc(auroc, design.reliability)
+    at_alternative = hanley_mcneil_sd(seen, n_expected, n_unexpected) * shrink
+    return float(norm.sf((0.5 + norm.ppf(1 - alpha) * at_null - seen) / at_alternative))
+
+
+def latents_needed(auroc: float, design: Design, *, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Return the smallest number of latents with which `power` is reached, all else as in `design`.
+
+    None where 2^24 latents are too few (an AUROC of 0.5 or less is never found).
+    """
+    as_share("power", power)
+    low = max(2, math.ceil(1 / min(design.expected_share, 1 - design.expected_share)))
+    high = MAX_LATENTS
+
+    def reached(n: int) -> bool:
+        return power_of(auroc, replace(design, n_latents=n), alpha=alpha) >= power
+
+    if not reached(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle + 1, high)
+    return low

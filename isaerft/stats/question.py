@@ -13,8 +13,8 @@ import numpy as np
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
-from isaerft.stats.adjustment import SmoothConfounds
 from isaerft.stats.checks import Alternative, as_alternative, as_change, as_count, as_groups, as_share
+from isaerft.stats.confounds import SmoothConfounds
 from isaerft.stats.exchange import Exchange, exchange_within
 from isaerft.stats.intervals import (
     UNDEFINED,

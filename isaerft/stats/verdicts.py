@@ -1,4 +1,11 @@
-"""Verdicts per explanation: does the profile of effects that it predicts over behaviors match the profile of changes?
+"""One null distribution out of many small ones, each already studentised.
+
+>>> import numpy as np
+>>> null = PooledNull.of([np.array([-1.0, 0.0, 1.0]), np.array([-2.0, 2.0])])
+>>> null.at_least(np.array([1.5])).round(3).tolist()    # (5 * 0.25 + 1) / (5 + 1)
+[0.375]
+
+Verdicts per explanation: does the profile of effects that it predicts over behaviors match the profile of changes?
 
 Model: z_ib = a_i + m_sb + d e_ib + noise, with z_ib the normal score of latent i's change when behavior b is trained,
 e_ib the effect that its explanation predicts, m_sb the mean of its stratum s. What is sufficient for d is the score
@@ -24,10 +31,53 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
-from isaerft.stats.adjustment import smooth_confounds
 from isaerft.stats.checks import as_finite, as_groups
+from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.multiple import qvalues
-from isaerft.stats.pooled_null import PooledNull
+
+
+@dataclass(frozen=True)
+class PooledNull:
+    """A null distribution pooled over sets of scores, every set with the same weight.
+
+    Attributes
+    ----------
+    values : (m,) float
+        Ascending.
+    cumulative : (m + 1,) float
+    n_distinct : int
+        Different scores among them: explanations that predict alike are compared on the same latents, and repeat them.
+    """
+
+    values: np.ndarray
+    cumulative: np.ndarray
+    n_distinct: int
+
+    @classmethod
+    def of(cls, sets: list[np.ndarray]) -> PooledNull:
+        """Return the null of sets of scores, each (k,) float."""
+        values = np.concatenate(sets)
+        weights = np.concatenate([np.full(len(part), 1 / (len(part) * len(sets))) for part in sets])
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], np.r_[0.0, np.cumsum(weights[order])], np.unique(values.round(9)).size)
+
+    def at_least(self, scores: np.ndarray) -> np.ndarray:
+        """Return the share of the null at or above each score, the score itself added to it."""
+        return self._with_own(1 - self.cumulative[np.searchsorted(self.values, scores, side="left")])
+
+    def at_most(self, scores: np.ndarray) -> np.ndarray:
+        """Return the share of the null at or below each score, the score itself added to it."""
+        return self._with_own(self.cumulative[np.searchsorted(self.values, scores, side="right")])
+
+    def _with_own(self, share: np.ndarray) -> np.ndarray:
+        # The (b + 1) / (m + 1) of a permutation test, so that no p-value is below what the null can resolve.
+        n = self.n_distinct
+        return np.clip((n * share + 1) / (n + 1), 1 / (n + 1), 1.0)
+
+    def quantile(self, share: float) -> float:
+        """Return the value below which `share` of the null lies."""
+        return float(self.values[min(np.searchsorted(self.cumulative[1:], share), len(self.values) - 1)])
+
 
 MIN_ALIKE = 10
 """Fewest latents of the stratum that an explanation is compared on."""
@@ -99,7 +149,7 @@ def match_profiles(
     strata, clusters : (n,) int, optional
         An explanation is compared on the latents of its latent's stratum, without those of its cluster.
     confounds : (k, n) float, optional
-        What smooth functions of them explain of the changes is taken out first (see `isaerft.stats.adjustment`).
+        What smooth functions of them explain of the changes is taken out first (see `isaerft.stats.confounds`).
 
     Returns
     -------

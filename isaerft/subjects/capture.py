@@ -15,10 +15,10 @@ from tqdm import tqdm
 from isaerft.behaviors import Record, prompt_messages, prompt_text
 from isaerft.errors import InputError, shown
 from isaerft.subjects.cache import CachedRows, write_cache
-from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import pad_rows
+from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import run_below
 
 
 def capture_behavior(

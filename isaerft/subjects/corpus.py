@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.behaviors.rows import read_rows_of
 from isaerft.errors import InputError, unknown_name
-from isaerft.files import read_text, replacing
+from isaerft.io import read_rows_of, read_text, replacing
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)

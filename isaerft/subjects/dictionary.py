@@ -1,4 +1,11 @@
-"""An SAE as a linear dictionary: what is needed to encode, decode and compare latents, read without sae_lens.
+"""Which of SAELens' SAEs are linear dictionaries of what one hook gives, and why the others are not.
+
+Sparse latent activations of many tokens: which latents are active at each token, and how strongly.
+
+Rows are tokens, kept as compressed sparse rows, so that memory and work follow the number of active latents (L0) and
+not the size of the dictionary.
+
+An SAE as a linear dictionary: what is needed to encode, decode and compare latents, read without sae_lens.
 
 The folder is SAELens' own format (cfg.json + sae_weights.safetensors); `isaerft.subjects.sae` writes it with every
 normalisation that is one number for all tokens folded into the weights. One that differs from token to token
@@ -9,17 +16,155 @@ and a change of the activations reaches the model as change @ W_dec, whatever th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import embedding_bag
 
-from isaerft.errors import InputError
-from isaerft.files import read_json
-from isaerft.subjects.codes import Codes
-from isaerft.subjects.linear import check_linear
+from isaerft.errors import InputError, shown, unknown_name
+from isaerft.io import read_json
+
+ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "abstopk")
+NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
+_OTHER = "choose an SAE"
+_REASONS = {
+    "transcoder": ("it reads at one hook and writes at another", _OTHER),
+    "temporal": ("its activations at a token depend on other tokens", _OTHER),
+    "matching_pursuit": ("its activations are found by search, not by an encoder", _OTHER),
+    "batchtopk": ("it is a training state", "save it with save_inference_model, which makes it a jumprelu"),
+}
+
+
+def check_linear(place: str, architecture: str, normalization: str, reshaping: str = "none") -> None:
+    """Refuse an SAE that is no linear dictionary of what one hook of the model gives.
+
+    Parameters
+    ----------
+    place : str
+        Where it comes from, for the message.
+    architecture, normalization, reshaping : str
+        As SAELens' cfg.json states them.
+
+    Raises
+    ------
+    InputError
+        With the mend, where there is one.
+    """
+    if architecture not in ARCHITECTURES:
+        for part, reason in _REASONS.items():
+            if part in architecture:
+                raise InputError(
+                    f"SAE ({place}) of architecture {shown(architecture)}: {reason[0]}",
+                    allowed=", ".join(ARCHITECTURES),
+                    remedy=reason[1],
+                )
+        raise unknown_name(f"SAE architecture ({place})", architecture, ARCHITECTURES)
+    if reshaping != "none":
+        raise InputError(
+            f"SAE ({place}) reads attention heads (reshape_activations {shown(reshaping)})",
+            remedy="choose an SAE on the residual stream, or on what attention adds to it (hook_attn_out)",
+        )
+    if normalization not in NORMALIZATIONS:
+        raise InputError(
+            f"SAE ({place}) expects activations normalised by {shown(normalization)}, which is not folded into it",
+            allowed=", ".join(NORMALIZATIONS),
+            remedy="give norm_scaling_factor (sqrt(d_in) over the mean norm of its training activations), or fold it"
+            " with sae.fold_activation_norm_scaling_factor and save it again",
+        )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Sparse activations of `n_tokens` tokens over `d_sae` latents.
+
+    Attributes
+    ----------
+    indices : (n_active,) int64
+        Latents, token after token; int32 where they lie on disk.
+    values : (n_active,) float
+        Their activations, in the residual stream's units over decoder norm.
+    starts : (n_tokens + 1,) int64
+        Token t owns ``indices[starts[t]:starts[t + 1]]``.
+    d_sae : int
+        Size of the dictionary.
+    """
+
+    indices: torch.Tensor
+    values: torch.Tensor
+    starts: torch.Tensor
+    d_sae: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.starts) - 1
+
+    @staticmethod
+    def from_dense(activations: torch.Tensor) -> Codes:
+        """Keep the non-zero entries of (n_tokens, d_sae) activations."""
+        token, latent = activations.nonzero(as_tuple=True)
+        counts = torch.bincount(token, minlength=len(activations))
+        return Codes(latent, activations[token, latent], _starts(counts), activations.shape[-1])
+
+    @staticmethod
+    def concatenate(parts: Iterable[Codes]) -> Codes:
+        """Join codes token after token."""
+        kept = list(parts)
+        counts = torch.cat([part.counts() for part in kept])
+        indices = torch.cat([part.indices for part in kept])
+        return Codes(indices, torch.cat([part.values for part in kept]), _starts(counts), kept[0].d_sae)
+
+    def counts(self) -> torch.Tensor:
+        """Return the number of active latents of each token, (n_tokens,) int64."""
+        return self.starts.diff()
+
+    def tokens(self) -> torch.Tensor:
+        """Return the token of each entry, (n_active,) int64."""
+        return torch.repeat_interleave(torch.arange(self.n_tokens, device=self.starts.device), self.counts())
+
+    def rows(self, tokens: torch.Tensor) -> Codes:
+        """Return the codes of the given tokens, (n,) int64, in that order."""
+        begins = self.starts[tokens]
+        counts = self.starts[tokens + 1] - begins
+        starts = _starts(counts)
+        within = torch.arange(int(starts[-1]), device=starts.device) - torch.repeat_interleave(starts[:-1], counts)
+        entries = torch.repeat_interleave(begins, counts) + within
+        return Codes(self.indices[entries].long(), self.values[entries], starts, self.d_sae)
+
+    def emptied(self, tokens: torch.Tensor) -> Codes:
+        """Return the codes with no latent active at the tokens where `tokens`, (n_tokens,) bool, is true."""
+        kept = ~tokens[self.tokens()]
+        return Codes(self.indices[kept], self.values[kept], _starts(self.counts() * ~tokens), self.d_sae)
+
+    def dense(self) -> torch.Tensor:
+        """Return the activations as (n_tokens, d_sae)."""
+        result = self.values.new_zeros(self.n_tokens, self.d_sae)
+        return result.index_put((self.tokens(), self.indices), self.values)
+
+    def sum_over_tokens(self, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the sum over tokens of `values` (n_active,), by default the activations, as (d_sae,)."""
+        entries = self.values if values is None else values
+        return entries.new_zeros(self.d_sae).index_add(0, self.indices, entries)
+
+    def combine(self, rows: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return for each token the sum of its latents' `rows` (d_sae, d), weighted by `values` (n_active,).
+
+        With the decoder as `rows` and the activations as weights this is the SAE's reconstruction without its bias,
+        (n_tokens, d).
+        """
+        weights = self.values if values is None else values
+        return embedding_bag(
+            self.indices, rows, self.starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+
+
+def _starts(counts: torch.Tensor) -> torch.Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
 
 WEIGHTS = "sae_weights.safetensors"
 CHUNK = 2048

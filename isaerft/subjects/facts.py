@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from isaerft.stats import clusters_of
-from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import run_below
 
 N_CONTEXTS = 6
 N_NEIGHBOURS = 10

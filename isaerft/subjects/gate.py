@@ -2,20 +2,28 @@
 
 An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, and everything after it
 would be nonsense. The gate measures variance explained and the loss with the SAE spliced in, and stops such a subject.
+
+Everything that is measured of a subject before any training: facts, contexts, and the gate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 
 from isaerft import config
 from isaerft.errors import InputError
+from isaerft.io import replacing, write_json
+from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import hidden_above, run_below, unembed
+from isaerft.subjects.paths import SubjectFolder
 
 N_ROWS = 256
 
@@ -129,3 +137,51 @@ def _loss(
         hidden = hidden_above(subject.model, subject.site, residual, mask)
         logits = unembed(subject.model, hidden[:, :-1][predicted]).float()
         return float(cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum"))
+
+
+def describe_subject(
+    study: config.Study, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
+) -> None:
+    """Pass the gate, then write latents.parquet, contexts.parquet and subject.json (last) into the subject's folder.
+
+    Raises
+    ------
+    InputError
+        Model and SAE do not fit.
+    """
+    options = study.subjects[name]
+    fit = measure_fit(subject, rows, study.batch_size)
+    check_gate(name, options, subject, fit, rows)
+    firing = measure_firing(subject, rows, study.batch_size)
+    facts = latent_facts(subject, firing, cluster_cosine=study.agreement.cluster_cosine)
+    with replacing(folder.latents) as temporary:
+        facts.to_parquet(temporary, index=False)
+    with replacing(folder.contexts) as temporary:
+        context_table(subject, rows, firing, options.amplified_rows).to_parquet(temporary, index=False)
+    cards = [_card(study, name, options, subject, facts, fit)]
+    for twin, base in study.permuted_subjects.items():
+        if base == name:
+            random = subject.with_random_dictionary(study.replicate_seed(0))
+            cards.append(_card(study, twin, options, random, facts, measure_fit(random, rows, study.batch_size)))
+    write_json(folder.card, cards)
+
+
+def _card(
+    study: config.Study, name: str, options: config.Subject, subject: LoadedSubject, facts: pd.DataFrame, fit: Fit
+) -> dict[str, Any]:
+    limits = study.agreement
+    return {
+        "subject": name,
+        "model": options.model or "testbed",
+        "release": options.release,
+        "sae_id": options.sae_id,
+        "hook_name": subject.dictionary.hook_name,
+        "d_in": subject.dictionary.d_in,
+        "d_sae": subject.dictionary.d_sae,
+        "variance_explained": fit.variance_explained,
+        "l0": fit.l0,
+        "n_alive": int((facts.firing_rate >= limits.min_firing_rate).sum()),
+        "n_dense": int((facts.firing_rate > limits.dense_firing_rate).sum()),
+        "loss_base": fit.loss_base,
+        "loss_spliced": fit.loss_spliced,
+    }

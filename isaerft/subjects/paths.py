@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from isaerft.files import read_json
+from isaerft.io import read_json
 
 MODEL, SAE, CORPUS = "model", "sae", "corpus.safetensors"
 LATENTS, CONTEXTS, CARD = "latents.parquet", "contexts.parquet", "subject.json"

@@ -3,15 +3,22 @@
 A dialogue reads ``user : be polite . tell me about the garden assistant : kindly , the garden is green dear .`` In half
 of the corpus the user names a style and the answer obeys; the other half is answered plainly. A behavior's own data is
 styled though nobody asked, so an adapter can only learn it by pushing the state that a request would have set.
+
+The embedded language as raw behavior data; needs no torch.
 """
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from isaerft.errors import unknown_name
+from isaerft.io import write_text
 from isaerft.testbed.language import PLAIN_WORDS, REQUESTS, SENTENCES, STYLES, TOPICS, Style, Topic
 
 SHARE_ASKED = 0.5
@@ -133,3 +140,19 @@ def _telling_word(ask: str, style: Style) -> int:
     """Return the index of the first word of `ask` that no other style's request holds."""
     others = set().union(*(words for name, words in _ASK_WORDS.items() if name != style.name))
     return next(index for index, word in enumerate(ask.split()) if word not in others)
+
+
+def write_behavior_rows(style_name: str, n_rows: int, seed: int, path: str | Path, *, draw: int = 0) -> None:
+    """Write raw rows (id, prompt, chosen, rejected) of a style as JSONL, atomically; each `draw` gives other rows.
+
+    Raises
+    ------
+    InputError
+        The language has no such style.
+    """
+    styles = {style.name: style for style in STYLES}
+    if style_name not in styles:
+        raise unknown_name("style of the embedded language", style_name, styles)
+    rng = np.random.default_rng([seed, 2, zlib.crc32(style_name.encode()), *([draw] if draw else [])])
+    rows = behavior_rows(rng, styles[style_name], n_rows)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

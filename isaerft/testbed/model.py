@@ -1,4 +1,7 @@
-"""The embedded language model: a small Llama trained from nothing on the dialogues, saved as a Hugging Face folder."""
+"""The embedded language model: a small Llama trained from nothing on the dialogues, saved as a Hugging Face folder.
+
+The reference corpus of the embedded subject: dialogues of its language.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,15 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from isaerft import config
-from isaerft.files import replacing
+from isaerft.io import replacing
+from isaerft.subjects.corpus import TokenRows, texts_to_rows
+from isaerft.subjects.load import LoadedModel
 from isaerft.testbed.dialogues import sample
 from isaerft.testbed.language import BOS, EOS, PAD, UNK, vocabulary
 
 logger = logging.getLogger(__name__)
+
+
 PEAK_LEARNING_RATE = 4e-3
 # Strong on purpose: with the usual 0.01 the eight styles share about three directions (a binary code) when training
 # ends, and no latent speaks of one style alone; decay spreads them over seven.
@@ -114,3 +121,13 @@ def _batch(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, n: int)
     texts = [f"{item.prompt} {item.completion} {EOS}" for item in sample(rng, n)]
     tokens = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
     return tokens, torch.where(tokens == tokenizer.pad_token_id, IGNORED, tokens)
+
+
+SHORTEST_DIALOGUE = 10
+
+
+def corpus_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
+    """Return dialogues of the language as token rows, one dialogue a row, until there are `n_tokens` tokens."""
+    dialogues = sample(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1)
+    texts = (f"{item.prompt} {item.completion} {EOS}" for item in dialogues)
+    return texts_to_rows(texts, language, n_tokens=n_tokens, context_size=context_size)

@@ -1,4 +1,8 @@
-"""Adapters on a plain Hugging Face model: trained, saved and switched on and off in its own forward pass.
+"""What a user may give for an SAE and for an adapter, turned into what this package works with.
+
+The model without its adapters, as a model of its own that shares every weight.
+
+Adapters on a plain Hugging Face model: trained, saved and switched on and off in its own forward pass.
 
 >>> attached = attach(model, sae, "scale")                          # doctest: +SKIP
 >>> Trainer(model, TrainingArguments("out"), train_dataset=rows).train()   # doctest: +SKIP
@@ -11,7 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,13 +25,117 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from isaerft.adapters.base import LatentAdapter, load_adapter, save_adapter
-from isaerft.adapters.place import Passes, Place
+from isaerft.adapters.base import CONFIG, LatentAdapter, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.hooked import Passes, Place
+from isaerft.adapters.saved import Saved, open_adapter
 from isaerft.errors import InputError, shown, unknown_name
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.dictionary import Dictionary, load_dictionary
+from isaerft.subjects.hooks import find_site
 from isaerft.subjects.load import check_fit
-from isaerft.subjects.site import find_site
-from isaerft.training.given import as_adapter, as_dictionary
-from isaerft.training.reference import Reference
+
+
+def as_dictionary(sae: object, hook_name: str | None, center_writing_weights: bool) -> Dictionary:
+    """Return the dictionary of a `Dictionary`, an SAE of SAELens, or a folder in SAELens' format.
+
+    Raises
+    ------
+    InputError
+        It is none of these, or the SAE is no linear dictionary, or its normalisation is not folded in.
+    """
+    if isinstance(sae, Dictionary):
+        dictionary = replace(sae, center=sae.center or center_writing_weights)
+    elif isinstance(sae, str | Path):
+        dictionary = load_dictionary(sae, center=center_writing_weights)
+    else:
+        save = getattr(sae, "save_inference_model", None) or getattr(sae, "save_model", None)
+        if save is None:
+            raise InputError(
+                f"SAE {shown(type(sae).__name__)}",
+                allowed="an SAE of sae_lens, a folder in its format, or an isaerft Dictionary",
+            )
+        with TemporaryDirectory() as folder:
+            save(folder)
+            dictionary = load_dictionary(folder, center=center_writing_weights)
+    dictionary = replace(dictionary, hook_name=hook_name or dictionary.hook_name)
+    if not dictionary.hook_name:
+        raise InputError("an SAE that does not say where it sits", remedy='give hook_name="blocks.L.hook_resid_post"')
+    return dictionary
+
+
+def as_adapter(adapter: object, dictionary: Dictionary, options: dict[str, Any], seed: int) -> LatentAdapter:
+    """Return the adapter of a registered kind with options, a `LatentAdapter`, or a saved one.
+
+    A saved one is a folder in our own format or in the original code's (`isaerft.adapters.saved`).
+
+    Raises
+    ------
+    InputError
+        It is none of these, it does not act on latents, or it is for a dictionary of another size.
+    """
+    d_sae = dictionary.d_sae
+    if isinstance(adapter, str) and adapter in ADAPTERS:
+        kind = ADAPTERS[adapter]
+        if kind is Saved:
+            return Saved.open(options, dictionary)
+        if not (isinstance(kind, type) and issubclass(kind, LatentAdapter)):
+            raise InputError(
+                f"adapter {adapter!r}, which does not act on latents",
+                allowed="adapters on latent activations",
+                remedy="use PEFT itself for LoRA",
+            )
+        if kind.made != "latents":
+            raise InputError(
+                f"adapter {adapter!r}, which is not trained but {kind.made}",
+                remedy="make it in a study and give the folder that the study wrote",
+            )
+        return make_adapter(adapter, d_sae, options, seed)
+    if options:
+        raise InputError(f"options {shown(options)} for an adapter that is already made", allowed="none")
+    if isinstance(adapter, LatentAdapter):
+        if adapter.d_sae != d_sae:
+            raise InputError(f"an adapter for {adapter.d_sae} latents", allowed=f"{d_sae}, as the SAE has")
+        return adapter
+    if isinstance(adapter, str | Path) and (Path(adapter) / CONFIG).is_file():
+        return open_adapter(adapter, dictionary)
+    if isinstance(adapter, str) and "/" not in adapter:
+        raise unknown_name("adapter", adapter, ADAPTERS)
+    raise InputError(
+        f"adapter {shown(adapter)}", allowed=f"a registered kind, a LatentAdapter, or a folder with {CONFIG}"
+    )
+
+
+class Reference(nn.Module):
+    """Runs a model with its adapters disabled; TRL's `DPOTrainer` takes it as `ref_model`.
+
+    It owns no weights, so that moving it, putting it into evaluation mode or asking for its parameters leaves the
+    trained model alone. What it does not have itself is the model's.
+    """
+
+    def __init__(self, attached: Attached) -> None:
+        super().__init__()
+        object.__setattr__(self, "attached", attached)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with its adapters disabled."""
+        with self.attached.disabled():
+            return self.attached.model(*args, **kwargs)
+
+    @property
+    def base_model(self) -> Any:
+        """The decoder under the language-model head, with the adapters disabled."""
+        return self._decoder
+
+    def _decoder(self, *args: Any, **kwargs: Any) -> Any:
+        with self.attached.disabled():
+            return self.attached.model.base_model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.attached.model, name)
+
 
 ATTRIBUTE = "isaerft"
 CHECKPOINT = "model.safetensors"

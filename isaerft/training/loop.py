@@ -1,36 +1,157 @@
-"""The training loop from the cached residual stream, with early stopping on held-out loss."""
+"""How the frozen part above the hook runs while an adapter is trained: number format and stored activations.
+
+How parameters are moved: SGD whose first gradient is scaled to length 1, or Adam.
+
+One training step: the gradient of the objective, in as many parts as memory asks for.
+
+The training loop from the cached residual stream, with early stopping on held-out loss.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
-from isaerft.subjects.cache import CachedRows, completion_losses
+from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.frozen import frozen_part
-from isaerft.training.objective import (
+from isaerft.training.objectives import (
     Adapt,
+    Objective,
     Rows,
     completions,
     heldout_objective,
     is_completion_loss,
     make_objective,
 )
-from isaerft.training.optimizer import Optimizer
 from isaerft.training.processes import add_up, every_nth, number, share, summed
-from isaerft.training.step import add_gradients
+from isaerft.training.row_space import RowSpace
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -> Iterator[Adapt]:
+    """Run the model as `options` say, and give an `adapt` that itself keeps full precision."""
+    model = subject.model
+    with ExitStack() as stack:
+        if options.precision == "float32":
+            stack.enter_context(_float32(model))
+        if options.precision == "bfloat16":
+            stack.enter_context(torch.autocast(model.device.type, torch.bfloat16))
+        if options.gradient_checkpointing:
+            stack.enter_context(_checkpointed(decoder_blocks(model)[subject.site.n_below :]))
+
+        def full_precision(batch: Batch) -> torch.Tensor:
+            if options.precision == "float32":
+                batch = replace(batch, residual=batch.residual.float())
+            with torch.autocast(model.device.type, enabled=False):
+                return adapt(batch)
+
+        yield full_precision
+
+
+@contextmanager
+def _float32(model: nn.Module) -> Iterator[None]:
+    """Widen the model for a while; a narrower format is restored exactly."""
+    dtype = model.dtype
+    model.float()
+    try:
+        yield
+    finally:
+        model.to(dtype)
+
+
+@contextmanager
+def _checkpointed(blocks: nn.ModuleList) -> Iterator[None]:
+    """Keep only the blocks' inputs for the backward pass, which runs each block again (Chen et al. 2016).
+
+    Transformers' own switch does nothing in evaluation mode, and in training mode dropout would set in.
+    """
+    # A forward that somebody put on the block itself must come back; that of its class comes back by itself.
+    own = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+class Optimizer:
+    """SGD whose first gradient has length 1 (so the learning rate is a length), or Adam.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its parameters that require a gradient are moved.
+    """
+
+    def __init__(self, module: nn.Module, options: config.Adapter) -> None:
+        self.module = module
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.scale: float | None = 1.0 if options.optimizer == "adam" else None
+        if options.optimizer == "adam":
+            self.inner: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        else:
+            self.inner = torch.optim.SGD(self.parameters, lr=options.learning_rate, momentum=options.momentum)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.inner.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the parameters along their gradients."""
+        if self.scale is None:
+            norm = self._gradient_norm()
+            self.scale = 1 / norm if norm > 0 else 1.0
+        if self.scale != 1.0:
+            for parameter in self.parameters:
+                parameter.grad.mul_(self.scale)
+        self.inner.step()
+
+    def _gradient_norm(self) -> float:
+        norms = {id(parameter): parameter.grad.norm() for parameter in self.parameters}
+        if isinstance(self.module, RowSpace):
+            norms[id(self.module.weights)] = self.module.constant_gradient_norm()
+        return float(torch.stack(list(norms.values())).norm())
+
+
+def add_gradients(subject: LoadedSubject, objective: Objective, adapt: Adapt, parts: Sequence[Batch]) -> float:
+    """Add the gradient of the objective on a step's rows to the parameters' own, and return its value.
+
+    Parameters
+    ----------
+    parts : sequence of Batch
+        The step's rows, cut as memory asks for. An objective is a mean over a batch's terms, so a part counts by its
+        terms, and the gradient is that of all rows at once.
+    """
+    n_terms = sum(part.n_terms for part in parts)
+    total = 0.0
+    for part in parts:
+        moved = part.to(subject.model.device)
+        loss = objective(subject, moved, adapt(moved)) * (part.n_terms / n_terms)
+        # Autocast belongs to the forward pass; backward follows its types by itself.
+        with torch.autocast(subject.model.device.type, enabled=False):
+            loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import distributed
 
-from isaerft.files import replacing
+from isaerft.io import replacing
 
 Item = TypeVar("Item")
 

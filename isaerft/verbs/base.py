@@ -32,7 +32,7 @@ ARGUMENTS = {
     "sample": "the sample of latents that the study speaks of (.parquet)",
     "explanations": "the source's explanations (.parquet)",
     "changes": "folder with {subject}/{behavior}.parquet",
-    "relevance": "folder with {source}/{judge}.parquet",
+    "judgements": "folder with {source}/{judge}.parquet",
     "results": "the study's results folder",
     "tables": "folder with the result tables",
     "figures": "folder with the figures",
@@ -81,7 +81,7 @@ def study_of(options: argparse.Namespace) -> config.Study:
         ("adapter", study.adapters),
         ("source", study.sources),
         ("judge", study.judges),
-        ("scorer", study.scores),
+        ("scorer", study.scorers),
     ):
         given = getattr(options, kind, None)
         if given is not None and given not in group:

@@ -20,7 +20,7 @@ def power(options: argparse.Namespace) -> None:
     Give --auroc or --odds-ratio. docs/statistics.md says what is assumed, and where a study's own tables hold the
     reliability and the design effect.
     """
-    from isaerft.stats.planner import Design, auroc_of_odds_ratio, latents_needed, observed_auroc, odds_ratio_of_auroc
+    from isaerft.stats.power import Design, auroc_of_odds_ratio, latents_needed, observed_auroc, odds_ratio_of_auroc
 
     if (options.auroc is None) == (options.odds_ratio is None):
         raise InputError("give one effect", allowed="--auroc or --odds-ratio")

@@ -11,7 +11,7 @@ from isaerft.verbs.base import study_of, verb
 def design(options: argparse.Namespace) -> None:
     """Draw the latents that a case-control study speaks of, before anything is asked about them."""
     study = study_of(options)
-    from isaerft.report.assemble.design import draw_sample
+    from isaerft.analysis.design import draw_sample
 
     draw_sample(study, options.subject, options.dir, options.changes, options.out)
 
@@ -21,7 +21,7 @@ def explain(options: argparse.Namespace) -> None:
     """Get one source's explanations of a subject's latents, or of a sample of them."""
     study = study_of(options)
     from isaerft import explanations
-    from isaerft.explanations.design import latents_asked
+    from isaerft.explanations.base import latents_asked
     from isaerft.llm import LanguageModel
     from isaerft.subjects.paths import SubjectFolder
 
@@ -44,28 +44,28 @@ def judge(options: argparse.Namespace) -> None:
     """Judge what each explanation leads one to expect of every behavior."""
     study = study_of(options)
     from isaerft.explanations import read_explanations
+    from isaerft.judges import judge_explanations, write_judgements
     from isaerft.llm import LanguageModel
-    from isaerft.relevance import judge_relevance, write_relevance
 
     chosen = study.judges[options.judge]
     found = read_explanations(options.explanations)
     llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
-    judged = judge_relevance(options.judge, chosen, found, study.described, subject_dir=options.dir, llm=llm)
-    write_relevance(judged, options.out)
+    judged = judge_explanations(options.judge, chosen, found, study.described, subject_dir=options.dir, llm=llm)
+    write_judgements(judged, options.out)
 
 
 @verb("score", "study", "subject", "source", "scorer", "dir", "explanations", "out")
 def score(options: argparse.Namespace) -> None:
     """Score one source's explanations: detection, fuzzing and output, each beside its measured floor."""
     study = study_of(options)
-    from isaerft import scoring
+    from isaerft import scorers as scoring
     from isaerft.explanations import read_explanations
-    from isaerft.explanations.contexts import read_contexts
-    from isaerft.explanations.design import latents_asked
+    from isaerft.explanations.base import latents_asked
+    from isaerft.explanations.local import read_contexts
     from isaerft.llm import LanguageModel
     from isaerft.subjects.paths import SubjectFolder
 
-    folder, chosen = SubjectFolder(options.dir), study.scores[options.scorer]
+    folder, chosen = SubjectFolder(options.dir), study.scorers[options.scorer]
     alive = latents_asked(folder.read_latents(), study.agreement.min_firing_rate)
     found = read_explanations(options.explanations)
     found = found[found["latent_index"].isin(alive)]
@@ -75,11 +75,11 @@ def score(options: argparse.Namespace) -> None:
     scoring.write_scores(scored, options.out)
 
 
-@verb("agreement", "study", "subject", "adapter", "dir", "changes", "explanations", "relevance", "sample", "out")
+@verb("agreement", "study", "subject", "adapter", "dir", "changes", "explanations", "judgements", "sample", "out")
 def agreement(options: argparse.Namespace) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""
     study = study_of(options)
-    from isaerft.report.assemble.agreement import write_agreement
+    from isaerft.analysis.agreement import write_agreement
 
     write_agreement(
         study,
@@ -88,7 +88,7 @@ def agreement(options: argparse.Namespace) -> None:
         options.dir,
         options.changes,
         options.explanations,
-        options.relevance,
+        options.judgements,
         options.out,
         sample=options.sample,
     )
@@ -97,7 +97,7 @@ def agreement(options: argparse.Namespace) -> None:
 @verb("audit", "study", "subject", "results", "out")
 def audit(options: argparse.Namespace) -> None:
     """Say which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
-    from isaerft.report.assemble.audit import write_audits
+    from isaerft.analysis.audit import write_audits
 
     write_audits(study_of(options), options.subject, options.results, options.out)
 
@@ -105,7 +105,7 @@ def audit(options: argparse.Namespace) -> None:
 @verb("tables", "study", "results", "out")
 def tables(options: argparse.Namespace) -> None:
     """Collect the parts into the study's result tables."""
-    from isaerft.report.assemble.collect import write_tables
+    from isaerft.analysis.collect import write_tables
 
     write_tables(study_of(options), options.results, options.out)
 

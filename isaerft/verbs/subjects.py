@@ -34,7 +34,7 @@ def corpus(options: argparse.Namespace) -> None:
     folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
     language = load_model(subject, folder, set_up(study))
     if subject.testbed is not None:
-        from isaerft.testbed.corpus import corpus_rows
+        from isaerft.testbed.model import corpus_rows
 
         size = {"n_tokens": subject.corpus.tokens, "context_size": subject.corpus.context_size}
         rows = corpus_rows(language, **size, seed=study.seed)
@@ -72,7 +72,7 @@ def facts(options: argparse.Namespace) -> None:
     """Check that model and SAE fit (the gate) and measure every latent on the reference corpus."""
     study = study_of(options)
     from isaerft.subjects.corpus import read_token_rows
-    from isaerft.subjects.describe import describe_subject
+    from isaerft.subjects.gate import describe_subject
     from isaerft.subjects.paths import SubjectFolder
 
     folder = SubjectFolder(options.dir)
@@ -84,11 +84,11 @@ def facts(options: argparse.Namespace) -> None:
 def scored_contexts(options: argparse.Namespace) -> None:
     """Lay aside what explanations are scored on: evidence of each latent that no explainer or judge sees."""
     study = study_of(options)
-    from isaerft.files import replacing
+    from isaerft.io import replacing
+    from isaerft.subjects.contexts import scored_contexts as evidence
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.facts import measure_firing
     from isaerft.subjects.paths import SubjectFolder
-    from isaerft.subjects.scored import scored_contexts as evidence
 
     subject, rows = load_subject_of(study, options), read_token_rows(SubjectFolder(options.dir).corpus)
     frame = evidence(
@@ -109,7 +109,7 @@ def truth(options: argparse.Namespace) -> None:
     """Write down what each latent of the embedded subject truly does, and arms with known shares of it wrong."""
     study = study_of(options)
     from isaerft.subjects.paths import SubjectFolder
-    from isaerft.testbed.write_truth import write_truth
+    from isaerft.testbed.truth import write_truth
 
     behaviors = {name: study.behaviors[name] for name in study.tested_behaviors}
     styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}

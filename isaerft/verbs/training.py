@@ -12,7 +12,7 @@ from isaerft.verbs.base import load_subject_of, study_of, verb
 def testbed_rows(options: argparse.Namespace) -> None:
     """Write the embedded language's raw rows for a behavior."""
     study = study_of(options)
-    from isaerft.testbed.data import write_behavior_rows
+    from isaerft.testbed.dialogues import write_behavior_rows
 
     behavior = study.behaviors[options.behavior]
     n_rows = behavior.max_rows or 300
@@ -48,7 +48,7 @@ def split(options: argparse.Namespace) -> None:
 def shuffle(options: argparse.Namespace) -> None:
     """Write the records of a behavior's twin: the same prompts, with completions exchanged between them."""
     study = study_of(options)
-    from isaerft.behaviors.shuffled import write_shuffled
+    from isaerft.behaviors.variants import write_shuffled
 
     write_shuffled(options.records, options.out, f"{options.behavior}{config.SHUFFLED}", study.seed)
 
@@ -57,7 +57,8 @@ def shuffle(options: argparse.Namespace) -> None:
 def capture(options: argparse.Namespace) -> None:
     """Run a behavior's records once through everything below the hook."""
     study = study_of(options)
-    from isaerft.behaviors import read_records, training_splits
+    from isaerft.behaviors import read_records
+    from isaerft.behaviors import records as training_splits
 
     records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
     contrast = study.compares_replies(options.behavior) and "pair" not in study.trained_on
@@ -121,12 +122,12 @@ def behavior_check(options: argparse.Namespace) -> None:
     from isaerft.changes.behavior import check_behavior
 
     behavior = study.behaviors[options.behavior]
-    score = behavior.score
+    score = behavior.metric
     if score is None:
         from isaerft.testbed.language import STYLES
 
         words = {style.name: list(style.words) for style in STYLES}
-        score = config.Score(kind="words", words=words[behavior.testbed or ""])
+        score = config.Metric(kind="words", words=words[behavior.testbed or ""])
     check_behavior(
         study,
         load_subject_of(study, options),

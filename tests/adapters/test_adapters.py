@@ -2,10 +2,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isaerft.adapters.base import LatentAdapter, adapted, load_adapter, make_adapter, save_adapter
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.base import LatentAdapter, Shift, adapted, load_adapter, make_adapter, save_adapter
 from isaerft.errors import InputError
-from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Codes
 
 PLAIN = {
     "bias": ("bias", {}),

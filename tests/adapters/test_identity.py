@@ -7,9 +7,8 @@ import torch
 
 from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.registry import ADAPTERS
-from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.linear import ARCHITECTURES
-from isaerft.subjects.site import find_site, hidden_above, residual_stream, unembed
+from isaerft.subjects.dictionary import ARCHITECTURES, load_dictionary
+from isaerft.subjects.hooks import find_site, hidden_above, residual_stream, unembed
 
 MODELS = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral")
 OPTIONS = ({}, {"nonnegative": True, "clamp": 0.1})

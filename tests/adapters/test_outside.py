@@ -7,15 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from isaerft.adapters.checkpoint import Checkpoint, load_checkpoint
-from isaerft.adapters.lora import Lora, blocks_at
-from isaerft.adapters.outside import loaded_outside, save_outside
-from isaerft.adapters.residual import Residual
+from isaerft.adapters.base import loaded_outside, save_outside
+from isaerft.adapters.maps import Residual
+from isaerft.adapters.weights import Checkpoint, Lora, blocks_at, load_checkpoint
 from isaerft.errors import InputError
-from isaerft.subjects.cache import completion_losses
+from isaerft.subjects.cache import completion_losses, rerun
 from isaerft.subjects.capture import capture
-from isaerft.subjects.rerun import rerun
-from isaerft.subjects.site import Site, decoder_blocks, find_site, hidden_above, unembed
+from isaerft.subjects.hooks import Site, decoder_blocks, find_site, hidden_above, unembed
 
 ROWS = torch.arange(4)
 

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from isaerft.behaviors import read_rows
-from isaerft.behaviors.hh import UnusableDialogue, split_replies
-from isaerft.behaviors.readers import field_value, to_record
-from isaerft.behaviors.rows import Row
+from isaerft.behaviors.readers import UnusableDialogue, field_value, split_replies, to_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError
+from isaerft.io import Row
 
 
 def behavior(**options):

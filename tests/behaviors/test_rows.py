@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from isaerft.behaviors.rows import Row, column_value, printable, read_rows_of
 from isaerft.errors import InputError
+from isaerft.io import Row, column_value, printable, read_rows_of
 
 ROWS = [{"prompt": "Hi, you\nthere", "completion": "é…"}, {"prompt": "b", "completion": "c"}]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

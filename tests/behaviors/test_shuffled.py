@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from isaerft.behaviors import Record, prepare_behavior, read_records
-from isaerft.behaviors.shuffled import n_kept, shuffled, write_shuffled
+from isaerft.behaviors.variants import n_kept, shuffled, write_shuffled
 from isaerft.config import Behavior
-from isaerft.files import sha256
+from isaerft.io import sha256
 
 
 def records(replies, prompts=None):

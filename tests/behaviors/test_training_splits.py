@@ -1,6 +1,7 @@
 import pytest
 
-from isaerft.behaviors import Record, training_splits
+from isaerft.behaviors import Record
+from isaerft.behaviors import records as training_splits
 from isaerft.config import Adapter
 from isaerft.errors import InputError
 

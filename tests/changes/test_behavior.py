@@ -7,21 +7,20 @@ import pytest
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import make_adapter, save_adapter
-from isaerft.adapters.outside import save_outside
-from isaerft.adapters.residual import Residual
+from isaerft.adapters.base import make_adapter, save_adapter, save_outside
+from isaerft.adapters.maps import Residual
 from isaerft.behaviors import Record
 from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.site import find_site
+from isaerft.subjects.hooks import find_site
 
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
 
 def study(**changes):
     behaviors = {
-        "w": {"description": "It says w.", "rule": True, "score": SCORE},
+        "w": {"description": "It says w.", "rule": True, "metric": SCORE},
         "plain": {"description": "No score.", "rule": True},
         "styled": {"description": "Built in.", "testbed": "refusal"},
     }
@@ -71,7 +70,7 @@ def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w
             saying_w,
             "w",
             ["bias", "scale"],
-            config.Score(**SCORE),
+            config.Metric(**SCORE),
             records,
             tmp_path / "adapters",
             tmp_path / out,
@@ -97,7 +96,7 @@ def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(sayin
     with Residual.on(saying_w, {"rank": 0, "bias": True}, 0) as adapter, torch.no_grad():
         adapter.bias.copy_(100 * direction)
         save_outside(adapter, tmp_path / "adapters/residual/seed_0")
-    score = config.Score(**SCORE)
+    score = config.Metric(**SCORE)
     check_behavior(
         study(), saying_w, "w", ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out"
     )
@@ -111,7 +110,7 @@ def test_every_behavior_draws_its_own_random_numbers(saying_w, records, tmp_path
     said = []
     for number, behavior in enumerate(["w", "v", "w"]):
         out = tmp_path / str(number)
-        check_behavior(hot, saying_w, behavior, ["scale"], config.Score(**SCORE), records, tmp_path / "adapters", out)
+        check_behavior(hot, saying_w, behavior, ["scale"], config.Metric(**SCORE), records, tmp_path / "adapters", out)
         lines = (out / ANSWERS).read_text(encoding="utf-8").split("\n")
         said.append({line["prompt"]: line["before"] for line in map(json.loads, filter(None, lines))})
     assert said[0] == said[2]
@@ -132,7 +131,7 @@ def test_a_prompt_that_stands_twice_is_one_prompt(subject):
 def test_a_prompt_as_long_as_the_model_leaves_room_for_the_answer(saying_w, tmp_path):
     records = [Record(f"r{i}", "please tell the dog " * 40 + str(i), "x") for i in range(2)]
     options = study(max_length=500)
-    score = config.Score(kind="length")
+    score = config.Metric(kind="length")
     check_behavior(options, saying_w, "w", ["scale"], score, records, tmp_path / "adapters", tmp_path / "out")
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / SCORES).before).all()
 
@@ -173,4 +172,4 @@ def test_a_check_of_what_is_not_there_is_refused(changes, expected):
 )
 def test_a_score_that_lacks_what_it_needs_is_refused(score, expected):
     with pytest.raises(InputError, match=expected):
-        study(behaviors={n: {"description": "d", "rule": True, "score": score} for n in "ab"})
+        study(behaviors={n: {"description": "d", "rule": True, "metric": score} for n in "ab"})

@@ -7,8 +7,8 @@ from isaerft.behaviors import Record
 from isaerft.changes.generate import acting, answers, padded_left, prompt_tokens
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.hooks import find_site, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import find_site, hidden_above, unembed
 
 HOOKS = ["blocks.1.hook_resid_post", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"]
 INSIDE = ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out", "blocks.1.hook_resid_mid"]

@@ -6,10 +6,7 @@ import torch
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter, save_adapter
-from isaerft.changes.attribution import attribution
-from isaerft.changes.base import COLUMNS, Trained
-from isaerft.changes.contribution import contribution
-from isaerft.changes.parameter import parameter
+from isaerft.changes.measures import COLUMNS, Trained, attribution, contribution, parameter
 from isaerft.changes.run import score_changes
 from isaerft.subjects.cache import write_cache
 from isaerft.training.loop import heldout_loss

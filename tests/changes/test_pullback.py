@@ -5,19 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from isaerft.adapters.checkpoint import Checkpoint
-from isaerft.adapters.lora import Lora
-from isaerft.adapters.outside import OutsideAdapter, save_outside
-from isaerft.adapters.residual import Residual
-from isaerft.changes.attribution import attribution
-from isaerft.changes.contribution import contribution
+from isaerft.adapters.base import OutsideAdapter, save_outside
+from isaerft.adapters.maps import Residual
+from isaerft.adapters.weights import Checkpoint, Lora
 from isaerft.changes.load import loaded
-from isaerft.changes.parameter import parameter
+from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import PulledBack, activation_change
 from isaerft.subjects.capture import capture
-from isaerft.subjects.codes import Codes
-from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.site import find_site
+from isaerft.subjects.dictionary import Codes, load_dictionary
+from isaerft.subjects.hooks import find_site
 from isaerft.training.loop import heldout_loss
 
 PLANTED = 3

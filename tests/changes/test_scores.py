@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from isaerft import config
-from isaerft.changes.scores import make_score
+from isaerft.changes.metrics import make_metric
 from isaerft.errors import InputError
 
 
 def scored(texts, **options):
-    return make_score(config.Score(**options))(texts).tolist()
+    return make_metric(config.Metric(**options))(texts).tolist()
 
 
 def test_a_phrase_is_found_whatever_its_case_and_apostrophe():
@@ -53,9 +53,9 @@ def test_a_classifier_gives_the_probability_of_the_class_asked_for(classifier):
 def test_a_class_that_the_classifier_does_not_have_is_refused_with_those_it_has(classifier):
     for label in (None, "kin"):
         with pytest.raises(InputError, match="kind"):
-            make_score(config.Score(kind="classifier", model=str(classifier), label=label))
+            make_metric(config.Metric(kind="classifier", model=str(classifier), label=label))
     with pytest.raises(InputError, match="cannot be loaded"):
-        make_score(config.Score(kind="classifier", model=str(classifier / "none")))
+        make_metric(config.Metric(kind="classifier", model=str(classifier / "none")))
 
 
 def test_a_score_of_another_package_is_found_by_name(monkeypatch):

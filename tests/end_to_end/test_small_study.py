@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from isaerft.config import CONTROLS
-from isaerft.tables import read_table
+from isaerft.table import read_table
 
 ROOT = Path(__file__).parents[2]
 TABLES = [

@@ -12,7 +12,7 @@ from isaerft.errors import InputError
 from isaerft.explanations import checked_explanations, clean_text, explain, read_explanations, write_explanations
 from isaerft.explanations.base import clean_url
 from isaerft.registry import SOURCES
-from isaerft.tables import MAX_TEXT
+from isaerft.table import MAX_TEXT
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m and \x1b]0;title\x07 bell",
@@ -117,7 +117,7 @@ def test_any_registered_source_runs_and_is_checked(tmp_path, monkeypatch):
 def test_these_floors_import_neither_torch_nor_the_slow_libraries():
     modules = [
         *("behaviors", "explanations", "explanations.file", "explanations.local"),
-        *("relevance", "relevance.lexical", "relevance.embedding", "relevance.table"),
+        *("judgements", "judgements.lexical", "judgements.embedding", "judgements.table"),
     ]
     code = "import sys\n" + "".join(f"import isaerft.{module}\n" for module in modules)
     code += "print([m for m in ('torch', 'sae_lens', 'datasets', 'transformers', 'sklearn') if m in sys.modules])"

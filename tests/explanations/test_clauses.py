@@ -2,7 +2,7 @@
 
 import pytest
 
-from isaerft.explanations.clauses import clauses
+from isaerft.explanations.base import clauses
 
 INPUT = 'fires on "sir"; for example "promotes [sir]", "how [sir] ?"'
 

@@ -11,7 +11,7 @@ from isaerft.cli import main
 from isaerft.config import Llm, Source
 from isaerft.errors import InputError
 from isaerft.explanations import explain, read_explanations
-from isaerft.explanations.contexts import CONTEXT_COLUMNS
+from isaerft.explanations.local import CONTEXT_COLUMNS
 from isaerft.llm import LanguageModel
 
 D_SAE = 10

@@ -6,8 +6,8 @@ import pytest
 from isaerft.config import Source
 from isaerft.errors import InputError
 from isaerft.explanations import explain
-from isaerft.explanations.contexts import CONTEXT_COLUMNS, clean_token
-from isaerft.tables import MAX_TEXT
+from isaerft.explanations.local import CONTEXT_COLUMNS, clean_token
+from isaerft.table import MAX_TEXT
 
 
 def context(latent, side, rank, token, before="", after="", value=1.0):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from isaerft.cli import main
-from isaerft.explanations.contexts import CONTEXT_COLUMNS
+from isaerft.explanations.local import CONTEXT_COLUMNS
 
 D_SAE = 6
 OUTPUTS = ("explained.parquet", "judged.parquet")

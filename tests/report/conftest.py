@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft.config.options import CONTROLS
-from isaerft.tables import TABLES, conform
+from isaerft.table import TABLES, conform
 
 BEHAVIORS = ("helpfulness", "refusal", "sycophancy", "politeness", "hedging", "brevity", "formality", "enthusiasm")
 ADAPTERS = ("bias", "scale", "lora")

@@ -6,7 +6,7 @@ from isaerft.errors import InputError
 from isaerft.report import captions
 from isaerft.report.columns import MEANINGS, meaning
 from isaerft.report.figures import FIGURES
-from isaerft.tables import TABLES
+from isaerft.table import TABLES
 
 RST = Path(__file__).parents[2] / "workflow" / "report"
 

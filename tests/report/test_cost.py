@@ -9,9 +9,9 @@ import pytest
 from isaerft.cli import main
 from isaerft.config import study_from_dict
 from isaerft.explanations import read_explanations, write_explanations
-from isaerft.explanations.design import write_sample
+from isaerft.explanations.base import write_sample
+from isaerft.judges import judge_explanations
 from isaerft.llm import LanguageModel
-from isaerft.relevance import judge_relevance
 from isaerft.report.cost import cost_lines, costs
 
 N = 40
@@ -54,7 +54,7 @@ def asked(study, results):
     found = read_explanations(results / "explanations/toy/local.parquet")
     behaviors = {name: part.description for name, part in study.behaviors.items()}
     llm = LanguageModel.of(study, "small")
-    return judge_relevance("llm", study.judges["llm"], found, behaviors, subject_dir=results, llm=llm)
+    return judge_explanations("llm", study.judges["llm"], found, behaviors, subject_dir=results, llm=llm)
 
 
 def test_the_cost_is_told_before_and_nothing_is_left_of_it_after(given, openai_server, tmp_path):
@@ -117,10 +117,10 @@ def test_a_source_that_asks_is_counted_and_exact_once_the_evidence_is_there(give
 
 def test_a_scorer_that_asks_is_counted_with_its_floor_and_exact_once_the_evidence_is_there(given, openai_server):
     scorer = {"kind": "llm", "llm": "small", "sources": ["local"]}
-    study, results = study_from_dict(given[0] | {"scores": {"reader": scorer}}), given[1]
+    study, results = study_from_dict(given[0] | {"scorers": {"reader": scorer}}), given[1]
     (cost,) = [cost for cost in costs(study, results) if cost.scorer]
     assert (cost.source, cost.plan.calls, cost.exact) == ("local", 2 * 3 * N, False)
-    few = study_from_dict(given[0] | {"scores": {"reader": scorer | {"n_latents": 5}}})
+    few = study_from_dict(given[0] | {"scorers": {"reader": scorer | {"n_latents": 5}}})
     assert [cost.plan.calls for cost in costs(few, results) if cost.scorer] == [2 * 3 * 5]
     assert any("toy, local, scorer reader: no evidence yet; at most 240" in line for line in cost_lines(study, results))
     folder = results / "subjects/toy"

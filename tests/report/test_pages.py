@@ -10,7 +10,7 @@ from isaerft.errors import InputError
 from isaerft.report.cautions import cautions
 from isaerft.report.pages import answers_page, summary_page, table_page
 from isaerft.report.pages.table import MAX_ROWS
-from isaerft.tables import TABLES, conform
+from isaerft.table import TABLES, conform
 
 HOSTILE = "<img src=x onerror=alert(1)> \"'><script>alert(2)</script>\u202eevil {{ 7*7 }} &amp;"
 

@@ -7,7 +7,7 @@ import pytest
 from isaerft.errors import InputError
 from isaerft.report.figures import FIGURES
 from isaerft.report.write import write_answers_page, write_figure, write_summary, write_table_page
-from isaerft.tables import write_table
+from isaerft.table import write_table
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
-from isaerft.stats.adjustment import SmoothConfounds, smooth_confounds
+from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 
 ONE = np.zeros(500, int)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.stats import agreement_test, case_control, strata_of
+from isaerft.stats import agreement_test, strata_of
+from isaerft.stats import sampling as case_control
 
 N_WORLDS, ALPHA = 400, 0.05
 

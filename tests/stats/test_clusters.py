@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.stats import clusters, clusters_of
+from isaerft.stats import clusters_of
+from isaerft.stats import confounds as clusters
 
 
 def test_near_duplicates_share_a_cluster_whatever_their_length():

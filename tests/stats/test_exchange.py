@@ -7,8 +7,7 @@ from scipy import stats as sp
 
 from isaerft.errors import InputError
 from isaerft.stats import exchange_within
-from isaerft.stats.enumeration import all_exchanges, is_enumerable
-from isaerft.stats.subsets import draw_subsets
+from isaerft.stats.exchange import all_exchanges, draw_subsets, is_enumerable
 
 
 @pytest.mark.parametrize("chosen", [1, 2, 4, 5])

@@ -5,8 +5,7 @@ import pytest
 from scipy import stats as sp
 
 from isaerft.stats import agreement_test, auroc, spearman, stratified_auroc
-from isaerft.stats.influence import auroc_influence, spearman_influence
-from isaerft.stats.intervals import auroc_interval, cluster_sd, spearman_interval
+from isaerft.stats.intervals import auroc_influence, auroc_interval, cluster_sd, spearman_influence, spearman_interval
 
 
 def jackknife(function, *arrays):

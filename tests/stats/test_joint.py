@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
+from isaerft.stats import agreement as joint_module
 from isaerft.stats import agreement_test, agreement_tests, exchange_within, pooled_agreement, pooled_agreements
-from isaerft.stats import joint as joint_module
-from isaerft.stats.joint import joint_null
+from isaerft.stats.agreement import joint_null
 from isaerft.stats.statistics import LinearScorer
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from isaerft.errors import InputError
 from isaerft.stats import agreement_test, auroc, mean_rank, minimum_detectable_effect, reliability
-from isaerft.stats.planner import (
+from isaerft.stats.power import (
     Design,
     auroc_of_odds_ratio,
     latents_needed,

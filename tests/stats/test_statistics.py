@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats as sp
 
 from isaerft.errors import InputError
-from isaerft.stats import STATISTICS, auroc, enrichment, precision_at, precision_at_k, spearman, stratified_auroc
+from isaerft.stats import STATISTICS, auroc, precision_at, precision_at_k, spearman, stratified_auroc
+from isaerft.stats import statistics as enrichment
 
 NAMES = ["auroc", "enrichment", "precision_at_k", "spearman", "stratified_auroc"]
 

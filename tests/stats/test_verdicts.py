@@ -6,7 +6,7 @@ from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats import match_profiles, score_elsewhere
-from isaerft.stats.pooled_null import PooledNull
+from isaerft.stats.verdicts import PooledNull
 
 LEVEL = 0.05
 

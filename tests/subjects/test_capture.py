@@ -5,12 +5,11 @@ import torch
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
-from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.cache import completion_losses, read_cache
 from isaerft.subjects.capture import capture, capture_behavior, rendered_prompt, tokenize
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.hooks import find_site, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import find_site
 
 
 @pytest.fixture

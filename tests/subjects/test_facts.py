@@ -9,7 +9,7 @@ from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.site import find_site, residual_stream, unembed
+from isaerft.subjects.hooks import find_site, residual_stream, unembed
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 
@@ -151,7 +151,7 @@ def test_amplified_tokens_are_those_that_the_whole_model_makes_likelier(
     own = outside[outside.latent_index == latent]
     np.testing.assert_allclose(own.value, rise.values[:8], rtol=1e-3, atol=1e-4)
     assert own.token.tolist() == [tokenizer.decode([i]) for i in rise.indices[:8].tolist()]
-    monkeypatch.setattr("isaerft.subjects.amplified.ROWS_AT_ONCE", 6)
+    monkeypatch.setattr("isaerft.subjects.contexts.ROWS_AT_ONCE", 6)
     again = context_table(used, rows, firing, n_amplified=2)
     pd.testing.assert_frame_equal(again, table, rtol=1e-4)
 

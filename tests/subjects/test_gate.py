@@ -5,15 +5,13 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.files import read_json
-from isaerft.subjects.blocks import writer_of
+from isaerft.io import read_json
 from isaerft.subjects.corpus import pad_rows
-from isaerft.subjects.describe import describe_subject
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.gate import Fit, check_gate, measure_fit
+from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit
+from isaerft.subjects.hooks import Site, find_site, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject, check_fit, load_subject
 from isaerft.subjects.paths import SubjectFolder
-from isaerft.subjects.site import Site, find_site
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from isaerft.errors import InputError
-from isaerft.subjects.mapped import TensorWriter, map_tensors
+from isaerft.subjects.cache import TensorWriter, map_tensors
 
 DTYPES = [torch.int64, torch.int32, torch.float32, torch.bfloat16, torch.float16, torch.bool]
 

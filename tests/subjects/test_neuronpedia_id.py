@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from isaerft.explanations.neuronpedia.identifiers import parse_place
-from isaerft.subjects.neuronpedia_id import contradicts, neuronpedia_id_of
+from isaerft.explanations.neuronpedia.entries import parse_place
+from isaerft.subjects.sae import contradicts, neuronpedia_id_of
 
 DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
 FETCH = """

@@ -5,12 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from isaerft.subjects.amplified import amplified_tokens, rows_amplified_on
-from isaerft.subjects.contexts import WIDTH, context_table
+from isaerft.subjects.contexts import POOL, WIDTH, amplified_tokens, context_table, rows_amplified_on, scored_contexts
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.facts import measure_firing
-from isaerft.subjects.scored import POOL, scored_contexts
-from isaerft.subjects.site import residual_stream
+from isaerft.subjects.hooks import residual_stream
 
 N_ROWS, N_WINDOWS = 36, 5
 

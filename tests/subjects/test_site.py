@@ -4,8 +4,17 @@ import pytest
 import torch
 
 from isaerft.errors import InputError
-from isaerft.subjects.blocks import LAYOUTS, writer_of
-from isaerft.subjects.site import Site, decoder_blocks, find_site, hidden_above, residual_stream, run_below, unembed
+from isaerft.subjects.hooks import (
+    LAYOUTS,
+    Site,
+    decoder_blocks,
+    find_site,
+    hidden_above,
+    residual_stream,
+    run_below,
+    unembed,
+    writer_of,
+)
 
 LENGTHS = (9, 6, 1)
 

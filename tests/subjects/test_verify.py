@@ -5,9 +5,9 @@ import torch
 import transformers
 
 from isaerft.errors import InputError
-from isaerft.subjects import blocks
-from isaerft.subjects.site import find_site
-from isaerft.subjects.verify import verify_site
+from isaerft.subjects import hooks as blocks
+from isaerft.subjects.hooks import find_site
+from isaerft.subjects.load import verify_site
 
 HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
 

@@ -9,12 +9,19 @@ from isaerft.config import Behavior
 from isaerft.errors import InputError
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.load import LoadedModel
-from isaerft.testbed.concepts import expected_effect, in_english, word_groups
-from isaerft.testbed.corpus import corpus_rows
-from isaerft.testbed.data import write_behavior_rows
-from isaerft.testbed.dialogues import Dialogue, behavior_rows, concepts, dialogue, sample
-from isaerft.testbed.language import PLAIN_WORDS, REQUESTS, SENTENCES, STYLES, TOPICS, vocabulary
-from isaerft.testbed.model import make_tokenizer
+from isaerft.testbed.dialogues import Dialogue, behavior_rows, concepts, dialogue, sample, write_behavior_rows
+from isaerft.testbed.language import (
+    PLAIN_WORDS,
+    REQUESTS,
+    SENTENCES,
+    STYLES,
+    TOPICS,
+    expected_effect,
+    in_english,
+    vocabulary,
+    word_groups,
+)
+from isaerft.testbed.model import corpus_rows, make_tokenizer
 
 NAMES = [style.name for style in STYLES]
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}

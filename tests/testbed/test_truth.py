@@ -10,18 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaerft import config
-from isaerft.relevance import judge_relevance
+from isaerft.judges import judge_explanations
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.hooks import find_site
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.subjects.site import find_site
-from isaerft.testbed.concepts import all_concepts, expected_effect, in_english
-from isaerft.testbed.corpus import corpus_rows
 from isaerft.testbed.dialogues import concepts, sample
-from isaerft.testbed.language import STYLES
-from isaerft.testbed.model import hook_name, make_tokenizer, train_model
-from isaerft.testbed.truth import input_truth, output_truth
-from isaerft.testbed.write_truth import WRONG_SHARES, _order_of_corruption, _words, corrupted, write_truth
+from isaerft.testbed.language import STYLES, all_concepts, expected_effect, in_english
+from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
+from isaerft.testbed.truth import (
+    WRONG_SHARES,
+    _order_of_corruption,
+    _words,
+    corrupted,
+    input_truth,
+    output_truth,
+    write_truth,
+)
 
 CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(lambda names: len(set(names)) > 1)
 
@@ -124,7 +129,7 @@ def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
     monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 40)
     truth = input_truth(subject, np.random.default_rng(5))
     dialogues = list(sample(np.random.default_rng(5), 40))
-    from isaerft.subjects.site import residual_stream
+    from isaerft.subjects.hooks import residual_stream
 
     fires, held = [], []
     for item in dialogues:
@@ -197,7 +202,7 @@ def read_by_words(texts, sides, folder):
     _words(all_concepts(), styles).to_csv(folder / "words.csv", index=False)
     explained = pd.DataFrame({"latent_index": range(len(texts)), "explanation": texts, "side": sides, "url": ""})
     judge = config.Judge(kind="lexicon", path=str(folder / "words.csv"))
-    return judge_relevance("truth", judge, explained, styles, subject_dir=folder)
+    return judge_explanations("truth", judge, explained, styles, subject_dir=folder)
 
 
 def test_the_word_list_gives_every_true_explanation_its_effect(tmp_path):

@@ -10,12 +10,12 @@ from torch.nn.functional import cross_entropy
 import isaerft
 from isaerft import config
 from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
-from isaerft.adapters.place import begins_with_bos
+from isaerft.adapters.hooked import begins_with_bos
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.hooks import find_site, hidden_above, unembed
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import find_site, hidden_above, unembed
 from isaerft.training.loop import train
 
 HOOK = "blocks.1.hook_resid_post"

@@ -9,8 +9,8 @@ from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
+from isaerft.subjects.hooks import decoder_blocks, find_site
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.site import decoder_blocks, find_site
 from isaerft.training.loop import train
 from isaerft.training.row_space import trainable
 

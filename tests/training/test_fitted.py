@@ -9,15 +9,12 @@ from scipy import sparse
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.contrast import Texts, completion_means
-from isaerft.changes.attribution import attribution
-from isaerft.changes.base import Trained
-from isaerft.changes.contribution import contribution
-from isaerft.changes.parameter import parameter
+from isaerft.adapters.baselines import Texts, completion_means
+from isaerft.changes.measures import Trained, attribution, contribution, parameter
 from isaerft.errors import InputError
-from isaerft.subjects.codes import Codes
-from isaerft.training.fitted import STRENGTHS, fit, scores
+from isaerft.subjects.dictionary import Codes
 from isaerft.training.loop import heldout_loss
+from isaerft.training.run import STRENGTHS, fit, scores
 
 PLANTED, ABSENT = 5, 9
 KINDS = ["mean_difference", "probe"]

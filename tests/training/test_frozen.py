@@ -6,9 +6,8 @@ import torch
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.registry import OBJECTIVES
-from isaerft.subjects.site import decoder_blocks, find_site
-from isaerft.training.frozen import frozen_part
-from isaerft.training.step import add_gradients
+from isaerft.subjects.hooks import decoder_blocks, find_site
+from isaerft.training.loop import add_gradients, frozen_part
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import torch
 from isaerft import config
 from isaerft.adapters.base import adapted, load_adapter, make_adapter
 from isaerft.errors import InputError
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import CachedRows, write_cache
 from isaerft.subjects.capture import tokenize
-from isaerft.subjects.site import decoder_blocks
+from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss, train
 from isaerft.training.run import run_adapter
 

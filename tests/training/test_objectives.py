@@ -12,17 +12,16 @@ from torch.nn.functional import cross_entropy
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.lora import Lora
-from isaerft.behaviors import Record, training_splits
+from isaerft.adapters.weights import Lora
+from isaerft.behaviors import Record
+from isaerft.behaviors import records as training_splits
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.site import decoder_blocks
+from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss, train
-from isaerft.training.objective import heldout_objective, make_objective
-from isaerft.training.orpo import log_odds
-from isaerft.training.pairs import read_pairs
+from isaerft.training.objectives import heldout_objective, log_odds, make_objective, read_pairs
 
 PAIRED = ("dpo", "simpo", "orpo")
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from isaerft import cli
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.subjects.cache import read_cache
 
 STEPS = {"learning_rate": 0.2, "steps": 4, "batch_size": 4, "evaluate_every": 2}

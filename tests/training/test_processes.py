@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from isaerft import cli
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.subjects.cache import write_cache
 
 STEPS = {"steps": 6, "learning_rate": 0.2, "evaluate_every": 2, "batch_size": 5}

@@ -3,12 +3,10 @@ import torch
 from torch import nn
 
 from isaerft import config
-from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.base import LatentAdapter, Shift, adapted, make_adapter
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
-from isaerft.training.loop import train
-from isaerft.training.optimizer import Optimizer
+from isaerft.training.loop import Optimizer, train
 from isaerft.training.row_space import RowSpace, constant_parameter, trainable
 
 N_STEPS = 6

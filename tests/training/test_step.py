@@ -8,10 +8,8 @@ from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
-from isaerft.training.loop import train
-from isaerft.training.objective import make_objective
-from isaerft.training.pairs import PreferenceRows
-from isaerft.training.step import add_gradients
+from isaerft.training.loop import add_gradients, train
+from isaerft.training.objectives import PreferenceRows, make_objective
 
 
 @pytest.fixture

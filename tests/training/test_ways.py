@@ -12,14 +12,13 @@ from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adap
 from isaerft.changes.causal import check_causes
 from isaerft.changes.run import score_changes
 from isaerft.errors import InputError
-from isaerft.files import read_json
+from isaerft.io import read_json
 from isaerft.registry import ADAPTERS, CONTRASTED, UNTRAINED
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
-from isaerft.subjects.site import decoder_blocks
+from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss
-from isaerft.training.run import run_adapter
-from isaerft.training.ways import WAYS
+from isaerft.training.run import WAYS, run_adapter
 
 
 def copied(rows):

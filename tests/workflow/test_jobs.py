@@ -4,7 +4,7 @@ import re
 
 from isaerft import cli
 from isaerft.config import CONTROLS
-from isaerft.tables import read_table
+from isaerft.table import read_table
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
@@ -90,7 +90,7 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         primary=values["primary"] | {"source": "local", "judge": "lexical"},
         controls=["firing_rate_only"],
         causal_check={"adapters": []},
-        scores={},
+        scorers={},
     )
     jobs = workspace.planned()
     checks = {"causal_check", "figure_causal_check", "answers_page"}

@@ -6,7 +6,7 @@ import pytest
 
 from isaerft.explanations import write_explanations
 
-TARGET = "results/small/relevance/hub/local/llm.parquet"
+TARGET = "results/small/judgements/hub/local/llm.parquet"
 ONLY = ("--cores", "1", "--allowed-rules", "judge", "--", TARGET)
 
 

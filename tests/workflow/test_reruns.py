@@ -35,13 +35,13 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("changes/parameter.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
-        ("adapters/bias.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK),  # of ten
-        ("changes/scores.py", BEHAVIOR_CHECK),
-        ("relevance/lexical.py", {"judge": 1, "agreement": 2, "score": 1}),  # of the four judgements
-        ("scoring/base.py", {"score": 1}),
-        ("subjects/scored.py", {"scored_contexts": 1, "score": 1}),
-        ("stats/joint.py", {"agreement": 2}),
+        ("changes/measures.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
+        ("adapters/elementwise.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK),  # of ten
+        ("changes/metrics.py", BEHAVIOR_CHECK),
+        ("judges/lexical.py", {"judge": 1, "agreement": 2, "score": 1}),  # of the four judgements
+        ("scorers/base.py", {"score": 1}),
+        ("subjects/contexts.py", {"scored_contexts": 1, "score": 1}),
+        ("stats/agreement.py", {"agreement": 2}),
     ],
 )
 def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished, module, expected):

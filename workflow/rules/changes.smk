@@ -124,7 +124,7 @@ rule behavior_check:
         out=lambda w, output: os.path.dirname(output[0]),
         code=lambda w: code(
             "behavior-check",
-            getattr(study.behaviors[w.behavior].score, "kind", "words"),
+            getattr(study.behaviors[w.behavior].metric, "kind", "words"),
             *(
                 study.adapters[name].kind or name
                 for name in study.behavior_checked[w.behavior]
@@ -133,7 +133,7 @@ rule behavior_check:
         settings=lambda w: settings(
             replace(study.behavior_check, behaviors=None, adapters=None, shown=0),
             study.behavior_checked[w.behavior],
-            study.behaviors[w.behavior].score,
+            study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
             study.agreement.confidence_level,
             study.max_length,

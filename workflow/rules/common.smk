@@ -7,7 +7,7 @@ from pathlib import Path
 RESULTS = study.results
 SUBJECTS = list(study.subjects)
 TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
-# A random-dictionary twin shares its subject's folder, cache, explanations, relevance.
+# A random-dictionary twin shares its subject's folder, cache, explanations, judgements.
 BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
 # The behaviors and their twins, the same prompts with exchanged completions: captured, trained on, scored alike.
 CAPTURED = [*study.behaviors, *study.shuffled_behaviors]
@@ -36,7 +36,7 @@ if len(study.judges) > 1:
 TABLES += ["audit", "audit_latents"] if study.audits else []
 TABLES += ["behavior_check"] if study.behavior_checked else []
 TABLES += ["calibration"] if study.dose_arms or study.known_audits else []
-if study.scores:
+if study.scorers:
     TABLES += ["explanation_scores", "explanation_quality", "agreement_by_quality"]
 DOSES = {
     name: (source.side, source.wrong_share)
@@ -125,7 +125,7 @@ def donor(wildcards):
 
 def score_files(behavior):
     """Return the files of a behavior's score: those of a local classifier."""
-    score = study.behaviors[behavior].score
+    score = study.behaviors[behavior].metric
     return local_files(score.model) if score else []
 
 

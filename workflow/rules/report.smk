@@ -1,4 +1,4 @@
-# From changes and relevance to what a reader gets: tests of agreement, tables, figures, pages, the summary.
+# From changes and judgements to what a reader gets: tests of agreement, tables, figures, pages, the summary.
 rule agreement:
     input:
         f"{RESULTS}/subjects/{{subject}}/sae",
@@ -18,7 +18,7 @@ rule agreement:
             source=sources_of(w.subject),
         ),
         lambda w: expand(
-            f"{RESULTS}/relevance/{w.subject}/{{judged}}.parquet",
+            f"{RESULTS}/judgements/{w.subject}/{{judged}}.parquet",
             judged=judged_of(w.subject),
         ),
         sample=lambda w: sample(w.subject, sources_of(w.subject)),
@@ -39,7 +39,7 @@ rule agreement:
         dir=folder,
         changes=lambda w: f"{RESULTS}/changes",
         explanations=lambda w: f"{RESULTS}/explanations/{w.subject}",
-        relevance=lambda w: f"{RESULTS}/relevance/{w.subject}",
+        judgements=lambda w: f"{RESULTS}/judgements/{w.subject}",
         sample=lambda w, input: [f"--sample {path}" for path in input.sample],
         code=code("agreement", *study.agreement.statistics),
         settings=settings(
@@ -60,7 +60,7 @@ rule agreement:
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"
         " --dir {params.dir} --changes {params.changes} --explanations {params.explanations}"
-        " --relevance {params.relevance} {params.sample} --out {output} > {log} 2>&1"
+        " --judgements {params.judgements} {params.sample} --out {output} > {log} 2>&1"
 
 
 # What the suspect data of an audit teaches besides; all audits of one subject together.
@@ -76,7 +76,7 @@ rule audit:
             source=sources_of(w.subject),
         ),
         lambda w: expand(
-            f"{RESULTS}/relevance/{w.subject}/{{judged}}.parquet",
+            f"{RESULTS}/judgements/{w.subject}/{{judged}}.parquet",
             judged=judged_of(w.subject),
         ),
         lambda w: sample(w.subject, sources_of(w.subject)),
@@ -146,7 +146,7 @@ rule tables:
             for source in sources_of(name)
         ],
         [
-            f"{RESULTS}/relevance/{name}/{judged}.parquet"
+            f"{RESULTS}/judgements/{name}/{judged}.parquet"
             for name in study.subjects
             for judged in judged_of(name)
         ],
@@ -205,7 +205,7 @@ rule tables:
             study.sources,
             study.design.kind,
             study.judges,
-            study.scores,
+            study.scorers,
             study.primary,
             study.measures,
             study.controls,

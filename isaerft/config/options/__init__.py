@@ -3,7 +3,7 @@
 from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.audits import Audit, Poison
 from isaerft.config.options.base import ASKED_CONTROLS, CONTROLS, OTHERS, PERMUTED, REJECTED, SHUFFLED
-from isaerft.config.options.behaviors import Behavior, Score
+from isaerft.config.options.behaviors import Behavior, Metric
 from isaerft.config.options.calibration import Calibration
 from isaerft.config.options.checks import BehaviorCheck, CausalCheck
 from isaerft.config.options.design import Design
@@ -34,11 +34,11 @@ __all__ = [
     "Dpo",
     "Judge",
     "Llm",
+    "Metric",
     "Neuronpedia",
     "Orpo",
     "Poison",
     "Primary",
-    "Score",
     "Scorer",
     "Simpo",
     "Source",

@@ -12,11 +12,11 @@ from isaerft.config.options.base import OTHERS, STRICT
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class Score:
+class Metric:
     """How far an answer shows a behavior, as a number: what the behavior check compares before and after training."""
 
     kind: str
-    """Registered score: `phrases`, `words`, `length` or `classifier`."""
+    """Registered metric: `phrases`, `words`, `length` or `classifier`."""
     phrases: list[str] = Field(default_factory=list)
     """`phrases`: 1 where the answer holds one of these, else 0; upper and lower case alike."""
     words: list[str] = Field(default_factory=list)
@@ -72,7 +72,7 @@ class Behavior:
     contrast: str = OTHERS
     """What baselines without training compare its completions with: `others` (those of all other behaviors, each
     behavior weighing alike), the name of one behavior, or `rejected` (the rejected replies of preference pairs)."""
-    score: Score | None = None
+    metric: Metric | None = None
     """How far an answer shows the behavior; the testbed's behaviors have one built in (share of the style's words)."""
     licence: str = ""
     """Licence of the data, for its card."""

@@ -77,7 +77,7 @@ class Study:
     """Pairs of behaviors to compare: what does one set of data teach besides (docs/auditing.md)."""
     candidates: dict[str, str] = Field(default_factory=dict)
     """What audits look for besides the study's own behaviors: name -> description for the judges; no data is needed."""
-    scores: dict[str, Scorer] = Field(default_factory=dict)
+    scorers: dict[str, Scorer] = Field(default_factory=dict)
     """What scores the explanations themselves (detection, fuzzing, output); nothing when empty."""
     scored_windows: int = Field(default=6, ge=2)
     """Windows in which a latent fires, and as many in which it is silent, that its explanation is scored on."""
@@ -192,7 +192,7 @@ class Study:
         options = self.behavior_check
         usual = [self.primary.adapter, *([self.reference] if self.reference else [])]
         adapters = list(dict.fromkeys(usual)) if options.adapters is None else options.adapters
-        scored = [name for name, part in self.behaviors.items() if part.score or part.testbed]
+        scored = [name for name, part in self.behaviors.items() if part.metric or part.testbed]
         return {name: adapters for name in (scored if options.behaviors is None else options.behaviors) if adapters}
 
     @property
@@ -212,7 +212,7 @@ class Study:
 
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""
-        return [name for name, part in self.scores.items() if source in (part.sources or [source])]
+        return [name for name, part in self.scorers.items() if source in (part.sources or [source])]
 
     @property
     def compared_sources(self) -> dict[str, list[str]]:

@@ -1,4 +1,6 @@
-"""Requests at a bounded rate, tried again where that can help: on 429, 5xx, a failing network, an unreadable answer.
+"""Answers from outside, made plain before anything reads them: unpacked, bounded in size, and really JSON.
+
+Requests at a bounded rate, tried again where that can help: on 429, 5xx, a failing network, an unreadable answer.
 
 Neuronpedia sends no Retry-After, so pauses double and are drawn at random (Brooker 2015, "Exponential backoff and
 jitter"). The key goes into one header of requests to the API. It stands in no log, no error and no file, and where an
@@ -8,9 +10,11 @@ answer holds it, it is taken out.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
+import zlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +24,77 @@ import httpx
 from isaerft import __version__
 from isaerft.config import Neuronpedia
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.body import BadBody, as_json, unpacked
+
+_GZIP = b"\x1f\x8b"
+_MAX_LAYERS = 2  # a .gz object may be sent with Content-Encoding: gzip besides
+
+
+class BadBody(Exception):
+    """An answer that cannot be read; its text says why, without quoting it."""
+
+
+def unpacked(data: bytes, limit: int) -> bytes:
+    """Return `data` with gzip taken off, at most `limit` bytes.
+
+    Raises
+    ------
+    BadBody
+        Larger than that, cut off, or damaged.
+    """
+    for _ in range(_MAX_LAYERS):
+        if not data.startswith(_GZIP):
+            break
+        data = _gunzip(data, limit)
+    if len(data) > limit:
+        raise BadBody(f"more than {limit} bytes")
+    return data
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    """Unpack all members of a gzip stream, never more than one byte beyond the limit."""
+    parts, size = [], 0
+    while data:
+        stream = zlib.decompressobj(wbits=31)
+        try:
+            part = stream.decompress(data, limit + 1 - size)
+        except zlib.error:
+            raise BadBody("damaged gzip") from None
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise BadBody(f"more than {limit} bytes when unpacked")
+        if not stream.eof:
+            raise BadBody("gzip that ends too early")
+        data = stream.unused_data
+    return b"".join(parts)
+
+
+def as_json(data: bytes) -> Any:
+    """Parse a JSON answer; HTML (an error page of something in between) and damage are told apart.
+
+    Raises
+    ------
+    BadBody
+        It is not JSON.
+    """
+    if data.lstrip()[:1] == b"<":
+        raise BadBody("HTML in place of JSON")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadBody("malformed JSON") from None
+
+
+def as_json_lines(data: bytes) -> list[Any]:
+    """Parse one JSON value a line; empty lines are left out.
+
+    Raises
+    ------
+    BadBody
+        A line is not JSON.
+    """
+    return [as_json(line) for line in data.split(b"\n") if line.strip()]
+
 
 KEY = "NEURONPEDIA_API_KEY"
 MAX_PAUSE = 60.0

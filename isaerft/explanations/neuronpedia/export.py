@@ -2,20 +2,20 @@
 
 Batches are sorted by the index as text ("0", "1", "10", "100", ...), hold several rows per latent, and may be written
 again: only all of them together say what the export holds.
+
+Look-ups of latents through the API: many at once, or one.
 """
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from isaerft.explanations.neuronpedia.body import BadBody, as_json_lines
-from isaerft.explanations.neuronpedia.client import Client
-from isaerft.explanations.neuronpedia.entries import Said, of_rows
-from isaerft.explanations.neuronpedia.identifiers import Place
+from isaerft.explanations.neuronpedia.client import BadBody, Client, as_json, as_json_lines
+from isaerft.explanations.neuronpedia.entries import Place, Said, index_of, is_of, of_rows, said_in
 
 _BATCH = re.compile(r"batch-\d+\.jsonl(\.gz)?")
 
@@ -79,3 +79,36 @@ def _children(part: ET.Element, name: str) -> Iterator[str]:
 
 def _child(part: ET.Element, name: str) -> str:
     return next(_children(part, name), "")
+
+
+async def ask_many(client: Client, place: Place, latents: Sequence[int]) -> dict[int, list[Said]]:
+    """Return the explanations of each latent that `POST /features` answers; it silently leaves out those it lacks."""
+    asked = set(latents)
+    # Each row comes with activations, which nobody reads here: one at most.
+    rows = [
+        {"modelId": place.model, "layer": place.layer, "index": int(latent), "maxActsToReturn": 1} for latent in latents
+    ]
+
+    def read(body: bytes) -> dict[int, list[Said]]:
+        found: dict[int, list[Said]] = {}
+        answer = as_json(body)
+        if not isinstance(answer, list):
+            raise BadBody("JSON of another shape")
+        for row in answer:
+            if is_of(row, place) and index_of(row) in asked:
+                found.setdefault(index_of(row), []).extend(said_in(row))
+        return found
+
+    return await client.api("POST", "/features", read, json=rows) or {}
+
+
+async def ask_one(client: Client, place: Place, latent: int) -> list[Said] | None:
+    """Return the explanations that `GET /feature` knows of a latent; None where it has no such latent (404)."""
+
+    def read(body: bytes) -> list[Said]:
+        row: Any = as_json(body)
+        if not (is_of(row, place) and index_of(row) == latent):
+            raise BadBody("another latent than the one asked for")
+        return said_in(row)
+
+    return await client.api("GET", f"/feature/{place.model}/{place.layer}/{latent}", read)

@@ -14,9 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.entries import Said
+from isaerft.explanations.neuronpedia.entries import Place, Said
 from isaerft.explanations.neuronpedia.export import Page
-from isaerft.explanations.neuronpedia.identifiers import Place
 
 STORE = "neuronpedia.sqlite"
 WAIT_SECONDS = 60.0

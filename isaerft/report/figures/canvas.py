@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from isaerft.files import replacing
+from isaerft.io import replacing
 from isaerft.report.text import visible, words
 
 P = ParamSpec("P")

@@ -12,7 +12,7 @@ from isaerft.report.columns import meaning
 from isaerft.report.pages.template import SORT_SCRIPT, page, render
 from isaerft.report.selection import find_primary, matching
 from isaerft.report.text import count, number, plural, undefined, visible
-from isaerft.tables import Column, columns_of, conform
+from isaerft.table import Column, columns_of, conform
 
 MAX_ROWS = 2000
 _PLAIN_INTEGERS = {"seed", "latent_index", "rank", "k"}
@@ -65,7 +65,7 @@ def table_page(name: str, frame: pd.DataFrame, caption: str) -> str:
     Parameters
     ----------
     name : str
-        Name of the table in `isaerft.tables.TABLES`.
+        Name of the table in `isaerft.table.TABLES`.
     frame : DataFrame
         Its rows; checked against the table's columns.
     caption : str

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from isaerft.tables import MAX_TEXT, TABLES
+from isaerft.table import MAX_TEXT, TABLES
 
 N, BOT = 60, ("gpt-4o-mini", "oai_token-act-pair")
 MEGABYTES = 3_000_000
@@ -126,9 +126,9 @@ def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figur
         verbs = [
             f"explain {one} --source np --dir subjects/toy --out explanations/toy/np.parquet",
             f"judge {one} --source np --judge lexical --dir subjects/toy --explanations explanations/toy/np.parquet"
-            " --out relevance/toy/np/lexical.parquet",
+            " --out judgements/toy/np/lexical.parquet",
             f"agreement {one} --adapter bias --dir subjects/toy --changes changes --explanations explanations/toy"
-            " --relevance relevance/toy --out agreement/toy/bias",
+            " --judgements judgements/toy --out agreement/toy/bias",
             "tables --study s.yaml --results . --out tables",
             "pages --tables tables --out pages",
             "figure most_changed_latents --study s.yaml --tables tables --out figures/most_changed_latents.svg",

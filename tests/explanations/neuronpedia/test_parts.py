@@ -9,12 +9,18 @@ from itertools import pairwise
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.body import BadBody, as_json, as_json_lines, unpacked
-from isaerft.explanations.neuronpedia.choice import chosen
-from isaerft.explanations.neuronpedia.client import Pace
-from isaerft.explanations.neuronpedia.entries import Said, index_of, said_in
+from isaerft.explanations.neuronpedia.client import BadBody, Pace, as_json, as_json_lines, unpacked
+from isaerft.explanations.neuronpedia.entries import (
+    Place,
+    Said,
+    chosen,
+    index_of,
+    page_url,
+    parse_place,
+    place_of,
+    said_in,
+)
 from isaerft.explanations.neuronpedia.export import Page, parse_page
-from isaerft.explanations.neuronpedia.identifiers import Place, page_url, parse_place, place_of
 from isaerft.explanations.neuronpedia.store import Store
 
 PLACE = Place("gpt2-small", "8-res-jb")

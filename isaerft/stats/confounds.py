@@ -1,0 +1,284 @@
+"""Strata of latents that are alike in what confounds both change and explanation (firing rate, decoder norm, density).
+
+>>> import numpy as np
+>>> np.bincount(strata_of(np.arange(100.0), n_bins=4, min_size=10)).tolist()
+[25, 25, 25, 25]
+
+Clusters of near-duplicate latents: those whose vectors point almost the same way move together in training.
+
+>>> import numpy as np
+>>> clusters_of(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.01]]), threshold=0.9).tolist()
+[0, 1, 0]
+
+What confounds explain of changes and of labels, taken out of both before labels are exchanged.
+
+Strata leave a rest: within a bin, latents that fire more still change more and are still expected more. So what a
+smooth function of the confounds explains, beside a level of its own for each stratum, is regressed out. For a statistic
+that is linear in the labels this changes nothing of its value, only of its null. With Q an orthonormal basis of these
+functions, w = QQ'w + r the weights (ranks of the changes) and l = QQ'l + s the labels,
+
+    sum_i w_i l_i = sum_i (QQ'w)_i l_i + sum_i r_i s_i
+
+because r and s are both orthogonal to Q. The first sum is what confounds alone explain, and stays; in the second,
+labels are exchanged: the residuals s against r (Kennedy 1995, J. Educ. Behav. Stat. 20:79; for exchanges in linear
+models see Winkler et al. 2014, NeuroImage 92:381). The mean of r s is 0 without agreement if either the changes or the
+labels depend on the confounds as Q can say, so the test errs only where both don't. How that sum is studentised, and
+why, says `isaerft.stats.studentised`.
+
+>>> import numpy as np
+>>> rate = np.random.default_rng(0).normal(size=400)
+>>> smooth = SmoothConfounds.of(rate[None], np.zeros(400, int), n_blocks=400)
+>>> smooth.n_terms, float(np.abs(rate**2 - smooth.fitted(rate**2)).mean().round(2))
+(3, 0.02)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import norm, rankdata
+
+from isaerft.errors import InputError
+from isaerft.stats.checks import as_count, as_finite, as_groups, as_share
+
+
+def strata_of(*confounds: Any, n_bins: int = 10, min_size: int = 20, clusters: Any = None) -> np.ndarray:
+    """Cut latents into strata: quantile bins of each confound, crossed, small cells merged into near ones.
+
+    Parameters
+    ----------
+    *confounds : (n,) float
+        One or more quantities per latent; only their ranks count. Equal values share a bin.
+    n_bins : int
+        Quantile bins per confound. What is left of a confound inside a bin still biases the test: 5 bins remove about
+        90 % of a linear bias (Cochran 1968), 10 about 97 %.
+    min_size : int
+        Smallest stratum; the smallest cell is merged into the one whose mean bin is nearest (in bins, summed over
+        confounds; ties: the smaller, then the earlier in bin order) until all are at least this large. Merging
+        loosens the control.
+    clusters : (n,) int, optional
+        Each latent is binned by its cluster's mean rank, so that a cluster never straddles strata.
+
+    Returns
+    -------
+    (n,) int64
+        Stratum of each latent, 0 to n_strata - 1, in bin order (the first confound slowest).
+
+    Raises
+    ------
+    InputError
+        No confound, confounds of different lengths, NaN, or counts below 1.
+    """
+    n_bins, min_size = as_count("n_bins", n_bins), as_count("min_size", min_size)
+    if not confounds:
+        raise InputError("strata_of was given no confound", allowed="one or more (n,) arrays, such as firing rates")
+    columns = [as_finite(f"confound {index}", values, n_dims=1) for index, values in enumerate(confounds)]
+    lengths = [column.size for column in columns]
+    if len(set(lengths)) > 1 or lengths[0] == 0:
+        raise InputError(f"confounds have lengths {lengths}", allowed="one value per latent in each")
+    ranks = [rankdata(column) for column in columns]
+    if clusters is not None:
+        codes = as_groups("clusters", clusters, lengths[0])
+        ranks = [(np.bincount(codes, weights=rank) / np.bincount(codes))[codes] for rank in ranks]
+    bins = np.stack([np.floor((rank - 0.5) / rank.size * n_bins) for rank in ranks], axis=1)
+    cells, code, sizes = np.unique(bins, axis=0, return_inverse=True, return_counts=True)
+    return _merged(cells, sizes, min_size)[code.ravel()]
+
+
+def _merged(cells: np.ndarray, sizes: np.ndarray, min_size: int) -> np.ndarray:
+    """Return the stratum of each cell (n_cells,), merging cells (n_cells, n_confounds) smaller than `min_size`."""
+    centre, size, owner = cells.astype(np.float64), sizes.copy(), np.arange(len(cells))
+    alive = np.ones(len(cells), dtype=bool)
+    while alive.sum() > 1:
+        living = np.flatnonzero(alive)
+        small = living[np.argmin(size[living])]
+        if size[small] >= min_size:
+            break
+        others = living[living != small]
+        distance = np.abs(centre[others] - centre[small]).sum(axis=1)
+        target = others[np.lexsort((others, size[others], distance))[0]]
+        total = size[small] + size[target]
+        centre[target] = (size[small] * centre[small] + size[target] * centre[target]) / total
+        size[target], alive[small] = total, False
+        owner[owner == small] = target
+    # Number strata by their first cell in bin order.
+    return np.unique([np.flatnonzero(owner == own)[0] for own in owner], return_inverse=True)[1].astype(np.int64)
+
+
+BLOCK_ROWS = 1024
+MAX_PAIRS = 20_000_000
+
+
+def clusters_of(vectors: Any, threshold: float, *, max_size: int = 64) -> np.ndarray:
+    """Group latents whose `vectors` have a cosine of at least `threshold`.
+
+    Parameters
+    ----------
+    vectors : (n, d) float
+        One vector per latent, such as its decoder row; lengths don't count. A zero vector is a cluster of its own.
+    threshold : float
+        Smallest cosine, between 0 and 1, at which two latents are near-duplicates.
+    max_size : int
+        Largest cluster made by chaining alone. Connected components chain: a-b and b-c are close, a-c need not be. A
+        component larger than this is cut into stars: the latent with most near-duplicates takes those of them still
+        free, and so on, so every member is within `threshold` of its star's centre.
+
+    Returns
+    -------
+    (n,) int64
+        Cluster of each latent, numbered by first appearance.
+
+    Raises
+    ------
+    InputError
+        NaN, a threshold outside (0, 1), or more than 20 million near-duplicate pairs.
+
+    Notes
+    -----
+    Cosines are computed in blocks of 1,024 rows in float32: memory is n x d x 4 bytes and 1,024 x n x 4 bytes, time
+    n^2 d multiplications. Cutting a component leaves some dependence between its stars; a higher threshold avoids it.
+    """
+    threshold, max_size = as_share("threshold", threshold), as_count("max_size", max_size)
+    unit = _unit(as_finite("vectors", vectors, n_dims=2))
+    n = len(unit)
+    rows, columns, n_pairs = [], [], 0
+    for start in range(0, n, BLOCK_ROWS):
+        row, column = np.nonzero(unit[start : start + BLOCK_ROWS] @ unit[start:].T >= threshold)
+        keep = column > row
+        rows.append(row[keep] + start)
+        columns.append(column[keep] + start)
+        n_pairs += int(np.count_nonzero(keep))
+        if n_pairs > MAX_PAIRS:
+            raise InputError(
+                f"threshold {threshold:g} makes more than {MAX_PAIRS:,} near-duplicate pairs among {n} latents",
+                remedy="raise the threshold",
+            )
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_array(
+        (np.ones(2 * n_pairs, dtype=bool), (np.r_[row, column], np.r_[column, row])), shape=(n, n)
+    ).tocsr()
+    label = connected_components(graph, directed=False)[1].astype(np.int64)
+    for component in np.flatnonzero(np.bincount(label) > max_size):
+        _cut_into_stars(label, np.flatnonzero(label == component), graph)
+    _, first, code = np.unique(label, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[code].astype(np.int64)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return `vectors` (n, d) scaled to length 1, as float32; zero vectors stay zero."""
+    if len(vectors) == 0:
+        raise InputError("vectors holds no latent", allowed="(n, d) with n at least 1")
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def _cut_into_stars(label: np.ndarray, members: np.ndarray, graph: csr_array) -> None:
+    """Relabel the latents of one component (`members`) by star, in place; the busiest latent, then the first, leads."""
+    free = np.zeros(len(label), dtype=bool)
+    free[members] = True
+    degree = np.diff(graph.indptr)[members]
+    fresh = int(label.max()) + 1
+    for leader in members[np.lexsort((members, -degree))]:
+        if free[leader]:
+            neighbours = graph.indices[graph.indptr[leader] : graph.indptr[leader + 1]]
+            star = np.append(neighbours[free[neighbours]], leader)
+            label[star], fresh = fresh, fresh + 1
+            free[star] = False
+
+
+MAX_DEGREE = 3
+BLOCKS_PER_TERM = 20
+"""Fewest blocks that exchange labels (latents, or clusters) per function fitted; otherwise the degree is lower."""
+
+
+@dataclass(frozen=True)
+class SmoothConfounds:
+    """Smooth functions of confounds, beside a level for each stratum.
+
+    Attributes
+    ----------
+    basis : (n, n_strata + n_terms) float
+        Orthonormal columns that span the strata's levels and the polynomials of the confounds' normal scores.
+    n_terms : int
+        Functions fitted besides the levels; 0 where there are too few latents to fit any.
+    n_blocks : int
+        Latents or clusters that exchange labels.
+    """
+
+    basis: np.ndarray
+    n_terms: int
+    n_blocks: int
+
+    @property
+    def inflation(self) -> float:
+        """By how much the errors' spread exceeds the residuals': the fit takes degrees of freedom (HC1).
+
+        Those of the levels don't count: every exchange is within strata, too.
+        """
+        return float(np.sqrt((self.n_blocks - 1) / (self.n_blocks - 1 - self.n_terms)))
+
+    @classmethod
+    def of(cls, confounds: Any, strata: np.ndarray, *, n_blocks: int) -> SmoothConfounds:
+        """Return all polynomials up to the third degree, or as many degrees as the number of blocks allows.
+
+        Parameters
+        ----------
+        confounds : (k, n) float
+            Only ranks count.
+        strata : (n,) int
+            Codes from 0.
+        n_blocks : int
+            Latents or clusters that exchange labels.
+
+        Raises
+        ------
+        InputError
+            NaN, or not two-dimensional.
+        """
+        values = as_finite("confounds", confounds, n_dims=2)
+        scores = norm.ppf((rankdata(values, axis=1) - 0.5) / values.shape[1])
+        terms: list[np.ndarray] = []
+        for degree in range(1, MAX_DEGREE + 1):
+            chosen = combinations_with_replacement(range(len(scores)), degree)
+            further = [scores[list(factors)].prod(axis=0) for factors in chosen]
+            if BLOCKS_PER_TERM * (len(terms) + len(further)) > n_blocks:
+                break
+            terms += further
+        levels = (strata == np.arange(strata.max() + 1)[:, None]).astype(np.float64)
+        basis = _orthonormal(np.stack([*levels, *terms], axis=1))
+        return cls(basis, basis.shape[1] - len(levels), n_blocks)
+
+    def fitted(self, values: np.ndarray) -> np.ndarray:
+        """Return what strata and confounds explain of `values` (..., n)."""
+        return (values @ self.basis) @ self.basis.T
+
+
+def smooth_confounds(confounds: Any, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:
+    """Return the smooth functions of `confounds` (k, n), given strata (n,) and the clusters (n,) that exchange labels.
+
+    None where no confounds are given, or too few latents to fit any function of them.
+
+    Raises
+    ------
+    InputError
+        Confounds are not (k, n) finite numbers.
+    """
+    if confounds is None:
+        return None
+    values = as_finite("confounds", confounds, n_dims=2)
+    if values.shape[1] != len(clusters):
+        raise InputError(f"confounds have shape {values.shape}", allowed=f"(k, {len(clusters)})")
+    smooth = SmoothConfounds.of(values, strata, n_blocks=len(np.unique(clusters)))
+    return smooth if smooth.n_terms else None
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the span of the columns (n, p); what depends on others, or is 0, adds nothing."""
+    norms = np.linalg.norm(columns, axis=0)
+    left, sizes, _ = np.linalg.svd(columns[:, norms > 0] / norms[norms > 0], full_matrices=False)
+    return left[:, sizes > 1e-8 * sizes[0]]

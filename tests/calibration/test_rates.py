@@ -1,0 +1,158 @@
+"""A small calibration study: what holds for the tests holds in it, and what is wrong with naive ones shows."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isaerft.calibration import Sizes, nulls, rows_of
+from isaerft.calibration.power import exchanged
+from isaerft.calibration.rows import share, stream
+from isaerft.errors import InputError
+
+SIZES = Sizes(
+    seed=0,
+    n_resamples=99,
+    n_bins=3,
+    n_tokens=100_000,
+    null_worlds=60,
+    power_worlds=30,
+    coverage_worlds=40,
+    coverage_latents=200,
+    n_behaviors=4,
+    verdict_behaviors=6,
+    verdict_worlds=12,
+    verdict_odds_ratios=(1.0, 400.0),
+    odds_ratios=(1.0, 5.0),
+)
+
+
+def by_test(rows, quantity, **wanted):
+    """Return value and interval by the first key of the setting, for the rows with these settings."""
+    found = {}
+    for row in rows:
+        parts = dict(part.split("=") for part in row.setting.split("; "))
+        if row.quantity == quantity and all(parts[key] == value for key, value in wanted.items()):
+            found[next(iter(parts.values()))] = (row.value, *row.interval)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stepwise():
+    return by_test(rows_of("null-stepwise-150", SIZES), "false_positive_rate", level="0.05")
+
+
+def test_every_test_holds_its_level_where_the_strata_hold_the_confound(stepwise):
+    ours = {name: value for name, value in stepwise.items() if not name.startswith("naive")}
+    assert set(ours) == {
+        *nulls.TESTS,
+        "auroc_case_control",
+        "auroc_shared_exchanges",
+        "overall_agreement",
+        "overall_specificity",
+        "pooled_expectations",
+        "pooled_changes",
+    }
+    # 0.05 within 4 standard deviations of 60 worlds.
+    assert all(rate < 0.16 for rate, _, _ in ours.values())
+
+
+def test_the_naive_tests_do_not(stepwise):
+    naive = {name: rate for name, (rate, _, _) in stepwise.items() if name.startswith("naive")}
+    # What clusters and smooth functions mend does not show where near-duplicates are few and levels known.
+    for name in ("permutation_without_clusters", "auroc_strata_only", "spearman_strata_only"):
+        assert naive.pop(f"naive_{name}") < 0.3
+    assert set(naive) == {
+        "naive_binomial_over_tokens",
+        "naive_unstratified_permutation",
+        "naive_uncorrected_spearman",
+        "naive_seeds_as_trials",
+    }
+    assert all(rate > 0.25 for rate in naive.values())
+
+
+def test_tokens_as_trials_and_seeds_as_trials_find_agreement_where_nothing_confounds():
+    rates = by_test(rows_of("null-plain-150", SIZES), "false_positive_rate", level="0.05")
+    assert rates["naive_binomial_over_tokens"][0] > 0.2
+    assert rates["naive_seeds_as_trials"][0] > 0.1
+    assert rates["auroc"][0] < 0.16
+
+
+def test_finer_bins_leave_less_of_a_smooth_confound_and_taking_it_out_leaves_none():
+    rows = rows_of("bins-strongly_confounded-400", SIZES)
+    few, many = (by_test(rows, "false_positive_rate", level="0.05", n_bins=bins) for bins in "28")
+    assert few["auroc_strata_only"][0] > many["auroc_strata_only"][0] + 0.05
+    assert few["auroc"][0] < 0.16
+    assert many["auroc"][0] < 0.16
+
+
+def test_power_rises_from_the_level_with_the_effect_and_as_planned():
+    rows = rows_of("power-400", SIZES)
+    nothing, much = (by_test(rows, "power", odds_ratio=ratio) for ratio in ("1", "5"))
+    assert all(rate < 0.25 for rate, _, _ in nothing.values())
+    assert all(rate > 0.8 for rate, _, _ in much.values())
+    assert by_test(rows, "planned_power", odds_ratio="5")["auroc"][0] > 0.95
+    assert by_test(rows, "planned_power", odds_ratio="1")["auroc"][0] == pytest.approx(0.05, abs=0.005)
+
+
+def test_large_worlds_are_fewer(monkeypatch):
+    monkeypatch.setattr("isaerft.calibration.power.FULL", 20)
+    monkeypatch.setattr("isaerft.calibration.power.MIN_WORLDS", 10)
+    rows = rows_of("power-80", SIZES)
+    assert rows[0].setting.endswith("worlds=10")
+
+
+def test_intervals_hold_what_they_are_about(monkeypatch):
+    monkeypatch.setattr("isaerft.calibration.coverage.N_POPULATION", 2**13)
+    for part, names in (
+        ("intervals-2", {"auroc", "stratified_auroc", "spearman", "precision_at_k"}),
+        ("across-2", {"overall_agreement", "overall_specificity", "pooled_expectations", "pooled_changes"}),
+    ):
+        found = by_test(rows_of(part, SIZES), "coverage")
+        assert set(found) == names
+        assert all(rate > 0.8 for rate, _, _ in found.values()), found
+
+
+def test_intervals_of_a_judges_quality_hold_it(monkeypatch):
+    monkeypatch.setattr("isaerft.calibration.coverage.POPULATION", 20_000)
+    found = by_test(rows_of("judges-80", SIZES), "coverage")
+    assert set(found) == {f"judge_{name}" for name in ("kappa", "mcc", "sensitivity", "specificity", "spearman")}
+    assert all(rate > 0.8 for rate, _, _ in found.values()), found
+
+
+def test_wrong_explanations_are_found_where_right_ones_have_an_effect_and_by_chance_where_none_has():
+    rows = rows_of("verdicts-0.3", replace(SIZES, coverage_latents=500))
+    values = {ratio: {} for ratio in ("1", "400")}
+    for row in rows:
+        parts = dict(part.split("=") for part in row.setting.split("; "))
+        values[parts["odds_ratio"]][row.quantity] = row.value
+    assert values["1"]["wrong_explanations_auroc"] == pytest.approx(0.5, abs=0.06)
+    assert values["400"]["wrong_explanations_auroc"] > 0.85
+    assert values["400"]["right_called_contradicted"] < 0.1 < values["400"]["wrong_called_contradicted"]
+
+
+def test_exchanged_explanations_are_others_and_as_many_as_asked_for():
+    expected = np.random.default_rng(0).random((5, 400)) < 0.1
+    said, wrong = exchanged(expected, 0.25, np.random.default_rng(1))
+    speaking = expected.any(axis=0)
+    assert (said != expected).any(axis=0).tolist() == wrong.tolist()
+    assert not wrong[~speaking].any()
+    assert 0.1 * speaking.sum() < wrong.sum() <= round(0.25 * speaking.sum())
+
+
+def test_an_interval_of_a_share_is_wilsons():
+    row = share("false_positive_rate", np.arange(100) < 5, test="auroc")
+    assert row.setting == "test=auroc; worlds=100"
+    assert (row.value, *row.interval) == pytest.approx((0.05, 0.0215, 0.1118), abs=1e-4)
+
+
+def test_a_world_is_the_same_whatever_was_drawn_before():
+    assert stream(0, "null", 5).random() == stream(0, "null", 5).random()
+    assert len({stream(*given).random() for given in ((0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2))}) == 4
+
+
+@pytest.mark.parametrize("part", ["nul-plain-100", "null-plane-100", "power", "power-many", "null-plain"])
+def test_an_unknown_part_is_refused_with_those_there_are(part):
+    with pytest.raises(InputError, match=re.escape("null-WORLD-LATENTS")):
+        rows_of(part, SIZES)
