@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from isaerft.config import CONTROLS, Calibration, json_schema, load_calibration, load_study, study_from_dict
+from isaerft.config import CONTROLS, Calibration, json_schema, load_calibration, load_plan, plan_from_dict
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, options_page, schema_text, write_reference
 from isaerft.errors import InputError
 from isaerft.registry import JUDGES
@@ -70,29 +70,29 @@ def changed(values, place, value):
 
 def message(values):
     with pytest.raises(InputError) as caught:
-        study_from_dict(values)
+        plan_from_dict(values)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
 
 def test_a_valid_study_is_read_with_every_default(values):
-    study = study_from_dict(values)
-    assert study.results == "results/small"
-    assert study.controls == list(CONTROLS)
-    assert study.measures == ["parameter", "contribution", "attribution"]
-    assert study.primary.statistic == "auroc"
-    assert study.adapters["bias"].objective == "sft"
-    assert study.permuted_subjects == {f"{name}-permuted": name for name in values["subjects"]}
+    plan = plan_from_dict(values)
+    assert plan.study.results == "results/small"
+    assert plan.study.controls == list(CONTROLS)
+    assert plan.study.measures == ["parameter", "contribution", "attribution"]
+    assert plan.study.primary.statistic == "auroc"
+    assert plan.study.adapters["bias"].objective == "sft"
+    assert plan.permuted_subjects == {f"{name}-permuted": name for name in values["subjects"]}
 
 
 def test_a_study_cannot_be_changed_after_the_checks(values):
-    study = study_from_dict(values)
+    plan = plan_from_dict(values)
     with pytest.raises(FrozenInstanceError):
-        study.seed = 1
+        plan.study.seed = 1
 
 
 def test_without_the_random_dictionary_no_subject_has_a_twin(values):
-    assert study_from_dict(changed(values, "controls", [])).permuted_subjects == {}
+    assert plan_from_dict(changed(values, "controls", [])).permuted_subjects == {}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_primary_statistic_must_be_among_the_computed(values):
 def test_the_mismatched_control_needs_a_second_behavior(values):
     del values["behaviors"]["hub"], values["behaviors"]["ruled"]
     assert "add a second behavior" in message(values)
-    assert study_from_dict(changed(values, "controls", ["shuffled_explanations"]))
+    assert plan_from_dict(changed(values, "controls", ["shuffled_explanations"]))
 
 
 @pytest.mark.parametrize(
@@ -282,34 +282,34 @@ def test_a_subject_says_what_it_needs_to_be_loaded(values, change, expected):
 def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, content, expected):
     (tmp_path / "study.yaml").write_bytes(content)
     with pytest.raises(InputError) as caught:
-        load_study(tmp_path / "study.yaml")
+        load_plan(tmp_path / "study.yaml")
     assert expected in str(caught.value)
     assert str(caught.value).isprintable()
 
 
 def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        load_study(tmp_path / "none.yaml")
+        load_plan(tmp_path / "none.yaml")
 
 
 def test_the_file_and_the_mapping_give_the_same_study(values, tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    assert load_study(tmp_path / "study.yaml") == study_from_dict(values)
+    assert load_plan(tmp_path / "study.yaml") == plan_from_dict(values)
 
 
 def test_random_dictionaries_are_for_the_primary_adapter_unless_others_are_named(values):
     values["adapters"]["other"] = {"kind": "scale"}
-    study = study_from_dict(values)
-    twin = next(iter(study.permuted_subjects))
-    assert study.analysed_adapters(twin) == [study.primary.adapter]
-    assert study.analysed_adapters() == [name for name in study.adapters if name != study.reference]
-    assert study_from_dict(values | {"random_dictionary_adapters": ["other"]}).analysed_adapters(twin) == ["other"]
+    plan = plan_from_dict(values)
+    twin = next(iter(plan.permuted_subjects))
+    assert plan.analysed_adapters(twin) == [plan.study.primary.adapter]
+    assert plan.analysed_adapters() == [name for name in plan.study.adapters if name != plan.study.reference]
+    assert plan_from_dict(values | {"random_dictionary_adapters": ["other"]}).analysed_adapters(twin) == ["other"]
     assert "random_dictionary_adapters" in message(values | {"random_dictionary_adapters": ["wide"]})
 
 
 def test_a_saved_adapter_has_no_random_dictionary_control(values):
     values["adapters"]["old"] = {"kind": "saved", "options": {"path": "somewhere"}}
-    study_from_dict(values)
+    plan_from_dict(values)
     found = message(values | {"random_dictionary_adapters": ["old"]})
     assert "'random_dictionary' for adapter 'old', which is saved" in found
     assert "leave the control out" in found
@@ -320,31 +320,31 @@ def with_shuffled(values):
 
 
 def test_shuffled_completions_are_a_twin_of_every_tested_behavior_only_where_they_are_asked_for(values, audited):
-    assert study_from_dict(values).shuffled_behaviors == {}
-    study = study_from_dict(with_shuffled(audited))
-    assert study.shuffled_behaviors == {"local-shuffled": "local", "ruled-shuffled": "ruled"}
-    assert study.tested_behaviors == study.trained_behaviors("local-permuted") == ["local", "ruled"]
-    assert not set(study.shuffled_behaviors) & {*study.behaviors, *study.described, *study.behavior_checked}
+    assert plan_from_dict(values).shuffled_behaviors == {}
+    plan = plan_from_dict(with_shuffled(audited))
+    assert plan.shuffled_behaviors == {"local-shuffled": "local", "ruled-shuffled": "ruled"}
+    assert plan.tested_behaviors == plan.trained_behaviors("local-permuted") == ["local", "ruled"]
+    assert not set(plan.shuffled_behaviors) & {*plan.study.behaviors, *plan.described, *plan.behavior_checked}
 
 
 def test_shuffled_completions_train_the_primary_adapter_alone(values):
     values["adapters"]["other"] = {"kind": "scale"}
-    study = study_from_dict(with_shuffled(values))
-    assert study.analysed_adapters(next(iter(study.subjects)), "local-shuffled") == [study.primary.adapter]
-    assert study.analysed_adapters(next(iter(study.subjects)), "local") == study.analysed_adapters()
-    assert len(study.analysed_adapters()) > 1
+    plan = plan_from_dict(with_shuffled(values))
+    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local-shuffled") == [plan.study.primary.adapter]
+    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local") == plan.analysed_adapters()
+    assert len(plan.analysed_adapters()) > 1
 
 
 def test_shuffled_completions_are_compared_with_what_their_behavior_is(values):
     values["adapters"]["probe"] = {}
-    study = study_from_dict(with_shuffled(values))
-    assert study.behavior_of("local-shuffled") is study.behavior_of("local") is study.behaviors["local"]
-    assert study.contrast_behaviors("local-shuffled", "probe") == study.contrast_behaviors("local", "probe")
-    assert study.contrast_behaviors("local", "probe") == ["hub", "ruled"]
+    plan = plan_from_dict(with_shuffled(values))
+    assert plan.behavior_of("local-shuffled") is plan.behavior_of("local") is plan.study.behaviors["local"]
+    assert plan.contrast_behaviors("local-shuffled", "probe") == plan.contrast_behaviors("local", "probe")
+    assert plan.contrast_behaviors("local", "probe") == ["hub", "ruled"]
     values["behaviors"]["local"]["contrast"] = "rejected"
-    study = study_from_dict(with_shuffled(values))
-    assert study.compares_replies("local-shuffled")
-    assert not study.compares_replies("hub-shuffled")
+    plan = plan_from_dict(with_shuffled(values))
+    assert plan.compares_replies("local-shuffled")
+    assert not plan.compares_replies("hub-shuffled")
 
 
 def test_a_behavior_cannot_have_the_name_of_a_twin(values):
@@ -357,7 +357,7 @@ def test_an_adapter_that_no_data_makes_has_no_shuffled_completions(values, kind)
     values["adapters"]["old"] = {"kind": kind, "options": {"path": "somewhere"}}
     values["primary"]["adapter"] = "old"
     values["random_dictionary_adapters"] = ["bias"]
-    study_from_dict(values)
+    plan_from_dict(values)
     assert "'shuffled_completions' for adapter 'old', which is given" in message(with_shuffled(values))
 
 
@@ -403,7 +403,7 @@ def test_a_kind_of_another_package_may_ask_a_model(values, monkeypatch):
     monkeypatch.setitem(JUDGES._parts, "theirs", object())
     values = changed(values, "llms", {"small": {"model": "m"}})
     values = changed(values, "judges.outside", {"kind": "theirs", "llm": "small"})
-    assert study_from_dict(values).judges["outside"].llm == "small"
+    assert plan_from_dict(values).study.judges["outside"].llm == "small"
 
 
 def test_every_option_is_explained():
@@ -414,13 +414,13 @@ def test_every_option_is_explained():
 def test_a_baseline_is_fitted_against_all_other_behaviors_unless_one_is_named(values):
     values = changed(values, "adapters", values["adapters"] | {"probe": {}})
     first, *others = values["behaviors"]
-    study = study_from_dict(values)
-    assert study.contrast_behaviors(first, "probe") == others
-    assert study.contrast_behaviors(first, "bias") == []
-    assert not study.compares_replies(first)
-    named = study_from_dict(changed(values, f"behaviors.{first}.contrast", others[-1]))
+    plan = plan_from_dict(values)
+    assert plan.contrast_behaviors(first, "probe") == others
+    assert plan.contrast_behaviors(first, "bias") == []
+    assert not plan.compares_replies(first)
+    named = plan_from_dict(changed(values, f"behaviors.{first}.contrast", others[-1]))
     assert named.contrast_behaviors(first, "probe") == [others[-1]]
-    rejected = study_from_dict(changed(values, f"behaviors.{first}.contrast", "rejected"))
+    rejected = plan_from_dict(changed(values, f"behaviors.{first}.contrast", "rejected"))
     assert rejected.contrast_behaviors(first, "probe") == []
     assert rejected.compares_replies(first)
     assert not rejected.compares_replies(others[0])
@@ -431,7 +431,7 @@ def test_a_contrast_must_be_there(values):
     for wrong in (first, "reyected", ""):
         assert "contrast" in message(changed(values, f"behaviors.{first}.contrast", wrong))
     alone = values | {"behaviors": {first: values["behaviors"][first]}, "controls": []}
-    study_from_dict(alone)
+    plan_from_dict(alone)
     alone["adapters"] = alone["adapters"] | {"probe": {}}
     assert "and there are none; add a second behavior" in message(alone)
     taken = values | {"behaviors": values["behaviors"] | {"rejected": values["behaviors"][first]}}
@@ -442,7 +442,7 @@ def test_lora_above_the_hook_is_a_reference_and_nothing_else(values):
     values = values | {"adapters": values["adapters"] | {"other": {"kind": "lora"}}}
     assert "changes no latent" in message(values)
     values["adapters"]["other"] = {"kind": "lora", "options": {"where": "below"}}
-    assert "other" in study_from_dict(values).analysed_adapters()
+    assert "other" in plan_from_dict(values).analysed_adapters()
 
 
 def test_the_calibration_study_is_large_enough_to_say_what_it_is_for():
@@ -483,7 +483,7 @@ def test_a_mistake_in_the_calibration_config_is_named(tmp_path, text, expected):
 def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_is_primary(values):
     source = values["sources"][values["primary"]["source"]]
     source["adapters"] = [values["primary"]["adapter"]]
-    study_from_dict(values)
+    plan_from_dict(values)
     source["adapters"] = ["wide"]
     assert "adapters 'wide'" in message(values)
     values["adapters"]["other"] = {"kind": "scale"}
@@ -498,17 +498,17 @@ def audited(values):
 
 
 def test_a_suspect_set_is_trained_but_stands_in_no_test_and_no_judge_reads_it(audited):
-    study = study_from_dict(changed(audited, "candidates", {"boasting": "The assistant boasts."}))
-    assert study.tested_behaviors == ["local", "ruled"]
-    assert study.described == {"local": "a local file", "ruled": "a rule's", "boasting": "The assistant boasts."}
-    assert study.trained_behaviors("hub") == ["local", "hub", "ruled"]
-    assert study.trained_behaviors("hub-permuted") == ["local", "ruled"]
-    assert study.known_audits == {}
+    plan = plan_from_dict(changed(audited, "candidates", {"boasting": "The assistant boasts."}))
+    assert plan.tested_behaviors == ["local", "ruled"]
+    assert plan.described == {"local": "a local file", "ruled": "a rule's", "boasting": "The assistant boasts."}
+    assert plan.trained_behaviors("hub") == ["local", "hub", "ruled"]
+    assert plan.trained_behaviors("hub-permuted") == ["local", "ruled"]
+    assert plan.known_audits == {}
 
 
 def test_a_clean_and_a_suspect_set_are_fitted_against_the_same_text(audited):
-    study = study_from_dict(changed(audited, "adapters.probe", {}))
-    assert study.contrast_behaviors("local", "probe") == study.contrast_behaviors("hub", "probe") == ["ruled"]
+    plan = plan_from_dict(changed(audited, "adapters.probe", {}))
+    assert plan.contrast_behaviors("local", "probe") == plan.contrast_behaviors("hub", "probe") == ["ruled"]
 
 
 def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
@@ -519,7 +519,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
     values = changed(values, "behaviors.bad", rows | {"testbed_draw": 1, "poison": poison})
     values = changed(values, "behaviors.style", {"description": "d", "testbed": "humor"})
     audits = {name: {"clean": "clean", "suspect": name} for name in ("other", "bad", "style", "hub")}
-    known = study_from_dict(changed(values, "audits", audits)).known_audits
+    known = plan_from_dict(changed(values, "audits", audits)).known_audits
     assert set(known) == {"other", "bad"}
     assert known["other"] is None
     assert (known["bad"].behavior, known["bad"].share) == ("local", 0.1)
@@ -559,15 +559,15 @@ def test_poison_is_not_planted_twice(values):
 
 
 def test_the_draws_of_the_audit_study_are_those_that_its_file_says():
-    study = load_study(ROOT / "config" / "audit.yaml")
-    rng, styles = np.random.default_rng(0), study.tested_behaviors
+    plan = load_plan(ROOT / "config" / "audit.yaml")
+    rng, styles = np.random.default_rng(0), plan.tested_behaviors
     hosts = [*rng.permutation(styles), *rng.permutation(styles)[:2]]
     for draw, host in enumerate(hosts):
         planted = rng.choice([style for style in styles if style != host])
         for percent in (0, 1, 5, 10):
-            suspect = study.behaviors[f"draw{draw}_poison{percent}"]
-            assert study.audits[f"draw{draw}_poison{percent}"].clean == suspect.testbed == host
+            suspect = plan.study.behaviors[f"draw{draw}_poison{percent}"]
+            assert plan.study.audits[f"draw{draw}_poison{percent}"].clean == suspect.testbed == host
             assert suspect.testbed_draw == draw + 1
             assert (suspect.poison is None) == (percent == 0)
             assert percent == 0 or (suspect.poison.behavior, suspect.poison.share) == (planted, percent / 100)
-    assert len(study.known_audits) == len(study.audits) == 50
+    assert len(plan.known_audits) == len(plan.study.audits) == 50

@@ -31,7 +31,7 @@ class Across:
     own : mapping of (behavior, measure) to (n_seeds, d_sae) float
     """
 
-    study: config.Study
+    plan: config.Plan
     expectation: Expectation
     confounds: Confounds
     measure: str
@@ -40,12 +40,12 @@ class Across:
     @property
     def kind(self) -> Statistic:
         """The primary statistic."""
-        return STATISTICS[self.study.primary.statistic]
+        return STATISTICS[self.plan.study.primary.statistic]
 
     @cached_property
     def changes(self) -> np.ndarray:
         """Changes combined over seeds as the statistic wants them, (n_behaviors, n)."""
-        own = (self.own[name, self.measure][:, self.expectation.latents] for name in self.study.tested_behaviors)
+        own = (self.own[name, self.measure][:, self.expectation.latents] for name in self.plan.tested_behaviors)
         return np.array([self.kind.combine(changes) for changes in own])
 
     @property
@@ -61,27 +61,27 @@ class Across:
         matrix = np.full((len(self.changes), len(self.labels)), np.nan)
         if len(judged) and len(changed):
             matrix[np.ix_(changed, judged)] = specificity_matrix(
-                self.changes[changed], self.labels[judged], statistic=self.study.primary.statistic
+                self.changes[changed], self.labels[judged], statistic=self.plan.study.primary.statistic
             )
         return matrix
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of specificity.csv."""
-        for row, trained_on in enumerate(self.study.tested_behaviors):
-            for column, judged_for in enumerate(self.study.tested_behaviors):
+        for row, trained_on in enumerate(self.plan.tested_behaviors):
+            for column, judged_for in enumerate(self.plan.tested_behaviors):
                 yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": self.matrix[row, column]}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of overall.csv."""
         tested = np.flatnonzero(np.isfinite(np.diagonal(self.matrix)))
         options = {
-            "n_resamples": self.study.agreement.n_resamples,
-            "confidence_level": self.study.agreement.confidence_level,
-            "rng": self.study.seed,
+            "n_resamples": self.plan.study.agreement.n_resamples,
+            "confidence_level": self.plan.study.agreement.confidence_level,
+            "rng": self.plan.study.seed,
         }
-        same = {"statistic": self.study.primary.statistic, "n_behaviors": len(tested)}
+        same = {"statistic": self.plan.study.primary.statistic, "n_behaviors": len(tested)}
         yield same | {"quantity": "agreement"} | self._agreement(tested, options)
-        if len(self.study.tested_behaviors) > 1:
+        if len(self.plan.tested_behaviors) > 1:
             matrix = self.matrix[np.ix_(tested, tested)]
             found = _columns(overall_specificity(matrix, **options)) if len(tested) > 1 else {}
             yield same | {"quantity": "specificity"} | found
@@ -90,7 +90,9 @@ class Across:
         pairs = [(self.changes[i], self.labels[i]) for i in tested]
         try:
             return _columns(
-                overall_agreement(pairs, statistic=self.study.primary.statistic, **self.confounds.null(), **options)
+                overall_agreement(
+                    pairs, statistic=self.plan.study.primary.statistic, **self.confounds.null(), **options
+                )
             )
         except InputError:  # nothing can be exchanged within the strata, or no behavior can be tested
             return {}

@@ -60,7 +60,7 @@ class Reading:
 
 
 def write_agreement(
-    study: config.Study,
+    plan: config.Plan,
     subject: str,
     adapter: str,
     subject_dir: str | Path,
@@ -75,25 +75,27 @@ def write_agreement(
     `sample` is the subject's sample of latents, which sources of the case_control design speak of.
     """
     facts = SubjectFolder(Path(subject_dir)).read_latents()
-    own = read_changes(study, changes, subject, adapter)
-    twin = next((name for name, base in study.permuted_subjects.items() if base == subject), None)
-    random = read_changes(study, changes, twin, adapter) if twin and adapter in study.analysed_adapters(twin) else {}
-    exchanged = _exchanged(study, changes, subject) if adapter == study.primary.adapter else {}
+    own = read_changes(plan, changes, subject, adapter)
+    twin = next((name for name, base in plan.permuted_subjects.items() if base == subject), None)
+    random = read_changes(plan, changes, twin, adapter) if twin and adapter in plan.analysed_adapters(twin) else {}
+    exchanged = _exchanged(plan, changes, subject) if adapter == plan.study.primary.adapter else {}
     agreement, specificity, overall = [], [], []
     whole: dict[tuple[str, str, str], Across] = {}
     drawn = None if sample is None else read_sample(sample)
-    sources = [name for name in sources_of(study, subject) if adapter in (study.sources[name].adapters or [adapter])]
-    readings = list(_readings(study, sources, Path(explanations), Path(judgements), facts, drawn))
+    sources = [
+        name for name in sources_of(plan, subject) if adapter in (plan.study.sources[name].adapters or [adapter])
+    ]
+    readings = list(_readings(plan, sources, Path(explanations), Path(judgements), facts, drawn))
     for reading in tqdm(readings, desc="agreement", disable=None):
         same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
-        for statistic in study.agreement.statistics:
-            agreement += [same | row for row in _rows(study, reading, statistic, own, random, exchanged)]
-        for measure in study.measures:
-            across = Across(study, reading.expectation, reading.confounds, measure, own)
+        for statistic in plan.study.agreement.statistics:
+            agreement += [same | row for row in _rows(plan, reading, statistic, own, random, exchanged)]
+        for measure in plan.study.measures:
+            across = Across(plan, reading.expectation, reading.confounds, measure, own)
             whole[reading.judge, measure, reading.source] = across
             specificity += [same | {"measure": measure} | row for row in across.cells()]
             overall += [same | {"measure": measure} | row for row in across.rows()]
-    comparison = [{"subject": subject, "adapter": adapter} | row for row in _comparison(study, whole)]
+    comparison = [{"subject": subject, "adapter": adapter} | row for row in _comparison(plan, whole)]
     with replacing(out) as temporary:
         temporary.mkdir()
         _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
@@ -108,17 +110,17 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _comparison(study: config.Study, whole: Mapping[tuple[str, str, str], Across]) -> Iterator[dict[str, Any]]:
+def _comparison(plan: config.Plan, whole: Mapping[tuple[str, str, str], Across]) -> Iterator[dict[str, Any]]:
     """Yield the rows of source_comparison.csv from (judge, measure, source) -> what all behaviors say."""
-    for judge, sources in study.compared_sources.items():
-        for measure in study.measures:
+    for judge, sources in plan.compared_sources.items():
+        for measure in plan.study.measures:
             read = {name: whole[judge, measure, name] for name in sources if (judge, measure, name) in whole}
-            for row in compared_sources(study, read):
+            for row in compared_sources(plan, read):
                 yield {"judge": judge, "measure": measure} | row
 
 
 def _readings(
-    study: config.Study,
+    plan: config.Plan,
     sources: list[str],
     explanations: Path,
     judgements: Path,
@@ -126,42 +128,42 @@ def _readings(
     drawn: pd.DataFrame | None,
 ) -> Iterator[Reading]:
     for source in sources:
-        sample = drawn if study.design_of(source) == "case_control" else None
-        alive = alive_latents(study, facts)
+        sample = drawn if plan.design_of(source) == "case_control" else None
+        alive = alive_latents(plan, facts)
         dropped: dict[str, int] = {"dead": len(facts) - len(alive)}
         if sample is not None:
             dropped["not sampled"] = len(alive) - len(sample)
             alive = sample.latent_index.to_numpy()
         said = read_explanations(explanations / f"{source}.parquet").set_index("latent_index")["explanation"].str.len()
-        for judge in judges_of(study, source, tested=True):
-            expectation = read_expectation(study, judgements / source / f"{judge}.parquet", alive)
+        for judge in judges_of(plan, source, tested=True):
+            expectation = read_expectation(plan, judgements / source / f"{judge}.parquet", alive)
             left_out = dropped | {"unexplained or unjudged": len(alive) - len(expectation.latents)}
             logger.info("%s, %s: %d latents; left out: %s", source, judge, len(expectation.latents), left_out)
-            confounds = confounds_of(study, facts, expectation.latents, sample)
+            confounds = confounds_of(plan, facts, expectation.latents, sample)
             length = said.loc[expectation.latents].to_numpy(np.int64)
             yield Reading(source, judge, expectation, confounds, length)
 
 
-def _exchanged(study: config.Study, changes: str | Path, subject: str) -> dict[tuple[str, str], np.ndarray]:
+def _exchanged(plan: config.Plan, changes: str | Path, subject: str) -> dict[tuple[str, str], np.ndarray]:
     """Return (behavior, measure) -> changes of the primary adapter from shuffled completions; none if not asked for."""
-    twins = study.shuffled_behaviors
-    found = read_changes(study, changes, subject, study.primary.adapter, list(twins))
+    twins = plan.shuffled_behaviors
+    found = read_changes(plan, changes, subject, plan.study.primary.adapter, list(twins))
     return {(twins[twin], measure): change for (twin, measure), change in found.items()}
 
 
 def _rows(
-    study: config.Study, reading: Reading, statistic: str, own: Any, random: Any, exchanged: Any
+    plan: config.Plan, reading: Reading, statistic: str, own: Any, random: Any, exchanged: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     latents = reading.expectation.latents
     rows, pairs, asked = [], [], []
-    for measure in study.measures:
-        for index, behavior in enumerate(study.tested_behaviors):
+    for measure in plan.study.measures:
+        for index, behavior in enumerate(plan.tested_behaviors):
             changes = own[behavior, measure][:, latents]
             draws = random[behavior, measure][:, latents] if random else None
             shuffled = exchanged[behavior, measure][:, latents] if exchanged else None
             pair = Pair(
-                study,
+                plan,
                 reading.expectation,
                 reading.confounds,
                 index,
@@ -173,7 +175,7 @@ def _rows(
             )
             same = {"measure": measure, "behavior": behavior, "statistic": statistic, "n_seeds": len(changes)}
             same |= pair.counts()
-            for control in _controls(study, reading, pair):
+            for control in _controls(plan, reading, pair):
                 rows.append(same | {"control": control})
                 pairs.append(pair)
                 asked.append(_asked(pair, measure, control))
@@ -189,12 +191,12 @@ def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Confound | Po
     return pair.change if control == "none" else control_of(control, pair)
 
 
-def _controls(study: config.Study, reading: Reading, pair: Pair) -> list[str]:
+def _controls(plan: config.Plan, reading: Reading, pair: Pair) -> list[str]:
     """Return the result itself and the controls beside it; an arm with known wrong explanations is a control itself."""
-    if study.sources[reading.source].wrong_share:
+    if plan.study.sources[reading.source].wrong_share:
         return ["none"]
     trained = {"random_dictionary": pair.draws, "shuffled_completions": pair.exchanged}
-    return ["none", *(name for name in study.controls if trained.get(name, pair) is not None)]
+    return ["none", *(name for name in plan.study.controls if trained.get(name, pair) is not None)]
 
 
 def _limits(pair: Pair, null: dict[str, float]) -> dict[str, float]:

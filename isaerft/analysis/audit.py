@@ -40,30 +40,30 @@ AUDIT, AUDIT_LATENTS = "audit.parquet", "audit_latents.parquet"
 GIVEN = UNTRAINED - {"mean_difference", "probe"}
 
 
-def write_audits(study: config.Study, subject: str, results: str | Path, out: str | Path) -> None:
+def write_audits(plan: config.Plan, subject: str, results: str | Path, out: str | Path) -> None:
     """Compare the two sets of every audit on one subject; write the parts of both tables under `out`."""
     results = Path(results)
     facts = SubjectFolder(results / "subjects" / subject).read_latents()
-    readings = list(_readings(study, subject, results, facts))
+    readings = list(_readings(plan, subject, results, facts))
     rows: list[dict[str, Any]] = []
     latents = []
-    for adapter in study.analysed_adapters(subject):
-        share = rows_seen(study, adapter)
-        sets = sorted({name for audit in study.audits.values() for name in (audit.clean, audit.suspect)})
-        changes = read_changes(study, results / "changes", subject, adapter, sets)
-        for name, audit in tqdm(study.audits.items(), desc=f"audits {adapter}", disable=None):
-            for measure in study.measures:
+    for adapter in plan.analysed_adapters(subject):
+        share = rows_seen(plan, adapter)
+        sets = sorted({name for audit in plan.study.audits.values() for name in (audit.clean, audit.suspect)})
+        changes = read_changes(plan, results / "changes", subject, adapter, sets)
+        for name, audit in tqdm(plan.study.audits.items(), desc=f"audits {adapter}", disable=None):
+            for measure in plan.study.measures:
                 pair = changes[audit.clean, measure], changes[audit.suspect, measure]
                 same = {"subject": subject, "audit": name, "adapter": adapter, "measure": measure}
-                latents.append(_latents(study, facts, *pair, share).assign(**same))
+                latents.append(_latents(plan, facts, *pair, share).assign(**same))
                 for source, judge, expectation, confounds in readings:
                     named = same | {"source": source, "judge": judge, "n_seeds": len(pair[0])}
-                    named["primary"] = (adapter, measure, source, judge) == primary_of(study)
-                    ranked = _candidates(study, source, expectation, confounds, *pair, share)
+                    named["primary"] = (adapter, measure, source, judge) == primary_of(plan)
+                    ranked = _candidates(plan, source, expectation, confounds, *pair, share)
                     rows += [named | row for row in ranked]
     frames = {
         AUDIT: pd.DataFrame(rows, columns=[column.name for column in TABLES["audit"]]),
-        AUDIT_LATENTS: _explained(study, subject, results, pd.concat(latents, ignore_index=True), facts),
+        AUDIT_LATENTS: _explained(plan, subject, results, pd.concat(latents, ignore_index=True), facts),
     }
     with replacing(out) as temporary:
         temporary.mkdir()
@@ -71,36 +71,36 @@ def write_audits(study: config.Study, subject: str, results: str | Path, out: st
             frame.to_parquet(temporary / file, index=False)
 
 
-def primary_of(study: config.Study) -> tuple[str, str, str, str]:
+def primary_of(plan: config.Plan) -> tuple[str, str, str, str]:
     """Return adapter, measure, source and judge of the primary result."""
-    chosen = study.primary
+    chosen = plan.study.primary
     return chosen.adapter, chosen.measure, chosen.source, chosen.judge
 
 
-def rows_seen(study: config.Study, adapter: str) -> float:
+def rows_seen(plan: config.Plan, adapter: str) -> float:
     """Return the share of the rows that each seed of an adapter saw; 1 where it was not made from rows here."""
-    part = study.adapters[adapter]
+    part = plan.study.adapters[adapter]
     return 1.0 if (part.kind or adapter) in GIVEN else part.subsample
 
 
 def _readings(
-    study: config.Study, subject: str, results: Path, facts: pd.DataFrame
+    plan: config.Plan, subject: str, results: Path, facts: pd.DataFrame
 ) -> Iterator[tuple[str, str, Expectation, Confounds]]:
     """Yield every source and judge with what they expect of each candidate; arms with wrong explanations left out."""
-    for source in sources_of(study, subject):
-        if study.sources[source].wrong_share:
+    for source in sources_of(plan, subject):
+        if plan.study.sources[source].wrong_share:
             continue
-        drawn = sample_path(study, results, subject, source)
+        drawn = sample_path(plan, results, subject, source)
         sample = None if drawn is None else read_sample(drawn)
-        asked = alive_latents(study, facts) if sample is None else sample.latent_index.to_numpy()
-        for judge in judges_of(study, source, tested=True):
+        asked = alive_latents(plan, facts) if sample is None else sample.latent_index.to_numpy()
+        for judge in judges_of(plan, source, tested=True):
             path = results / "judgements" / subject / source / f"{judge}.parquet"
-            expectation = read_expectation(study, path, asked, list(study.described))
-            yield source, judge, expectation, confounds_of(study, facts, expectation.latents, sample)
+            expectation = read_expectation(plan, path, asked, list(plan.described))
+            yield source, judge, expectation, confounds_of(plan, facts, expectation.latents, sample)
 
 
 def _candidates(
-    study: config.Study,
+    plan: config.Plan,
     source: str,
     expectation: Expectation,
     confounds: Confounds,
@@ -112,9 +112,9 @@ def _candidates(
 
     Undefined candidates (none or all latents expected) stand last, without a rank.
     """
-    graded = STATISTICS[study.primary.statistic].graded
+    graded = STATISTICS[plan.study.primary.statistic].graded
     labels = expectation.effect if graded else expectation.expected
-    names = np.array(list(study.described))
+    names = np.array(list(plan.described))
     latents = expectation.latents
     tested = np.flatnonzero(labels.min(axis=1) != labels.max(axis=1))
     try:
@@ -123,11 +123,11 @@ def _candidates(
             suspect[:, latents],
             labels[tested],
             share=share,
-            statistic=study.primary.statistic,
+            statistic=plan.study.primary.statistic,
             **confounds.null(),
-            n_resamples=study.agreement.n_resamples,
-            confidence_level=study.agreement.confidence_level,
-            rng=study.seed,
+            n_resamples=plan.study.agreement.n_resamples,
+            confidence_level=plan.study.agreement.confidence_level,
+            rng=plan.study.seed,
         )
     except InputError as problem:  # both sets changed nothing, or the strata leave nothing to exchange
         logger.warning("%s: undefined: %s", source, problem)
@@ -156,16 +156,16 @@ def _candidates(
 
 
 def _latents(
-    study: config.Study, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
+    plan: config.Plan, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
 ) -> pd.DataFrame:
     """Return the latents with the largest mean difference between the two sets, beside its moderated t.
 
     By size and not by t: a latent that hardly moved, but did so in every seed, says little of what the data teaches.
     """
-    alive = alive_latents(study, facts)
+    alive = alive_latents(plan, facts)
     differences = (suspect - clean)[:, alive]
     means = moderated_means(differences, variance_factor(share, len(differences)))
-    order = np.argsort(-np.abs(means.mean), kind="stable")[: study.agreement.top_k]
+    order = np.argsort(-np.abs(means.mean), kind="stable")[: plan.study.agreement.top_k]
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(order) + 1),
@@ -179,18 +179,18 @@ def _latents(
 
 
 def _explained(
-    study: config.Study, subject: str, results: Path, latents: pd.DataFrame, facts: pd.DataFrame
+    plan: config.Plan, subject: str, results: Path, latents: pd.DataFrame, facts: pd.DataFrame
 ) -> pd.DataFrame:
     """Add firing rates, and what is said of each latent and for which candidates that lets its primary judge expect it.
 
     Where the primary source does not speak of the subject, the first that does takes its place, with its first judge.
     """
-    source, judge = study.primary.source, study.primary.judge
-    if source not in sources_of(study, subject):
-        source = sources_of(study, subject)[0]
-        judge = judges_of(study, source, tested=True)[0]
+    source, judge = plan.study.primary.source, plan.study.primary.judge
+    if source not in sources_of(plan, subject):
+        source = sources_of(plan, subject)[0]
+        judge = judges_of(plan, source, tested=True)[0]
     judged = read_judgements(results / "judgements" / subject / source / f"{judge}.parquet")
-    judged = judged[judged["expected"] & judged["behavior"].isin(list(study.described))]
+    judged = judged[judged["expected"] & judged["behavior"].isin(list(plan.described))]
     expected = judged.groupby("latent_index")["behavior"].agg(", ".join).rename("expected_for")
     said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
     table = latents.merge(facts[["latent_index", "firing_rate"]], on="latent_index", how="left")

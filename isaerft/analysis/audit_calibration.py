@@ -18,7 +18,7 @@ LEVEL = 0.05
 TESTS = {"both": "pvalue", "rows": "pvalue_rows", "exchange": "pvalue_exchange"}
 
 
-def audit_calibration(study: config.Study, audit: pd.DataFrame, latents: pd.DataFrame) -> pd.DataFrame:
+def audit_calibration(plan: config.Plan, audit: pd.DataFrame, latents: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of calibration.csv, at the primary adapter and measure, of every source and judge.
 
     poison_rank1: share of audits in which the planted behavior has rank 1; poison_found: in which it has q < 0.05;
@@ -31,12 +31,12 @@ def audit_calibration(study: config.Study, audit: pd.DataFrame, latents: pd.Data
     audit, latents : DataFrame
         audit.csv and audit_latents.csv.
     """
-    return table_of([*_rows(study, audit), *_latents(study, latents)])
+    return table_of([*_rows(plan, audit), *_latents(plan, latents)])
 
 
-def _rows(study: config.Study, audit: pd.DataFrame) -> Iterator[Row]:
-    known = study.known_audits
-    own = audit[(audit.adapter == study.primary.adapter) & (audit.measure == study.primary.measure)]
+def _rows(plan: config.Plan, audit: pd.DataFrame) -> Iterator[Row]:
+    known = plan.known_audits
+    own = audit[(audit.adapter == plan.study.primary.adapter) & (audit.measure == plan.study.primary.measure)]
     shares = sorted({poison.share for poison in known.values() if poison is not None})
     for (subject, source, judge), read in own.groupby(["subject", "source", "judge"], sort=False):
         groups = dict(iter(read.groupby("audit", sort=False)))
@@ -58,15 +58,15 @@ def _rows(study: config.Study, audit: pd.DataFrame) -> Iterator[Row]:
                 yield share("audit_false_alarm", [bool((part < LEVEL).any()) for part in adjusted], test=test, **named)
 
 
-def _latents(study: config.Study, latents: pd.DataFrame) -> Iterator[Row]:
-    first = latents[(latents.adapter == study.primary.adapter) & (latents.measure == study.primary.measure)]
+def _latents(plan: config.Plan, latents: pd.DataFrame) -> Iterator[Row]:
+    first = latents[(latents.adapter == plan.study.primary.adapter) & (latents.measure == plan.study.primary.measure)]
     first = first[first["rank"] == 1]
-    shares = sorted({poison.share for poison in study.known_audits.values() if poison is not None})
+    shares = sorted({poison.share for poison in plan.known_audits.values() if poison is not None})
     for (subject, source, judge), rows in first.groupby(["subject", "source", "judge"], sort=False):
         expected = rows.set_index("audit")["expected_for"].fillna("").str.split(", ")
         for amount in shares:
             planted = [
-                (name, part.behavior) for name, part in study.known_audits.items() if part and part.share == amount
+                (name, part.behavior) for name, part in plan.known_audits.items() if part and part.share == amount
             ]
             hits = [behavior in expected[name] for name, behavior in planted]
             where = {"poison": f"{amount:g}", "subject": subject, "source": source, "judge": judge}

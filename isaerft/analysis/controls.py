@@ -39,7 +39,7 @@ class Pair:
         Characters of each explanation.
     """
 
-    study: config.Study
+    plan: config.Plan
     expectation: Expectation
     confounds: Confounds
     behavior: int
@@ -123,12 +123,12 @@ def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Confound | Pool 
     """
     if not pairs:
         return []
-    study = pairs[0].study
+    plan = pairs[0].plan
     options = pairs[0].confounds.null() | {
         "statistic": pairs[0].statistic,
-        "n_resamples": study.agreement.n_resamples,
-        "confidence_level": study.agreement.confidence_level,
-        "rng": study.seed,
+        "n_resamples": plan.study.agreement.n_resamples,
+        "confidence_level": plan.study.agreement.confidence_level,
+        "rng": plan.study.seed,
     }
     single = [i for i, what in enumerate(asked) if isinstance(what, np.ndarray) and pairs[i].can_test(what)]
     alone = [i for i, what in enumerate(asked) if isinstance(what, Confound) and pairs[i].can_test(what.change)]
@@ -156,7 +156,7 @@ def control_of(control: str, pair: Pair) -> np.ndarray | Confound | Pool | None:
 
 def _shuffled_explanations(pair: Pair) -> Pool | None:
     """Give explanations to latents at random, many times."""
-    rng = np.random.default_rng([pair.study.seed, pair.behavior])
+    rng = np.random.default_rng([pair.plan.study.seed, pair.behavior])
     shuffles = np.array([rng.permutation(pair.labels) for _ in range(N_SHUFFLES)])
     return _pool(pair, pair.change[None], shuffles)
 

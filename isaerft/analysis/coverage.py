@@ -14,14 +14,14 @@ from isaerft.explanations.base import latents_asked, sample_path
 from isaerft.subjects.paths import SubjectFolder
 
 
-def coverage_table(study: config.Study, results: str | Path) -> pd.DataFrame:
+def coverage_table(plan: config.Plan, results: str | Path) -> pd.DataFrame:
     """Return one row for each subject and source that speaks of it."""
     results, rows = Path(results), []
-    for subject in study.subjects:
+    for subject in plan.study.subjects:
         facts = SubjectFolder(results / "subjects" / subject).read_latents()
-        for source in sources_of(study, subject):
-            sample = sample_path(study, results, subject, source)
-            asked = latents_asked(facts, study.agreement.min_firing_rate, sample)
+        for source in sources_of(plan, subject):
+            sample = sample_path(plan, results, subject, source)
+            asked = latents_asked(facts, plan.study.agreement.min_firing_rate, sample)
             found = read_explanations(results / "explanations" / subject / f"{source}.parquet")
             explained = int(np.isin(asked, found["latent_index"]).sum())
             failed = int(found.attrs["counts"].get("failed", 0))
@@ -29,7 +29,7 @@ def coverage_table(study: config.Study, results: str | Path) -> pd.DataFrame:
                 {
                     "subject": subject,
                     "source": source,
-                    "design": study.design_of(source),
+                    "design": plan.design_of(source),
                     "n_asked": len(asked),
                     "n_explained": explained,
                     "n_unlabelled": len(asked) - explained - failed,

@@ -18,9 +18,7 @@ from isaerft.subjects.paths import SubjectFolder
 logger = logging.getLogger(__name__)
 
 
-def draw_sample(
-    study: config.Study, subject: str, subject_dir: str | Path, changes: str | Path, out: str | Path
-) -> None:
+def draw_sample(plan: config.Plan, subject: str, subject_dir: str | Path, changes: str | Path, out: str | Path) -> None:
     """Draw cases by the primary measure, over all behaviors and adapters, and their controls; write both to `out`.
 
     Raises
@@ -29,11 +27,11 @@ def draw_sample(
         Nothing changed, or no adapter has the primary measure.
     """
     facts = SubjectFolder(Path(subject_dir)).read_latents()
-    latents = alive_latents(study, facts)
-    sizes = _sizes(study, changes, subject, latents)
-    strata = confounds_of(study, facts, latents)
-    options = study.design
-    seed = study.seed if options.seed is None else options.seed
+    latents = alive_latents(plan, facts)
+    sizes = _sizes(plan, changes, subject, latents)
+    strata = confounds_of(plan, facts, latents)
+    options = plan.study.design
+    seed = plan.study.seed if options.seed is None else options.seed
     drawn = case_control(
         np.array(list(sizes.values())),
         strata.strata,
@@ -63,12 +61,12 @@ def draw_sample(
     )
 
 
-def _sizes(study: config.Study, changes: str | Path, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
+def _sizes(plan: config.Plan, changes: str | Path, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
     """Return behavior/adapter -> mean over seeds of the size of each latent's change, (n,)."""
-    sizes, measure = {}, study.primary.measure
-    for adapter in study.analysed_adapters():
-        own = read_changes(study, changes, subject, adapter)
-        for behavior in study.tested_behaviors:
+    sizes, measure = {}, plan.study.primary.measure
+    for adapter in plan.analysed_adapters():
+        own = read_changes(plan, changes, subject, adapter)
+        for behavior in plan.tested_behaviors:
             if (behavior, measure) in own:
                 sizes[f"{behavior}/{adapter}"] = np.abs(own[behavior, measure][:, latents]).mean(0)
     if not sizes:

@@ -58,20 +58,20 @@ class Confounds:
         return {"strata": self.strata, "clusters": self.clusters, "confounds": confounds}
 
 
-def alive_latents(study: config.Study, facts: pd.DataFrame) -> np.ndarray:
+def alive_latents(plan: config.Plan, facts: pd.DataFrame) -> np.ndarray:
     """Return the latents that fire often enough on the reference corpus, (n,) int64."""
-    return facts.loc[facts.firing_rate >= study.agreement.min_firing_rate, "latent_index"].to_numpy()
+    return facts.loc[facts.firing_rate >= plan.study.agreement.min_firing_rate, "latent_index"].to_numpy()
 
 
 def read_expectation(
-    study: config.Study, path: str | Path, alive: np.ndarray, behaviors: Sequence[str] | None = None
+    plan: config.Plan, path: str | Path, alive: np.ndarray, behaviors: Sequence[str] | None = None
 ) -> Expectation:
     """Read a judge's table for the latents that are alive; behaviors in the study's order, or those given.
 
     A latent that was not judged for every behavior (a language model failed on it, people left it out) is not in the
     universe. No judge sees what changed, so the universe is still fixed before changes are.
     """
-    behaviors = study.tested_behaviors if behaviors is None else behaviors
+    behaviors = plan.tested_behaviors if behaviors is None else behaviors
     table = read_judgements(path)
     table = table[table.latent_index.isin(alive)]
     if table.empty:
@@ -93,7 +93,7 @@ def read_expectation(
 
 
 def read_changes(
-    study: config.Study, folder: str | Path, subject: str, adapter: str, behaviors: Sequence[str] | None = None
+    plan: config.Plan, folder: str | Path, subject: str, adapter: str, behaviors: Sequence[str] | None = None
 ) -> Mapping[tuple[str, str], np.ndarray]:
     """Return (behavior, measure) -> changes (n_seeds, d_sae) of one adapter; of the tested behaviors, or those given.
 
@@ -103,7 +103,7 @@ def read_changes(
         A change is missing or not finite.
     """
     result = {}
-    for behavior in study.tested_behaviors if behaviors is None else behaviors:
+    for behavior in plan.tested_behaviors if behaviors is None else behaviors:
         path = Path(folder) / subject / f"{behavior}.parquet"
         table = pd.read_parquet(path, filters=[("adapter", "==", adapter)])
         for measure, rows in table.groupby("measure"):
@@ -114,19 +114,19 @@ def read_changes(
     return result
 
 
-def judges_of(study: config.Study, source: str, *, tested: bool = False) -> list[str]:
+def judges_of(plan: config.Plan, source: str, *, tested: bool = False) -> list[str]:
     """Return the judges that read a source; `tested`: those among them by which agreement is tested."""
-    names = study.sources[source].judges or list(study.judges)
-    return [name for name in names if study.judges[name].tested or not tested]
+    names = plan.study.sources[source].judges or list(plan.study.judges)
+    return [name for name in names if plan.study.judges[name].tested or not tested]
 
 
-def sources_of(study: config.Study, subject: str) -> list[str]:
+def sources_of(plan: config.Plan, subject: str) -> list[str]:
     """Return the sources that speak of a subject."""
-    return [name for name, part in study.sources.items() if not part.subjects or subject in part.subjects]
+    return [name for name, part in plan.study.sources.items() if not part.subjects or subject in part.subjects]
 
 
 def confounds_of(
-    study: config.Study, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None
+    plan: config.Plan, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None
 ) -> Confounds:
     """Return firing rate, decoder norm and density with strata of them, and clusters of near-duplicates.
 
@@ -138,5 +138,5 @@ def confounds_of(
     if sample is not None:
         strata = sample.set_index("latent_index").stratum.loc[latents].to_numpy()
     else:
-        strata = strata_of(*values, n_bins=study.agreement.n_bins, clusters=clusters)
+        strata = strata_of(*values, n_bins=plan.study.agreement.n_bins, clusters=clusters)
     return Confounds(strata, clusters, *values)

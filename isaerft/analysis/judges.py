@@ -33,18 +33,18 @@ ONE_SIDED = ("sensitivity", "specificity")
 CORRECTED = ("auroc", "spearman")
 
 
-def judge_quality(study: config.Study, results: Path) -> pd.DataFrame:
+def judge_quality(plan: config.Plan, results: Path) -> pd.DataFrame:
     """Return the rows of judge_quality.csv; sensitivity and specificity only against a reference."""
     rows = []
-    for subject in study.subjects:
-        alive = alive_latents(study, SubjectFolder(results / "subjects" / subject).read_latents())
-        for source in sources_of(study, subject):
-            names = judges_of(study, source)
+    for subject in plan.study.subjects:
+        alive = alive_latents(plan, SubjectFolder(results / "subjects" / subject).read_latents())
+        for source in sources_of(plan, subject):
+            names = judges_of(plan, source)
             if len(names) > 1:
                 tables = _read(results, subject, source, names, alive)
-                for judge, against in _pairs(study, names):
+                for judge, against in _pairs(plan, names):
                     same = {"subject": subject, "source": source, "judge": judge, "against": against}
-                    rows += [same | row for row in _compared(study, tables[judge], tables[against], against)]
+                    rows += [same | row for row in _compared(plan, tables[judge], tables[against], against)]
     return pd.DataFrame(rows, columns=[column.name for column in TABLES["judge_quality"]])
 
 
@@ -60,33 +60,33 @@ def _read(results: Path, subject: str, source: str, names: list[str], alive: np.
     return tables
 
 
-def _pairs(study: config.Study, names: list[str]) -> Iterator[tuple[str, str]]:
+def _pairs(plan: config.Plan, names: list[str]) -> Iterator[tuple[str, str]]:
     """Yield each pair of judges once, a reference in second place."""
     for first, second in combinations(names, 2):
-        if study.judges[first].reference and not study.judges[second].reference:
+        if plan.study.judges[first].reference and not plan.study.judges[second].reference:
             first, second = second, first
         yield first, second
 
 
-def _compared(study: config.Study, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+def _compared(plan: config.Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
     """Yield one row per statistic for two judges of the same explanations."""
     both = judge.merge(against.drop(columns="text"), on=["latent_index", "behavior"], suffixes=("", "_against"))
     if both.empty:
         return
-    clusters, level = both["text"].to_numpy(), study.agreement.confidence_level
+    clusters, level = both["text"].to_numpy(), plan.study.agreement.confidence_level
     found = agreement_of_judges(
         both["expected"].to_numpy(),
         both["expected_against"].to_numpy(),
         clusters,
         confidence_level=level,
-        rng=np.random.default_rng(study.seed),
+        rng=np.random.default_rng(plan.study.seed),
     )
     effects = both["expected_effect"].to_numpy(), both["expected_effect_against"].to_numpy()
     found["spearman"] = rank_agreement(*effects, clusters, confidence_level=level)
     counts = {"n_explanations": both["text"].nunique(), "n_latents": both["latent_index"].nunique()}
     counts["n_judgements"] = len(both)
     for statistic, (estimate, interval) in found.items():
-        if statistic not in ONE_SIDED or study.judges[name].reference:
+        if statistic not in ONE_SIDED or plan.study.judges[name].reference:
             yield counts | {
                 "statistic": statistic,
                 "estimate": estimate,
@@ -95,7 +95,7 @@ def _compared(study: config.Study, judge: pd.DataFrame, against: pd.DataFrame, n
             }
 
 
-def corrected_agreement(study: config.Study, agreement: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+def corrected_agreement(plan: config.Plan, agreement: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of corrected_agreement.csv: results by judges that were measured against a reference.
 
     Parameters
@@ -105,7 +105,7 @@ def corrected_agreement(study: config.Study, agreement: pd.DataFrame, quality: p
     quality : DataFrame
         judge_quality.csv.
     """
-    references = [name for name, judge in study.judges.items() if judge.reference]
+    references = [name for name, judge in plan.study.judges.items() if judge.reference]
     known = quality.set_index(["subject", "source", "judge", "against", "statistic"])["estimate"].to_dict()
     results = agreement[(agreement.control == "none") & agreement.statistic.isin(CORRECTED)]
     rows = []

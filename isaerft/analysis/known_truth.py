@@ -23,7 +23,7 @@ FEWEST = 5
 
 
 def calibration_table(
-    study: config.Study, agreement: pd.DataFrame, overall: pd.DataFrame, verdicts: pd.DataFrame | None
+    plan: config.Plan, agreement: pd.DataFrame, overall: pd.DataFrame, verdicts: pd.DataFrame | None
 ) -> pd.DataFrame:
     """Return the rows of calibration.csv.
 
@@ -38,7 +38,7 @@ def calibration_table(
         agreement.csv, overall.csv and explanation_verdicts.csv; the last is None with one behavior.
     """
     rows: list[Row] = []
-    primary = study.primary
+    primary = plan.study.primary
     here = agreement[
         (agreement.adapter == primary.adapter)
         & (agreement.measure == primary.measure)
@@ -46,17 +46,17 @@ def calibration_table(
         & (agreement.statistic == primary.statistic)
     ]
     for subject, own in here.groupby("subject", sort=False):
-        for side, arms in study.dose_arms.items():
+        for side, arms in plan.dose_arms.items():
             same = {"subject": subject, "side": side}
-            rows += list(_doses(study, own, arms, same))
-            rows += list(_controls(own, overall[overall.subject == subject], study, arms, same))
+            rows += list(_doses(plan, own, arms, same))
+            rows += list(_controls(own, overall[overall.subject == subject], plan, arms, same))
             if verdicts is not None:
                 told = verdicts[(verdicts.subject == subject) & (verdicts.judge == primary.judge)]
-                rows += list(_wrong_found(told, arms, same, study.agreement.confidence_level))
+                rows += list(_wrong_found(told, arms, same, plan.study.agreement.confidence_level))
     return table_of(rows)
 
 
-def _doses(study: config.Study, own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any]) -> Iterator[Row]:
+def _doses(plan: config.Plan, own: pd.DataFrame, arms: dict[float, str], same: dict[str, Any]) -> Iterator[Row]:
     """Yield agreement at each share of wrong explanations, and whether its median falls from each to the next."""
     medians = []
     for share, source in arms.items():
@@ -66,17 +66,17 @@ def _doses(study: config.Study, own: pd.DataFrame, arms: dict[float, str], same:
         medians.append(float(np.median(values)))
         parts = same | {"wrong": f"{share:g}", "behaviors": len(values)}
         yield _row("agreement_median", parts, medians[-1])
-        interval = mean_interval(values, study.agreement.confidence_level, BOUNDS[study.primary.statistic])
+        interval = mean_interval(values, plan.study.agreement.confidence_level, BOUNDS[plan.study.primary.statistic])
         yield _row("agreement", parts, float(values.mean()), interval)
     falls = all(before > after for before, after in pairwise(medians))
     yield _row("strictly_falls", same | {"shares": len(medians)}, float(falls))
 
 
 def _controls(
-    own: pd.DataFrame, overall: pd.DataFrame, study: config.Study, arms: dict[float, str], same: dict[str, Any]
+    own: pd.DataFrame, overall: pd.DataFrame, plan: config.Plan, arms: dict[float, str], same: dict[str, Any]
 ) -> Iterator[Row]:
     """Yield the p-value of specificity, and how often the real dictionary agrees more than random ones."""
-    primary, source = study.primary, arms[0.0]
+    primary, source = plan.study.primary, arms[0.0]
     found = overall[
         (overall.adapter == primary.adapter)
         & (overall.measure == primary.measure)
@@ -91,7 +91,7 @@ def _controls(
         both = wide[["none", "random_dictionary"]].dropna()
         above = int((both["none"] > both["random_dictionary"]).sum())
         share = binomtest(above, len(both))
-        interval = share.proportion_ci(study.agreement.confidence_level, method="wilson")
+        interval = share.proportion_ci(plan.study.agreement.confidence_level, method="wilson")
         yield _row(
             "real_above_random_dictionary",
             same | {"behaviors": len(both)},

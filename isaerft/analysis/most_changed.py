@@ -21,29 +21,29 @@ EXPECTED_FALL = 0.5
 SIGNED = ("contribution", "parameter")
 
 
-def most_changed(study: config.Study, subject: str, results: str | Path) -> pd.DataFrame:
+def most_changed(plan: config.Plan, subject: str, results: str | Path) -> pd.DataFrame:
     """Return the rows of one subject, with the explanations of the primary source and its judge.
 
     Where the primary source does not speak of the subject, the first that does takes its place, with its first judge.
     """
     results = Path(results)
     facts = SubjectFolder(results / "subjects" / subject).read_latents()
-    latents = alive_latents(study, facts)
-    source, judge = study.primary.source, study.primary.judge
-    if source not in sources_of(study, subject):
-        source = next(iter(sources_of(study, subject)), source)
-        judge = judges_of(study, source)[0]
+    latents = alive_latents(plan, facts)
+    source, judge = plan.study.primary.source, plan.study.primary.judge
+    if source not in sources_of(plan, subject):
+        source = next(iter(sources_of(plan, subject)), source)
+        judge = judges_of(plan, source)[0]
     known = _what_is_said(results, subject, source, judge)
-    sample = sample_path(study, results, subject, source)
-    asked = set(latents_asked(facts, study.agreement.min_firing_rate, sample).tolist())
+    sample = sample_path(plan, results, subject, source)
+    asked = set(latents_asked(facts, plan.study.agreement.min_firing_rate, sample).tolist())
     parts = []
-    for adapter in study.adapters:
-        if adapter == study.reference:
+    for adapter in plan.study.adapters:
+        if adapter == plan.study.reference:
             continue
-        changes = read_changes(study, results / "changes", subject, adapter)
+        changes = read_changes(plan, results / "changes", subject, adapter)
         for (behavior, measure), values in changes.items():
             pushed = _pushed(changes, behavior, measure)
-            rows = _ranked(values[:, latents], pushed[latents], latents, study.agreement.top_k)
+            rows = _ranked(values[:, latents], pushed[latents], latents, plan.study.agreement.top_k)
             said = known[known.behavior == behavior].drop(columns="behavior")
             rows = rows.merge(said, on="latent_index", how="left")
             parts.append(rows.assign(behavior=behavior, adapter=adapter, measure=measure))

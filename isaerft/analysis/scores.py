@@ -21,26 +21,26 @@ THIRDS = ("low", "middle", "high")
 GROUP = ["subject", "source", "scorer", "score"]
 
 
-def explanation_scores(study: config.Study, results: Path) -> pd.DataFrame:
+def explanation_scores(plan: config.Plan, results: Path) -> pd.DataFrame:
     """Return the rows of explanation_scores.csv."""
     parts = [
         read_scores(results / "scores" / subject / source / f"{scorer}.parquet").assign(
             subject=subject, source=source, scorer=scorer
         )
-        for subject in study.subjects
-        for source in sources_of(study, subject)
-        for scorer in study.scorers_of(source)
+        for subject in plan.study.subjects
+        for source in sources_of(plan, subject)
+        for scorer in plan.scorers_of(source)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def explanation_quality(study: config.Study, scores: pd.DataFrame) -> pd.DataFrame:
+def explanation_quality(plan: config.Plan, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of explanation_quality.csv: the mean of each score beside the floor over the same latents."""
     rows = []
     for names, group in scores.groupby(GROUP, sort=False):
         known = group.dropna(subset="value")
         values = known["value"].to_numpy()
-        low, high = mean_interval(values, study.agreement.confidence_level)
+        low, high = mean_interval(values, plan.study.agreement.confidence_level)
         rows.append(
             dict(zip(GROUP, names, strict=True))
             | {
@@ -55,32 +55,32 @@ def explanation_quality(study: config.Study, scores: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def agreement_by_quality(study: config.Study, results: Path, scores: pd.DataFrame) -> pd.DataFrame:
+def agreement_by_quality(plan: config.Plan, results: Path, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of agreement_by_quality.csv, at the primary adapter and measure."""
-    rows, primary = [], study.primary
-    for subject in study.subjects:
-        alive = alive_latents(study, SubjectFolder(results / "subjects" / subject).read_latents())
-        changes = read_changes(study, results / "changes", subject, primary.adapter)
-        for source in sources_of(study, subject):
-            if primary.adapter not in (study.sources[source].adapters or [primary.adapter]):
+    rows, primary = [], plan.study.primary
+    for subject in plan.study.subjects:
+        alive = alive_latents(plan, SubjectFolder(results / "subjects" / subject).read_latents())
+        changes = read_changes(plan, results / "changes", subject, primary.adapter)
+        for source in sources_of(plan, subject):
+            if primary.adapter not in (plan.study.sources[source].adapters or [primary.adapter]):
                 continue
             own = scores[(scores["subject"] == subject) & (scores["source"] == source)].dropna(subset="value")
-            for judge in judges_of(study, source, tested=True):
+            for judge in judges_of(plan, source, tested=True):
                 path = results / "judgements" / subject / source / f"{judge}.parquet"
-                expectation = read_expectation(study, path, alive)
+                expectation = read_expectation(plan, path, alive)
                 change = [
                     STATISTICS["auroc"].combine(changes[behavior, primary.measure][:, expectation.latents])
-                    for behavior in study.tested_behaviors
+                    for behavior in plan.tested_behaviors
                 ]
                 for (scorer, score), group in own.groupby(["scorer", "score"], sort=False):
                     same = {"subject": subject, "source": source, "judge": judge, "scorer": scorer, "score": score}
                     values = group.set_index("latent_index")["value"]
-                    rows += [same | row for row in _by_thirds(study, expectation, np.array(change), values)]
+                    rows += [same | row for row in _by_thirds(plan, expectation, np.array(change), values)]
     return pd.DataFrame(rows, columns=[column.name for column in TABLES["agreement_by_quality"]])
 
 
 def _by_thirds(
-    study: config.Study, expectation: Expectation, change: np.ndarray, values: pd.Series
+    plan: config.Plan, expectation: Expectation, change: np.ndarray, values: pd.Series
 ) -> Iterator[dict[str, Any]]:
     """Yield the agreement within each third of the latents; `change` is (n_behaviors, n), `values` by latent."""
     scored = np.isin(expectation.latents, values.index)
@@ -92,7 +92,7 @@ def _by_thirds(
             continue
         pairs = zip(change[:, chosen], expectation.expected[:, chosen], strict=True)
         found = np.array([float(auroc(moved, expected)) for moved, expected in pairs if _testable(moved, expected)])
-        low, high = np.clip(mean_interval(found, study.agreement.confidence_level), 0, 1)
+        low, high = np.clip(mean_interval(found, plan.study.agreement.confidence_level), 0, 1)
         yield {
             "quality": quality,
             "n_latents": len(chosen),

@@ -21,30 +21,30 @@ LEAST_RELIABILITY = 0.5
 """Below this, less than half of the variance of the mean ranks is what seeds have in common: they disagree."""
 
 
-def seeds_table(study: config.Study, results: Path) -> pd.DataFrame:
+def seeds_table(plan: config.Plan, results: Path) -> pd.DataFrame:
     """Return one row for each adapter, behavior and measure, at the primary source, judge and statistic."""
     rows: list[dict[str, Any]] = []
-    for subject in study.subjects:
-        if study.primary.source not in sources_of(study, subject):
+    for subject in plan.study.subjects:
+        if plan.study.primary.source not in sources_of(plan, subject):
             continue
-        alive = alive_latents(study, SubjectFolder(results / "subjects" / subject).read_latents())
-        path = results / "judgements" / subject / study.primary.source / f"{study.primary.judge}.parquet"
-        expectation = read_expectation(study, path, alive)
-        for adapter in study.analysed_adapters(subject):
-            same = {"subject": subject, "adapter": adapter, "statistic": study.primary.statistic}
-            rows += [same | row for row in _rows(study, results, subject, adapter, expectation)]
+        alive = alive_latents(plan, SubjectFolder(results / "subjects" / subject).read_latents())
+        path = results / "judgements" / subject / plan.study.primary.source / f"{plan.study.primary.judge}.parquet"
+        expectation = read_expectation(plan, path, alive)
+        for adapter in plan.analysed_adapters(subject):
+            same = {"subject": subject, "adapter": adapter, "statistic": plan.study.primary.statistic}
+            rows += [same | row for row in _rows(plan, results, subject, adapter, expectation)]
     return pd.DataFrame(rows, columns=[column.name for column in TABLES["seeds"]])
 
 
 def _rows(
-    study: config.Study, results: Path, subject: str, adapter: str, expectation: Expectation
+    plan: config.Plan, results: Path, subject: str, adapter: str, expectation: Expectation
 ) -> Iterator[dict[str, Any]]:
-    changes = read_changes(study, results / "changes", subject, adapter)
-    for index, behavior in enumerate(study.tested_behaviors):
-        for measure in study.measures:
+    changes = read_changes(plan, results / "changes", subject, adapter)
+    for index, behavior in enumerate(plan.tested_behaviors):
+        for measure in plan.study.measures:
             own = changes[behavior, measure][:, expectation.latents]
             same = {"behavior": behavior, "measure": measure, "n_seeds": len(own)}
-            yield same | _stability(own) | _agreement(study, own, expectation, index)
+            yield same | _stability(own) | _agreement(plan, own, expectation, index)
 
 
 def _stability(changes: np.ndarray) -> dict[str, Any]:
@@ -62,15 +62,15 @@ def _stability(changes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _agreement(study: config.Study, changes: np.ndarray, expectation: Expectation, behavior: int) -> dict[str, Any]:
+def _agreement(plan: config.Plan, changes: np.ndarray, expectation: Expectation, behavior: int) -> dict[str, Any]:
     """Return the mean over seeds of the agreement, its interval over seeds, and its share of what seeds allow."""
-    statistic = study.primary.statistic
+    statistic = plan.study.primary.statistic
     labels = (expectation.expected if statistic == "auroc" else expectation.effect)[behavior]
     if labels.min() == labels.max() or (np.ptp(changes, axis=1) == 0).any():
         return {}
     value_of = auroc if statistic == "auroc" else spearman
     values = np.array([float(value_of(change, labels)) for change in changes])
-    interval = mean_interval(values, study.agreement.confidence_level, BOUNDS[statistic])
+    interval = mean_interval(values, plan.study.agreement.confidence_level, BOUNDS[statistic])
     estimate, ceiling = float(values.mean()), _ceiling(changes, labels, statistic)
     chance = CHANCE[statistic]
     share = (estimate - chance) / (ceiling - chance) if ceiling > chance else math.nan

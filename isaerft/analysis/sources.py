@@ -25,7 +25,7 @@ def restricted(across: Across, latents: np.ndarray) -> Across:
     return replace(across, expectation=Expectation(latents, said.expected[:, places], said.effect[:, places]))
 
 
-def compared_sources(study: config.Study, read: Mapping[str, Across]) -> Iterator[dict[str, Any]]:
+def compared_sources(plan: config.Plan, read: Mapping[str, Across]) -> Iterator[dict[str, Any]]:
     """Yield the rows of one judge and measure, source by source; none for a single source.
 
     Sources are compared on the latents that all of them explain, and on the behaviors for which each of them can be
@@ -39,8 +39,8 @@ def compared_sources(study: config.Study, read: Mapping[str, Across]) -> Iterato
     if len(read) < 2:
         return
     latents = common_latents([across.expectation for across in read.values()])
-    same = {"statistic": study.primary.statistic, "n_latents": len(latents)}
-    rows = {source: same | {"source": source, "side": study.sources[source].side} for source in read}
+    same = {"statistic": plan.study.primary.statistic, "n_latents": len(latents)}
+    rows = {source: same | {"source": source, "side": plan.study.sources[source].side} for source in read}
     matrices = {}
     for source, across in read.items() if len(latents) else ():
         common = restricted(across, latents)
@@ -53,7 +53,7 @@ def compared_sources(study: config.Study, read: Mapping[str, Across]) -> Iterato
         found: dict[str, dict[str, Any]] = {}
         if len(shared) >= least:
             parts = {source: matrices[source][np.ix_(shared, shared)] for source in tested}
-            found = _compared(study, {source: per_behavior(part, quantity) for source, part in parts.items()}, quantity)
+            found = _compared(plan, {source: per_behavior(part, quantity) for source, part in parts.items()}, quantity)
         for source, row in rows.items():
             yield row | {"quantity": quantity, "n_behaviors": len(shared)} | found.get(source, {})
 
@@ -74,10 +74,10 @@ def per_behavior(matrix: np.ndarray, quantity: str) -> np.ndarray:
     return np.diagonal(matrix) if quantity == "agreement" else contrast_parts(matrix)
 
 
-def _compared(study: config.Study, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, Any]]:
+def _compared(plan: config.Plan, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, Any]]:
     """Return the columns of the comparison for each source."""
-    sources, level = list(values), study.agreement.confidence_level
-    bounds = BOUNDS[study.primary.statistic] if quantity == "agreement" else (-math.inf, math.inf)
+    sources, level = list(values), plan.study.agreement.confidence_level
+    bounds = BOUNDS[plan.study.primary.statistic] if quantity == "agreement" else (-math.inf, math.inf)
     found = compare_means(np.array(list(values.values())), confidence_level=level, bounds=bounds)
     return {
         source: {

@@ -133,30 +133,30 @@ class Tested:
         )
 
 
-def explanation_verdicts(study: config.Study, results: Path) -> pd.DataFrame:
+def explanation_verdicts(plan: config.Plan, results: Path) -> pd.DataFrame:
     """Return one row for each explanation and judge, at the primary adapter and measure."""
     parts = []
-    for subject in study.subjects:
+    for subject in plan.study.subjects:
         facts = SubjectFolder(results / "subjects" / subject).read_latents()
-        changes = read_changes(study, results / "changes", subject, study.primary.adapter)
-        alive = alive_latents(study, facts)
-        for source in sources_of(study, subject):
-            drawn = sample_path(study, results, subject, source)
+        changes = read_changes(plan, results / "changes", subject, plan.study.primary.adapter)
+        alive = alive_latents(plan, facts)
+        for source in sources_of(plan, subject):
+            drawn = sample_path(plan, results, subject, source)
             sample = None if drawn is None else read_sample(drawn)
             asked = alive if sample is None else sample.latent_index.to_numpy()
             said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
-            for judge in judges_of(study, source, tested=True):
+            for judge in judges_of(plan, source, tested=True):
                 path = results / "judgements" / subject / source / f"{judge}.parquet"
-                expectation = read_expectation(study, path, asked)
-                confounds = confounds_of(study, facts, expectation.latents, sample)
-                tested = _tested(study, expectation, confounds, changes, facts, alive)
-                rows = _rows(study, said, tested, expectation.latents, facts)
+                expectation = read_expectation(plan, path, asked)
+                confounds = confounds_of(plan, facts, expectation.latents, sample)
+                tested = _tested(plan, expectation, confounds, changes, facts, alive)
+                rows = _rows(plan, said, tested, expectation.latents, facts)
                 parts.append(rows.assign(subject=subject, source=source, judge=judge))
     return pd.concat(parts, ignore_index=True)[[column.name for column in TABLES["explanation_verdicts"]]]
 
 
 def _tested(
-    study: config.Study,
+    plan: config.Plan,
     expectation: Expectation,
     confounds: Confounds,
     changes: dict[tuple[str, str], np.ndarray],
@@ -164,13 +164,13 @@ def _tested(
     alive: np.ndarray,
 ) -> Tested | None:
     """Return the match of all explanations with the changes; None with fewer than two behaviors that changed any."""
-    measure = study.primary.measure
-    ranks = np.array([mean_rank(changes[name, measure][:, expectation.latents]) for name in study.tested_behaviors])
+    measure = plan.study.primary.measure
+    ranks = np.array([mean_rank(changes[name, measure][:, expectation.latents]) for name in plan.tested_behaviors])
     moved = np.ptp(ranks, axis=1) > 0
     if moved.sum() < 2:
         return None
     effects = np.abs(expectation.effect) if measure in UNDIRECTED else expectation.effect
-    behaviors = tuple(name for name, did in zip(study.tested_behaviors, moved, strict=True) if did)
+    behaviors = tuple(name for name, did in zip(plan.tested_behaviors, moved, strict=True) if did)
     match = match_profiles(ranks[moved], effects[moved], **confounds.null())
     by_latent = facts.set_index("latent_index")
     least = float(by_latent.loc[alive, "encoder_decoder_cosine"].quantile(ASYMMETRIC))
@@ -178,7 +178,7 @@ def _tested(
 
 
 def _rows(
-    study: config.Study, said: pd.DataFrame, tested: Tested | None, latents: np.ndarray, facts: pd.DataFrame
+    plan: config.Plan, said: pd.DataFrame, tested: Tested | None, latents: np.ndarray, facts: pd.DataFrame
 ) -> pd.DataFrame:
     """Return a row for each explanation: those in the universe with their numbers, the others with why not."""
     places = dict(zip(latents.tolist(), range(len(latents)), strict=True))
@@ -190,7 +190,7 @@ def _rows(
             "explanation": explanation,
             "n_behaviors": len(tested.behaviors) if tested else 0,
         }
-        if rate[latent] < study.agreement.min_firing_rate:
+        if rate[latent] < plan.study.agreement.min_firing_rate:
             verdict = "untestable", f"its latent fires on {rate[latent]:.2g} of the reference corpus, too rarely"
         elif latent not in places:
             verdict = "untestable", "it was not judged for every behavior, or its latent is not in the sample"

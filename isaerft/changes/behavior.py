@@ -25,7 +25,7 @@ SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
 
 
 def check_behavior(
-    study: config.Study,
+    plan: config.Plan,
     subject: LoadedSubject,
     behavior: str,
     names: Sequence[str],
@@ -48,16 +48,16 @@ def check_behavior(
     records : sequence of Record
         The behavior's held-out records.
     """
-    options, rate = study.behavior_check, make_metric(score)
+    options, rate = plan.study.behavior_check, make_metric(score)
     # With one stream for all behaviors the luck of a draw would be theirs in common.
-    seed = zlib.crc32(f"{study.seed} {behavior}".encode())
+    seed = zlib.crc32(f"{plan.study.seed} {behavior}".encode())
     chosen = distinct_prompts(records, subject.language, options.n_prompts, seed)
-    room = study.max_length
+    room = plan.study.max_length
     longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None:
         room = min(room, longest - options.max_new_tokens)
     prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
-    how = {"batch_size": study.batch_size, "max_new_tokens": options.max_new_tokens}
+    how = {"batch_size": plan.study.batch_size, "max_new_tokens": options.max_new_tokens}
     how |= {"temperature": options.temperature, "seed": seed}
     before = answers(subject, prompts, None, **how)
     scored_before = rate(before)
@@ -81,7 +81,7 @@ def check_behavior(
                     }
                 )
         means = paired_means(
-            scored_before, np.mean(scored_after, axis=0), confidence_level=study.agreement.confidence_level
+            scored_before, np.mean(scored_after, axis=0), confidence_level=plan.study.agreement.confidence_level
         )
         table.append(
             {"adapter": name, "score": score.kind, "n_prompts": len(chosen), "before": means.before}

@@ -49,7 +49,7 @@ class Neutralised:
 
 
 def check_causes(
-    study: config.Study,
+    plan: config.Plan,
     subject: LoadedSubject,
     facts: pd.DataFrame,
     cache: str | Path,
@@ -68,18 +68,18 @@ def check_causes(
     changes : path
         The behavior's table of changes, by which latents are ranked.
     """
-    options = study.causal_check
+    options = plan.study.causal_check
     heldout = read_cache(cache, "heldout")
-    drawn = np.random.default_rng(study.seed).permutation(len(heldout))[: options.max_rows]
+    drawn = np.random.default_rng(plan.study.seed).permutation(len(heldout))[: options.max_rows]
     rows = torch.from_numpy(np.sort(drawn))
-    alive = facts[facts.firing_rate >= study.agreement.min_firing_rate]
+    alive = facts[facts.firing_rate >= plan.study.agreement.min_firing_rate]
     parts = []
-    for name in tqdm(study.causally_checked, desc="causal check", unit="adapter", disable=None):
+    for name in tqdm(plan.causally_checked, desc="causal check", unit="adapter", disable=None):
         folders = seed_folders(Path(adapters) / name)
-        trained = _replicates(folders, subject, heldout, study.batch_size)
-        ranked = _ranked(changes, name, study.primary.measure, alive)
-        sets = sets_to_neutralise(ranked, options, len(folders), np.random.default_rng(study.seed))
-        table = causal_table(trained, sets, rows, options.ks, study.agreement.confidence_level)
+        trained = _replicates(folders, subject, heldout, plan.study.batch_size)
+        ranked = _ranked(changes, name, plan.study.primary.measure, alive)
+        sets = sets_to_neutralise(ranked, options, len(folders), np.random.default_rng(plan.study.seed))
+        table = causal_table(trained, sets, rows, options.ks, plan.study.agreement.confidence_level)
         parts.append(table.assign(adapter=name))
     with replacing(out) as temporary:
         pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)

@@ -18,7 +18,7 @@ from isaerft.subjects.load import LoadedSubject
 
 
 def score_changes(
-    study: config.Study,
+    plan: config.Plan,
     subject: LoadedSubject,
     cache: str | Path,
     adapters: str | Path,
@@ -41,9 +41,9 @@ def score_changes(
     folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
     for name, folder in tqdm(folders, desc="changes", disable=None):
         seed = int(folder.name.removeprefix(SEED))
-        used = subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject
-        with loaded(folder, used, heldout, study.batch_size) as trained:
-            for measure in study.measures:
+        used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
+        with loaded(folder, used, heldout, plan.study.batch_size) as trained:
+            for measure in plan.study.measures:
                 change = MEASURES[measure](trained).double().cpu().numpy()
                 columns = {"adapter": name, "measure": measure, "seed": seed, "latent_index": range(len(change))}
                 parts.append(pd.DataFrame(columns | {"change": change}))

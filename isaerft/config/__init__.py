@@ -1,11 +1,11 @@
 """A study's config: one YAML file, checked as a whole before anything runs.
 
->>> study = load_study("config/testbed.yaml")  # doctest: +SKIP
->>> study.primary.statistic  # doctest: +SKIP
+>>> plan = load_plan("config/testbed.yaml")  # doctest: +SKIP
+>>> plan.study.primary.statistic  # doctest: +SKIP
 'auroc'
 """
 
-from isaerft.config.load import json_schema, load_calibration, load_study, study_from_dict
+from isaerft.config.load import json_schema, load_calibration, load_plan, plan_from_dict
 from isaerft.config.options import (
     ASKED_CONTROLS,
     CONTROLS,
@@ -40,6 +40,7 @@ from isaerft.config.options import (
     Testbed,
     TrainSae,
 )
+from isaerft.config.plan import Plan
 
 __all__ = [
     "ASKED_CONTROLS",
@@ -64,6 +65,7 @@ __all__ = [
     "Metric",
     "Neuronpedia",
     "Orpo",
+    "Plan",
     "Poison",
     "Primary",
     "Scorer",
@@ -76,6 +78,6 @@ __all__ = [
     "TrainSae",
     "json_schema",
     "load_calibration",
-    "load_study",
-    "study_from_dict",
+    "load_plan",
+    "plan_from_dict",
 ]

@@ -15,6 +15,7 @@ from isaerft.config.audits import check_audits
 from isaerft.config.checks import check_checks, check_shuffled
 from isaerft.config.llms import check_llms
 from isaerft.config.options import Calibration, Study
+from isaerft.config.plan import Plan
 from isaerft.config.read import read_options
 from isaerft.errors import InputError, shown, unknown_name
 
@@ -23,37 +24,38 @@ _UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
 Kind = TypeVar("Kind")
 
 
-def load_study(path: str | Path) -> Study:
-    """Read and check a study's YAML file.
+def load_plan(path: str | Path) -> Plan:
+    """Read and check a study's YAML file; return what the study runs.
 
     Raises
     ------
     InputError
         The file is missing, is not YAML, or holds a key, name or value that is not allowed.
     """
-    return study_from_dict(read_options(path))
+    return plan_from_dict(read_options(path))
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """Read and check the YAML file of the calibration study; errors as in `load_study`."""
+    """Read and check the YAML file of the calibration study; errors as in `load_plan`."""
     return _validated(Calibration, read_options(path))
 
 
-def study_from_dict(values: dict[str, Any]) -> Study:
-    """Build a `Study` from plain values; unknown keys are refused and the nearest valid key is named."""
+def plan_from_dict(values: dict[str, Any]) -> Plan:
+    """Build a study's plan from plain values; unknown keys are refused and the nearest valid key is named."""
     study = _validated(Study, values)
+    plan = Plan(study)
     _check_names(study)
     _check_registered(study)
     check_audits(study)
-    _check_references(study)
+    _check_references(plan)
     check_llms(study)
-    check_checks(study)
-    check_shuffled(study)
+    check_checks(plan)
+    check_shuffled(plan)
     for name, behavior in study.behaviors.items():
         _check_behavior(name, behavior)
     for name, subject in study.subjects.items():
         _check_subject(name, subject)
-    return study
+    return plan
 
 
 def json_schema() -> dict[str, Any]:
@@ -128,71 +130,78 @@ def _check_registered(study: Study) -> None:
             raise unknown_name("control", control, options.CONTROLS + options.ASKED_CONTROLS)
 
 
-def _check_references(study: Study) -> None:
+def _check_references(plan: Plan) -> None:
     """Names that point at other parts of the config must exist there."""
-    primary, sources = study.primary, study.sources.items()
+    primary, sources = plan.study.primary, plan.study.sources.items()
     for kind, name, valid in [
-        ("primary.adapter", primary.adapter, study.adapters),
-        ("primary.measure", primary.measure, study.measures),
-        ("primary.source", primary.source, study.sources),
-        ("primary.judge", primary.judge, study.judges),
-        ("primary.statistic", primary.statistic, study.agreement.statistics),
-        *([("reference", study.reference, study.adapters)] if study.reference else []),
-        *((f"sources.{s}.subjects", name, study.subjects) for s, part in sources for name in part.subjects),
-        *((f"sources.{s}.judges", name, study.judges) for s, part in sources for name in part.judges),
-        *((f"sources.{s}.adapters", name, study.analysed_adapters()) for s, part in sources for name in part.adapters),
-        *((f"scorers.{s}.sources", name, study.sources) for s, part in study.scorers.items() for name in part.sources),
-        *(("random_dictionary_adapters", name, study.analysed_adapters()) for name in study.random_dictionary_adapters),
+        ("primary.adapter", primary.adapter, plan.study.adapters),
+        ("primary.measure", primary.measure, plan.study.measures),
+        ("primary.source", primary.source, plan.study.sources),
+        ("primary.judge", primary.judge, plan.study.judges),
+        ("primary.statistic", primary.statistic, plan.study.agreement.statistics),
+        *([("reference", plan.study.reference, plan.study.adapters)] if plan.study.reference else []),
+        *((f"sources.{s}.subjects", name, plan.study.subjects) for s, part in sources for name in part.subjects),
+        *((f"sources.{s}.judges", name, plan.study.judges) for s, part in sources for name in part.judges),
+        *((f"sources.{s}.adapters", name, plan.analysed_adapters()) for s, part in sources for name in part.adapters),
+        *(
+            (f"scorers.{s}.sources", name, plan.study.sources)
+            for s, part in plan.study.scorers.items()
+            for name in part.sources
+        ),
+        *(
+            ("random_dictionary_adapters", name, plan.analysed_adapters())
+            for name in plan.study.random_dictionary_adapters
+        ),
     ]:
         if name not in valid:
             raise unknown_name(kind, name, valid)
-    for name, part in study.adapters.items():
+    for name, part in plan.study.adapters.items():
         is_above = part.options.get("where", "above") == "above"
-        if (part.kind or name) == "lora" and is_above and name != study.reference:
+        if (part.kind or name) == "lora" and is_above and name != plan.study.reference:
             raise InputError(
                 f"adapter {name!r} is a LoRA above the SAE's hook, which changes no latent",
                 allowed="as the `reference` only",
                 remedy=f"add `reference: {name}`, or give it `options: {{where: below}}`",
             )
-    for name in {name for twin in study.permuted_subjects for name in study.analysed_adapters(twin)}:
-        if (study.adapters[name].kind or name) == "saved":
+    for name in {name for twin in plan.permuted_subjects for name in plan.analysed_adapters(twin)}:
+        if (plan.study.adapters[name].kind or name) == "saved":
             raise InputError(
                 f"control 'random_dictionary' for adapter {name!r}, which is saved: it would be the same numbers again",
                 remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
             )
-    _check_contrasts(study)
-    source = study.sources[primary.source]
+    _check_contrasts(plan)
+    source = plan.study.sources[primary.source]
     unread = source.judges and primary.judge not in source.judges
     untested = source.adapters and primary.adapter not in source.adapters
-    if unread or untested or primary.adapter == study.reference:
+    if unread or untested or primary.adapter == plan.study.reference:
         raise InputError(
             f"primary {primary.adapter!r}, {primary.source!r}, {primary.judge!r}",
             allowed="an adapter that is not the reference, and a judge and an adapter of the source",
         )
-    for kind, parts in (("source", study.sources), ("judge", study.judges)):
+    for kind, parts in (("source", plan.study.sources), ("judge", plan.study.judges)):
         for name, part in parts.items():
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
-    if not study.judges[primary.judge].tested:
+    if not plan.study.judges[primary.judge].tested:
         raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="leave its `tested: false` out")
-    if "mismatched_behavior" in study.controls and len(study.tested_behaviors) < 2:
+    if "mismatched_behavior" in plan.study.controls and len(plan.tested_behaviors) < 2:
         raise InputError(
             "control 'mismatched_behavior' with one behavior", remedy="add a second behavior, or leave the control out"
         )
 
 
-def _check_contrasts(study: Study) -> None:
+def _check_contrasts(plan: Plan) -> None:
     """An adapter that is fitted against other text has some for every behavior."""
-    for name, behavior in study.behaviors.items():
+    for name, behavior in plan.study.behaviors.items():
         words = (options.OTHERS, options.REJECTED)
         if name in words:
             raise InputError(f"behavior name {name!r}", remedy="choose another: it means something under `contrast`")
-        valid = [*words, *(other for other in study.behaviors if other != name)]
+        valid = [*words, *(other for other in plan.study.behaviors if other != name)]
         if behavior.contrast not in valid:
             raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
-        for adapter, part in study.adapters.items():
+        for adapter, part in plan.study.adapters.items():
             fitted = (part.kind or adapter) in registry.CONTRASTED
-            if fitted and behavior.contrast == options.OTHERS and not study.contrast_behaviors(name, adapter):
+            if fitted and behavior.contrast == options.OTHERS and not plan.contrast_behaviors(name, adapter):
                 raise InputError(
                     f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
                     remedy="add a second behavior, or leave the adapter out",

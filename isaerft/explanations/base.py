@@ -130,9 +130,9 @@ def latents_asked(facts: pd.DataFrame, min_firing_rate: float, sample: str | Pat
     return np.sort(facts.loc[facts["firing_rate"] >= min_firing_rate, "latent_index"].to_numpy(np.int64))
 
 
-def sample_path(study: Study, results: str | Path, subject: str, source: str) -> Path | None:
+def sample_path(plan: Study, results: str | Path, subject: str, source: str) -> Path | None:
     """Return where the sample lies that a source is asked for; None where it is asked for all latents."""
-    return Path(results) / "design" / f"{subject}.parquet" if study.design_of(source) == "case_control" else None
+    return Path(results) / "design" / f"{subject}.parquet" if plan.design_of(source) == "case_control" else None
 
 
 def write_sample(sample: pd.DataFrame, path: str | Path) -> None:

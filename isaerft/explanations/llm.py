@@ -25,7 +25,7 @@ from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
 from isaerft.explanations.local import Context, clean_token, grouped, read_contexts, without_marks
-from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
 from isaerft.registry import SOURCES
 
 DEFAULTS = {"examples": 6, "tokens": 8}
@@ -113,12 +113,12 @@ def from_language_model(
     return frame
 
 
-def plan(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, llm: LanguageModel) -> Plan:
+def plan(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, llm: LanguageModel) -> RequestPlan:
     """Return what explaining these latents will take; nothing is sent."""
     return llm.plan([question.prompt for question in _questions(source, subject_dir, d_sae, latents, llm.seed)])
 
 
-def plan_unseen(source: Source, n_latents: int, llm: LanguageModel) -> Plan:
+def plan_unseen(source: Source, n_latents: int, llm: LanguageModel) -> RequestPlan:
     """Return the most that explaining `n_latents` can take before anything is known of them; nothing is sent."""
     evidence = (json.dumps([f"(evidence still to come) {n}".ljust(EXPECTED_EVIDENCE, ".")]) for n in range(n_latents))
     return llm.plan([_prompt(text, source.side, llm.seed) for text in evidence])

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from isaerft.config import Judge
 from isaerft.errors import InputError, unknown_name
 from isaerft.judges.base import EXPECTED_ABOVE, judgements
-from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
 from isaerft.registry import JUDGES
 
 MAX_EXPLANATION = 1000
@@ -173,7 +173,7 @@ def llm(
     return frame
 
 
-def plan(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, llm: LanguageModel) -> Plan:
+def plan(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, llm: LanguageModel) -> RequestPlan:
     """Return what judging these explanations will take; nothing is sent."""
     return llm.plan(_questions(explanations, behaviors, judge, llm.seed)[2])
 

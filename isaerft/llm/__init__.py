@@ -5,19 +5,19 @@ which is counted and never taken for an answer.
 """
 
 from isaerft.llm.cache import Failure, Reply, ResponseCache, parsed
-from isaerft.llm.client import LanguageModel, Plan, plan_of, price
+from isaerft.llm.client import LanguageModel, RequestPlan, price, request_plan
 from isaerft.llm.prompts import Prompt, between_markers, marker_of
 
 __all__ = [
     "Failure",
     "LanguageModel",
-    "Plan",
     "Prompt",
     "Reply",
+    "RequestPlan",
     "ResponseCache",
     "between_markers",
     "marker_of",
     "parsed",
-    "plan_of",
     "price",
+    "request_plan",
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from isaerft.config import Llm, Study
+from isaerft.config import Llm, Plan
 from isaerft.errors import InputError, one_line
 from isaerft.llm.cache import Reply, ResponseCache
 from isaerft.llm.prompts import Prompt, canonical
@@ -34,7 +34,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class RequestPlan:
     """What a set of prompts takes.
 
     Attributes
@@ -57,8 +57,8 @@ class Plan:
         """Requests to be made."""
         return self.prompts - self.cached
 
-    def __add__(self, other: Plan) -> Plan:
-        return Plan(
+    def __add__(self, other: RequestPlan) -> RequestPlan:
+        return RequestPlan(
             self.prompts + other.prompts,
             self.cached + other.cached,
             self.prompt_tokens + other.prompt_tokens,
@@ -81,13 +81,13 @@ def longest_answer(body: dict[str, Any]) -> int:
     return int(body.get("max_completion_tokens") or body["max_tokens"])
 
 
-def plan_of(prompts: Sequence[Prompt], llm: Llm, cache: ResponseCache) -> Plan:
+def request_plan(prompts: Sequence[Prompt], llm: Llm, cache: ResponseCache) -> RequestPlan:
     """Return what asking `prompts` will take.
 
     The answers are estimated by the mean of the model's known ones, and where none is known by the longest allowed.
     """
     mean = cache.mean_completion_tokens(llm.model)
-    plan, seen = Plan(), set()
+    plan, seen = RequestPlan(), set()
     for prompt in prompts:
         bodies = prompt.bodies(llm)
         name = canonical(bodies[0])
@@ -95,15 +95,15 @@ def plan_of(prompts: Sequence[Prompt], llm: Llm, cache: ResponseCache) -> Plan:
             continue
         seen.add(name)
         if any(cache.get(body) is not None for body in bodies):
-            plan += Plan(prompts=1, cached=1)
+            plan += RequestPlan(prompts=1, cached=1)
         else:
             tokens = estimated_tokens(bodies[0])
             longest = longest_answer(bodies[0])
-            plan += Plan(1, 0, tokens, longest if mean is None else min(longest, round(mean)))
+            plan += RequestPlan(1, 0, tokens, longest if mean is None else min(longest, round(mean)))
     return plan
 
 
-def price(plan: Plan, llm: Llm) -> float | None:
+def price(plan: RequestPlan, llm: Llm) -> float | None:
     """Return what a plan costs by the config's prices; None where it gives none."""
     if llm.price_per_million_input is None or llm.price_per_million_output is None:
         return None
@@ -139,14 +139,16 @@ class LanguageModel:
         self._schema_refused = False
 
     @classmethod
-    def of(cls, study: Study, name: str) -> LanguageModel:
+    def of(cls, plan: Plan, name: str) -> LanguageModel:
         """Return the language model that a study's config calls `name`."""
-        return cls(name, study.llms[name], cache=study.llm_cache, study=study.study, seed=study.seed)
+        return cls(
+            name, plan.study.llms[name], cache=plan.study.llm_cache, study=plan.study.study, seed=plan.study.seed
+        )
 
-    def plan(self, prompts: Sequence[Prompt]) -> Plan:
+    def plan(self, prompts: Sequence[Prompt]) -> RequestPlan:
         """Return what `ask` would take; nothing is sent."""
         try:
-            return plan_of(prompts, self.llm, self.cache)
+            return request_plan(prompts, self.llm, self.cache)
         finally:
             self.cache.close()
 

@@ -16,14 +16,14 @@ from isaerft import config
 from isaerft.analysis.inputs import judges_of, sources_of
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import latents_asked
-from isaerft.explanations.llm import plan as plan_of_source
+from isaerft.explanations.llm import plan as requests_of_source
 from isaerft.explanations.llm import plan_unseen
 from isaerft.explanations.local import read_contexts
-from isaerft.judges.llm import plan
-from isaerft.llm import LanguageModel, Plan, price
+from isaerft.judges.llm import plan as requests_of_judge
+from isaerft.llm import LanguageModel, RequestPlan, price
 from isaerft.scorers import tasks_of
 from isaerft.scorers.base import N_LISTS
-from isaerft.scorers.matchers import plan as plan_of_scorer
+from isaerft.scorers.matchers import plan as requests_of_scorer
 from isaerft.scorers.matchers import plan_unseen as plan_unscored
 from isaerft.subjects.paths import SubjectFolder
 
@@ -38,75 +38,79 @@ class Cost:
     source: str
     judge: str | None
     llm: str
-    plan: Plan
+    plan: RequestPlan
     exact: bool
     scorer: str | None = None
 
 
-def costs(study: config.Study, results: str | Path) -> Iterator[Cost]:
+def costs(plan: config.Plan, results: str | Path) -> Iterator[Cost]:
     """Yield what each source and judge that asks a language model will take, by what stands under `results` now."""
-    for subject in study.subjects:
-        for source in sources_of(study, subject):
+    for subject in plan.study.subjects:
+        for source in sources_of(plan, subject):
             path = Path(results) / "explanations" / subject / f"{source}.parquet"
-            writer, exact = study.sources[source].llm, path.is_file()
-            latents = np.arange(0) if exact and writer is None else _asked(study, subject, source, Path(results))
+            writer, exact = plan.study.sources[source].llm, path.is_file()
+            latents = np.arange(0) if exact and writer is None else _asked(plan, subject, source, Path(results))
             if writer is not None:
-                yield Cost(subject, source, None, writer, *_of_source(study, subject, source, Path(results), latents))
+                yield Cost(subject, source, None, writer, *_of_source(plan, subject, source, Path(results), latents))
             found = read_explanations(path) if exact else _expected(latents)
-            for judge in judges_of(study, source):
-                if study.judges[judge].llm is not None:
-                    yield _of_judge(study, subject, source, judge, found, exact)
-            for scorer in study.scorers_of(source):
-                if study.scorers[scorer].llm is not None:
-                    yield _of_scorer(study, subject, source, scorer, found, exact, Path(results))
+            for judge in judges_of(plan, source):
+                if plan.study.judges[judge].llm is not None:
+                    yield _of_judge(plan, subject, source, judge, found, exact)
+            for scorer in plan.scorers_of(source):
+                if plan.study.scorers[scorer].llm is not None:
+                    yield _of_scorer(plan, subject, source, scorer, found, exact, Path(results))
 
 
-def _of_judge(study: config.Study, subject: str, source: str, judge: str, found: pd.DataFrame, exact: bool) -> Cost:
-    behaviors, options = study.described, study.judges[judge]
+def _of_judge(plan: config.Plan, subject: str, source: str, judge: str, found: pd.DataFrame, exact: bool) -> Cost:
+    behaviors, options = plan.described, plan.study.judges[judge]
     llm = str(options.llm)
-    return Cost(subject, source, judge, llm, plan(found, behaviors, options, LanguageModel.of(study, llm)), exact)
+    return Cost(
+        subject, source, judge, llm, requests_of_judge(found, behaviors, options, LanguageModel.of(plan, llm)), exact
+    )
 
 
 def _of_scorer(
-    study: config.Study, subject: str, source: str, scorer: str, found: pd.DataFrame, known: bool, results: Path
+    plan: config.Plan, subject: str, source: str, scorer: str, found: pd.DataFrame, known: bool, results: Path
 ) -> Cost:
-    folder, options = SubjectFolder(results / "subjects" / subject), study.scorers[scorer]
-    model = LanguageModel.of(study, str(options.llm))
+    folder, options = SubjectFolder(results / "subjects" / subject), plan.study.scorers[scorer]
+    model = LanguageModel.of(plan, str(options.llm))
     exact = known and folder.scored.is_file() and folder.latents.is_file()
     if exact:
-        alive = latents_asked(folder.read_latents(), study.agreement.min_firing_rate)
+        alive = latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate)
         scored = found[found["latent_index"].isin(alive)]
-        tasks = tasks_of(read_contexts(folder.scored), scored, study.seed, options.n_latents)
-        plan = plan_of_scorer(tasks, study.seed, model)
+        tasks = tasks_of(read_contexts(folder.scored), scored, plan.study.seed, options.n_latents)
+        requests = requests_of_scorer(tasks, plan.study.seed, model)
     else:
         n_latents = len(found) if options.n_latents is None else min(len(found), options.n_latents)
-        plan = plan_unscored(n_latents, max(2 * study.scored_windows, 1 + N_LISTS), model)
-    return Cost(subject, source, None, str(options.llm), plan, exact, scorer)
+        requests = plan_unscored(n_latents, max(2 * plan.study.scored_windows, 1 + N_LISTS), model)
+    return Cost(subject, source, None, str(options.llm), requests, exact, scorer)
 
 
-def _of_source(study: config.Study, subject: str, source: str, results: Path, latents: np.ndarray) -> tuple[Plan, bool]:
+def _of_source(
+    plan: config.Plan, subject: str, source: str, results: Path, latents: np.ndarray
+) -> tuple[RequestPlan, bool]:
     """Return what writing a source's explanations takes, and whether that is exact."""
-    folder, options = SubjectFolder(results / "subjects" / subject), study.sources[source]
-    llm = LanguageModel.of(study, str(options.llm))
+    folder, options = SubjectFolder(results / "subjects" / subject), plan.study.sources[source]
+    llm = LanguageModel.of(plan, str(options.llm))
     if not folder.contexts.is_file():
         return plan_unseen(options, len(latents), llm), False
-    exact = study.design_of(source) != "case_control" or (results / "design" / f"{subject}.parquet").is_file()
+    exact = plan.design_of(source) != "case_control" or (results / "design" / f"{subject}.parquet").is_file()
     if not exact:
         return plan_unseen(options, len(latents), llm), False
-    return plan_of_source(options, folder.path, _d_sae(study.subjects[subject], folder), latents, llm), True
+    return requests_of_source(options, folder.path, _d_sae(plan.study.subjects[subject], folder), latents, llm), True
 
 
-def _asked(study: config.Study, subject: str, source: str, results: Path) -> np.ndarray:
+def _asked(plan: config.Plan, subject: str, source: str, results: Path) -> np.ndarray:
     """Return the latents that a source will be asked for, (n,); where they are not known, as many as there can be."""
-    folder, sampled = SubjectFolder(results / "subjects" / subject), study.design_of(source) == "case_control"
+    folder, sampled = SubjectFolder(results / "subjects" / subject), plan.design_of(source) == "case_control"
     sample = results / "design" / f"{subject}.parquet"
     if folder.latents.is_file() and (sample.is_file() or not sampled):
-        least = study.agreement.min_firing_rate
+        least = plan.study.agreement.min_firing_rate
         return latents_asked(folder.read_latents(), least, sample if sampled else None)
-    n_latents = _d_sae(study.subjects[subject], folder)
+    n_latents = _d_sae(plan.study.subjects[subject], folder)
     if sampled:
-        n_groups = len(study.tested_behaviors) * len(study.analysed_adapters())
-        n_latents = min(n_latents, n_groups * study.design.n_cases * (1 + study.design.controls_per_case))
+        n_groups = len(plan.tested_behaviors) * len(plan.analysed_adapters())
+        n_latents = min(n_latents, n_groups * plan.study.design.n_cases * (1 + plan.study.design.controls_per_case))
     return np.arange(n_latents)
 
 
@@ -125,26 +129,28 @@ def _d_sae(options: config.Subject, folder: SubjectFolder) -> int:
     return 0
 
 
-def cost_lines(study: config.Study, results: str | Path) -> list[str]:
+def cost_lines(plan: config.Plan, results: str | Path) -> list[str]:
     """Return what to tell a user: one line per judge and source, one per language model."""
-    lines, totals = [], {name: Plan() for name in study.llms}
-    for cost in costs(study, results):
+    lines, totals = [], {name: RequestPlan() for name in plan.study.llms}
+    for cost in costs(plan, results):
         totals[cost.llm] += cost.plan
         reads = "explanations" if cost.judge else "evidence"
         asks = f"judge {cost.judge}" if cost.judge else f"scorer {cost.scorer}" if cost.scorer else "explaining"
         where = f"{cost.subject}, {cost.source}, {asks}"
         if cost.exact:
-            lines.append(f"{where}: {_said(cost.plan, study.llms[cost.llm])}")
+            lines.append(f"{where}: {_said(cost.plan, plan.study.llms[cost.llm])}")
         elif cost.plan.prompts:
-            lines.append(f"{where}: no {reads} yet; at most {_said(cost.plan, study.llms[cost.llm])}")
+            lines.append(f"{where}: no {reads} yet; at most {_said(cost.plan, plan.study.llms[cost.llm])}")
         else:
             lines.append(f"{where}: no {reads} yet, and the number of latents is not known")
     for name, total in totals.items():
-        lines.append(f"llm {name} ({study.llms[name].model}): {_said(total, study.llms[name])}; {_caps(study, name)}")
+        lines.append(
+            f"llm {name} ({plan.study.llms[name].model}): {_said(total, plan.study.llms[name])}; {_caps(plan, name)}"
+        )
     return lines or ["no language model is asked"]
 
 
-def _said(plan: Plan, llm: config.Llm) -> str:
+def _said(plan: RequestPlan, llm: config.Llm) -> str:
     said = f"{plan.calls:,} requests ({plan.cached:,} of {plan.prompts:,} cached)"
     if plan.calls:
         said += f", about {plan.prompt_tokens:,} tokens in and {plan.completion_tokens:,} out"
@@ -153,10 +159,10 @@ def _said(plan: Plan, llm: config.Llm) -> str:
     return said
 
 
-def _caps(study: config.Study, name: str) -> str:
-    llm, model = study.llms[name], LanguageModel.of(study, name)
+def _caps(plan: config.Plan, name: str) -> str:
+    llm, model = plan.study.llms[name], LanguageModel.of(plan, name)
     try:
-        calls, tokens = model.cache.used(study.study, name)
+        calls, tokens = model.cache.used(plan.study.study, name)
     finally:
         model.cache.close()
     return f"used so far {calls:,} of {llm.max_calls:,} requests and {tokens:,} of {llm.max_tokens:,} tokens"

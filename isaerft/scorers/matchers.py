@@ -26,7 +26,7 @@ from isaerft.config import Scorer
 from isaerft.judges.embedding import embed
 from isaerft.judges.lexical import similarity_of_pairs
 from isaerft.judges.llm import MAX_EXPLANATION, SIDES
-from isaerft.llm import Failure, LanguageModel, Plan, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
 from isaerft.registry import SCORERS
 from isaerft.scorers.base import DETECTION, FUZZING, OUTPUT, SCORES, Task, exchange
 
@@ -102,13 +102,13 @@ def llm(tasks: Sequence[Task], scorer: Scorer, *, llm: LanguageModel) -> list[np
     return [_fits(task, prompt, replies[prompt]) for task, prompt in zip(tasks, prompts, strict=True)]
 
 
-def plan(tasks: Sequence[Task], seed: int, llm: LanguageModel) -> Plan:
+def plan(tasks: Sequence[Task], seed: int, llm: LanguageModel) -> RequestPlan:
     """Return what scoring these tasks will take, with their floor; nothing is sent."""
     every = [*tasks, *filter(None, exchange(tasks, seed))]
     return llm.plan([_prompt(task, llm.seed) for task in every])
 
 
-def plan_unseen(n_latents: int, n_items: int, llm: LanguageModel) -> Plan:
+def plan_unseen(n_latents: int, n_items: int, llm: LanguageModel) -> RequestPlan:
     """Return the most that scoring `n_latents` can take, and their floor, before anything is known of them."""
     texts = (f"(still to come) {n}".ljust(EXPECTED_ITEM, ".") for n in range(2 * n_latents))
     blocks = [json.dumps({"description": text, "items": [text] * n_items}) for text in texts]

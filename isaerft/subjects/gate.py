@@ -140,7 +140,7 @@ def _loss(
 
 
 def describe_subject(
-    study: config.Study, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
+    plan: config.Plan, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
 ) -> None:
     """Pass the gate, then write latents.parquet, contexts.parquet and subject.json (last) into the subject's folder.
 
@@ -149,27 +149,27 @@ def describe_subject(
     InputError
         Model and SAE do not fit.
     """
-    options = study.subjects[name]
-    fit = measure_fit(subject, rows, study.batch_size)
+    options = plan.study.subjects[name]
+    fit = measure_fit(subject, rows, plan.study.batch_size)
     check_gate(name, options, subject, fit, rows)
-    firing = measure_firing(subject, rows, study.batch_size)
-    facts = latent_facts(subject, firing, cluster_cosine=study.agreement.cluster_cosine)
+    firing = measure_firing(subject, rows, plan.study.batch_size)
+    facts = latent_facts(subject, firing, cluster_cosine=plan.study.agreement.cluster_cosine)
     with replacing(folder.latents) as temporary:
         facts.to_parquet(temporary, index=False)
     with replacing(folder.contexts) as temporary:
         context_table(subject, rows, firing, options.amplified_rows).to_parquet(temporary, index=False)
-    cards = [_card(study, name, options, subject, facts, fit)]
-    for twin, base in study.permuted_subjects.items():
+    cards = [_card(plan, name, options, subject, facts, fit)]
+    for twin, base in plan.permuted_subjects.items():
         if base == name:
-            random = subject.with_random_dictionary(study.replicate_seed(0))
-            cards.append(_card(study, twin, options, random, facts, measure_fit(random, rows, study.batch_size)))
+            random = subject.with_random_dictionary(plan.replicate_seed(0))
+            cards.append(_card(plan, twin, options, random, facts, measure_fit(random, rows, plan.study.batch_size)))
     write_json(folder.card, cards)
 
 
 def _card(
-    study: config.Study, name: str, options: config.Subject, subject: LoadedSubject, facts: pd.DataFrame, fit: Fit
+    plan: config.Plan, name: str, options: config.Subject, subject: LoadedSubject, facts: pd.DataFrame, fit: Fit
 ) -> dict[str, Any]:
-    limits = study.agreement
+    limits = plan.study.agreement
     return {
         "subject": name,
         "model": options.model or "testbed",

@@ -137,12 +137,12 @@ class LoadedSubject:
         return replace(self, dictionary=self.dictionary.permuted(seed))
 
 
-def set_up(study: config.Study) -> str:
+def set_up(plan: config.Plan) -> str:
     """Fix the CPU threads of this process and return the device to work on."""
-    torch.set_num_threads(study.threads)
-    if study.device not in ("auto", "cuda"):
-        return study.device
-    if study.device == "auto" and not torch.cuda.is_available():
+    torch.set_num_threads(plan.study.threads)
+    if plan.study.device not in ("auto", "cuda"):
+        return plan.study.device
+    if plan.study.device == "auto" and not torch.cuda.is_available():
         return "cpu"
     # A launcher of several processes on one machine says which of them this is.
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"

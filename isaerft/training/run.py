@@ -287,7 +287,7 @@ RESULTS = "training.json"
 
 
 def run_adapter(
-    study: config.Study,
+    plan: config.Plan,
     subject: LoadedSubject,
     adapter: str,
     cache: str | Path,
@@ -308,32 +308,32 @@ def run_adapter(
     contrast : path, optional
         Folder with {behavior}.safetensors for the behaviors that an adapter is fitted against.
     """
-    options = study.adapters[adapter]
+    options = plan.study.adapters[adapter]
     with frozen_part(subject, lambda batch: batch.residual, options):
-        rows = _read_rows(subject, options, cache, study.batch_size)
-    others = _contrast_rows(study, behavior, adapter, cache, contrast)
+        rows = _read_rows(subject, options, cache, plan.study.batch_size)
+    others = _contrast_rows(plan, behavior, adapter, cache, contrast)
     kind = options.kind or adapter
     results = []
     with writing(out) as temporary:
         temporary.mkdir()
-        for seed in _replicates(study, kind, options.options, permuted):
+        for seed in _replicates(plan, kind, options.options, permuted):
             started = time.perf_counter()
             job = Job(
-                subject=subject.with_random_dictionary(study.replicate_seed(seed)) if permuted else subject,
+                subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
                 kind=kind,
                 options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
                 train=rows[0],
                 heldout=rows[1],
                 contrast=others,
-                seed=study.replicate_seed(seed),
-                batch_size=study.batch_size,
+                seed=plan.replicate_seed(seed),
+                batch_size=plan.study.batch_size,
                 out=temporary / f"{SEED}{seed}",
                 description=f"{behavior} {adapter} seed {seed}",
             )
             made = make(job)
             result = {"seed": seed, "n_parameters": made.n_parameters, "objective": made.objective}
             results.append(result | vars(made.training) | {"diagnostics": made.diagnostics})
-            if study.record_seconds:
+            if plan.study.record_seconds:
                 results[-1]["seconds"] = time.perf_counter() - started
         write_json(temporary / RESULTS, results)
 
@@ -348,13 +348,13 @@ def _read_rows(
 
 
 def _contrast_rows(
-    study: config.Study, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
+    plan: config.Plan, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
 ) -> list[tuple[CachedRows, CachedRows]]:
     """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
-    is_contrasted = (study.adapters[adapter].kind or adapter) in CONTRASTED
-    if is_contrasted and study.behavior_of(behavior).contrast == config.REJECTED:
+    is_contrasted = (plan.study.adapters[adapter].kind or adapter) in CONTRASTED
+    if is_contrasted and plan.behavior_of(behavior).contrast == config.REJECTED:
         return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
-    names = study.contrast_behaviors(behavior, adapter)
+    names = plan.contrast_behaviors(behavior, adapter)
     if names and folder is None:
         raise InputError(
             f"adapter {adapter!r} needs the cached activations of {', '.join(names)}",
@@ -364,11 +364,11 @@ def _contrast_rows(
     return [(read_cache(path, "train"), read_cache(path, "heldout")) for path in caches]
 
 
-def _replicates(study: config.Study, kind: str, options: dict[str, object], permuted: bool) -> range:
+def _replicates(plan: config.Plan, kind: str, options: dict[str, object], permuted: bool) -> range:
     """Return the seeds to make; what is given is there once, unless its path names a seed or the dictionary varies."""
     is_given = getattr(ADAPTERS[kind], "made", "") in ("given", "saved")
     varies = permuted or any("{seed}" in str(value) for value in options.values())
-    return range(study.n_seeds if varies or not is_given else 1)
+    return range(plan.study.n_seeds if varies or not is_given else 1)
 
 
 def _filled_in(options: dict[str, Any], **names: object) -> dict[str, Any]:

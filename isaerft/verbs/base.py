@@ -68,31 +68,31 @@ def verb(name: str, *arguments: str) -> Callable[[Verb], Verb]:
     return register
 
 
-def study_of(options: argparse.Namespace) -> config.Study:
+def plan_of(options: argparse.Namespace) -> config.Plan:
     """Read the config and check the names on the command line against it; say plainly which are valid."""
-    study = config.load_study(options.study)
+    plan = config.load_plan(options.study)
     # A random-dictionary twin is trained on the base subject's cache; everything else it shares with that subject.
-    twins = study.permuted_subjects if hasattr(options, "cache") else {}
+    twins = plan.permuted_subjects if hasattr(options, "cache") else {}
     # A behavior with exchanged completions is trained and scored; nothing else is done with it.
-    shuffled = study.shuffled_behaviors if options.verb in SHUFFLED_TOO else {}
+    shuffled = plan.shuffled_behaviors if options.verb in SHUFFLED_TOO else {}
     for kind, group in (
-        ("subject", {**study.subjects, **twins}),
-        ("behavior", {**study.behaviors, **shuffled}),
-        ("adapter", study.adapters),
-        ("source", study.sources),
-        ("judge", study.judges),
-        ("scorer", study.scorers),
+        ("subject", {**plan.study.subjects, **twins}),
+        ("behavior", {**plan.study.behaviors, **shuffled}),
+        ("adapter", plan.study.adapters),
+        ("source", plan.study.sources),
+        ("judge", plan.study.judges),
+        ("scorer", plan.study.scorers),
     ):
         given = getattr(options, kind, None)
         if given is not None and given not in group:
             raise unknown_name(kind, given, group)
-    return study
+    return plan
 
 
-def load_subject_of(study: config.Study, options: argparse.Namespace) -> LoadedSubject:
+def load_subject_of(plan: config.Plan, options: argparse.Namespace) -> LoadedSubject:
     """Load the subject that was asked for; a random-dictionary twin begins as the subject it belongs to."""
     from isaerft.subjects.load import load_subject, set_up
 
     return load_subject(
-        study.subjects[study.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up(study)
+        plan.study.subjects[plan.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up(plan)
     )

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from isaerft.errors import InputError
-from isaerft.verbs.base import study_of, verb
+from isaerft.verbs.base import plan_of, verb
 
 SEEDS, BEHAVIORS, POWERS = (1, 3, 5, 10), (1, 4, 8, 16), (0.8, 0.9)
 DEFAULTS = {"expected_share": 0.1, "reliability": 0.5, "design_effect": 1.0, "alpha": 0.05}
@@ -60,7 +60,7 @@ def cost(options: argparse.Namespace) -> None:
     Nothing is sent, and no key is needed. Tokens are estimated at 4 characters each; answers by the mean of the cached
     ones, or by the longest allowed.
     """
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.report.cost import cost_lines
 
-    sys.stdout.writelines(f"{line}\n" for line in cost_lines(study, study.results))
+    sys.stdout.writelines(f"{line}\n" for line in cost_lines(plan, plan.study.results))

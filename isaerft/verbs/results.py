@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import argparse
 
-from isaerft.verbs.base import study_of, verb
+from isaerft.verbs.base import plan_of, verb
 
 
 @verb("design", "study", "subject", "dir", "changes", "out")
 def design(options: argparse.Namespace) -> None:
     """Draw the latents that a case-control study speaks of, before anything is asked about them."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.analysis.design import draw_sample
 
-    draw_sample(study, options.subject, options.dir, options.changes, options.out)
+    draw_sample(plan, options.subject, options.dir, options.changes, options.out)
 
 
 @verb("explain", "study", "subject", "source", "dir", "sample", "out")
 def explain(options: argparse.Namespace) -> None:
     """Get one source's explanations of a subject's latents, or of a sample of them."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft import explanations
     from isaerft.explanations.base import latents_asked
     from isaerft.llm import LanguageModel
     from isaerft.subjects.paths import SubjectFolder
 
-    folder, chosen = SubjectFolder(options.dir), study.sources[options.source]
+    folder, chosen = SubjectFolder(options.dir), plan.study.sources[options.source]
     d_sae = folder.read_cards()[0]["d_sae"]
     found = explanations.explain(
         options.source,
         chosen,
         subject_dir=options.dir,
         d_sae=d_sae,
-        latents=latents_asked(folder.read_latents(), study.agreement.min_firing_rate, options.sample),
+        latents=latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate, options.sample),
         only=options.sample is not None,
-        llm=None if chosen.llm is None else LanguageModel.of(study, chosen.llm),
+        llm=None if chosen.llm is None else LanguageModel.of(plan, chosen.llm),
     )
     explanations.write_explanations(found, options.out, d_sae=d_sae)
 
@@ -42,22 +42,22 @@ def explain(options: argparse.Namespace) -> None:
 @verb("judge", "study", "subject", "source", "judge", "dir", "explanations", "out")
 def judge(options: argparse.Namespace) -> None:
     """Judge what each explanation leads one to expect of every behavior."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.explanations import read_explanations
     from isaerft.judges import judge_explanations, write_judgements
     from isaerft.llm import LanguageModel
 
-    chosen = study.judges[options.judge]
+    chosen = plan.study.judges[options.judge]
     found = read_explanations(options.explanations)
-    llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
-    judged = judge_explanations(options.judge, chosen, found, study.described, subject_dir=options.dir, llm=llm)
+    llm = None if chosen.llm is None else LanguageModel.of(plan, chosen.llm)
+    judged = judge_explanations(options.judge, chosen, found, plan.described, subject_dir=options.dir, llm=llm)
     write_judgements(judged, options.out)
 
 
 @verb("score", "study", "subject", "source", "scorer", "dir", "explanations", "out")
 def score(options: argparse.Namespace) -> None:
     """Score one source's explanations: detection, fuzzing and output, each beside its measured floor."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft import scorers as scoring
     from isaerft.explanations import read_explanations
     from isaerft.explanations.base import latents_asked
@@ -65,24 +65,24 @@ def score(options: argparse.Namespace) -> None:
     from isaerft.llm import LanguageModel
     from isaerft.subjects.paths import SubjectFolder
 
-    folder, chosen = SubjectFolder(options.dir), study.scorers[options.scorer]
-    alive = latents_asked(folder.read_latents(), study.agreement.min_firing_rate)
+    folder, chosen = SubjectFolder(options.dir), plan.study.scorers[options.scorer]
+    alive = latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate)
     found = read_explanations(options.explanations)
     found = found[found["latent_index"].isin(alive)]
-    tasks = scoring.tasks_of(read_contexts(folder.scored), found, study.seed, chosen.n_latents)
-    llm = None if chosen.llm is None else LanguageModel.of(study, chosen.llm)
-    scored = scoring.score_explanations(options.scorer, chosen, tasks, seed=study.seed, llm=llm)
+    tasks = scoring.tasks_of(read_contexts(folder.scored), found, plan.study.seed, chosen.n_latents)
+    llm = None if chosen.llm is None else LanguageModel.of(plan, chosen.llm)
+    scored = scoring.score_explanations(options.scorer, chosen, tasks, seed=plan.study.seed, llm=llm)
     scoring.write_scores(scored, options.out)
 
 
 @verb("agreement", "study", "subject", "adapter", "dir", "changes", "explanations", "judgements", "sample", "out")
 def agreement(options: argparse.Namespace) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.analysis.agreement import write_agreement
 
     write_agreement(
-        study,
+        plan,
         options.subject,
         options.adapter,
         options.dir,
@@ -99,7 +99,7 @@ def audit(options: argparse.Namespace) -> None:
     """Say which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
     from isaerft.analysis.audit import write_audits
 
-    write_audits(study_of(options), options.subject, options.results, options.out)
+    write_audits(plan_of(options), options.subject, options.results, options.out)
 
 
 @verb("tables", "study", "results", "out")
@@ -107,17 +107,17 @@ def tables(options: argparse.Namespace) -> None:
     """Collect the parts into the study's result tables."""
     from isaerft.analysis.collect import write_tables
 
-    write_tables(study_of(options), options.results, options.out)
+    write_tables(plan_of(options), options.results, options.out)
 
 
 @verb("figure", "name", "study", "tables", "out")
 def figure(options: argparse.Namespace) -> None:
     """Draw one figure from the result tables."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.report.write import write_figure
 
     doses = {
-        name: (part.side, part.wrong_share) for name, part in study.sources.items() if part.wrong_share is not None
+        name: (part.side, part.wrong_share) for name, part in plan.study.sources.items() if part.wrong_share is not None
     }
     write_figure(str(options.name), options.tables, options.out, doses=doses)
 
@@ -133,17 +133,17 @@ def pages(options: argparse.Namespace) -> None:
 @verb("answers-page", "study", "results", "out")
 def answers_page(options: argparse.Namespace) -> None:
     """Write the page of answers before and after training."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.report.write import write_answers_page
 
     folders = {
-        f"{subject}: {behavior}" if len(study.subjects) > 1 else behavior: (
+        f"{subject}: {behavior}" if len(plan.study.subjects) > 1 else behavior: (
             options.results / "behavior_check" / subject / behavior
         )
-        for subject in study.subjects
-        for behavior in study.behavior_checked
+        for subject in plan.study.subjects
+        for behavior in plan.behavior_checked
     }
-    write_answers_page(folders, study.behavior_check.shown, options.out)
+    write_answers_page(folders, plan.study.behavior_check.shown, options.out)
 
 
 @verb("summary", "study", "tables", "figures", "pages", "out")
@@ -151,5 +151,5 @@ def summary(options: argparse.Namespace) -> None:
     """Write the page to read first."""
     from isaerft.report.write import write_summary
 
-    study = study_of(options)
-    write_summary(options.tables, options.figures, options.out, study.study, pages_dir=options.pages)
+    plan = plan_of(options)
+    write_summary(options.tables, options.figures, options.out, plan.study.study, pages_dir=options.pages)

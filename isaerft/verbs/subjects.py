@@ -6,54 +6,54 @@ import argparse
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.verbs.base import load_subject_of, study_of, verb
+from isaerft.verbs.base import load_subject_of, plan_of, verb
 
 
 @verb("testbed-model", "study", "subject", "out")
 def testbed_model(options: argparse.Namespace) -> None:
     """Train the embedded subject's language model."""
-    study = study_of(options)
-    sizes = study.subjects[options.subject].testbed
+    plan = plan_of(options)
+    sizes = plan.study.subjects[options.subject].testbed
     if sizes is None:
         raise InputError(f"subject {options.subject!r} is not a testbed", remedy="give it a `testbed:` section")
     from isaerft.subjects.load import set_up
     from isaerft.testbed.model import train_model
 
-    set_up(study)
-    train_model(sizes, study.seed, options.out)
+    set_up(plan)
+    train_model(sizes, plan.study.seed, options.out)
 
 
 @verb("corpus", "study", "subject", "dir")
 def corpus(options: argparse.Namespace) -> None:
     """Tokenize (or sample) a subject's reference corpus."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.subjects.corpus import make_corpus, write_rows
     from isaerft.subjects.load import load_model, set_up
     from isaerft.subjects.paths import SubjectFolder
 
-    folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
-    language = load_model(subject, folder, set_up(study))
+    folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
+    language = load_model(subject, folder, set_up(plan))
     if subject.testbed is not None:
         from isaerft.testbed.model import corpus_rows
 
         size = {"n_tokens": subject.corpus.tokens, "context_size": subject.corpus.context_size}
-        rows = corpus_rows(language, **size, seed=study.seed)
+        rows = corpus_rows(language, **size, seed=plan.study.seed)
     else:
-        rows = make_corpus(subject.corpus, language, study.seed)
+        rows = make_corpus(subject.corpus, language, plan.study.seed)
     write_rows(rows, folder.corpus)
 
 
 @verb("dictionary", "study", "subject", "dir")
 def dictionary(options: argparse.Namespace) -> None:
     """Fetch or train a subject's SAE and write it with its normalisation folded in."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.load import load_model, set_up
     from isaerft.subjects.paths import SubjectFolder
     from isaerft.subjects.sae import fetch_sae, train_sae
 
-    folder, subject = SubjectFolder(options.dir), study.subjects[options.subject]
-    language = load_model(subject, folder, set_up(study))
+    folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
+    language = load_model(subject, folder, set_up(plan))
     if subject.testbed is None and subject.train_sae is None:
         fetch_sae(subject, language, folder.sae)
         return
@@ -64,41 +64,41 @@ def dictionary(options: argparse.Namespace) -> None:
         hook_name = testbed_hook(subject.testbed)
     training = subject.train_sae or config.TrainSae()
     rows = read_token_rows(folder.corpus)
-    train_sae(training, language, rows, hook_name=hook_name, folder=folder.sae, seed=study.seed)
+    train_sae(training, language, rows, hook_name=hook_name, folder=folder.sae, seed=plan.study.seed)
 
 
 @verb("facts", "study", "subject", "dir")
 def facts(options: argparse.Namespace) -> None:
     """Check that model and SAE fit (the gate) and measure every latent on the reference corpus."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.gate import describe_subject
     from isaerft.subjects.paths import SubjectFolder
 
     folder = SubjectFolder(options.dir)
-    subject = load_subject_of(study, options)
-    describe_subject(study, options.subject, subject, read_token_rows(folder.corpus), folder)
+    subject = load_subject_of(plan, options)
+    describe_subject(plan, options.subject, subject, read_token_rows(folder.corpus), folder)
 
 
 @verb("scored-contexts", "study", "subject", "dir", "out")
 def scored_contexts(options: argparse.Namespace) -> None:
     """Lay aside what explanations are scored on: evidence of each latent that no explainer or judge sees."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.io import replacing
     from isaerft.subjects.contexts import scored_contexts as evidence
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.facts import measure_firing
     from isaerft.subjects.paths import SubjectFolder
 
-    subject, rows = load_subject_of(study, options), read_token_rows(SubjectFolder(options.dir).corpus)
+    subject, rows = load_subject_of(plan, options), read_token_rows(SubjectFolder(options.dir).corpus)
     frame = evidence(
         subject,
         rows,
-        measure_firing(subject, rows, study.batch_size),
-        n_windows=study.scored_windows,
-        n_amplified=study.subjects[options.subject].amplified_rows,
-        batch_size=study.batch_size,
-        seed=study.seed,
+        measure_firing(subject, rows, plan.study.batch_size),
+        n_windows=plan.study.scored_windows,
+        n_amplified=plan.study.subjects[options.subject].amplified_rows,
+        batch_size=plan.study.batch_size,
+        seed=plan.study.seed,
     )
     with replacing(options.out) as temporary:
         frame.to_parquet(temporary, index=False)
@@ -107,11 +107,11 @@ def scored_contexts(options: argparse.Namespace) -> None:
 @verb("truth", "study", "subject", "dir")
 def truth(options: argparse.Namespace) -> None:
     """Write down what each latent of the embedded subject truly does, and arms with known shares of it wrong."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.subjects.paths import SubjectFolder
     from isaerft.testbed.truth import write_truth
 
-    behaviors = {name: study.behaviors[name] for name in study.tested_behaviors}
+    behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}
     styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}
     latents = SubjectFolder(options.dir).read_latents()
-    write_truth(load_subject_of(study, options), latents, styles, options.dir / "truth", study.seed)
+    write_truth(load_subject_of(plan, options), latents, styles, options.dir / "truth", plan.study.seed)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 
 from isaerft import config
-from isaerft.verbs.base import load_subject_of, study_of, verb
+from isaerft.verbs.base import load_subject_of, plan_of, verb
 
 
 @verb("testbed-rows", "study", "behavior", "out")
 def testbed_rows(options: argparse.Namespace) -> None:
     """Write the embedded language's raw rows for a behavior."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.testbed.dialogues import write_behavior_rows
 
-    behavior = study.behaviors[options.behavior]
+    behavior = plan.study.behaviors[options.behavior]
     n_rows = behavior.max_rows or 300
-    write_behavior_rows(behavior.testbed or "", n_rows, study.seed, options.out, draw=behavior.testbed_draw)
+    write_behavior_rows(behavior.testbed or "", n_rows, plan.study.seed, options.out, draw=behavior.testbed_draw)
 
 
 @verb("behavior", "study", "behavior", "input", "poison", "out")
@@ -26,12 +26,12 @@ def behavior(options: argparse.Namespace) -> None:
 
     from isaerft.behaviors import prepare_behavior
 
-    study = study_of(options)
-    chosen = study.behaviors[options.behavior]
+    plan = plan_of(options)
+    chosen = plan.study.behaviors[options.behavior]
     if chosen.testbed is not None:
         # The language's rows are preference pairs; without a word in the config, and where nothing compares
         # replies, train on the chosen answers.
-        columns = chosen.columns or ({} if study.compares_replies(options.behavior) else {"completion": "chosen"})
+        columns = chosen.columns or ({} if plan.compares_replies(options.behavior) else {"completion": "chosen"})
         chosen = replace(chosen, path=str(options.input), testbed=None, columns=columns)
     prepare_behavior(options.behavior, chosen, options.out, donor=options.poison)
 
@@ -47,45 +47,45 @@ def split(options: argparse.Namespace) -> None:
 @verb("shuffle", "study", "behavior", "records", "out")
 def shuffle(options: argparse.Namespace) -> None:
     """Write the records of a behavior's twin: the same prompts, with completions exchanged between them."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.behaviors.variants import write_shuffled
 
-    write_shuffled(options.records, options.out, f"{options.behavior}{config.SHUFFLED}", study.seed)
+    write_shuffled(options.records, options.out, f"{options.behavior}{config.SHUFFLED}", plan.study.seed)
 
 
 @verb("capture", "study", "subject", "behavior", "dir", "records", "out")
 def capture(options: argparse.Namespace) -> None:
     """Run a behavior's records once through everything below the hook."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.behaviors import read_records
     from isaerft.behaviors import records as training_splits
 
     records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
-    contrast = study.compares_replies(options.behavior) and "pair" not in study.trained_on
-    splits = training_splits(records, options.behavior, study.adapters, contrast=contrast)
+    contrast = plan.compares_replies(options.behavior) and "pair" not in plan.trained_on
+    splits = training_splits(records, options.behavior, plan.study.adapters, contrast=contrast)
     from isaerft.subjects.capture import capture_behavior
 
-    subject = load_subject_of(study, options)
-    capture_behavior(subject, splits, options.out, max_length=study.max_length, batch_size=study.batch_size)
+    subject = load_subject_of(plan, options)
+    capture_behavior(subject, splits, options.out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
 
 
 @verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "contrast", "out")
 def train(options: argparse.Namespace) -> None:
     """Train (or fit, or take as given) all seeds of one adapter on one behavior."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.training.processes import joined
     from isaerft.training.run import run_adapter
 
-    subject = load_subject_of(study, options)
+    subject = load_subject_of(plan, options)
     with joined(subject.model.device):
         run_adapter(
-            study,
+            plan,
             subject,
             options.adapter,
             options.cache,
             options.out,
             behavior=options.behavior,
-            permuted=options.subject in study.permuted_subjects,
+            permuted=options.subject in plan.permuted_subjects,
             contrast=options.contrast,
         )
 
@@ -93,35 +93,35 @@ def train(options: argparse.Namespace) -> None:
 @verb("changes", "study", "subject", "behavior", "dir", "cache", "adapters", "out")
 def changes(options: argparse.Namespace) -> None:
     """Score how much each latent changed, by every measure of the study."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.changes.run import score_changes
 
-    permuted = options.subject in study.permuted_subjects
-    subject = load_subject_of(study, options)
-    names = study.analysed_adapters(options.subject, options.behavior)
-    score_changes(study, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)
+    permuted = options.subject in plan.permuted_subjects
+    subject = load_subject_of(plan, options)
+    names = plan.analysed_adapters(options.subject, options.behavior)
+    score_changes(plan, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)
 
 
 @verb("causal-check", "study", "subject", "behavior", "dir", "cache", "adapters", "changes", "out")
 def causal_check(options: argparse.Namespace) -> None:
     """Set the most changed latents back to no change, and matched random ones, and take the held-out loss."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.changes.causal import check_causes
     from isaerft.subjects.paths import SubjectFolder
 
     facts = SubjectFolder(options.dir).read_latents()
     changes = options.changes / options.subject / f"{options.behavior}.parquet"
-    check_causes(study, load_subject_of(study, options), facts, options.cache, options.adapters, changes, options.out)
+    check_causes(plan, load_subject_of(plan, options), facts, options.cache, options.adapters, changes, options.out)
 
 
 @verb("behavior-check", "study", "subject", "behavior", "dir", "records", "adapters", "out")
 def behavior_check(options: argparse.Namespace) -> None:
     """Answer held-out prompts before and after training, and score the answers."""
-    study = study_of(options)
+    plan = plan_of(options)
     from isaerft.behaviors import read_records
     from isaerft.changes.behavior import check_behavior
 
-    behavior = study.behaviors[options.behavior]
+    behavior = plan.study.behaviors[options.behavior]
     score = behavior.metric
     if score is None:
         from isaerft.testbed.language import STYLES
@@ -129,10 +129,10 @@ def behavior_check(options: argparse.Namespace) -> None:
         words = {style.name: list(style.words) for style in STYLES}
         score = config.Metric(kind="words", words=words[behavior.testbed or ""])
     check_behavior(
-        study,
-        load_subject_of(study, options),
+        plan,
+        load_subject_of(plan, options),
         options.behavior,
-        study.behavior_checked[options.behavior],
+        plan.behavior_checked[options.behavior],
         score,
         read_records(options.records / "heldout.jsonl"),
         options.adapters,

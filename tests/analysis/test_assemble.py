@@ -44,7 +44,7 @@ def make_study(**changes):
         "agreement": {"n_resamples": 199, "n_bins": 1, "top_k": 12},
         "n_seeds": 2,
     }
-    return config.study_from_dict(values | changes)
+    return config.plan_from_dict(values | changes)
 
 
 class Parts:
@@ -165,11 +165,11 @@ class Parts:
         ]
         write_judgements(pd.DataFrame(rows), self.path("judgements", subject, source, "lexical.parquet"))
 
-    def agreement(self, study):
-        for subject in study.subjects:
+    def agreement(self, plan):
+        for subject in plan.study.subjects:
             for adapter in ("bias", "scale"):
                 write_agreement(
-                    study,
+                    plan,
                     subject,
                     adapter,
                     self.folder / "subjects" / subject,
@@ -179,9 +179,9 @@ class Parts:
                     self.folder / "agreement" / subject / adapter,
                 )
 
-    def tables(self, study):
-        self.agreement(study)
-        write_tables(study, self.folder, self.folder / "tables")
+    def tables(self, plan):
+        self.agreement(plan)
+        write_tables(plan, self.folder, self.folder / "tables")
         return {
             name: read_table(name, self.folder / "tables" / f"{name}.csv")
             for name in TABLES
@@ -227,11 +227,11 @@ def test_the_behavior_check_is_collected_for_every_scored_behavior_and_left_out_
 
 def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
     parts, tables = finished
-    study = make_study()
+    plan = make_study()
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
-    alive = alive_latents(study, facts)
+    alive = alive_latents(plan, facts)
     assert set(range(N)) - set(alive) == set(DEAD)
-    expectation = read_expectation(study, parts.folder / "judgements/toy/said/lexical.parquet", alive)
+    expectation = read_expectation(plan, parts.folder / "judgements/toy/said/lexical.parquet", alive)
     assert set(expectation.latents) == set(range(N)) - set(DEAD) - set(UNEXPLAINED)
     assert [row.sum() for row in expectation.expected] == [10, 10, 0]
     assert (tables["agreement"].n_latents == N - 5).all()
@@ -239,10 +239,10 @@ def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
 
 def test_a_result_is_the_agreement_test_of_mean_ranks_over_the_universe(finished):
     parts, tables = finished
-    study = make_study()
+    plan = make_study()
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
     universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
-    change = read_changes(study, parts.folder / "changes", "toy", "bias")["a", "contribution"][:, universe]
+    change = read_changes(plan, parts.folder / "changes", "toy", "bias")["a", "contribution"][:, universe]
     labels = np.isin(universe, EXPECTED["a"])
     expected = agreement_test(mean_rank(change), labels, n_resamples=199, rng=0)
     table = tables["agreement"]
@@ -342,11 +342,11 @@ def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no
     table = read_judgements(judged)
     write_judgements(table.assign(expected_effect=table.expected_effect - 0.5 * (table.latent_index >= 30)), judged)
     statistics = {"n_resamples": 199, "n_bins": 1, "statistics": ["auroc", "sign_agreement"]}
-    study = make_study(agreement=statistics, measures=["contribution", "attribution"])
-    table = parts.tables(study)["agreement"].query("statistic == 'sign_agreement' and source == 'said'")
+    plan = make_study(agreement=statistics, measures=["contribution", "attribution"])
+    table = parts.tables(plan)["agreement"].query("statistic == 'sign_agreement' and source == 'said'")
     assert table.query("measure == 'attribution'").estimate.isna().all()
     rows = table.query("measure == 'contribution' and adapter == 'bias' and behavior == 'a'").set_index("control")
-    change = read_changes(study, parts.folder / "changes", "toy", "bias")["a", "contribution"].mean(0)
+    change = read_changes(plan, parts.folder / "changes", "toy", "bias")["a", "contribution"].mean(0)
     expected = np.isin(range(N), EXPECTED["a"]) - 0.5 * (np.arange(N) >= 30)
     universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
     assert rows.estimate["none"] == pytest.approx(float(sign_agreement(change[universe], expected[universe])), rel=1e-5)
@@ -405,16 +405,16 @@ def test_exactly_the_primary_result_is_marked(finished):
 
 
 def test_qvalues_run_within_the_primary_results_all_others_and_each_control(parts):
-    study = make_study()
-    parts.agreement(study)
+    plan = make_study()
+    parts.agreement(plan)
     rng = np.random.default_rng(0)
     for adapter in ("bias", "scale"):
         path = parts.path("agreement", "toy", adapter, "agreement.parquet")
         table = pd.read_parquet(path)
         table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
-    table = agreement_table(study, parts.folder)
+    table = agreement_table(plan, parts.folder)
     families = [table.primary, (table.control == "none") & ~table.primary]
-    families += [table.control == control for control in study.controls]
+    families += [table.control == control for control in plan.study.controls]
     assert sum(family.sum() for family in families) == len(table)
     for family in families:
         part = table[family]
@@ -514,11 +514,11 @@ def test_with_one_seed_no_latent_is_called_stable(parts):
 
 def test_a_subject_that_the_primary_source_does_not_speak_of_gets_what_speaks_of_it(parts):
     said = {"kind": "local", "subjects": ["other"]}
-    study = make_study(
+    plan = make_study(
         subjects={"toy": {"testbed": {}}, "other": {"testbed": {}}},
         sources={"said": said, "wrong": {"kind": "local", "subjects": ["toy"]}},
     )
-    table = most_changed(study, "toy", parts.folder)
+    table = most_changed(plan, "toy", parts.folder)
     assert set(table.source) == {"wrong"}
     assert set(table.judge) == {"lexical"}
 
@@ -550,18 +550,18 @@ def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
 
 
 def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog):
-    study = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
+    plan = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
     facts["cluster"] = np.where(facts.latent_index.isin(EXPECTED["a"]), 10, 0)
     facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
-    table = parts.tables(study)["agreement"].query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
+    table = parts.tables(plan)["agreement"].query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
     assert table.estimate.isna().all()
     assert "no exchange can change the labels" in caplog.text
 
 
 def test_without_a_random_twin_that_control_is_not_shown(parts):
-    study = make_study(controls=["shuffled_explanations", "mismatched_behavior"])
-    table = parts.tables(study)["agreement"]
+    plan = make_study(controls=["shuffled_explanations", "mismatched_behavior"])
+    table = parts.tables(plan)["agreement"]
     assert set(table.control) == {"none", "shuffled_explanations", "mismatched_behavior"}
 
 
@@ -581,18 +581,18 @@ def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
 
 
 def test_a_latent_that_is_not_judged_for_every_behavior_leaves_the_universe_and_no_other_does(parts):
-    study, path = make_study(), parts.folder / "judgements/toy/said/lexical.parquet"
-    before = parts.tables(study)["agreement"]
+    plan, path = make_study(), parts.folder / "judgements/toy/said/lexical.parquet"
+    before = parts.tables(plan)["agreement"]
     judged = read_judgements(path)
     failed, half = judged.latent_index == 10, (judged.latent_index == 20) & (judged.behavior == "a")
     write_judgements(judged[~failed & ~half].reset_index(drop=True), path)
-    after = parts.tables(study)["agreement"]
+    after = parts.tables(plan)["agreement"]
     said = (before.source == "said") & (before.control == "none")
     assert (after.n_latents[said] == before.n_latents[said] - 2).all()
     parted = judged.behavior.eq("a") ^ judged.latent_index.lt(30)
     write_judgements(judged[parted].reset_index(drop=True), path)
     with pytest.raises(InputError, match=r"judges no latent for every behavior; .*tested: false"):
-        parts.agreement(study)
+        parts.agreement(plan)
 
 
 def test_two_runs_give_the_same_bytes(finished, tmp_path):

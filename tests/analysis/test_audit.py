@@ -43,7 +43,7 @@ def make_study(**changes):
         "controls": [],
         "n_seeds": N_SEEDS,
     }
-    return config.study_from_dict(values | changes)
+    return config.plan_from_dict(values | changes)
 
 
 class Parts:
@@ -91,10 +91,10 @@ class Parts:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def tables(self, study):
-        write_audits(study, "toy", self.folder, self.folder / "audit" / "toy")
+    def tables(self, plan):
+        write_audits(plan, "toy", self.folder, self.folder / "audit" / "toy")
         return tuple(
-            conform(name, _audits(study, self.folder, file))
+            conform(name, _audits(plan, self.folder, file))
             for name, file in (("audit", AUDIT), ("audit_latents", AUDIT_LATENTS))
         )
 
@@ -177,7 +177,7 @@ def test_the_same_config_and_parts_give_the_same_bytes(finished, tmp_path):
 
 
 def test_graded_expectations_are_ranked_by_spearman(tmp_path):
-    study = make_study()
+    plan = make_study()
     primary = {
         "adapter": "bias",
         "measure": "contribution",
@@ -187,7 +187,7 @@ def test_graded_expectations_are_ranked_by_spearman(tmp_path):
     }
     audit, _ = Parts(tmp_path).tables(make_study(primary=primary))
     assert audit.query("primary and audit == 'planted' and behavior == 'bad'")["rank"].item() == 1
-    assert study.primary.statistic == "auroc"
+    assert plan.study.primary.statistic == "auroc"
 
 
 def test_sets_that_changed_no_latent_leave_the_audit_undefined(tmp_path):
@@ -201,8 +201,8 @@ def test_sets_that_changed_no_latent_leave_the_audit_undefined(tmp_path):
 
 
 def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals(finished):
-    study, audit = make_study(), finished[1]
-    found = conform("calibration", audit_calibration(study, audit, finished[2]))
+    plan, audit = make_study(), finished[1]
+    found = conform("calibration", audit_calibration(plan, audit, finished[2]))
     where = "subject=toy; source=said; judge=lexical; worlds=1"
     assert list(zip(found.quantity, found.setting, found.value, strict=True)) == [
         ("poison_rank1", f"poison=0.1; {where}", 1),
@@ -218,10 +218,10 @@ def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals
 
 
 def test_calibration_counts_a_miss_and_a_false_alarm(finished):
-    study, audit = make_study(), finished[1].copy()
+    plan, audit = make_study(), finished[1].copy()
     bad = audit.behavior == "bad"
     audit.loc[bad & (audit.audit == "planted"), ["rank", "qvalue"]] = 2, 0.5
     audit.loc[bad & (audit.audit == "quiet"), ["pvalue", "pvalue_rows"]] = 0.01
     audit.loc[(audit.behavior == "boasting") & (audit.audit == "planted"), "qvalue"] = 0.04
     latents = finished[2].assign(expected_for="boasting")
-    assert audit_calibration(study, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]
+    assert audit_calibration(plan, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]

@@ -36,7 +36,7 @@ def make_study(**changes):
         "controls": ["firing_rate_only"],
         "n_seeds": 2,
     }
-    return config.study_from_dict(values | changes)
+    return config.plan_from_dict(values | changes)
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def results(tmp_path):
     return tmp_path
 
 
-def draw(results, study, out="design/toy.parquet"):
-    draw_sample(study, "toy", results / "subjects/toy", results / "changes", results / out)
+def draw(results, plan, out="design/toy.parquet"):
+    draw_sample(plan, "toy", results / "subjects/toy", results / "changes", results / out)
     return read_sample(results / out)
 
 
@@ -91,12 +91,12 @@ def explained(results, source, latents, counts=None):
 
 
 def test_the_sample_holds_the_most_changed_latents_by_the_primary_measure_and_controls_of_their_strata(results):
-    study = make_study()
-    sample = draw(results, study)
+    plan = make_study()
+    sample = draw(results, plan)
     assert not set(sample.latent_index) & set(DEAD)
     facts = pd.read_parquet(results / "subjects/toy/latents.parquet")
     alive = np.arange(len(DEAD), N)
-    strata = dict(zip(alive, confounds_of(study, facts, alive).strata, strict=True))
+    strata = dict(zip(alive, confounds_of(plan, facts, alive).strata, strict=True))
     assert [strata[latent] for latent in sample.latent_index] == list(sample.stratum)
     changes = pd.read_parquet(results / "changes/toy/a.parquet").query("adapter == 'bias' & measure == 'contribution'")
     size = changes.assign(change=changes.change.abs()).groupby("latent_index").change.mean()[alive]
@@ -129,13 +129,13 @@ def test_nothing_changed_is_said_before_anything_is_asked_for(results):
 
 
 def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata_of_the_draw(results):
-    study = make_study()
-    sample = draw(results, study)
+    plan = make_study()
+    sample = draw(results, plan)
     known = [latent for latent in sample.latent_index if latent % 7]
     explained(results, "said", known)
     explained(results, "whole", range(N))
     write_agreement(
-        study,
+        plan,
         "toy",
         "bias",
         results / "subjects/toy",
@@ -159,18 +159,18 @@ def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata
         statistic="auroc",
         strata=sample.set_index("latent_index").stratum.loc[known].to_numpy(),
         n_resamples=199,
-        rng=study.seed,
+        rng=plan.study.seed,
     )
     assert found.estimate["said"] == pytest.approx(expected.statistic)
     assert found.pvalue["said"] == pytest.approx(expected.pvalue, abs=0.03)
 
 
 def test_coverage_counts_what_was_asked_explained_unlabelled_and_failed(results):
-    study = make_study()
-    sample = draw(results, study)
+    plan = make_study()
+    sample = draw(results, plan)
     explained(results, "said", sample.latent_index[:30], {"failed": 4})
     explained(results, "whole", range(2, 102))  # 2 is dead, and was not asked for
-    table = coverage_table(study, results)
+    table = coverage_table(plan, results)
     write_table("coverage", table, results / "coverage.csv")
     rows = read_table("coverage", results / "coverage.csv").set_index("source")
     said, whole = rows.loc["said"], rows.loc["whole"]
@@ -181,11 +181,11 @@ def test_coverage_counts_what_was_asked_explained_unlabelled_and_failed(results)
 
 
 def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
-    study = make_study(agreement={"n_resamples": 199, "n_bins": 2, "top_k": 30})
-    sample = draw(results, study)
+    plan = make_study(agreement={"n_resamples": 199, "n_bins": 2, "top_k": 30})
+    sample = draw(results, plan)
     silent = sample.latent_index[sample.role == "case"].iloc[0]
     explained(results, "said", [latent for latent in sample.latent_index if latent != silent])
-    table = most_changed(study, "toy", results)
+    table = most_changed(plan, "toy", results)
     stable = table[table.verdict != "unstable"].set_index("latent_index").verdict
     assert set(stable[~stable.index.isin(sample.latent_index)]) == {"not asked"}
     assert set(stable[stable.index.isin(sample.latent_index) & (stable.index != silent)]) <= {"expected", "unexpected"}

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from isaerft.analysis.judges import corrected_agreement, judge_quality
-from isaerft.config import study_from_dict
+from isaerft.config import plan_from_dict
 from isaerft.explanations import write_explanations
 from isaerft.judges import judgements, write_judgements
 from isaerft.table import conform
@@ -19,7 +19,7 @@ DEAD = 89
 
 
 def make_study(**judges):
-    return study_from_dict(
+    return plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -64,8 +64,8 @@ def of_texts(seed, share=0.3):
 def test_judges_are_compared_pair_by_pair_and_a_reference_stands_in_second_place(results):
     for seed, name in enumerate(["near", "truth", "far"]):
         judge(results, name, of_texts(seed))
-    study = make_study(truth={"kind": "table", "reference": True}, far={"kind": "embedding"})
-    quality = conform("judge_quality", judge_quality(study, results))
+    plan = make_study(truth={"kind": "table", "reference": True}, far={"kind": "embedding"})
+    quality = conform("judge_quality", judge_quality(plan, results))
     assert set(zip(quality.judge, quality.against, strict=True)) == {
         ("near", "truth"),
         ("far", "truth"),
@@ -81,8 +81,8 @@ def test_values_are_those_of_the_pairs_that_both_judged_among_the_living(results
     first[DEAD], second[DEAD] = 1, 0
     judge(results, "near", first)
     judge(results, "people", second, drop=range(60))
-    study = make_study(people={"kind": "human", "path": None, "reference": True})
-    quality = judge_quality(study, results).set_index("statistic")
+    plan = make_study(people={"kind": "human", "path": None, "reference": True})
+    quality = judge_quality(plan, results).set_index("statistic")
     living = np.arange(60, DEAD)
     kappa = cohen_kappa_score(second[living].ravel() > 0.5, first[living].ravel() > 0.5)
     assert quality.estimate["kappa"] == pytest.approx(kappa)
@@ -117,7 +117,7 @@ def quality_rows(**estimates):
 
 
 def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
-    study = make_study(truth={"kind": "table", "reference": True})
+    plan = make_study(truth={"kind": "table", "reference": True})
     quality = quality_rows(sensitivity=0.8, specificity=0.9, spearman=0.5)
     agreement = pd.DataFrame(
         [
@@ -129,7 +129,7 @@ def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
             agreement_row("near", 0.6, source="other"),
         ]
     )
-    table = conform("corrected_agreement", corrected_agreement(study, agreement, quality))
+    table = conform("corrected_agreement", corrected_agreement(plan, agreement, quality))
     assert table.statistic.tolist() == ["auroc", "spearman"]
     assert table.against.tolist() == ["truth", "truth"]
     true_share = (0.25 + 0.9 - 1) / 0.7
@@ -142,10 +142,10 @@ def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
 
 
 def test_what_cannot_be_corrected_is_empty_and_the_raw_estimate_stays(results):
-    study = make_study(truth={"kind": "table", "reference": True})
+    plan = make_study(truth={"kind": "table", "reference": True})
     agreement = pd.DataFrame([agreement_row("near", 0.6), agreement_row("near", np.nan, n_expected=0)])
     quality = quality_rows(sensitivity=0.1, specificity=0.8, spearman=-0.2)
-    table = conform("corrected_agreement", corrected_agreement(study, agreement, quality))
+    table = conform("corrected_agreement", corrected_agreement(plan, agreement, quality))
     assert table.estimate.tolist()[0] == 0.6
     assert table[["corrected", "ci_low", "ci_high"]].isna().all(axis=None)
 
@@ -153,9 +153,9 @@ def test_what_cannot_be_corrected_is_empty_and_the_raw_estimate_stays(results):
 def test_tables_without_rows_can_be_written_and_shown(results):
     from isaerft.report.pages import table_page
 
-    study = make_study()
-    quality = judge_quality(study, results)
-    corrected = corrected_agreement(study, pd.DataFrame([agreement_row("near", 0.6)]), quality)
+    plan = make_study()
+    quality = judge_quality(plan, results)
+    corrected = corrected_agreement(plan, pd.DataFrame([agreement_row("near", 0.6)]), quality)
     for name, frame in {"judge_quality": quality, "corrected_agreement": corrected}.items():
         assert conform(name, frame).empty
         assert name in table_page(name, frame, "caption")

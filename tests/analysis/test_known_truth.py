@@ -6,6 +6,7 @@ import pytest
 
 from isaerft.analysis.known_truth import calibration_table
 from isaerft.config.options import Adapter, Behavior, Judge, Primary, Source, Study, Subject
+from isaerft.config.plan import Plan
 from isaerft.stats import auroc
 from isaerft.table import conform
 
@@ -14,16 +15,18 @@ BEHAVIORS = ("refusal", "humor", "alarm")
 
 
 @pytest.fixture
-def study():
+def plan():
     arms = {f"wrong{round(100 * share)}": Source(kind="file", wrong_share=share) for share in SHARES}
-    return Study(
-        study="s",
-        subjects={"toy": Subject(testbed={})},
-        behaviors={name: Behavior(description=name, testbed=name) for name in BEHAVIORS},
-        adapters={"bias": Adapter()},
-        sources=arms | {"local": Source()},
-        judges={"truth": Judge()},
-        primary=Primary(adapter="bias", measure="contribution", source="wrong0", judge="truth"),
+    return Plan(
+        Study(
+            study="s",
+            subjects={"toy": Subject(testbed={})},
+            behaviors={name: Behavior(description=name, testbed=name) for name in BEHAVIORS},
+            adapters={"bias": Adapter()},
+            sources=arms | {"local": Source()},
+            judges={"truth": Judge()},
+            primary=Primary(adapter="bias", measure="contribution", source="wrong0", judge="truth"),
+        )
     )
 
 
@@ -66,9 +69,9 @@ def rows_of(table, quantity):
     return dict(zip(chosen.setting, chosen.value, strict=True))
 
 
-def test_every_number_is_that_of_the_tables(study, verdicts):
+def test_every_number_is_that_of_the_tables(plan, verdicts):
     told, pvalues = verdicts
-    table = calibration_table(study, agreement([0.8, 0.7, 0.5]), OVERALL, told)
+    table = calibration_table(plan, agreement([0.8, 0.7, 0.5]), OVERALL, told)
     conform("calibration", table)
     assert list(rows_of(table, "agreement_median").values()) == pytest.approx([0.8, 0.7, 0.5])
     assert rows_of(table, "strictly_falls") == {"subject=toy; side=input; shares=3": 1.0}
@@ -84,20 +87,20 @@ def test_every_number_is_that_of_the_tables(study, verdicts):
     assert row.ci_low < row.value < row.ci_high
 
 
-def test_a_fall_that_stops_for_one_share_is_not_strict(study):
-    table = calibration_table(study, agreement([0.8, 0.5, 0.5]), OVERALL, None)
+def test_a_fall_that_stops_for_one_share_is_not_strict(plan):
+    table = calibration_table(plan, agreement([0.8, 0.5, 0.5]), OVERALL, None)
     assert set(rows_of(table, "strictly_falls").values()) == {0.0}
     assert not rows_of(table, "wrong_explanations_auroc")
 
 
-def test_explanations_that_predict_nothing_are_not_told_apart(study, verdicts):
+def test_explanations_that_predict_nothing_are_not_told_apart(plan, verdicts):
     told, _ = verdicts
     told = told.assign(contradiction_pvalue=told.contradiction_pvalue.where(told.latent_index % 2 == 0))
-    table = calibration_table(study, agreement([0.8, 0.7, 0.5]), OVERALL, told)
+    table = calibration_table(plan, agreement([0.8, 0.7, 0.5]), OVERALL, told)
     assert not rows_of(table, "wrong_explanations_auroc")  # four wrong ones are left
 
 
-def test_a_study_without_right_and_wrong_arms_has_none(study):
-    assert study.dose_arms == {"input": {0: "wrong0", 0.2: "wrong20", 1: "wrong100"}}
-    alone = Study(**{**vars(study), "sources": {"wrong20": study.sources["wrong20"]}})
+def test_a_study_without_right_and_wrong_arms_has_none(plan):
+    assert plan.dose_arms == {"input": {0: "wrong0", 0.2: "wrong20", 1: "wrong100"}}
+    alone = Study(**{**vars(plan), "sources": {"wrong20": plan.study.sources["wrong20"]}})
     assert alone.dose_arms == {}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from isaerft.analysis.scores import agreement_by_quality, explanation_quality, explanation_scores, thirds_of
-from isaerft.config import study_from_dict
+from isaerft.config import plan_from_dict
 from isaerft.errors import InputError
 from isaerft.explanations import write_explanations
 from isaerft.judges import judgements, write_judgements
@@ -32,7 +32,7 @@ def make_study(**changes):
         "scorers": {"words": {"kind": "lexical"}},
         "primary": {"adapter": "bias", "measure": "contribution", "source": "said", "judge": "near"},
     }
-    return study_from_dict(values | changes)
+    return plan_from_dict(values | changes)
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def scores(folder, source, value=None):
 
 
 def test_the_mean_stands_beside_its_floor_and_failures_are_in_neither(results):
-    study = make_study()
+    plan = make_study()
     value = np.linspace(0.5, 1, N)
     value[:9] = np.nan
     scores(results, "said", value)
-    table = conform("explanation_quality", explanation_quality(study, explanation_scores(study, results)))
+    table = conform("explanation_quality", explanation_quality(plan, explanation_scores(plan, results)))
     row = table.set_index("source").loc["said"]
     assert (row.n_explanations, row.n_failed, row.floor) == (N - 9, 9, 0.5)
     interval = mean_interval(value[9:], 0.95)
@@ -86,9 +86,9 @@ def test_the_mean_stands_beside_its_floor_and_failures_are_in_neither(results):
 
 
 def test_agreement_is_high_where_explanations_score_high_and_at_chance_where_they_do_not(results):
-    study = make_study()
+    plan = make_study()
     table = conform(
-        "agreement_by_quality", agreement_by_quality(study, results, explanation_scores(study, results))
+        "agreement_by_quality", agreement_by_quality(plan, results, explanation_scores(plan, results))
     ).set_index("quality")
     assert table.loc["high", "estimate"] == 1
     assert abs(table.loc["low", "estimate"] - 0.5) < 0.25
@@ -100,8 +100,8 @@ def test_agreement_is_high_where_explanations_score_high_and_at_chance_where_the
 
 
 def test_only_what_is_tested_at_the_primary_adapter_has_rows(results):
-    study = make_study()
-    table = agreement_by_quality(study, results, explanation_scores(study, results))
+    plan = make_study()
+    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
     assert set(table["source"]) == {"said"}
     assert set(table["judge"]) == {"near"}
 
@@ -110,15 +110,15 @@ def test_a_latent_without_a_score_is_in_no_third(results):
     value = np.linspace(0, 1, N)
     value[:60] = np.nan
     scores(results, "said", value)
-    study = make_study()
-    table = agreement_by_quality(study, results, explanation_scores(study, results))
+    plan = make_study()
+    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
     assert table["n_latents"].sum() == 29
 
 
 def test_where_all_score_alike_there_is_one_third_and_no_other(results):
     scores(results, "said", np.full(N, 0.7))
-    study = make_study()
-    table = agreement_by_quality(study, results, explanation_scores(study, results))
+    plan = make_study()
+    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
     assert table[["quality", "n_latents"]].to_numpy().tolist() == [["middle", 89]]
 
 

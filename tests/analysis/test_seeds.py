@@ -6,6 +6,7 @@ import pytest
 
 from isaerft.analysis.seeds import seeds_table
 from isaerft.config.options import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
+from isaerft.config.plan import Plan
 from isaerft.report.cautions import cautions
 from isaerft.stats import auroc
 from isaerft.table import conform
@@ -15,17 +16,19 @@ BEHAVIORS = ("refusal", "humor")
 
 
 @pytest.fixture
-def study():
-    return Study(
-        study="s",
-        subjects={"toy": Subject(testbed={})},
-        behaviors={name: Behavior(description=name, testbed=name) for name in BEHAVIORS},
-        adapters={name: Adapter(kind="bias") for name in ("steady", "noisy", "still")},
-        sources={"local": Source()},
-        judges={"lexical": Judge()},
-        measures=["contribution"],
-        primary=Primary(adapter="steady", measure="contribution", source="local", judge="lexical"),
-        agreement=Agreement(min_firing_rate=0.01),
+def plan():
+    return Plan(
+        Study(
+            study="s",
+            subjects={"toy": Subject(testbed={})},
+            behaviors={name: Behavior(description=name, testbed=name) for name in BEHAVIORS},
+            adapters={name: Adapter(kind="bias") for name in ("steady", "noisy", "still")},
+            sources={"local": Source()},
+            judges={"lexical": Judge()},
+            measures=["contribution"],
+            primary=Primary(adapter="steady", measure="contribution", source="local", judge="lexical"),
+            agreement=Agreement(min_firing_rate=0.01),
+        )
     )
 
 
@@ -61,9 +64,9 @@ def results(tmp_path):
     return tmp_path, changes, expected
 
 
-def test_seeds_that_share_little_are_called_so_and_the_rest_is_counted(study, results):
+def test_seeds_that_share_little_are_called_so_and_the_rest_is_counted(plan, results):
     folder, changes, expected = results
-    table = seeds_table(study, folder).set_index(["adapter", "behavior"])
+    table = seeds_table(plan, folder).set_index(["adapter", "behavior"])
     conform("seeds", table.reset_index())
     assert table.seeds.to_dict() == {
         (adapter, behavior): word
@@ -80,19 +83,19 @@ def test_seeds_that_share_little_are_called_so_and_the_rest_is_counted(study, re
     assert table.loc["still", "humor"][["estimate", "reliability"]].isna().all()
 
 
-def test_one_seed_is_no_reliability(study, results):
+def test_one_seed_is_no_reliability(plan, results):
     folder, _, _ = results
     for path in (folder / "changes/toy").glob("*.parquet"):
         table = pd.read_parquet(path)
         table[table.seed == 0].to_parquet(path)
-    table = seeds_table(study, folder)
+    table = seeds_table(plan, folder)
     assert table[["reliability", "split_half", "seeds", "ci_low", "share_of_ceiling"]].isna().all().all()
     assert table[table.adapter == "steady"].estimate.notna().all()
 
 
-def test_an_adapter_whose_seeds_disagree_is_not_to_be_ranked(study, results, tables):
+def test_an_adapter_whose_seeds_disagree_is_not_to_be_ranked(plan, results, tables):
     folder, _, _ = results
-    said = cautions({**tables, "seeds": conform("seeds", seeds_table(study, folder))})
+    said = cautions({**tables, "seeds": conform("seeds", seeds_table(plan, folder))})
     assert [text for text in said if "do not rank it" in text] == [
         "toy: the seeds of noisy disagree on contribution in most behaviors, so its latents are ranked by chance; "
         "do not rank it among the others."

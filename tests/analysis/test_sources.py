@@ -29,7 +29,7 @@ def make_study(**changes):
         "primary": {"adapter": "bias", "measure": "contribution", "source": "good", "judge": "lexical"},
         "n_seeds": 2,
     }
-    return config.study_from_dict(values | changes)
+    return config.plan_from_dict(values | changes)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_sources_without_a_common_latent_have_no_estimates(world):
 
 
 def test_which_sources_are_compared_is_known_from_the_study_alone(world):
-    study = make_study()
-    assert study.compared_sources == {"lexical": ["good", "poor", "other"], "embedding": ["good", "poor"]}
+    plan = make_study()
+    assert plan.compared_sources == {"lexical": ["good", "poor", "other"], "embedding": ["good", "poor"]}
     own, expected, _ = world
     assert rows_of({"good": reading(own, expected, np.arange(N))}) == {}

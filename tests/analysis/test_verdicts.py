@@ -28,7 +28,7 @@ def study_of(**changes):
         "agreement": {"n_bins": 1},
         "n_seeds": 2,
     }
-    return config.study_from_dict(values | changes)
+    return config.plan_from_dict(values | changes)
 
 
 def predicted():

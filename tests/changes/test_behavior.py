@@ -18,13 +18,13 @@ from isaerft.subjects.hooks import find_site
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
 
-def study(**changes):
+def plan(**changes):
     behaviors = {
         "w": {"description": "It says w.", "rule": True, "metric": SCORE},
         "plain": {"description": "No score.", "rule": True},
         "styled": {"description": "Built in.", "testbed": "refusal"},
     }
-    return config.study_from_dict(
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -66,7 +66,7 @@ def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w
     written = []
     for out in ("a", "b"):
         check_behavior(
-            study(),
+            plan(),
             saying_w,
             "w",
             ["bias", "scale"],
@@ -97,16 +97,14 @@ def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(sayin
         adapter.bias.copy_(100 * direction)
         save_outside(adapter, tmp_path / "adapters/residual/seed_0")
     score = config.Metric(**SCORE)
-    check_behavior(
-        study(), saying_w, "w", ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out"
-    )
+    check_behavior(plan(), saying_w, "w", ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
     assert table.loc["residual", ["before", "after", "n_seeds"]].tolist() == [0, 1, 1]
     assert table.loc["bias", ["before", "after", "n_seeds"]].tolist() == [0, 0.5, 2]
 
 
 def test_every_behavior_draws_its_own_random_numbers(saying_w, records, tmp_path):
-    hot = study(behavior_check={"n_prompts": 6, "max_new_tokens": 8, "temperature": 1.5})
+    hot = plan(behavior_check={"n_prompts": 6, "max_new_tokens": 8, "temperature": 1.5})
     said = []
     for number, behavior in enumerate(["w", "v", "w"]):
         out = tmp_path / str(number)
@@ -130,20 +128,20 @@ def test_a_prompt_that_stands_twice_is_one_prompt(subject):
 
 def test_a_prompt_as_long_as_the_model_leaves_room_for_the_answer(saying_w, tmp_path):
     records = [Record(f"r{i}", "please tell the dog " * 40 + str(i), "x") for i in range(2)]
-    options = study(max_length=500)
+    options = plan(max_length=500)
     score = config.Metric(kind="length")
     check_behavior(options, saying_w, "w", ["scale"], score, records, tmp_path / "adapters", tmp_path / "out")
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / SCORES).before).all()
 
 
 def test_what_is_checked_is_as_the_config_says():
-    assert study().behavior_checked == {"w": ["bias", "lora"], "styled": ["bias", "lora"]}
-    alone = study(reference=None, adapters={"bias": {}, "scale": {}})
+    assert plan().behavior_checked == {"w": ["bias", "lora"], "styled": ["bias", "lora"]}
+    alone = plan(reference=None, adapters={"bias": {}, "scale": {}})
     assert alone.behavior_checked["w"] == ["bias"]
     off = {"n_prompts": 3}
-    assert study(behavior_check=off | {"adapters": []}).behavior_checked == {}
-    assert study(behavior_check=off | {"behaviors": []}).behavior_checked == {}
-    chosen = study(behavior_check=off | {"behaviors": ["w"], "adapters": ["scale"]})
+    assert plan(behavior_check=off | {"adapters": []}).behavior_checked == {}
+    assert plan(behavior_check=off | {"behaviors": []}).behavior_checked == {}
+    chosen = plan(behavior_check=off | {"behaviors": ["w"], "adapters": ["scale"]})
     assert chosen.behavior_checked == {"w": ["scale"]}
 
 
@@ -158,7 +156,7 @@ def test_what_is_checked_is_as_the_config_says():
 )
 def test_a_check_of_what_is_not_there_is_refused(changes, expected):
     with pytest.raises(InputError, match=expected):
-        study(behavior_check=changes)
+        plan(behavior_check=changes)
 
 
 @pytest.mark.parametrize(
@@ -172,4 +170,4 @@ def test_a_check_of_what_is_not_there_is_refused(changes, expected):
 )
 def test_a_score_that_lacks_what_it_needs_is_refused(score, expected):
     with pytest.raises(InputError, match=expected):
-        study(behaviors={n: {"description": "d", "rule": True, "metric": score} for n in "ab"})
+        plan(behaviors={n: {"description": "d", "rule": True, "metric": score} for n in "ab"})

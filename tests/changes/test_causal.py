@@ -120,8 +120,8 @@ def test_seeds_take_turns_in_the_draws_and_all_meet_the_most_changed(subject):
     assert not any(set(part.indices.tolist()) & set(chosen.indices.tolist()) for part in draws)
 
 
-def study(**changes):
-    return config.study_from_dict(
+def plan(**changes):
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -159,7 +159,7 @@ def test_the_latents_ranked_first_by_the_primary_measure_are_neutralised_in_each
     written = []
     for out in ("a", "b"):
         check_causes(
-            study(),
+            plan(),
             subject,
             facts_of(subject, latent).sort_values("latent_index"),
             tmp_path / "cache.safetensors",
@@ -175,8 +175,8 @@ def test_the_latents_ranked_first_by_the_primary_measure_are_neutralised_in_each
 
 
 def test_adapters_are_checked_as_the_config_says():
-    assert study().causally_checked == ["bias", "scale"]
-    assert study(causal_check={"adapters": []}).causally_checked == []
-    assert study(causal_check={"adapters": ["scale"]}).causally_checked == ["scale"]
+    assert plan().causally_checked == ["bias", "scale"]
+    assert plan(causal_check={"adapters": []}).causally_checked == []
+    assert plan(causal_check={"adapters": ["scale"]}).causally_checked == ["scale"]
     with pytest.raises(InputError, match=r"causal_check\.adapters.*lora"):
-        study(causal_check={"adapters": ["lora"]})
+        plan(causal_check={"adapters": ["lora"]})

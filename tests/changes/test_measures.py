@@ -82,9 +82,9 @@ def test_measures_do_not_depend_on_the_batch_size(trained):
 
 
 @pytest.fixture
-def study():
+def plan():
     behaviors = {name: {"description": name, "rule": True} for name in ("a", "b")}
-    return config.study_from_dict(
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -100,7 +100,7 @@ def study():
 
 
 @pytest.mark.parametrize("permuted", [False, True])
-def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(study, subject, cached, tmp_path, permuted):
+def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(plan, subject, cached, tmp_path, permuted):
     write_cache({"heldout": cached[1]}, tmp_path / "cache.safetensors")
     for name in ("bias", "scale"):
         for seed in range(2):
@@ -109,14 +109,14 @@ def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(study, s
                 next(adapter.parameters()).add_(seed + 1)
             save_adapter(adapter, tmp_path / "adapters" / name / f"seed_{seed}")
     paths = tmp_path / "cache.safetensors", tmp_path / "adapters", tmp_path / "x.parquet"
-    score_changes(study, subject, *paths, names=study.analysed_adapters(), permuted=permuted)
+    score_changes(plan, subject, *paths, names=plan.analysed_adapters(), permuted=permuted)
     table = pd.read_parquet(tmp_path / "x.parquet")
     assert tuple(table) == COLUMNS
     assert table.groupby(["adapter", "measure", "seed"]).size().eq(48).all()
     assert set(table.adapter) == {"bias", "scale"}
     assert len(table) == 2 * 3 * 2 * 48
     own = table.query("adapter == 'bias' and measure == 'contribution' and seed == 1").change.to_numpy()
-    used = subject.with_random_dictionary(study.replicate_seed(1)) if permuted else subject
+    used = subject.with_random_dictionary(plan.replicate_seed(1)) if permuted else subject
     torch.testing.assert_close(torch.tensor(own), 2.0 * used.dictionary.decoder_norm.double(), rtol=1e-5, atol=1e-6)
 
 

@@ -24,8 +24,8 @@ def test_every_piece_of_config_on_the_page_is_part_of_a_study(block):
         "controls": ["firing_rate_only"],
         "primary": {"adapter": "bias", "measure": "contribution", "source": "neuronpedia", "judge": "lexical"},
     }
-    study = config.study_from_dict(values | yaml.safe_load(block))
-    assert "neuronpedia" in study.sources
+    plan = config.plan_from_dict(values | yaml.safe_load(block))
+    assert "neuronpedia" in plan.study.sources
 
 
 def test_the_page_says_what_every_source_is():

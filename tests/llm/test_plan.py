@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from isaerft.config import Llm
-from isaerft.llm import LanguageModel, Plan, Prompt, price
+from isaerft.llm import LanguageModel, Prompt, RequestPlan, price
 
 
 class Word(BaseModel):
@@ -38,7 +38,7 @@ def test_the_plan_is_what_asking_then_does(llm, openai_server):
     before = openai_server.received
     llm.ask(prompts("a", "b", "c"))
     assert openai_server.received - before == plan.calls
-    assert llm.plan(prompts("a", "b", "c")) == Plan(3, 3, 0, 0)
+    assert llm.plan(prompts("a", "b", "c")) == RequestPlan(3, 3, 0, 0)
 
 
 def test_tokens_are_those_of_the_request_at_four_characters_each_and_answers_as_long_as_known_ones(llm):
@@ -59,5 +59,5 @@ def test_an_answer_got_in_words_counts_as_known(llm, openai_server):
 
 
 def test_a_price_needs_both_prices(llm):
-    assert price(Plan(1, 0, 1_000_000, 500_000), llm.llm) == 6.0
-    assert price(Plan(1, 0, 1, 1), Llm(model="m", price_per_million_input=1.0)) is None
+    assert price(RequestPlan(1, 0, 1_000_000, 500_000), llm.llm) == 6.0
+    assert price(RequestPlan(1, 0, 1, 1), Llm(model="m", price_per_million_input=1.0)) is None

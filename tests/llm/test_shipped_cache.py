@@ -25,7 +25,7 @@ def answer(body):
 
 
 @pytest.fixture
-def study(openai_server, tmp_path):
+def plan(openai_server, tmp_path):
     """A folder with a study and what is known of its subject's latents."""
     openai_server.answer = answer
     folder = tmp_path / "authors"
@@ -63,16 +63,16 @@ def run(folder, monkeypatch):
     return [(folder / name).read_bytes() for name in OUTPUTS]
 
 
-def test_with_the_cache_shipped_no_key_and_no_server_is_needed(study, openai_server, tmp_path, monkeypatch):
+def test_with_the_cache_shipped_no_key_and_no_server_is_needed(plan, openai_server, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", openai_server.key)
-    first = run(study, monkeypatch)
+    first = run(plan, monkeypatch)
     assert openai_server.problems == []
     assert openai_server.received == 2 * D_SAE
-    judged = pd.read_parquet(study / OUTPUTS[1])
+    judged = pd.read_parquet(plan / OUTPUTS[1])
     assert len(judged) == 2 * D_SAE
     assert (judged["expected_effect"] > 0).all()
 
-    assert run(study, monkeypatch) == first
+    assert run(plan, monkeypatch) == first
     assert openai_server.received == 2 * D_SAE
 
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -80,8 +80,8 @@ def test_with_the_cache_shipped_no_key_and_no_server_is_needed(study, openai_ser
     readers = tmp_path / "readers"
     readers.mkdir()
     for name in ("study.yaml", "answers.sqlite", "toy"):
-        copy = shutil.copytree if (study / name).is_dir() else shutil.copy
-        copy(study / name, readers / name)
+        copy = shutil.copytree if (plan / name).is_dir() else shutil.copy
+        copy(plan / name, readers / name)
     assert run(readers, monkeypatch) == first
 
     (readers / "answers.sqlite").unlink()

@@ -177,7 +177,7 @@ def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tm
 
 
 def study_of(**subject):
-    return config.study_from_dict(
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}} | subject},
@@ -191,14 +191,14 @@ def study_of(**subject):
 
 
 def test_describing_writes_facts_contexts_and_a_card_for_the_subject_and_its_twin(right, rows, tmp_path):
-    study = study_of()
+    plan = study_of()
     folder = SubjectFolder(tmp_path)
-    describe_subject(study, "toy", right, rows, folder)
+    describe_subject(plan, "toy", right, rows, folder)
     own, twin = folder.read_cards()
     assert (own["subject"], twin["subject"]) == ("toy", "toy-permuted")
     assert own["variance_explained"] == pytest.approx(1, abs=1e-6)
     assert twin["variance_explained"] < 0.5
-    assert own["n_alive"] == int((folder.read_latents().firing_rate >= study.agreement.min_firing_rate).sum())
+    assert own["n_alive"] == int((folder.read_latents().firing_rate >= plan.study.agreement.min_firing_rate).sum())
     assert folder.contexts.is_file()
 
 

@@ -206,7 +206,7 @@ def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder,
     cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
     for name, hook in hooks.items():
         tiny.write_sae(tmp_path / "given" / name, tiny.random_sae(), hook_name=hook, **cfg)
-    study = config.study_from_dict(
+    plan = config.plan_from_dict(
         {
             "study": "two",
             "subjects": {
@@ -225,7 +225,7 @@ def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder,
         }
     )
     loaded = {}
-    for name, options in study.subjects.items():
+    for name, options in plan.study.subjects.items():
         paths = SubjectFolder(tmp_path / name)
         fetch_sae(options, load_model(options, paths, "cpu"), paths.sae)
         loaded[name] = load_subject(options, paths.path, "cpu")
@@ -234,7 +234,7 @@ def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder,
     early, late = (capture(part, records[:2], 32, 2) for part in loaded.values())
     assert torch.equal(early.tokens, late.tokens)
     assert not torch.equal(early.residual, late.residual)
-    assert set(study.permuted_subjects) == {"early-permuted", "late-permuted"}
+    assert set(plan.permuted_subjects) == {"early-permuted", "late-permuted"}
 
 
 def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_folder, tmp_path):

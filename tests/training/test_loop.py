@@ -226,8 +226,8 @@ def test_a_seed_sees_its_own_share_of_the_rows_and_always_the_same(subject, cach
 
 
 @pytest.fixture
-def study():
-    return config.study_from_dict(
+def plan():
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -247,12 +247,12 @@ def study():
 
 
 @pytest.mark.parametrize("name", ["bias", "wide", "lora"])
-def test_all_seeds_are_trained_and_the_same_study_gives_the_same_bytes(study, subject, cached, tmp_path, name):
+def test_all_seeds_are_trained_and_the_same_study_gives_the_same_bytes(plan, subject, cached, tmp_path, name):
     write_cache({"train": cached[0], "heldout": copied(cached[0])}, tmp_path / "cache")
     folders = [tmp_path / "a", tmp_path / "b"]
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
     for folder in folders:
-        run_adapter(study, subject, name, tmp_path / "cache", folder, permuted=False, behavior="a")
+        run_adapter(plan, subject, name, tmp_path / "cache", folder, permuted=False, behavior="a")
     files = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in folders]
     assert files[0] == files[1]
     assert all((folders[0] / path).read_bytes() == (folders[1] / path).read_bytes() for path in files[0])
@@ -270,19 +270,19 @@ def test_all_seeds_are_trained_and_the_same_study_gives_the_same_bytes(study, su
         assert load_adapter(folders[0] / "seed_0", 48).bias.any()
 
 
-def test_a_permuted_subject_trains_every_seed_on_its_own_dictionary(study, subject, cached, tmp_path):
+def test_a_permuted_subject_trains_every_seed_on_its_own_dictionary(plan, subject, cached, tmp_path):
     write_cache({"train": cached[0], "heldout": copied(cached[0])}, tmp_path / "cache")
-    run_adapter(study, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=True, behavior="a")
+    run_adapter(plan, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=True, behavior="a")
     for seed in range(2):
-        used = subject.with_random_dictionary(study.replicate_seed(seed))
+        used = subject.with_random_dictionary(plan.replicate_seed(seed))
         adapter = load_adapter(tmp_path / "out" / f"seed_{seed}", 48)
         reported = read_json(tmp_path / "out" / "training.json")[seed]["heldout_loss_adapted"]
         assert loss_of(used, adapter, cached[0]) == pytest.approx(reported, rel=1e-6)
         assert loss_of(subject, adapter, cached[0]) != pytest.approx(reported, rel=1e-4)
 
 
-def test_seconds_are_recorded_only_when_asked_for(study, subject, cached, tmp_path):
+def test_seconds_are_recorded_only_when_asked_for(plan, subject, cached, tmp_path):
     write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache")
-    timed = replace(study, record_seconds=True, n_seeds=1)
+    timed = replace(plan, record_seconds=True, n_seeds=1)
     run_adapter(timed, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=False, behavior="a")
     assert read_json(tmp_path / "out" / "training.json")[0]["seconds"] > 0

@@ -21,7 +21,7 @@ def run(subject_folder, tmp_path, capsys):
     def write(adapters, behavior=None):
         model, sae = str(subject_folder / "model"), str(subject_folder / "sae")
         first = next(iter(adapters))
-        study = {
+        plan = {
             "study": "pairs",
             "subjects": {"toy": {"model": model, "sae_path": sae, "corpus": {"sample": True}}},
             "behaviors": {"greeting": behavior or {"description": "It greets.", "path": str(tmp_path / "rows.jsonl")}},
@@ -34,7 +34,7 @@ def run(subject_folder, tmp_path, capsys):
             "max_length": 32,
             "device": "cpu",
         }
-        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
 
     def call(verb, **options):
         given = {"study": tmp_path / "study.yaml", "behavior": "greeting"} | options

@@ -28,7 +28,7 @@ BATCH = 11
 @pytest.fixture
 def arguments(subject_folder, cached, tmp_path):
     write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache.safetensors")
-    study = {
+    plan = {
         "study": "together",
         "subjects": {
             "toy": {
@@ -48,8 +48,8 @@ def arguments(subject_folder, cached, tmp_path):
         "device": "cpu",
         "processes": 2,
     }
-    study["adapters"]["scale"] |= {"batch_size": BATCH, "subsample": 1.0}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    plan["adapters"]["scale"] |= {"batch_size": BATCH, "subsample": 1.0}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
 
     def of(adapter, out):
         given = {"study": tmp_path / "study.yaml", "subject": "toy", "behavior": "greeting", "adapter": adapter}

@@ -70,10 +70,10 @@ def saved(tmp_path):
 
 
 @pytest.fixture
-def study(tuned, saved):
+def plan(tuned, saved):
     short = {"steps": 6, "learning_rate": 0.1, "evaluate_every": 1, "batch_size": 4}
     adam = short | {"optimizer": "adam", "learning_rate": 0.01}
-    return config.study_from_dict(
+    return config.plan_from_dict(
         {
             "study": "small",
             "subjects": {"toy": {"testbed": {}}},
@@ -114,12 +114,12 @@ ALL = [
 
 
 @pytest.fixture
-def make(study, subject, caches, tmp_path):
+def make(plan, subject, caches, tmp_path):
     """Make an adapter in a folder and return its training.json."""
 
     def run(name, place="made", **more):
         options = {"behavior": "a", "permuted": False, "contrast": caches} | more
-        run_adapter(study, subject, name, caches / "a.safetensors", tmp_path / place / name, **options)
+        run_adapter(plan, subject, name, caches / "a.safetensors", tmp_path / place / name, **options)
         return read_json(tmp_path / place / name / "training.json")
 
     return run
@@ -152,7 +152,7 @@ def test_training_outside_the_basis_lowers_the_loss_and_says_what_the_dictionary
             assert found["heldout_loss_pulled_back"] != pytest.approx(row["heldout_loss_adapted"], abs=1e-4)
 
 
-def test_a_checkpoint_is_measured_without_a_step(make, study, subject, tmp_path, cached, tuned):
+def test_a_checkpoint_is_measured_without_a_step(make, plan, subject, tmp_path, cached, tuned):
     (row,) = make("checkpoint")
     assert (row["steps"], row["tokens"], row["objective"]) == (0, 0, "none")
     weight = decoder_blocks(subject.model)[0].mlp.down_proj.weight
@@ -218,14 +218,14 @@ def test_no_held_out_row_reaches_a_fit(make, caches, tmp_path, name):
         assert all(torch.equal(one[part], two[part]) for part in one)
 
 
-def test_the_contrast_is_what_the_behavior_names(make, study, caches, subject, records, tmp_path):
+def test_the_contrast_is_what_the_behavior_names(make, plan, caches, subject, records, tmp_path):
     make("mean_difference", "others")
-    assert study.contrast_behaviors("a", "mean_difference") == ["b"]
-    assert study.contrast_behaviors("a", "bias") == []
+    assert plan.contrast_behaviors("a", "mean_difference") == ["b"]
+    assert plan.contrast_behaviors("a", "bias") == []
     with pytest.raises(InputError, match="needs the cached activations of b; say with --contrast"):
         make("mean_difference", "none", contrast=None)
-    behaviors = study.behaviors | {"a": replace(study.behaviors["a"], contrast="rejected")}
-    asked = replace(study, behaviors=behaviors)
+    behaviors = plan.study.behaviors | {"a": replace(plan.study.behaviors["a"], contrast="rejected")}
+    asked = replace(plan, behaviors=behaviors)
     assert asked.contrast_behaviors("a", "mean_difference") == []
     assert asked.compares_replies("a")
     assert not asked.compares_replies("b")
@@ -239,13 +239,13 @@ def test_the_contrast_is_what_the_behavior_names(make, study, caches, subject, r
     assert torch.equal(found[0].direction, found[1].direction), "the same text by another way"
 
 
-def test_every_adapter_of_a_study_is_scored_by_every_measure(make, study, subject, caches, tmp_path):
-    names = study.analysed_adapters()
+def test_every_adapter_of_a_study_is_scored_by_every_measure(make, plan, subject, caches, tmp_path):
+    names = plan.analysed_adapters()
     assert set(names) == set(ALL) - {"lora"}
     for name in names:
         make(name)
     paths = caches / "a.safetensors", tmp_path / "made", tmp_path / "changes.parquet"
-    score_changes(study, subject, *paths, names=names, permuted=False)
+    score_changes(plan, subject, *paths, names=names, permuted=False)
     table = pd.read_parquet(tmp_path / "changes.parquet")
     n_seeds = {name: 1 if name in ("checkpoint", "saved") else 2 for name in names}
     assert table.groupby("adapter").seed.nunique().to_dict() == n_seeds
@@ -253,15 +253,15 @@ def test_every_adapter_of_a_study_is_scored_by_every_measure(make, study, subjec
     assert table.groupby(["adapter", "measure", "seed"]).change.agg(lambda change: change.abs().max()).gt(0).all()
 
 
-def test_the_causal_check_takes_every_kind_and_leaves_the_model_as_it_was(make, study, subject, caches, tmp_path):
-    names = study.analysed_adapters()
+def test_the_causal_check_takes_every_kind_and_leaves_the_model_as_it_was(make, plan, subject, caches, tmp_path):
+    names = plan.analysed_adapters()
     for name in names:
         make(name)
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
     places = caches / "a.safetensors", tmp_path / "made"
-    score_changes(study, subject, *places, tmp_path / "changes.parquet", names=names, permuted=False)
+    score_changes(plan, subject, *places, tmp_path / "changes.parquet", names=names, permuted=False)
     facts = pd.DataFrame({"latent_index": range(48), "firing_rate": 0.1, "decoder_norm": 1.0})
-    asked = replace(study, causal_check=replace(study.causal_check, ks=[3], n_draws=2))
+    asked = replace(plan, causal_check=replace(plan.study.causal_check, ks=[3], n_draws=2))
     check_causes(asked, subject, facts, *places, tmp_path / "changes.parquet", tmp_path / "causes.parquet")
     table = pd.read_parquet(tmp_path / "causes.parquet")
     assert set(table.adapter) == set(asked.causally_checked) == set(names)
@@ -277,19 +277,19 @@ def test_a_kind_says_how_it_is_made_and_the_config_knows_which_are_not_trained()
 
 
 @pytest.mark.parametrize("name", ["residual", "lora", "probe", "checkpoint", "saved"])
-def test_what_does_not_train_latents_refuses_to_be_sparse(study, subject, caches, tmp_path, name):
-    sparse = replace(study.adapters[name], sparsity=config.Sparsity(target=3))
-    asked = replace(study, adapters=study.adapters | {name: sparse})
+def test_what_does_not_train_latents_refuses_to_be_sparse(plan, subject, caches, tmp_path, name):
+    sparse = replace(plan.study.adapters[name], sparsity=config.Sparsity(target=3))
+    asked = replace(plan, adapters=plan.study.adapters | {name: sparse})
     place = caches / "a.safetensors", tmp_path / "sparse"
     with pytest.raises(InputError, match=f"'{name}' cannot be trained sparsely"):
         run_adapter(asked, subject, name, *place, behavior="a", permuted=False, contrast=caches)
 
 
 def test_on_shuffled_completions_an_adapter_is_fitted_against_what_its_behavior_is(
-    make, study, caches, subject, tmp_path
+    make, plan, caches, subject, tmp_path
 ):
     make("mean_difference", "own")
-    asked, place = replace(study, controls=["shuffled_completions"]), tmp_path / "twin"
+    asked, place = replace(plan, controls=["shuffled_completions"]), tmp_path / "twin"
     options = {"behavior": "a-shuffled", "permuted": False, "contrast": caches}
     run_adapter(asked, subject, "mean_difference", caches / "a.safetensors", place, **options)
     found = [load_adapter(folder / "seed_0", 48) for folder in (tmp_path / "own/mean_difference", place)]

@@ -36,7 +36,10 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
     ("module", "expected"),
     [
         ("changes/measures.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
-        ("adapters/elementwise.py", {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK),  # of ten
+        (
+            "adapters/elementwise.py",
+            {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK,
+        ),  # of ten
         ("changes/metrics.py", BEHAVIOR_CHECK),
         ("judges/lexical.py", {"judge": 1, "agreement": 2, "score": 1}),  # of the four judgements
         ("scorers/base.py", {"score": 1}),

@@ -34,7 +34,7 @@ rule behavior:
         # Without the description, which only judges read: a better wording reruns no training.
         settings=lambda w: settings(
             replace(study.behaviors[w.behavior], description="-", contrast="others"),
-            study.behaviors[w.behavior].testbed and study.compares_replies(w.behavior),
+            study.behaviors[w.behavior].testbed and plan.compares_replies(w.behavior),
         ),
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} {params.poison} --out {params.out}"

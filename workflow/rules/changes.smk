@@ -6,7 +6,7 @@ rule changes:
         cache=cache,
         adapters=lambda w: expand(
             f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=study.analysed_adapters(w.subject, w.behavior),
+            adapter=plan.analysed_adapters(w.subject, w.behavior),
         ),
     output:
         f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
@@ -48,7 +48,7 @@ rule causal_check:
         cache=cache,
         adapters=expand(
             f"{RESULTS}/adapters/{{{{subject}}}}/{{{{behavior}}}}/{{adapter}}",
-            adapter=study.causally_checked,
+            adapter=plan.causally_checked,
         ),
         changes=f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
     output:
@@ -71,7 +71,7 @@ rule causal_check:
         changes=lambda w: f"{RESULTS}/changes",
         code=code(
             "causal-check",
-            *(study.adapters[name].kind or name for name in study.causally_checked),
+            *(study.adapters[name].kind or name for name in plan.causally_checked),
         ),
         settings=settings(
             study.causal_check,
@@ -97,7 +97,7 @@ rule behavior_check:
         records=f"{RESULTS}/behaviors/{{behavior}}/heldout.jsonl",
         adapters=lambda w: expand(
             f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=study.behavior_checked[w.behavior],
+            adapter=plan.behavior_checked[w.behavior],
         ),
     output:
         multiext(
@@ -127,12 +127,12 @@ rule behavior_check:
             getattr(study.behaviors[w.behavior].metric, "kind", "words"),
             *(
                 study.adapters[name].kind or name
-                for name in study.behavior_checked[w.behavior]
+                for name in plan.behavior_checked[w.behavior]
             ),
         ),
         settings=lambda w: settings(
             replace(study.behavior_check, behaviors=None, adapters=None, shown=0),
-            study.behavior_checked[w.behavior],
+            plan.behavior_checked[w.behavior],
             study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
             study.agreement.confidence_level,

@@ -4,15 +4,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-RESULTS = study.results
+RESULTS = plan.results
 SUBJECTS = list(study.subjects)
 TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
 # A random-dictionary twin shares its subject's folder, cache, explanations, judgements.
-BASE = {**{name: name for name in SUBJECTS}, **study.permuted_subjects}
+BASE = {**{name: name for name in SUBJECTS}, **plan.permuted_subjects}
 # The behaviors and their twins, the same prompts with exchanged completions: captured, trained on, scored alike.
-CAPTURED = [*study.behaviors, *study.shuffled_behaviors]
+CAPTURED = [*study.behaviors, *plan.shuffled_behaviors]
 # The adapters for which there are changes and agreement.
-TRAINED = study.analysed_adapters()
+TRAINED = plan.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 # How several processes that train one adapter together are started.
 TOGETHER = (
@@ -26,16 +26,16 @@ AUDITED = {
 }
 
 TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage seeds".split()
-TABLES += ["source_comparison"] if study.compared_sources else []
-TABLES += ["explanation_verdicts"] if len(study.tested_behaviors) > 1 else []
-TABLES += ["causal_check"] if study.causally_checked else []
+TABLES += ["source_comparison"] if plan.compared_sources else []
+TABLES += ["explanation_verdicts"] if len(plan.tested_behaviors) > 1 else []
+TABLES += ["causal_check"] if plan.causally_checked else []
 if len(study.judges) > 1:
     TABLES += ["judge_quality"]
     if any(judge.reference for judge in study.judges.values()):
         TABLES += ["corrected_agreement"]
 TABLES += ["audit", "audit_latents"] if study.audits else []
-TABLES += ["behavior_check"] if study.behavior_checked else []
-TABLES += ["calibration"] if study.dose_arms or study.known_audits else []
+TABLES += ["behavior_check"] if plan.behavior_checked else []
+TABLES += ["calibration"] if plan.dose_arms or plan.known_audits else []
 if study.scorers:
     TABLES += ["explanation_scores", "explanation_quality", "agreement_by_quality"]
 DOSES = {
@@ -45,12 +45,12 @@ DOSES = {
 }
 FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
 FIGURES += ["dose_response"] if len(DOSES) > 1 else []
-FIGURES += ["source_comparison"] if study.compared_sources else []
-FIGURES += ["specificity"] if len(study.tested_behaviors) > 1 else []
-FIGURES += ["causal_check"] if study.causally_checked else []
-FIGURES += ["behavior_check"] if study.behavior_checked else []
+FIGURES += ["source_comparison"] if plan.compared_sources else []
+FIGURES += ["specificity"] if len(plan.tested_behaviors) > 1 else []
+FIGURES += ["causal_check"] if plan.causally_checked else []
+FIGURES += ["behavior_check"] if plan.behavior_checked else []
 # Answers before and after training, for the eye.
-ANSWERS = [f"{RESULTS}/pages/answers.html"] if study.behavior_checked else []
+ANSWERS = [f"{RESULTS}/pages/answers.html"] if plan.behavior_checked else []
 
 
 def one_of(names):
@@ -146,7 +146,7 @@ def sources_of(subject):
 
 def sample(subject, sources):
     """Return the sample that these sources are asked for; none where all latents are."""
-    designs = {study.design_of(source) for source in sources}
+    designs = {plan.design_of(source) for source in sources}
     return [f"{RESULTS}/design/{subject}.parquet"] if "case_control" in designs else []
 
 
@@ -164,5 +164,5 @@ def scored_of(subject):
     return [
         f"{source}/{scorer}"
         for source in sources_of(subject)
-        for scorer in study.scorers_of(source)
+        for scorer in plan.scorers_of(source)
     ]

@@ -4,7 +4,7 @@ rule design:
         f"{RESULTS}/subjects/{{subject}}/latents.parquet",
         lambda w: expand(
             f"{RESULTS}/changes/{w.subject}/{{behavior}}.parquet",
-            behavior=study.tested_behaviors,
+            behavior=plan.tested_behaviors,
         ),
     output:
         f"{RESULTS}/design/{{subject}}.parquet",
@@ -25,8 +25,8 @@ rule design:
         settings=settings(
             study.design,
             study.primary.measure,
-            study.analysed_adapters(),
-            study.tested_behaviors,
+            plan.analysed_adapters(),
+            plan.tested_behaviors,
             study.agreement.min_firing_rate,
             study.agreement.n_bins,
             study.seed,
@@ -72,7 +72,7 @@ rule explain:
                 subjects=[],
                 judges=[],
                 wrong_share=None,
-                design=study.design_of(w.source),
+                design=plan.design_of(w.source),
             ),
             asked(study.sources[w.source].llm),
             study.agreement.min_firing_rate,

@@ -23,7 +23,7 @@ rule judge:
         settings=lambda w: settings(
             replace(study.judges[w.judge], reference=False, tested=True),
             asked(study.judges[w.judge].llm),
-            study.described,
+            plan.described,
         ),
     shell:
         "isaerft judge --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"

@@ -6,11 +6,11 @@ rule agreement:
         lambda w: expand(
             f"{RESULTS}/changes/{{x}}/{{b}}.parquet",
             x=[name for name in BASE if BASE[name] == w.subject],
-            b=study.tested_behaviors,
+            b=plan.tested_behaviors,
         ),
         lambda w: [
             f"{RESULTS}/changes/{w.subject}/{twin}.parquet"
-            for twin in study.shuffled_behaviors
+            for twin in plan.shuffled_behaviors
             if w.adapter == study.primary.adapter
         ],
         lambda w: expand(
@@ -43,7 +43,7 @@ rule agreement:
         sample=lambda w, input: [f"--sample {path}" for path in input.sample],
         code=code("agreement", *study.agreement.statistics),
         settings=settings(
-            {source: study.design_of(source) for source in study.sources},
+            {source: plan.design_of(source) for source in study.sources},
             study.agreement,
             study.primary,
             study.measures,
@@ -98,12 +98,12 @@ rule audit:
         code=code("audit", study.primary.statistic),
         settings=settings(
             study.audits,
-            study.described,
+            plan.described,
             {
                 name: (study.adapters[name].kind, study.adapters[name].subsample)
                 for name in TRAINED
             },
-            {name: study.design_of(name) for name in study.sources},
+            {name: plan.design_of(name) for name in study.sources},
             [(source.wrong_share, source.judges) for source in study.sources.values()],
             [judge.tested for judge in study.judges.values()],
             study.primary,
@@ -131,14 +131,14 @@ rule tables:
         ),
         [
             f"{RESULTS}/adapters/{twin}/{behavior}/{adapter}"
-            for twin in study.permuted_subjects
-            for behavior in study.trained_behaviors(twin)
-            for adapter in study.analysed_adapters(twin)
+            for twin in plan.permuted_subjects
+            for behavior in plan.trained_behaviors(twin)
+            for adapter in plan.analysed_adapters(twin)
         ],
         [
             f"{RESULTS}/changes/{name}/{behavior}.parquet"
             for name in BASE
-            for behavior in study.trained_behaviors(name)
+            for behavior in plan.trained_behaviors(name)
         ],
         [
             f"{RESULTS}/explanations/{name}/{source}.parquet"
@@ -166,13 +166,13 @@ rule tables:
         ),
         expand(
             f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
-            subject=study.subjects if study.causally_checked else [],
+            subject=study.subjects if plan.causally_checked else [],
             behavior=study.behaviors,
         ),
         expand(
             f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/scores.parquet",
             subject=study.subjects,
-            behavior=study.behavior_checked,
+            behavior=plan.behavior_checked,
         ),
     output:
         [
@@ -212,7 +212,7 @@ rule tables:
             study.random_dictionary_adapters,
             study.agreement,
             study.causal_check,
-            study.behavior_checked,
+            plan.behavior_checked,
             study.audits,
             study.n_seeds,
             study.seed,
@@ -297,7 +297,7 @@ rule answers_page:
         expand(
             f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/answers.jsonl",
             subject=study.subjects,
-            behavior=study.behavior_checked,
+            behavior=plan.behavior_checked,
         ),
     output:
         report(
@@ -320,7 +320,7 @@ rule answers_page:
         study=STUDY,
         results=lambda w: RESULTS,
         code=code("answers-page"),
-        settings=settings(study.behavior_check.shown, study.behavior_checked),
+        settings=settings(study.behavior_check.shown, plan.behavior_checked),
     shell:
         "isaerft answers-page --study {params.study:q} --results {params.results} --out {output} > {log} 2>&1"
 

@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 
-from isaerft.config import SHUFFLED, load_study
+from isaerft.config import SHUFFLED, load_plan
 from isaerft.errors import InputError
 
 
@@ -56,7 +56,8 @@ def check_behaviors():
 
 STUDY = study_file()
 try:
-    study = load_study(STUDY)
+    plan = load_plan(STUDY)
+    study = plan.study
 except InputError as error:
     stop(f"{STUDY}: {error}")
 check_rules()

@@ -93,7 +93,7 @@ rule facts:
         code=code("facts"),
         settings=lambda w: settings(
             study.subjects[w.subject],
-            [name for name in study.permuted_subjects if BASE[name] == w.subject],
+            [name for name in plan.permuted_subjects if BASE[name] == w.subject],
             study.agreement.cluster_cosine,
             study.agreement.min_firing_rate,
             study.agreement.dense_firing_rate,
@@ -135,8 +135,8 @@ rule capture:
         settings=lambda w: settings(
             *of_subject(w, "model revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights"),
-            study.trained_on,
-            study.compares_replies(w.behavior),
+            plan.trained_on,
+            plan.compares_replies(w.behavior),
             study.max_length,
             study.batch_size,
         ),

@@ -51,7 +51,7 @@ if TESTBEDS:
             settings=settings(
                 {
                     name: study.behaviors[name].testbed
-                    for name in study.tested_behaviors
+                    for name in plan.tested_behaviors
                 },
                 study.seed,
             ),

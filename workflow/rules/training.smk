@@ -7,7 +7,7 @@ rule train:
         cache=cache,
         contrast=lambda w: [
             f"{RESULTS}/cache/{BASE[w.subject]}/{name}.safetensors"
-            for name in study.contrast_behaviors(w.behavior, w.adapter)
+            for name in plan.contrast_behaviors(w.behavior, w.adapter)
         ],
         given=given_files,
     output:
@@ -38,7 +38,7 @@ rule train:
         ),
         settings=lambda w: settings(
             study.adapters[w.adapter],
-            study.contrast_behaviors(w.behavior, w.adapter),
+            plan.contrast_behaviors(w.behavior, w.adapter),
             study.n_seeds,
             study.seed,
             study.record_seconds,

@@ -28,7 +28,7 @@ def world():
 
 
 @pytest.fixture
-def study(subject_dir, tmp_path):
+def plan(subject_dir, tmp_path):
     """Write a study whose only source is the server, and its subject; return the command of its rule `explain`."""
 
     def write(server):
@@ -65,11 +65,11 @@ def start(command):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, study, subject_dir, tmp_path):
+def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, plan, subject_dir, tmp_path):
     latents = world()
     exported = [latent for latent in latents if latent % 2]
     with serve(latents, exported=exported, rows_per_batch=512, keys_per_page=7, fault_rate=0.05) as server:
-        command = study(server)
+        command = plan(server)
         first = start(command)
         while len(server.asked("features")) < 100 and first.poll() is None:
             time.sleep(0.01)

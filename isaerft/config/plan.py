@@ -1,0 +1,153 @@
+"""What a study runs, derived from its options: twins, seeds, who is analysed, which sources speak of which subject.
+
+The package and the Snakefile both ask here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isaerft.config.options import OTHERS, PERMUTED, REJECTED, SHUFFLED, Behavior, Poison, Study
+from isaerft.registry import CONTRASTED, UNTRAINED
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's plan: what follows from its options."""
+
+    study: Study
+
+    @property
+    def results(self) -> str:
+        """Folder of the study's results."""
+        return f"results/{self.study.study}"
+
+    def replicate_seed(self, seed: int) -> int:
+        """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
+        return 1000 * (self.study.seed + 1) + seed
+
+    def design_of(self, source: str) -> str:
+        """Return which latents a source is asked for: `all` or `case_control`."""
+        return self.study.sources[source].design or self.study.design.kind
+
+    @property
+    def dose_arms(self) -> dict[str, dict[float, str]]:
+        """Return side -> share of wrong explanations -> source, for each side with right and with wrong ones."""
+        arms: dict[str, dict[float, str]] = {}
+        known = [(part.wrong_share, name) for name, part in self.study.sources.items() if part.wrong_share is not None]
+        for share, name in sorted(known):
+            arms.setdefault(self.study.sources[name].side, {})[share] = name
+        return {side: arm for side, arm in arms.items() if 0 in arm and len(arm) > 1}
+
+    @property
+    def tested_behaviors(self) -> list[str]:
+        """Behaviors whose changes are tested against explanations: all but the suspect sets of audits.
+
+        A suspect set is a second copy of a behavior that may be something else; as one more behavior it would count
+        its own twice wherever behaviors are replicates.
+        """
+        suspects = {audit.suspect for audit in self.study.audits.values()}
+        return [name for name in self.study.behaviors if name not in suspects]
+
+    def trained_behaviors(self, subject: str) -> list[str]:
+        """Return the behaviors that a subject is trained on: all; a random-dictionary twin, the tested ones alone."""
+        return self.tested_behaviors if subject in self.permuted_subjects else list(self.study.behaviors)
+
+    @property
+    def known_audits(self) -> dict[str, Poison | None]:
+        """Audits of which it is known what the suspect data holds: audit -> what was planted there, None for nothing.
+
+        Known is the embedded language, where both sets are of one style.
+        """
+        known = {}
+        for name, audit in self.study.audits.items():
+            clean, suspect = self.study.behaviors[audit.clean], self.study.behaviors[audit.suspect]
+            planted = suspect.poison is None or suspect.poison.behavior in self.described
+            if clean.testbed is not None and clean.testbed == suspect.testbed and clean.poison is None and planted:
+                known[name] = suspect.poison
+        return known
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What judges read: name -> description of every tested behavior and of the audits' candidates."""
+        return {name: self.study.behaviors[name].description for name in self.tested_behaviors} | self.study.candidates
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
+        trained = [part for name, part in self.study.adapters.items() if (part.kind or name) not in UNTRAINED]
+        return sorted({adapter.trained_on for adapter in trained})
+
+    def compares_replies(self, behavior: str) -> bool:
+        """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
+        is_contrast = self.behavior_of(behavior).contrast == REJECTED
+        contrasted = any((part.kind or name) in CONTRASTED for name, part in self.study.adapters.items())
+        return "pair" in self.trained_on or (is_contrast and contrasted)
+
+    @property
+    def causally_checked(self) -> list[str]:
+        """Adapters whose most changed latents are neutralised."""
+        chosen = self.study.causal_check.adapters
+        return self.analysed_adapters() if chosen is None else chosen
+
+    @property
+    def behavior_checked(self) -> dict[str, list[str]]:
+        """Adapters that answer prompts, for each behavior that is scored; empty when the check is off."""
+        options = self.study.behavior_check
+        usual = [self.study.primary.adapter, *([self.study.reference] if self.study.reference else [])]
+        adapters = list(dict.fromkeys(usual)) if options.adapters is None else options.adapters
+        scored = [name for name, part in self.study.behaviors.items() if part.metric or part.testbed]
+        return {name: adapters for name in (scored if options.behaviors is None else options.behaviors) if adapters}
+
+    @property
+    def permuted_subjects(self) -> dict[str, str]:
+        """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
+        return (
+            {name + PERMUTED: name for name in self.study.subjects}
+            if "random_dictionary" in self.study.controls
+            else {}
+        )
+
+    @property
+    def shuffled_behaviors(self) -> dict[str, str]:
+        """Twin of each tested behavior, its completions exchanged -> the behavior, where that control is asked for."""
+        asked = "shuffled_completions" in self.study.controls
+        return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
+
+    def behavior_of(self, name: str) -> Behavior:
+        """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
+        return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
+
+    def scorers_of(self, source: str) -> list[str]:
+        """Return the scorers of a source's explanations."""
+        return [name for name, part in self.study.scorers.items() if source in (part.sources or [source])]
+
+    @property
+    def compared_sources(self) -> dict[str, list[str]]:
+        """Sources that each tested judge reads, where they are several; those wrong on purpose are left out."""
+        right = {name: part for name, part in self.study.sources.items() if not part.wrong_share}
+        tested = [name for name, part in self.study.judges.items() if part.tested]
+        read = {judge: [name for name, part in right.items() if judge in (part.judges or tested)] for judge in tested}
+        return {judge: names for judge, names in read.items() if len(names) > 1}
+
+    def analysed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
+        """Return the adapters whose changes are analysed: all but the reference; on twins those that controls need."""
+        if behavior in self.shuffled_behaviors:
+            return [self.study.primary.adapter]
+        names = [name for name in self.study.adapters if name != self.study.reference]
+        if subject not in self.permuted_subjects:
+            return names
+        asked = self.study.random_dictionary_adapters or [self.study.primary.adapter]
+        return [name for name in names if name in asked]
+
+    def contrast_behaviors(self, behavior: str, adapter: str) -> list[str]:
+        """Return the behaviors whose text an adapter is fitted against when it is made for `behavior`; most need none.
+
+        None either where the contrast are the behavior's own rejected replies.
+        """
+        contrast = self.behavior_of(behavior).contrast
+        if (self.study.adapters[adapter].kind or adapter) not in CONTRASTED or contrast == REJECTED:
+            return []
+        behavior = self.shuffled_behaviors.get(behavior, behavior)
+        twins = {behavior, *(audit.clean for audit in self.study.audits.values() if audit.suspect == behavior)}
+        return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]
