@@ -1,74 +1,182 @@
-"""Names to implementations: one registry per kind of part, open to outside packages.
+"""Parts by name: one registry per kind of part, open to outside packages.
 
-A part registers itself where it is defined, and an outside package through an entry-point group:
+A part is registered with the facts that others need to know of it, so that no module keeps a list of names. Our own
+parts are declared below, one line each, and imported when they are first used. An outside package registers a part
+with a decorator and names it in an entry-point group:
 
->>> from isaerft.registry import Registry
->>> adapters = Registry("adapter", group="isaerft.adapters")
->>> @adapters("scale")
-... class Scale: ...
->>> adapters["scale"].__name__
-'Scale'
+>>> from isaerft.registry import AdapterFacts, Registry
+>>> adapters = Registry("adapter", AdapterFacts, group="isaerft.adapters")
+>>> @adapters("contrast", made="fitted", contrasted=True)
+... class Contrast: ...
+>>> adapters["contrast"].__name__, adapters.facts("contrast").contrasted
+('Contrast', True)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from isaerft.errors import InputError, unknown_name
 
-T = TypeVar("T")
+Part = TypeVar("Part")
+Facts = TypeVar("Facts")
 
 
-class Registry(Mapping[str, Any]):
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What others need to know of a kind of adapter."""
+
+    made: Literal["latents", "outside", "fitted", "given", "saved"] = "latents"
+    """How one comes about: trained on latents, trained outside the SAE's basis, fitted to activations without
+    training, given as a fine-tuned model, or read from a file."""
+    contrasted: bool = False
+    """Whether it is fitted to a behavior against other text."""
+    leaves_latents: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    """Tells from its options whether it changes no latent, so that it can only be a study's reference."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether an objective is minimised."""
+        return self.made in ("latents", "outside")
+
+
+@dataclass(frozen=True)
+class ObjectiveFacts:
+    """What others need to know of a training objective."""
+
+    pairs: bool = False
+    """Whether it compares a chosen with a rejected reply."""
+
+
+@dataclass(frozen=True)
+class MeasureFacts:
+    """What others need to know of a measure of change."""
+
+    directed: bool = True
+    """Whether its sign says which way a latent was pushed."""
+
+
+@dataclass(frozen=True)
+class StatisticFacts:
+    """What others need to know of a statistic of agreement."""
+
+    title: str = ""
+    """Its name in prose; the registered name when empty."""
+    graded: bool = False
+    """Whether expectations are effects in [-1, 1] instead of yes or no."""
+    directed: bool = False
+    """Whether it reads the sign of the change."""
+    pooled: bool = False
+    """Whether its mean over several changes and expectations is linear in the latents."""
+    primary: bool = True
+    """Whether a study may name it as its primary statistic."""
+    chance: float | None = None
+    """Its value without agreement, where that is known."""
+    bounds: tuple[float, float] = (float("-inf"), float("inf"))
+    """Its lowest and highest possible value."""
+
+
+@dataclass(frozen=True)
+class AskingFacts:
+    """What others need to know of a judge, an explanation source or a scorer."""
+
+    asks: bool = False
+    """Whether it asks a language model of the study (`llm` in its options)."""
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What others need to know of a metric of answers."""
+
+    needs: str = ""
+    """Option without which it cannot score."""
+
+
+class Registry(Mapping[str, Any], Generic[Facts]):
     """A mapping from a part's name to its implementation.
 
     Parameters
     ----------
     kind : str
         What is registered, as errors call it ("adapter", "judge", ...).
+    facts : type
+        Dataclass of the facts that come with a registration.
     group : str
-        Entry-point group in which outside packages add theirs; each entry point's name is the part's name.
-    builtin : mapping of str to str, optional
-        Names of our own parts and the module that registers each, imported when the name is first asked for, so that
-        listing the names of torch-backed parts costs no torch import.
+        Entry-point group of outside packages; an entry point's name is the part's name.
     """
 
-    def __init__(self, kind: str, *, group: str, builtin: Mapping[str, str] | None = None) -> None:
+    def __init__(self, kind: str, facts: type[Facts], *, group: str) -> None:
         self.kind, self.group = kind, group
-        self._builtin = dict(builtin or {})
+        self._facts_type = facts
+        self._targets: dict[str, str] = {}
+        self._facts: dict[str, Facts] = {}
         self._parts: dict[str, Any] = {}
 
     @property
     def builtin(self) -> frozenset[str]:
         """Names of our own parts."""
-        return frozenset(self._builtin)
+        return frozenset(self._targets)
 
-    def __call__(self, name: str) -> Callable[[T], T]:
-        """Register the decorated object under `name`; a second registration of a name is refused."""
+    def declare(self, name: str, target: str, **facts: Any) -> None:
+        """Register one of our own parts, "module:attribute", without importing it."""
+        self._targets[name] = target
+        self._facts[name] = self._facts_type(**facts)
 
-        def register(part: T) -> T:
+    def __call__(self, name: str, **facts: Any) -> Callable[[Part], Part]:
+        """Register the decorated object under `name` with its facts; a name can be registered once."""
+        if name in self._targets:
+            raise ValueError(f"{self.kind} {name!r} is one of isaerft's own; choose another name")
+
+        def register(part: Part) -> Part:
             known = self._parts.get(name)
             if known is not None and known is not part:
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {known!r} and {part!r}")
             self._parts[name] = part
+            self._facts[name] = self._facts_type(**facts)
             return part
 
         return register
 
     def __getitem__(self, name: str) -> Any:
         """Return the part registered under `name`; an unknown name is an `InputError` that lists the valid ones."""
-        if name not in self._parts and name in self._builtin:
-            import_module(self._builtin[name])
-        if name not in self._parts:
-            for entry in entry_points(group=self.group):
-                if entry.name == name:
-                    self._parts[name] = self._load(entry)
-        if name not in self._parts:
-            raise unknown_name(self.kind, name, self)
+        if name not in self._parts and name in self._targets:
+            module, _, attribute = self._targets[name].partition(":")
+            self._parts[name] = getattr(import_module(module), attribute)
+        elif name not in self._parts:
+            self._parts[name] = self._load(self._entry(name))
         return self._parts[name]
+
+    def facts(self, name: str) -> Facts:
+        """Return the facts of a part; those of an outside package are read by importing it."""
+        if name not in self._facts:
+            # Without the decorator, a part may carry its facts itself.
+            facts = getattr(self[name], "facts", None)
+            self._facts.setdefault(name, facts if isinstance(facts, self._facts_type) else self._facts_type())
+        return self._facts[name]
+
+    def module_of(self, name: str) -> str:
+        """Return the module that defines a part, without importing it."""
+        if name in self._targets:
+            return self._targets[name].partition(":")[0]
+        if name in self._parts:
+            return str(self._parts[name].__module__)
+        return self._entry(name).module
+
+    def check(self, name: str) -> str:
+        """Return `name` if it is registered, without importing it; otherwise raise the `InputError`."""
+        if name not in self:
+            raise unknown_name(self.kind, name, self)
+        return name
+
+    def _entry(self, name: str) -> EntryPoint:
+        for entry in entry_points(group=self.group):
+            if entry.name == name:
+                return entry
+        raise unknown_name(self.kind, name, self)
 
     def _load(self, entry: EntryPoint) -> Any:
         """Load an outside package's part; a package that cannot be imported is an `InputError` that names it."""
@@ -77,12 +185,12 @@ class Registry(Mapping[str, Any]):
         except (ImportError, AttributeError) as error:
             raise InputError(
                 f"{self.kind} {entry.name!r} from {entry.value!r} cannot be loaded ({error})",
-                remedy="mend or uninstall the package that adds it",
+                remedy="fix or uninstall the package that adds it",
             ) from error
 
     def __iter__(self) -> Iterator[str]:
         outside = {entry.name for entry in entry_points(group=self.group)}
-        return iter(sorted({*self._parts, *self._builtin, *outside}))
+        return iter(sorted({*self._parts, *self._targets, *outside}))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -90,106 +198,83 @@ class Registry(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in list(iter(self))
 
-    def check(self, name: str) -> str:
-        """Return `name` if it is registered, without importing it; otherwise raise the `InputError`."""
-        if name not in self:
-            raise unknown_name(self.kind, name, self)
-        return name
 
+ADAPTERS = Registry("adapter", AdapterFacts, group="isaerft.adapters")
+ADAPTERS.declare("bias", "isaerft.adapters.elementwise:Bias")
+ADAPTERS.declare("scale", "isaerft.adapters.elementwise:Scale")
+ADAPTERS.declare("affine", "isaerft.adapters.elementwise:Affine")
+ADAPTERS.declare("lerp", "isaerft.adapters.elementwise:Lerp")
+ADAPTERS.declare("low_rank", "isaerft.adapters.maps:LowRank")
+ADAPTERS.declare("mlp", "isaerft.adapters.maps:Mlp")
+ADAPTERS.declare("residual", "isaerft.adapters.maps:Residual", made="outside")
+ADAPTERS.declare(
+    "lora",
+    "isaerft.adapters.weights:Lora",
+    made="outside",
+    # A LoRA above the hook leaves what the SAE reads as it is.
+    leaves_latents=lambda options: options.get("where", "above") == "above",
+)
+ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="given")
+ADAPTERS.declare("saved", "isaerft.adapters.saved:Saved", made="saved")
+ADAPTERS.declare("mean_difference", "isaerft.adapters.baselines:MeanDifference", made="fitted", contrasted=True)
+ADAPTERS.declare("probe", "isaerft.adapters.baselines:Probe", made="fitted", contrasted=True)
 
-ADAPTERS = Registry(
-    "adapter",
-    group="isaerft.adapters",
-    builtin={
-        "bias": "isaerft.adapters.elementwise",
-        "scale": "isaerft.adapters.elementwise",
-        "affine": "isaerft.adapters.elementwise",
-        "lerp": "isaerft.adapters.elementwise",
-        "low_rank": "isaerft.adapters.maps",
-        "mlp": "isaerft.adapters.maps",
-        "residual": "isaerft.adapters.maps",
-        "lora": "isaerft.adapters.weights",
-        "checkpoint": "isaerft.adapters.weights",
-        "saved": "isaerft.adapters.saved",
-        "mean_difference": "isaerft.adapters.baselines",
-        "probe": "isaerft.adapters.baselines",
-    },
+OBJECTIVES = Registry("objective", ObjectiveFacts, group="isaerft.objectives")
+OBJECTIVES.declare("sft", "isaerft.training.objectives:sft")
+OBJECTIVES.declare("dpo", "isaerft.training.objectives:dpo", pairs=True)
+OBJECTIVES.declare("simpo", "isaerft.training.objectives:simpo", pairs=True)
+OBJECTIVES.declare("orpo", "isaerft.training.objectives:orpo", pairs=True)
+
+MEASURES = Registry("measure", MeasureFacts, group="isaerft.measures")
+MEASURES.declare("parameter", "isaerft.changes.measures:parameter")
+MEASURES.declare("contribution", "isaerft.changes.measures:contribution")
+# Its sign says whether the change lowered the loss.
+MEASURES.declare("attribution", "isaerft.changes.measures:attribution", directed=False)
+
+STATISTICS = Registry("statistic", StatisticFacts, group="isaerft.statistics")
+STATISTICS.declare("auroc", "isaerft.stats.statistics:AUROC", title="AUROC", pooled=True, chance=0.5, bounds=(0.0, 1.0))
+STATISTICS.declare("stratified_auroc", "isaerft.stats.statistics:STRATIFIED_AUROC", chance=0.5, bounds=(0.0, 1.0))
+STATISTICS.declare(
+    "spearman",
+    "isaerft.stats.statistics:SPEARMAN",
+    title="Spearman correlation",
+    graded=True,
+    pooled=True,
+    chance=0.0,
+    bounds=(-1.0, 1.0),
 )
-CONTRASTED = frozenset({"mean_difference", "probe"})
-"""Adapters that are fitted to a behavior against other text, known here so that a config can tell without torch."""
-UNTRAINED = CONTRASTED | {"checkpoint", "saved"}
-"""Adapters for which no objective is minimised."""
-JUDGES = Registry(
-    "judge",
-    group="isaerft.judges",
-    builtin={
-        "lexical": "isaerft.judges.lexical",
-        "lexicon": "isaerft.judges.lexicon",
-        "embedding": "isaerft.judges.embedding",
-        "table": "isaerft.judges.file",
-        "human": "isaerft.judges.file",
-        "llm": "isaerft.judges.llm",
-    },
+STATISTICS.declare("precision_at_k", "isaerft.stats.statistics:PRECISION_AT_K", bounds=(0.0, 1.0))
+STATISTICS.declare("enrichment", "isaerft.stats.statistics:ENRICHMENT")
+STATISTICS.declare(
+    "sign_agreement",
+    "isaerft.stats.statistics:SIGN_AGREEMENT",
+    graded=True,
+    directed=True,
+    pooled=True,
+    bounds=(-1.0, 1.0),
 )
-SOURCES = Registry(
-    "explanation source",
-    group="isaerft.sources",
-    builtin={
-        "file": "isaerft.explanations.file",
-        "local": "isaerft.explanations.local",
-        "llm": "isaerft.explanations.llm",
-        "neuronpedia": "isaerft.explanations.neuronpedia.source",
-    },
-)
-SCORERS = Registry(
-    "matcher",
-    group="isaerft.scorers",
-    builtin={
-        "lexical": "isaerft.scorers.matchers",
-        "embedding": "isaerft.scorers.matchers",
-        "llm": "isaerft.scorers.matchers",
-    },
-)
-ASKING = frozenset({"llm"})
-"""Our judges, sources and matchers that ask a language model."""
-MEASURES = Registry(
-    "measure",
-    group="isaerft.measures",
-    builtin={
-        "parameter": "isaerft.changes.measures",
-        "contribution": "isaerft.changes.measures",
-        "attribution": "isaerft.changes.measures",
-    },
-)
-STATISTICS = Registry(
-    "statistic",
-    group="isaerft.statistics",
-    builtin={
-        "auroc": "isaerft.stats.statistics",
-        "stratified_auroc": "isaerft.stats.statistics",
-        "spearman": "isaerft.stats.statistics",
-        "precision_at_k": "isaerft.stats.statistics",
-        "enrichment": "isaerft.stats.statistics",
-        "sign_agreement": "isaerft.stats.statistics",
-    },
-)
-OBJECTIVES = Registry(
-    "objective",
-    group="isaerft.objectives",
-    builtin={
-        "sft": "isaerft.training.objectives",
-        "dpo": "isaerft.training.objectives",
-        "simpo": "isaerft.training.objectives",
-        "orpo": "isaerft.training.objectives",
-    },
-)
-METRICS = Registry(
-    "metric",
-    group="isaerft.metrics",
-    builtin={
-        "phrases": "isaerft.changes.metrics",
-        "words": "isaerft.changes.metrics",
-        "length": "isaerft.changes.metrics",
-        "classifier": "isaerft.changes.metrics",
-    },
-)
+
+SOURCES = Registry("explanation source", AskingFacts, group="isaerft.sources")
+SOURCES.declare("file", "isaerft.explanations.file:from_file")
+SOURCES.declare("local", "isaerft.explanations.local:from_contexts")
+SOURCES.declare("llm", "isaerft.explanations.llm:from_language_model", asks=True)
+SOURCES.declare("neuronpedia", "isaerft.explanations.neuronpedia.source:from_neuronpedia")
+
+JUDGES = Registry("judge", AskingFacts, group="isaerft.judges")
+JUDGES.declare("lexical", "isaerft.judges.lexical:lexical")
+JUDGES.declare("lexicon", "isaerft.judges.lexicon:lexicon")
+JUDGES.declare("embedding", "isaerft.judges.embedding:embedding")
+JUDGES.declare("table", "isaerft.judges.file:from_table")
+JUDGES.declare("human", "isaerft.judges.file:human")
+JUDGES.declare("llm", "isaerft.judges.llm:llm", asks=True)
+
+SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")
+SCORERS.declare("lexical", "isaerft.scorers.matchers:lexical")
+SCORERS.declare("embedding", "isaerft.scorers.matchers:embedding")
+SCORERS.declare("llm", "isaerft.scorers.matchers:llm", asks=True)
+
+METRICS = Registry("metric", MetricFacts, group="isaerft.metrics")
+METRICS.declare("phrases", "isaerft.changes.metrics:phrases", needs="phrases")
+METRICS.declare("words", "isaerft.changes.metrics:words", needs="words")
+METRICS.declare("length", "isaerft.changes.metrics:length")
+METRICS.declare("classifier", "isaerft.changes.metrics:classifier", needs="model")

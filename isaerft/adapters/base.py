@@ -188,8 +188,6 @@ class LatentAdapter(nn.Module):
     """
 
     kind: str
-    made: ClassVar[str] = "latents"
-    """How `isaerft.training.run` comes by one."""
 
     def __init__(self, d_sae: int, *, nonnegative: bool = False, clamp: float | None = None) -> None:
         super().__init__()
@@ -324,12 +322,9 @@ class OutsideAdapter(nn.Module):
     ----------
     kind : str
         Name in the registry.
-    made : str
-        How `isaerft.training.run` comes by one: `outside` (trained) or `given` (without training).
     """
 
     kind: ClassVar[str]
-    made: ClassVar[str] = "outside"
 
     @classmethod
     @contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from scipy import sparse
 
 from isaerft.adapters.base import LatentAdapter, Shift
 from isaerft.errors import InputError, shown
-from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Codes
 
@@ -99,8 +98,6 @@ class Steering(LatentAdapter):
         A text whose mean activation times the direction lies above it is called the behavior's.
     """
 
-    made: ClassVar[str] = "fitted"
-
     def __init__(self, d_sae: int) -> None:
         super().__init__(d_sae)
         self.register_buffer("direction", torch.zeros(d_sae))
@@ -130,7 +127,6 @@ class Steering(LatentAdapter):
         return self.direction
 
 
-@ADAPTERS("mean_difference")
 class MeanDifference(Steering):
     """direction = mean activation in the behavior's completions - mean activation in the contrast's."""
 
@@ -148,7 +144,6 @@ MAX_ITERATIONS = 2000
 TOLERANCE = 1e-6
 
 
-@ADAPTERS("probe")
 class Probe(Steering):
     """direction = weights of a logistic probe with an L2 penalty, in log-odds per unit of activation.
 

@@ -20,7 +20,6 @@ from torch import nn
 
 from isaerft.adapters.base import LatentAdapter, Shift
 from isaerft.errors import InputError, shown
-from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Codes
 
 
@@ -65,7 +64,6 @@ class ElementwiseAdapter(LatentAdapter):
         return sum(part.detach() for part in (self.offset(), self.slope()) if part is not None)
 
 
-@ADAPTERS("bias")
 class Bias(ElementwiseAdapter):
     """f' = f + b, with b of shape (d_sae,) in the activations' units."""
 
@@ -84,7 +82,6 @@ class Bias(ElementwiseAdapter):
         return (self.bias,)
 
 
-@ADAPTERS("scale")
 class Scale(ElementwiseAdapter):
     """f' = f * (1 + s), with s of shape (d_sae,)."""
 
@@ -103,7 +100,6 @@ class Scale(ElementwiseAdapter):
         return (self.scale,)
 
 
-@ADAPTERS("affine")
 class Affine(ElementwiseAdapter):
     """f' = f * (1 + s) + b, with s and b of shape (d_sae,)."""
 
@@ -130,7 +126,6 @@ class Affine(ElementwiseAdapter):
 TARGET = 1.0
 
 
-@ADAPTERS("lerp")
 class Lerp(ElementwiseAdapter):
     """f' = f + a * (t - f), with share a (0 at first) and target t of shape (d_sae,).
 

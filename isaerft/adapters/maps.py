@@ -20,7 +20,6 @@ from torch.nn.functional import gelu
 from isaerft.adapters.base import LatentAdapter, OutsideAdapter, Shift, count_option, norms, with_defaults
 from isaerft.adapters.hooked import Passes, Place
 from isaerft.errors import InputError, shown
-from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch, from_cache
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import Below
@@ -29,7 +28,6 @@ from isaerft.subjects.load import LoadedSubject
 RANK = 8
 
 
-@ADAPTERS("low_rank")
 class LowRank(LatentAdapter):
     """f' = f + f D U, with D of shape (d_sae, rank), drawn at random, and U (rank, d_sae), 0 at first.
 
@@ -82,7 +80,6 @@ class LowRank(LatentAdapter):
 DEPTH, WIDTH = 1, 64
 
 
-@ADAPTERS("mlp")
 class Mlp(LatentAdapter):
     """f' = f + h W + b, with h the last of `depth` hidden layers of `width` gelu units; W and b start at 0.
 
@@ -160,7 +157,6 @@ class Mlp(LatentAdapter):
 DEFAULTS = {"rank": 8, "bias": False}
 
 
-@ADAPTERS("residual")
 class Residual(OutsideAdapter):
     """x' = x + B A x (+ c), with A (rank, d_in), B (d_in, rank) and c (d_in,); B and c begin at 0.
 

@@ -21,18 +21,14 @@ from safetensors.torch import load_file
 from isaerft.adapters.base import CONFIG, LatentAdapter, load_adapter, make_adapter
 from isaerft.errors import InputError, shown
 from isaerft.io import read_json
-from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary
 
 MANIFEST = "blocks_manifest.json"
 KINDS = {"sequential.0.bias": "bias", "scaling_factors": "scale"}
 
 
-@ADAPTERS("saved")
 class Saved:
     """The registered kind. What it makes is the adapter that was saved, of that adapter's own kind."""
-
-    made = "saved"
 
     @staticmethod
     def open(options: dict[str, Any], dictionary: Dictionary) -> LatentAdapter:

@@ -24,7 +24,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from isaerft.adapters.base import OutsideAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
-from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch, from_cache, rerun
 from isaerft.subjects.hooks import Below, Site, decoder_blocks
 from isaerft.subjects.load import LoadedSubject
@@ -33,7 +32,6 @@ ABOVE, BELOW, ALL = "above", "below", "all"
 DEFAULTS = {"rank": 8, "where": ABOVE}
 
 
-@ADAPTERS("lora")
 class Lora(OutsideAdapter):
     """W' = W + 2 B A for every linear map W of some blocks (Hu et al. 2021, with alpha = 2 rank); B begins at 0.
 
@@ -170,7 +168,6 @@ _SAME = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
 _REMEDY = "give a checkpoint that was fine-tuned from the subject's own model"
 
 
-@ADAPTERS("checkpoint")
 class Checkpoint(OutsideAdapter):
     """Another set of weights of the subject's model, from a Hugging Face folder or a PEFT folder.
 
@@ -184,7 +181,7 @@ class Checkpoint(OutsideAdapter):
         Where it came from.
     """
 
-    kind, made = "checkpoint", "given"
+    kind = "checkpoint"
 
     def __init__(self, model: PreTrainedModel, path: str) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class Across:
     @property
     def labels(self) -> np.ndarray:
         """What the primary statistic compares changes with, (n_behaviors, n)."""
-        return self.expectation.effect if self.kind.graded else self.expectation.expected
+        return self.expectation.effect if self.kind.facts.graded else self.expectation.expected
 
     @cached_property
     def matrix(self) -> np.ndarray:

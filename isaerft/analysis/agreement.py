@@ -17,7 +17,6 @@ from isaerft import config
 from isaerft.analysis.across import Across
 from isaerft.analysis.controls import Confound, Pair, Pool, answers, control_of
 from isaerft.analysis.inputs import (
-    UNDIRECTED,
     Confounds,
     Expectation,
     alive_latents,
@@ -31,8 +30,9 @@ from isaerft.analysis.sources import compared_sources
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import read_sample
 from isaerft.io import replacing
+from isaerft.layout import SubjectFolder
+from isaerft.registry import MEASURES
 from isaerft.stats import auroc_ceiling, minimum_detectable_correlation, minimum_detectable_effect, reliability
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 logger = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ def _rows(
 
 def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Confound | Pool | None:
     """Return what the result or a control asks; nothing where the statistic wants a direction that is not there."""
-    if pair.kind.directed and measure in UNDIRECTED:
+    if pair.kind.facts.directed and not MEASURES.facts(measure).directed:
         return None
     return pair.change if control == "none" else control_of(control, pair)
 

@@ -27,17 +27,16 @@ from isaerft.explanations import read_explanations
 from isaerft.explanations.base import read_sample, sample_path
 from isaerft.io import replacing
 from isaerft.judges import read_judgements
-from isaerft.registry import UNTRAINED
+from isaerft.layout import SubjectFolder
+from isaerft.registry import ADAPTERS
 from isaerft.stats import STATISTICS, qvalues
 from isaerft.stats.audit import Taught, moderated_means, taught_differently, variance_factor
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 logger = logging.getLogger(__name__)
 
 
 AUDIT, AUDIT_LATENTS = "audit.parquet", "audit_latents.parquet"
-GIVEN = UNTRAINED - {"mean_difference", "probe"}
 
 
 def write_audits(plan: config.Plan, subject: str, results: str | Path, out: str | Path) -> None:
@@ -80,7 +79,7 @@ def primary_of(plan: config.Plan) -> tuple[str, str, str, str]:
 def rows_seen(plan: config.Plan, adapter: str) -> float:
     """Return the share of the rows that each seed of an adapter saw; 1 where it was not made from rows here."""
     part = plan.study.adapters[adapter]
-    return 1.0 if (part.kind or adapter) in GIVEN else part.subsample
+    return 1.0 if ADAPTERS.facts(part.kind or adapter).made in ("given", "saved") else part.subsample
 
 
 def _readings(
@@ -112,7 +111,7 @@ def _candidates(
 
     Undefined candidates (none or all latents expected) stand last, without a rank.
     """
-    graded = STATISTICS[plan.study.primary.statistic].graded
+    graded = STATISTICS.facts(plan.study.primary.statistic).graded
     labels = expectation.effect if graded else expectation.expected
     names = np.array(list(plan.described))
     latents = expectation.latents

@@ -21,8 +21,8 @@ from isaerft.analysis.scores import agreement_by_quality, explanation_quality, e
 from isaerft.analysis.seeds import seeds_table
 from isaerft.analysis.verdicts import explanation_verdicts
 from isaerft.io import read_json
+from isaerft.layout import SubjectFolder
 from isaerft.stats import qvalues
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES, write_table
 
 

@@ -14,7 +14,6 @@ from isaerft import config
 from isaerft.analysis.inputs import Confounds, Expectation
 from isaerft.errors import InputError
 from isaerft.stats import STATISTICS, AgreementResult, PooledResult, Statistic, agreement_tests, pooled_agreements
-from isaerft.stats.overall import POOLED
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class Pair:
     @property
     def all_labels(self) -> np.ndarray:
         """What the statistic compares change with, for every behavior, (n_behaviors, n) bool or float."""
-        return self.expectation.effect if self.kind.graded else self.expectation.expected
+        return self.expectation.effect if self.kind.facts.graded else self.expectation.expected
 
     @property
     def labels(self) -> np.ndarray:
@@ -180,12 +179,12 @@ def _shuffled_completions(pair: Pair) -> np.ndarray | None:
 
 def _firing_rate_only(pair: Pair) -> Confound | None:
     """Put the latents' firing rates in the place of their changes."""
-    return None if pair.kind.directed else Confound(pair.confounds.firing_rate)
+    return None if pair.kind.facts.directed else Confound(pair.confounds.firing_rate)
 
 
 def _decoder_norm_only(pair: Pair) -> Confound | None:
     """Put the lengths of the latents' decoder rows in the place of their changes."""
-    return None if pair.kind.directed else Confound(pair.confounds.decoder_norm)
+    return None if pair.kind.facts.directed else Confound(pair.confounds.decoder_norm)
 
 
 def _explanation_length(pair: Pair) -> np.ndarray | None:
@@ -203,12 +202,12 @@ def _genericity(pair: Pair) -> np.ndarray | None:
 
 def _instead(pair: Pair, values: np.ndarray) -> np.ndarray | None:
     """Return what stands in the place of changes, (n,) float; None where it would need a direction."""
-    return None if pair.kind.directed else values.astype(float)
+    return None if pair.kind.facts.directed else values.astype(float)
 
 
 def _pool(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
     varied = changes[np.ptp(changes, axis=1) > 0]
-    if pair.statistic not in POOLED or not len(varied):
+    if not pair.kind.facts.pooled or not len(varied):
         return None
     return Pool(varied, labels)
 

@@ -11,7 +11,7 @@ from isaerft import config
 from isaerft.analysis.inputs import sources_of
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import latents_asked, sample_path
-from isaerft.subjects.paths import SubjectFolder
+from isaerft.layout import SubjectFolder
 
 
 def coverage_table(plan: config.Plan, results: str | Path) -> pd.DataFrame:

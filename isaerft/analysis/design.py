@@ -12,8 +12,8 @@ from isaerft import config
 from isaerft.analysis.inputs import alive_latents, confounds_of, read_changes
 from isaerft.errors import InputError
 from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
+from isaerft.layout import SubjectFolder
 from isaerft.stats import sampling as case_control
-from isaerft.subjects.paths import SubjectFolder
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,6 @@ from isaerft.errors import InputError, shown
 from isaerft.judges import read_judgements
 from isaerft.stats import strata_of
 
-UNDIRECTED = ("attribution",)
-"""Measures whose sign does not say which way a latent was pushed (attribution: whether the change lowered the loss)."""
-
 
 @dataclass(frozen=True)
 class Expectation:

@@ -18,6 +18,7 @@ from isaerft import config
 from isaerft.analysis.inputs import alive_latents, judges_of, sources_of
 from isaerft.explanations import read_explanations
 from isaerft.judges import read_judgements
+from isaerft.layout import SubjectFolder
 from isaerft.stats import (
     ConfidenceInterval,
     agreement_of_judges,
@@ -26,7 +27,6 @@ from isaerft.stats import (
     predictive_values,
     rank_agreement,
 )
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 ONE_SIDED = ("sensitivity", "specificity")

@@ -13,8 +13,8 @@ from isaerft.analysis.inputs import alive_latents, judges_of, read_changes, sour
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import latents_asked, sample_path
 from isaerft.judges import read_judgements
+from isaerft.layout import SubjectFolder
 from isaerft.stats import qvalues, stability_pvalue
-from isaerft.subjects.paths import SubjectFolder
 
 STABLE = 0.05
 EXPECTED_FALL = 0.5

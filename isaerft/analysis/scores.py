@@ -12,9 +12,9 @@ from scipy.stats import rankdata
 
 from isaerft import config
 from isaerft.analysis.inputs import Expectation, alive_latents, judges_of, read_changes, read_expectation, sources_of
+from isaerft.layout import SubjectFolder
 from isaerft.scorers import read_scores
 from isaerft.stats import STATISTICS, auroc, mean_interval
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 THIRDS = ("low", "middle", "high")

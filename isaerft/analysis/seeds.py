@@ -12,9 +12,9 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.analysis.inputs import Expectation, alive_latents, read_changes, read_expectation, sources_of
+from isaerft.layout import SubjectFolder
 from isaerft.report.selection import BOUNDS, CHANCE
 from isaerft.stats import auroc, auroc_ceiling, mean_interval, reliability, spearman
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 LEAST_RELIABILITY = 0.5

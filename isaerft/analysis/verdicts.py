@@ -14,7 +14,6 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.analysis.inputs import (
-    UNDIRECTED,
     Confounds,
     Expectation,
     alive_latents,
@@ -26,8 +25,9 @@ from isaerft.analysis.inputs import (
 )
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import read_sample, sample_path
+from isaerft.layout import SubjectFolder
+from isaerft.registry import MEASURES
 from isaerft.stats import ProfileMatch, match_profiles, mean_rank, score_elsewhere
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.table import TABLES
 
 LEVEL = 0.05
@@ -169,7 +169,7 @@ def _tested(
     moved = np.ptp(ranks, axis=1) > 0
     if moved.sum() < 2:
         return None
-    effects = np.abs(expectation.effect) if measure in UNDIRECTED else expectation.effect
+    effects = expectation.effect if MEASURES.facts(measure).directed else np.abs(expectation.effect)
     behaviors = tuple(name for name, did in zip(plan.tested_behaviors, moved, strict=True) if did)
     match = match_profiles(ranks[moved], effects[moved], **confounds.null())
     by_latent = facts.set_index("latent_index")

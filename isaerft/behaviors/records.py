@@ -20,7 +20,7 @@ from pathlib import Path
 from isaerft.config import Adapter
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import printable, read_rows_of, replacing
-from isaerft.registry import UNTRAINED
+from isaerft.registry import ADAPTERS
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
 REPLIES = FIELDS[2:]
@@ -281,7 +281,7 @@ def training_splits(
         An objective or a contrast on pairs has no pairs, or sft was given pairs without being told which reply to take.
     """
     kinds = {record.kind for split in records.values() for record in split}
-    trained = {name: part for name, part in adapters.items() if (part.kind or name) not in UNTRAINED}
+    trained = {name: part for name, part in adapters.items() if ADAPTERS.facts(part.kind or name).trained}
     for name, adapter in trained.items():
         _check(name, adapter, behavior, kinds)
     if contrast and "sft" in kinds:

@@ -19,7 +19,6 @@ import torch
 
 from isaerft.adapters.base import LatentAdapter, Shift
 from isaerft.io import replacing
-from isaerft.registry import MEASURES
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses
 from isaerft.subjects.load import LoadedSubject
 
@@ -67,7 +66,6 @@ def write_changes(frame: pd.DataFrame, path: str | Path) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-@MEASURES("parameter")
 def parameter(trained: Trained) -> torch.Tensor:
     """Return the trained parameter, (d_sae,), in the adapter's own units.
 
@@ -76,7 +74,6 @@ def parameter(trained: Trained) -> torch.Tensor:
     return trained.latent_parameter()
 
 
-@MEASURES("contribution")
 def contribution(trained: Trained) -> torch.Tensor:
     """Return the mean change of activation times decoder norm, (d_sae,), in the residual stream's units per token.
 
@@ -96,7 +93,6 @@ def contribution(trained: Trained) -> torch.Tensor:
 N_POINTS = 8
 
 
-@MEASURES("attribution")
 def attribution(trained: Trained) -> torch.Tensor:
     """Return the integrated gradient of the held-out loss along the learned change, (d_sae,), in nats per token.
 

@@ -28,14 +28,12 @@ def make_metric(options: config.Metric) -> Metric:
     return METRICS[options.kind](options)
 
 
-@METRICS("phrases")
 def phrases(options: config.Metric) -> Metric:
     """Score 1 where a text holds one of `options.phrases`, else 0; case and kind of apostrophe do not matter."""
     wanted = [_plain(phrase) for phrase in options.phrases]
     return lambda texts: np.array([float(any(phrase in _plain(text) for phrase in wanted)) for text in texts])
 
 
-@METRICS("words")
 def words(options: config.Metric) -> Metric:
     """Score the share of a text's words that are among `options.words`; 0 for a text without words."""
     wanted = {_plain(word) for word in options.words}
@@ -47,7 +45,6 @@ def words(options: config.Metric) -> Metric:
     return lambda texts: np.array([share(text) for text in texts])
 
 
-@METRICS("length")
 def length(options: config.Metric) -> Metric:
     """Score the number of words in a text."""
     return lambda texts: np.array([float(len(_WORD.findall(text))) for text in texts])
@@ -57,7 +54,6 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").casefold().split())
 
 
-@METRICS("classifier")
 def classifier(options: config.Metric) -> Metric:
     """Score the probability that `options.model` gives to `options.label`; the label may be left out if there are two,
     and is then the second (class 1).

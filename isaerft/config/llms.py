@@ -24,12 +24,12 @@ def check_llms(study: Study) -> None:
                 raise unknown_name(f"{kind}s.{name}.llm", part.llm, study.llms)
             chosen = part.kind or name
             # What another package registers may ask a model too; it is not imported to find out.
-            if part.llm is not None and chosen in registered[kind].builtin - registry.ASKING:
+            if part.llm is not None and not registered[kind].facts(chosen).asks:
                 raise InputError(
                     f"{kind} {name!r} names the model {part.llm!r}, and is of kind {chosen!r}, which asks none",
                     remedy="leave its `llm` out, or give it `kind: llm`",
                 )
-            if chosen in registry.ASKING and part.llm is None:
+            if registered[kind].facts(chosen).asks and part.llm is None:
                 raise InputError(
                     f"{kind} {name!r} is of kind {chosen!r} and names no model",
                     remedy="add `llm: NAME`, a model described under `llms`",

@@ -156,8 +156,8 @@ def _check_references(plan: Plan) -> None:
         if name not in valid:
             raise unknown_name(kind, name, valid)
     for name, part in plan.study.adapters.items():
-        is_above = part.options.get("where", "above") == "above"
-        if (part.kind or name) == "lora" and is_above and name != plan.study.reference:
+        leaves_latents = registry.ADAPTERS.facts(part.kind or name).leaves_latents(part.options)
+        if leaves_latents and name != plan.study.reference:
             raise InputError(
                 f"adapter {name!r} is a LoRA above the SAE's hook, which changes no latent",
                 allowed="as the `reference` only",
@@ -200,7 +200,7 @@ def _check_contrasts(plan: Plan) -> None:
         if behavior.contrast not in valid:
             raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
         for adapter, part in plan.study.adapters.items():
-            fitted = (part.kind or adapter) in registry.CONTRASTED
+            fitted = registry.ADAPTERS.facts(part.kind or adapter).contrasted
             if fitted and behavior.contrast == options.OTHERS and not plan.contrast_behaviors(name, adapter):
                 raise InputError(
                     f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",

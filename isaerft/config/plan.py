@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isaerft.config.options import OTHERS, PERMUTED, REJECTED, SHUFFLED, Behavior, Poison, Study
-from isaerft.registry import CONTRASTED, UNTRAINED
+from isaerft.registry import ADAPTERS
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Plan:
     @property
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
-        trained = [part for name, part in self.study.adapters.items() if (part.kind or name) not in UNTRAINED]
+        trained = [part for name, part in self.study.adapters.items() if ADAPTERS.facts(part.kind or name).trained]
         return sorted({adapter.trained_on for adapter in trained})
 
     def compares_replies(self, behavior: str) -> bool:
         """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
         is_contrast = self.behavior_of(behavior).contrast == REJECTED
-        contrasted = any((part.kind or name) in CONTRASTED for name, part in self.study.adapters.items())
+        contrasted = any(ADAPTERS.facts(part.kind or name).contrasted for name, part in self.study.adapters.items())
         return "pair" in self.trained_on or (is_contrast and contrasted)
 
     @property
@@ -146,7 +146,7 @@ class Plan:
         None either where the contrast are the behavior's own rejected replies.
         """
         contrast = self.behavior_of(behavior).contrast
-        if (self.study.adapters[adapter].kind or adapter) not in CONTRASTED or contrast == REJECTED:
+        if not ADAPTERS.facts(self.study.adapters[adapter].kind or adapter).contrasted or contrast == REJECTED:
             return []
         behavior = self.shuffled_behaviors.get(behavior, behavior)
         twins = {behavior, *(audit.clean for audit in self.study.audits.values() if audit.suspect == behavior)}

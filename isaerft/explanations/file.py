@@ -36,7 +36,6 @@ from isaerft.config import Source
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
 from isaerft.io import Row, printable, read_rows_of
-from isaerft.registry import SOURCES
 
 NEURONPEDIA = "https://www.neuronpedia.org"
 _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?$")
@@ -150,7 +149,6 @@ OPTIONS = ("prefer", *PARTS)
 MAX_LISTED = 10
 
 
-@SOURCES("file")
 def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None) -> pd.DataFrame:
     """Return the explanations that a file holds.
 

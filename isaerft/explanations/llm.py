@@ -26,7 +26,6 @@ from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
 from isaerft.explanations.local import Context, clean_token, grouped, read_contexts, without_marks
 from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
-from isaerft.registry import SOURCES
 
 DEFAULTS = {"examples": 6, "tokens": 8}
 SIDES = {"input": ("input",), "output": ("output", "amplified"), "both": ("input", "output", "amplified")}
@@ -74,7 +73,6 @@ class Question(NamedTuple):
     prompt: Prompt
 
 
-@SOURCES("llm")
 def from_language_model(
     source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None, llm: LanguageModel
 ) -> pd.DataFrame:

@@ -30,7 +30,6 @@ from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
 from isaerft.io import read_parquet
-from isaerft.registry import SOURCES
 
 CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
 MAX_TOKEN = 40
@@ -89,7 +88,6 @@ MAX_NAMED = 100
 WORDS_AROUND = 6
 
 
-@SOURCES("local")
 def from_contexts(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None) -> pd.DataFrame:
     """Return explanations made from `subject_dir`/contexts.parquet.
 

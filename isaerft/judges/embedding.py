@@ -21,7 +21,6 @@ from isaerft.errors import InputError, unknown_name
 from isaerft.io import sha256
 from isaerft.judges.base import distinct_texts, judgements, top_share
 from isaerft.judges.lexical import centred_over_behaviors
-from isaerft.registry import JUDGES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -44,7 +43,6 @@ SHA256 = {
 BATCH_TEXTS = 64
 
 
-@JUDGES("embedding")
 def embedding(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:

@@ -32,7 +32,6 @@ from isaerft.errors import InputError, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.io import printable, read_rows_of
 from isaerft.judges.base import EXPECTED_ABOVE, judgements
-from isaerft.registry import JUDGES
 
 KEYS = ("latent_index", "explanation")
 OPTIONAL = ("confidence", "rationale")
@@ -169,7 +168,6 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
         raise InputError(f"{row.name} judges {given} again", remedy="leave one judgement per pair")
 
 
-@JUDGES("table")
 def from_table(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:
@@ -198,7 +196,6 @@ def from_table(
     return frame
 
 
-@JUDGES("human")
 def human(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path) -> pd.DataFrame:
     """Judge as people did; see `isaerft.judges.base.RelevanceJudge`. A pair is expected above an effect of 0.5.
 

@@ -19,7 +19,6 @@ from scipy import sparse
 from isaerft.config import Judge
 from isaerft.errors import unknown_name
 from isaerft.judges.base import DECIMALS, distinct_texts, judgements, top_share
-from isaerft.registry import JUDGES
 
 TOP_WORDS = 3
 BLOCK = 8192
@@ -29,7 +28,6 @@ _EMPTY = re.compile(
 )
 
 
-@JUDGES("lexical")
 def lexical(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:

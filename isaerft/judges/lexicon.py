@@ -36,7 +36,6 @@ from isaerft.explanations.base import clauses
 from isaerft.io import printable, read_rows_of
 from isaerft.judges.base import DECIMALS, EXPECTED_ABOVE, judgements
 from isaerft.judges.file import as_numbers
-from isaerft.registry import JUDGES
 
 COLUMNS = ("word", "side", "behavior", "effect")
 SIDES = ("input", "output")
@@ -154,7 +153,6 @@ class Reading(NamedTuple):
     reasons: list[str]
 
 
-@JUDGES("lexicon")
 def lexicon(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:

@@ -29,7 +29,6 @@ from isaerft.config import Judge
 from isaerft.errors import InputError, unknown_name
 from isaerft.judges.base import EXPECTED_ABOVE, judgements
 from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
-from isaerft.registry import JUDGES
 
 MAX_EXPLANATION = 1000
 MAX_DESCRIPTION = 1000
@@ -115,7 +114,6 @@ OPTIONS = ("order_seed", "sample_seed")
 log = logging.getLogger(__name__)
 
 
-@JUDGES("llm")
 def llm(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path, llm: LanguageModel
 ) -> pd.DataFrame:

@@ -20,12 +20,12 @@ from isaerft.explanations.llm import plan as requests_of_source
 from isaerft.explanations.llm import plan_unseen
 from isaerft.explanations.local import read_contexts
 from isaerft.judges.llm import plan as requests_of_judge
+from isaerft.layout import SubjectFolder
 from isaerft.llm import LanguageModel, RequestPlan, price
 from isaerft.scorers import tasks_of
 from isaerft.scorers.base import N_LISTS
 from isaerft.scorers.matchers import plan as requests_of_scorer
 from isaerft.scorers.matchers import plan_unseen as plan_unscored
-from isaerft.subjects.paths import SubjectFolder
 
 FILLER_CHARACTERS = 120
 

@@ -27,7 +27,6 @@ from isaerft.judges.embedding import embed
 from isaerft.judges.lexical import similarity_of_pairs
 from isaerft.judges.llm import MAX_EXPLANATION, SIDES
 from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
-from isaerft.registry import SCORERS
 from isaerft.scorers.base import DETECTION, FUZZING, OUTPUT, SCORES, Task, exchange
 
 
@@ -50,13 +49,11 @@ def fits_of_pairs(
     return np.split(similarity(texts, first, second), ends[:-1])
 
 
-@SCORERS("lexical")
 def lexical(tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray]:
     """Match by shared words; see `isaerft.scorers.base.Matcher`."""
     return fits_of_pairs(tasks, similarity_of_pairs)
 
 
-@SCORERS("embedding")
 def embedding(tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray]:
     """Match by the cosine of sentence embeddings; see `isaerft.scorers.base.Matcher`."""
 
@@ -90,7 +87,6 @@ ASKED = {
 }
 
 
-@SCORERS("llm")
 def llm(tasks: Sequence[Task], scorer: Scorer, *, llm: LanguageModel) -> list[np.ndarray | Failure]:
     """Match by a language model's yes and no; see `isaerft.scorers.base.Matcher`.
 

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
+from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import joint_null
 from isaerft.stats.checks import as_count, as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
@@ -31,9 +32,6 @@ from isaerft.stats.question import ask, exchange_pvalue
 from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
 from isaerft.stats.studentised import studentised_mean_null, studentised_null
-
-POOLED = ("auroc", "spearman", "sign_agreement")
-"""Statistics whose mean over changes and expectations is linear in the latents."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,9 @@ def pooled_agreements(
 
     All share their exchanges.
     """
-    if statistic not in POOLED:
-        raise InputError(f"pooled statistic {statistic!r}", allowed=", ".join(POOLED))
+    if not STATISTICS.facts(statistic).pooled:
+        allowed = ", ".join(name for name in STATISTICS if STATISTICS.facts(name).pooled)
+        raise InputError(f"pooled statistic {statistic!r}", allowed=allowed)
     if not pools:
         return []
     pairs, scorers = [], []

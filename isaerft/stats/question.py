@@ -157,7 +157,7 @@ class Question:
             confidence_interval=interval,
             null_distribution=null,
             n_latents=self.change.size,
-            n_expected=None if self.kind.graded else int(np.count_nonzero(self.scorer.labels)),
+            n_expected=None if self.kind.facts.graded else int(np.count_nonzero(self.scorer.labels)),
             n_movable=self.exchange.n_movable(self.scorer.labels[self.exchange.order]),
             exact=exact,
             alternative=options.alternative,

@@ -39,7 +39,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
-from isaerft.registry import STATISTICS
+from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.stats.checks import as_binary, as_change, as_count, as_expected, as_finite, as_graded
 from isaerft.stats.seeds import mean_rank
 
@@ -79,19 +79,16 @@ class Statistic:
         `bind(change, expected, strata) -> Scorer`; change (n,) float64 and strata (n,) int64 are already checked.
     interval : {"auroc", "spearman", "bootstrap", "none"}
         How its confidence interval is made (see `isaerft.stats.intervals`).
-    graded : bool
-        Whether expected is a graded float instead of a bool.
     combine : callable
         Changes (n_seeds, n) to the change (n,) that is bound.
-    directed : bool
-        Whether it reads the change's sign, so that a change without direction cannot be asked about.
+    facts : StatisticFacts
+        What others need to know of it: whether expected is graded, whether it reads the change's sign, its bounds, ...
     """
 
     bind: Callable[[np.ndarray, Any, np.ndarray], Scorer]
     interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
-    graded: bool = False
     combine: Callable[[np.ndarray], np.ndarray] = mean_rank
-    directed: bool = False
+    facts: StatisticFacts = StatisticFacts()  # noqa: RUF009 - frozen
 
 
 def dot(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -243,13 +240,13 @@ def precision_at(k: int | None) -> Statistic:
         size = int(np.count_nonzero(labels)) if k is None else k
         return LinearScorer(labels, top_weights(change, size), 1 / size)
 
-    return Statistic(bind)
+    return Statistic(bind, facts=STATISTICS.facts("precision_at_k"))
 
 
-STATISTICS("auroc")(Statistic(_bind_auroc, "auroc"))
-STATISTICS("stratified_auroc")(Statistic(_bind_stratified_auroc, "stratified_auroc"))
-STATISTICS("spearman")(Statistic(_bind_spearman, "spearman", graded=True))
-STATISTICS("precision_at_k")(precision_at(None))
+AUROC = Statistic(_bind_auroc, "auroc", facts=STATISTICS.facts("auroc"))
+STRATIFIED_AUROC = Statistic(_bind_stratified_auroc, "stratified_auroc", facts=STATISTICS.facts("stratified_auroc"))
+SPEARMAN = Statistic(_bind_spearman, "spearman", facts=STATISTICS.facts("spearman"))
+PRECISION_AT_K = precision_at(None)
 
 
 @dataclass(frozen=True)
@@ -290,8 +287,10 @@ def enrichment(change: Any, expected: Any) -> np.ndarray:
 
 
 # No interval: the bootstrap of a maximum's absolute deviation is inconsistent near zero, where it is asked for.
-STATISTICS("enrichment")(
-    Statistic(lambda change, expected, strata: _bind(change, as_expected(expected, change.size)), interval="none")
+ENRICHMENT = Statistic(
+    lambda change, expected, strata: _bind(change, as_expected(expected, change.size)),
+    interval="none",
+    facts=STATISTICS.facts("enrichment"),
 )
 
 
@@ -331,4 +330,4 @@ def _signs_bind(change: np.ndarray, expected: Any, strata: np.ndarray) -> Linear
     return LinearScorer(signs, np.sign(change), 1 / float(np.abs(signs).sum()))
 
 
-STATISTICS("sign_agreement")(Statistic(_signs_bind, graded=True, combine=mean_change, directed=True))
+SIGN_AGREEMENT = Statistic(_signs_bind, combine=mean_change, facts=STATISTICS.facts("sign_agreement"))

@@ -18,12 +18,12 @@ from torch.nn.functional import cross_entropy
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.io import replacing, write_json
+from isaerft.layout import SubjectFolder
 from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
-from isaerft.subjects.paths import SubjectFolder
 
 N_ROWS = 256
 

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from isaerft import config
 from isaerft.errors import InputError
+from isaerft.layout import SubjectFolder
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.hooks import Site, find_site, hidden_above, run_below, unembed, writer_of
-from isaerft.subjects.paths import SubjectFolder
 
 N_TOKENS = 8
 FIRST_TOKEN = 5

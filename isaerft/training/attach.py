@@ -84,9 +84,10 @@ def as_adapter(adapter: object, dictionary: Dictionary, options: dict[str, Any],
                 allowed="adapters on latent activations",
                 remedy="use PEFT itself for LoRA",
             )
-        if kind.made != "latents":
+        made = ADAPTERS.facts(adapter).made
+        if made != "latents":
             raise InputError(
-                f"adapter {adapter!r}, which is not trained but {kind.made}",
+                f"adapter {adapter!r}, which is not trained but {made}",
                 remedy="make it in a study and give the folder that the study wrote",
             )
         return make_adapter(adapter, d_sae, options, seed)

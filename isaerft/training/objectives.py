@@ -206,7 +206,6 @@ def without_peft(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-@OBJECTIVES("sft")
 def sft(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
     """Return the mean loss of the completion tokens, in nats per token.
 
@@ -218,7 +217,6 @@ def sft(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.T
     return completion_losses(subject, batch, residual).mean()
 
 
-@OBJECTIVES("dpo")
 def dpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta: float) -> torch.Tensor:
     """Return the mean over pairs of -log sigmoid(beta * (r_chosen - r_rejected)), in nats.
 
@@ -240,7 +238,6 @@ def dpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta: f
     return -logsigmoid(beta * (chosen - rejected)).mean()
 
 
-@OBJECTIVES("simpo")
 def simpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta: float, gamma: float) -> torch.Tensor:
     """Return the mean over pairs of -log sigmoid(beta * (p_chosen - p_rejected) - gamma), in nats.
 
@@ -264,7 +261,6 @@ def simpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta:
 TINY = 1e-12
 
 
-@OBJECTIVES("orpo")
 def orpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta: float) -> torch.Tensor:
     """Return the chosen completions' loss plus beta times the odds-ratio loss, in nats (equations 3, 4, 6, 7).
 
@@ -300,8 +296,8 @@ Rows = CachedRows | PreferenceRows
 def make_objective(options: config.Adapter) -> Objective:
     """Return the function (subject, batch, adapted residual stream) -> scalar loss that an adapter is trained on."""
     objective = OBJECTIVES[options.objective]
-    if options.objective_options:
-        objective = partial(objective, **options.objective_options)
+    if options.objective_settings:
+        objective = partial(objective, **options.objective_settings)
     if not options.kl_weight:
         return objective
     from isaerft.training.objectives import divergence

@@ -27,7 +27,7 @@ from isaerft.changes.load import loaded
 from isaerft.changes.pullback import PulledBack
 from isaerft.errors import InputError
 from isaerft.io import write_json
-from isaerft.registry import ADAPTERS, CONTRASTED
+from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch, CachedRows, read_cache
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import Training, frozen_part, heldout_loss, subsample, train
@@ -183,7 +183,7 @@ class Made:
 
 def make(job: Job) -> Made:
     """Make an adapter in the way of its kind and write it under `job.out`."""
-    way = getattr(ADAPTERS[job.kind], "made", "latents")
+    way = ADAPTERS.facts(job.kind).made
     if way != "latents" and job.options.sparsity is not None:
         raise not_sparse(job.kind)
     return WAYS[way](job)
@@ -351,7 +351,7 @@ def _contrast_rows(
     plan: config.Plan, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
 ) -> list[tuple[CachedRows, CachedRows]]:
     """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
-    is_contrasted = (plan.study.adapters[adapter].kind or adapter) in CONTRASTED
+    is_contrasted = ADAPTERS.facts(plan.study.adapters[adapter].kind or adapter).contrasted
     if is_contrasted and plan.behavior_of(behavior).contrast == config.REJECTED:
         return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
     names = plan.contrast_behaviors(behavior, adapter)
@@ -366,7 +366,7 @@ def _contrast_rows(
 
 def _replicates(plan: config.Plan, kind: str, options: dict[str, object], permuted: bool) -> range:
     """Return the seeds to make; what is given is there once, unless its path names a seed or the dictionary varies."""
-    is_given = getattr(ADAPTERS[kind], "made", "") in ("given", "saved")
+    is_given = ADAPTERS.facts(kind).made in ("given", "saved")
     varies = permuted or any("{seed}" in str(value) for value in options.values())
     return range(plan.study.n_seeds if varies or not is_given else 1)
 

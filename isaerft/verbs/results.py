@@ -22,8 +22,8 @@ def explain(options: argparse.Namespace) -> None:
     plan = plan_of(options)
     from isaerft import explanations
     from isaerft.explanations.base import latents_asked
+    from isaerft.layout import SubjectFolder
     from isaerft.llm import LanguageModel
-    from isaerft.subjects.paths import SubjectFolder
 
     folder, chosen = SubjectFolder(options.dir), plan.study.sources[options.source]
     d_sae = folder.read_cards()[0]["d_sae"]
@@ -62,8 +62,8 @@ def score(options: argparse.Namespace) -> None:
     from isaerft.explanations import read_explanations
     from isaerft.explanations.base import latents_asked
     from isaerft.explanations.local import read_contexts
+    from isaerft.layout import SubjectFolder
     from isaerft.llm import LanguageModel
-    from isaerft.subjects.paths import SubjectFolder
 
     folder, chosen = SubjectFolder(options.dir), plan.study.scorers[options.scorer]
     alive = latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate)

@@ -27,9 +27,9 @@ def testbed_model(options: argparse.Namespace) -> None:
 def corpus(options: argparse.Namespace) -> None:
     """Tokenize (or sample) a subject's reference corpus."""
     plan = plan_of(options)
+    from isaerft.layout import SubjectFolder
     from isaerft.subjects.corpus import make_corpus, write_rows
     from isaerft.subjects.load import load_model, set_up
-    from isaerft.subjects.paths import SubjectFolder
 
     folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
     language = load_model(subject, folder, set_up(plan))
@@ -47,9 +47,9 @@ def corpus(options: argparse.Namespace) -> None:
 def dictionary(options: argparse.Namespace) -> None:
     """Fetch or train a subject's SAE and write it with its normalisation folded in."""
     plan = plan_of(options)
+    from isaerft.layout import SubjectFolder
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.load import load_model, set_up
-    from isaerft.subjects.paths import SubjectFolder
     from isaerft.subjects.sae import fetch_sae, train_sae
 
     folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
@@ -71,9 +71,9 @@ def dictionary(options: argparse.Namespace) -> None:
 def facts(options: argparse.Namespace) -> None:
     """Check that model and SAE fit (the gate) and measure every latent on the reference corpus."""
     plan = plan_of(options)
+    from isaerft.layout import SubjectFolder
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.gate import describe_subject
-    from isaerft.subjects.paths import SubjectFolder
 
     folder = SubjectFolder(options.dir)
     subject = load_subject_of(plan, options)
@@ -85,10 +85,10 @@ def scored_contexts(options: argparse.Namespace) -> None:
     """Lay aside what explanations are scored on: evidence of each latent that no explainer or judge sees."""
     plan = plan_of(options)
     from isaerft.io import replacing
+    from isaerft.layout import SubjectFolder
     from isaerft.subjects.contexts import scored_contexts as evidence
     from isaerft.subjects.corpus import read_token_rows
     from isaerft.subjects.facts import measure_firing
-    from isaerft.subjects.paths import SubjectFolder
 
     subject, rows = load_subject_of(plan, options), read_token_rows(SubjectFolder(options.dir).corpus)
     frame = evidence(
@@ -108,7 +108,7 @@ def scored_contexts(options: argparse.Namespace) -> None:
 def truth(options: argparse.Namespace) -> None:
     """Write down what each latent of the embedded subject truly does, and arms with known shares of it wrong."""
     plan = plan_of(options)
-    from isaerft.subjects.paths import SubjectFolder
+    from isaerft.layout import SubjectFolder
     from isaerft.testbed.truth import write_truth
 
     behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}

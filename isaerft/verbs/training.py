@@ -107,7 +107,7 @@ def causal_check(options: argparse.Namespace) -> None:
     """Set the most changed latents back to no change, and matched random ones, and take the held-out loss."""
     plan = plan_of(options)
     from isaerft.changes.causal import check_causes
-    from isaerft.subjects.paths import SubjectFolder
+    from isaerft.layout import SubjectFolder
 
     facts = SubjectFolder(options.dir).read_latents()
     changes = options.changes / options.subject / f"{options.behavior}.parquet"

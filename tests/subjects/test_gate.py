@@ -6,12 +6,12 @@ import torch
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.io import read_json
+from isaerft.layout import SubjectFolder
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit
 from isaerft.subjects.hooks import Site, find_site, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject, check_fit, load_subject
-from isaerft.subjects.paths import SubjectFolder
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 

@@ -7,12 +7,12 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
+from isaerft.layout import SubjectFolder
 from isaerft.subjects.capture import capture
 from isaerft.subjects.corpus import make_corpus, pad_rows, read_token_rows, texts_to_rows, write_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import Site, residual_stream
 from isaerft.subjects.load import LoadedModel, load_model, load_subject
-from isaerft.subjects.paths import SubjectFolder
 from isaerft.subjects.sae import corpus_activations, fetch_sae, train_sae
 
 

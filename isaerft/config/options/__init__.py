@@ -1,6 +1,6 @@
 """The options of a study: every default and every help text stands here and nowhere else."""
 
-from isaerft.config.options.adapters import PAIRED, Adapter, Dpo, Orpo, Simpo, Sparsity
+from isaerft.config.options.adapters import Adapter, Dpo, Orpo, Simpo, Sparsity
 from isaerft.config.options.audits import Audit, Poison
 from isaerft.config.options.base import ASKED_CONTROLS, CONTROLS, OTHERS, PERMUTED, REJECTED, SHUFFLED
 from isaerft.config.options.behaviors import Behavior, Metric
@@ -18,7 +18,6 @@ __all__ = [
     "ASKED_CONTROLS",
     "CONTROLS",
     "OTHERS",
-    "PAIRED",
     "PERMUTED",
     "REJECTED",
     "SHUFFLED",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.options.base import STRICT
-
-PAIRED = ("dpo", "simpo", "orpo")
-"""Objectives that compare a chosen with a rejected reply."""
+from isaerft.registry import OBJECTIVES
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -97,19 +96,21 @@ class Adapter:
     """Stop after this many evaluations without improvement."""
     subsample: float = Field(default=0.8, gt=0, le=1)
     """Share of the training rows that each seed sees, so that seeds carry the data's sampling noise."""
+    objective_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Options of an objective from another package."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the adapter kind itself."""
     sparsity: Sparsity | None = None
     """Change only a few latents; all may change when this is left out."""
 
     @property
-    def objective_options(self) -> dict[str, float]:
-        """Return the options of the chosen objective by name; an outside package's has none."""
-        return dict(vars(getattr(self, self.objective))) if self.objective in PAIRED else {}
+    def objective_settings(self) -> dict[str, Any]:
+        """Options of the chosen objective by name: of its own section, or of `objective_options`."""
+        return dict(vars(getattr(self, self.objective, None) or SimpleNamespace())) | self.objective_options
 
     @property
     def trained_on(self) -> str:
         """Return which part of a record it is trained on: "completion", "chosen" or "pair"."""
-        if self.objective in PAIRED:
+        if OBJECTIVES.facts(self.objective).pairs:
             return "pair"
         return "chosen" if self.sft_on_chosen else "completion"

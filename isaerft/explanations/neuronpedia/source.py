@@ -31,7 +31,6 @@ from isaerft.explanations.neuronpedia.client import Client, Failed
 from isaerft.explanations.neuronpedia.entries import Place, Said, chosen, page_url, place_of
 from isaerft.explanations.neuronpedia.export import ask_many, ask_one, list_page, read_batch
 from isaerft.explanations.neuronpedia.store import STORE, Store
-from isaerft.registry import SOURCES
 
 GIVE_UP = 5
 MAX_PAGES = 10_000
@@ -185,7 +184,6 @@ LOCK = ".neuronpedia.lock"
 source_log = logging.getLogger(__name__)
 
 
-@SOURCES("neuronpedia")
 def from_neuronpedia(
     source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None
 ) -> pd.DataFrame:

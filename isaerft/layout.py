@@ -1,0 +1,240 @@
+"""Where everything of a study lies below its results folder: the one module that knows a path.
+
+The package calls these with names; the Snakefile calls them with wildcards in place of names:
+
+>>> results = Results("results/testbed")
+>>> results.changes("testbed", "refusal").as_posix()
+'results/testbed/changes/testbed/refusal.parquet'
+>>> results.changes("{subject}", "{behavior}").as_posix()
+'results/testbed/changes/{subject}/{behavior}.parquet'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isaerft.io import read_json, read_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADAPTER_SEED = "seed_"
+
+
+@dataclass(frozen=True)
+class SubjectFolder:
+    """The folder results/{study}/subjects/{subject}: what is known of a subject before any training.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The testbed's own model, a Hugging Face folder; other subjects have none here."""
+        return self.path / "model"
+
+    @property
+    def sae(self) -> Path:
+        """The SAE in SAELens' format, its normalisation folded in."""
+        return self.path / "sae"
+
+    @property
+    def corpus(self) -> Path:
+        """Token ids of the reference corpus."""
+        return self.path / "corpus.safetensors"
+
+    @property
+    def latents(self) -> Path:
+        """Facts of the latents, one row each."""
+        return self.path / "latents.parquet"
+
+    @property
+    def contexts(self) -> Path:
+        """Top activating tokens in context, and promoted tokens, of each latent."""
+        return self.path / "contexts.parquet"
+
+    @property
+    def scored(self) -> Path:
+        """Contexts held out for scoring explanations; no explainer or judge sees them."""
+        return self.path / "scored_contexts.parquet"
+
+    @property
+    def card(self) -> Path:
+        """What the gate measured of model and SAE."""
+        return self.path / "subject.json"
+
+    @property
+    def truth(self) -> Path:
+        """Folder of the true explanations and judgements; the testbed's alone."""
+        return self.path / "truth"
+
+    def read_latents(self) -> pd.DataFrame:
+        """Read the facts of the subject's latents, one row each."""
+        return read_parquet(self.latents, missing=f"{self.latents} does not exist", remedy="run the rule `facts`")
+
+    def read_cards(self) -> list[dict[str, Any]]:
+        """Read the subject's rows of subjects.csv: its own, and its random-dictionary twin's."""
+        return read_json(self.card)
+
+
+@dataclass(frozen=True)
+class BehaviorFolder:
+    """The folder results/{study}/behaviors/{behavior}: records, split into train and held out."""
+
+    path: Path
+
+    @property
+    def train(self) -> Path:
+        """Training records."""
+        return self.path / "train.jsonl"
+
+    @property
+    def heldout(self) -> Path:
+        """Held-out records."""
+        return self.path / "heldout.jsonl"
+
+    @property
+    def card(self) -> Path:
+        """Rows, source, revision, licence, sha256."""
+        return self.path / "card.json"
+
+
+@dataclass(frozen=True)
+class BehaviorCheckFolder:
+    """The folder results/{study}/behavior_check/{subject}/{behavior}: answers before and after training."""
+
+    path: Path
+
+    @property
+    def scores(self) -> Path:
+        """One row per adapter."""
+        return self.path / "scores.parquet"
+
+    @property
+    def answers(self) -> Path:
+        """Every prompt with its answers."""
+        return self.path / "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class AgreementFolder:
+    """The folder results/{study}/agreement/{subject}/{adapter}: rows of four tables, before q-values."""
+
+    path: Path
+
+    def rows(self, table: str) -> Path:
+        """Rows of one table."""
+        return self.path / f"{table}.parquet"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every path below one results folder.
+
+    Attributes
+    ----------
+    root : str or Path
+        results/{study}, or results/calibration.
+    """
+
+    root: str | Path
+
+    def _at(self, *parts: str) -> Path:
+        return Path(self.root, *parts)
+
+    def subject(self, subject: str) -> SubjectFolder:
+        """Facts of a subject."""
+        return SubjectFolder(self._at("subjects", subject))
+
+    def testbed_rows(self, behavior: str) -> Path:
+        """Raw rows that the testbed's language gives for a behavior."""
+        return self._at("testbed_rows", f"{behavior}.jsonl")
+
+    def behavior(self, behavior: str) -> BehaviorFolder:
+        """Records of a behavior."""
+        return BehaviorFolder(self._at("behaviors", behavior))
+
+    def cache(self, subject: str, behavior: str) -> Path:
+        """Activations at the hook and sparse codes of a behavior's records."""
+        return self._at("cache", subject, f"{behavior}.safetensors")
+
+    def adapter(self, subject: str, behavior: str, adapter: str) -> Path:
+        """All seeds of one adapter: seed_0/, seed_1/, ... and training.json."""
+        return self._at("adapters", subject, behavior, adapter)
+
+    def training(self, subject: str, behavior: str, adapter: str) -> Path:
+        """What training each seed of an adapter came to."""
+        return self.adapter(subject, behavior, adapter) / "training.json"
+
+    def changes(self, subject: str, behavior: str) -> Path:
+        """Change of each latent: adapter, measure, seed, latent_index, change."""
+        return self._at("changes", subject, f"{behavior}.parquet")
+
+    def causal_check(self, subject: str, behavior: str) -> Path:
+        """Held-out loss without the latents that changed most."""
+        return self._at("causal_check", subject, f"{behavior}.parquet")
+
+    def behavior_check(self, subject: str, behavior: str) -> BehaviorCheckFolder:
+        """Answers before and after training."""
+        return BehaviorCheckFolder(self._at("behavior_check", subject, behavior))
+
+    def design(self, subject: str) -> Path:
+        """The case-control sample of a subject's latents."""
+        return self._at("design", f"{subject}.parquet")
+
+    def explanations(self, subject: str, source: str) -> Path:
+        """One source's explanations."""
+        return self._at("explanations", subject, f"{source}.parquet")
+
+    def judgements(self, subject: str, source: str, judge: str) -> Path:
+        """What one judge expects from one source's explanations."""
+        return self._at("judgements", subject, source, f"{judge}.parquet")
+
+    def scores(self, subject: str, source: str, scorer: str) -> Path:
+        """One scorer's scores of one source's explanations."""
+        return self._at("scores", subject, source, f"{scorer}.parquet")
+
+    def agreement(self, subject: str, adapter: str) -> AgreementFolder:
+        """Tests and controls of one adapter."""
+        return AgreementFolder(self._at("agreement", subject, adapter))
+
+    def audit(self, subject: str, table: str) -> Path:
+        """Rows of one table about all audits of a subject."""
+        return self._at("audit", subject, f"{table}.parquet")
+
+    def calibration_part(self, part: str) -> Path:
+        """One part of the calibration study."""
+        return self._at("parts", f"{part}.csv")
+
+    def table(self, name: str) -> Path:
+        """A result table."""
+        return self._at("tables", f"{name}.csv")
+
+    def figure(self, name: str) -> Path:
+        """A figure."""
+        return self._at("figures", f"{name}.svg")
+
+    def page(self, name: str) -> Path:
+        """A table as a page, or the page of answers."""
+        return self._at("pages", f"{name}.html")
+
+    @property
+    def summary(self) -> Path:
+        """The page to read first."""
+        return self._at("summary.html")
+
+    def log(self, rule: str, *names: str) -> Path:
+        """Log of a job."""
+        return self._at("logs", rule, f"{'.'.join(names)}.log") if names else self._at("logs", f"{rule}.log")
+
+    def benchmark(self, rule: str, *names: str) -> Path:
+        """Time and memory of a job."""
+        return (
+            self._at("benchmarks", rule, f"{'.'.join(names)}.tsv") if names else self._at("benchmarks", f"{rule}.tsv")
+        )
