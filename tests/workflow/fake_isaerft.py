@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))
-from isaerft.layout import Results  # noqa: E402 - the package of the workspace, without site-packages
+from isaerft.layout import Results
 
 verb, *arguments = sys.argv[1:]
 with open("calls.txt", "a", encoding="utf-8") as stream:

@@ -1,8 +1,7 @@
 """Which jobs a study has, and that they call the command line as it is."""
 
-import re
-
 import inspect
+import re
 
 from isaerft.analysis import TABLES
 from isaerft.cli import app

@@ -53,7 +53,7 @@ rule shuffle:
     benchmark:
         at.benchmark("shuffle", "{behavior}")
     wildcard_constraints:
-        behavior=one_of(plan.shuffled_behaviors) or "none",
+        behavior=one_of(plan.shuffled_behaviors) or "(?!)",
     conda:
         "../../environment.yml"
     resources:

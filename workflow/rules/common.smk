@@ -19,6 +19,8 @@ from isaerft.registry import (
 from isaerft.report import FIGURES, figures_of
 
 at = plan.results
+# For rules of your own: the folder of the study.
+RESULTS = str(at.root)
 TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not None]
 # The adapters for which there are changes and agreement.
 ANALYSED = plan.analysed_adapters()
