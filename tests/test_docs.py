@@ -1,0 +1,59 @@
+"""README and docs: links resolve, the file tree names every module, and the quickstart runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "results/README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+TREE = re.compile(r"<!-- tree -->(.*?)<!-- /tree -->", re.DOTALL)
+
+
+def text_of(page):
+    return CODE.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives to a page's headings."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(text_of(page))}
+
+
+def test_every_link_leads_to_a_file_and_a_heading():
+    broken = []
+    for page in PAGES:
+        for link in LINK.findall(text_of(page)):
+            path, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not broken
+
+
+def test_the_readme_links_every_page_of_the_docs():
+    linked = {link.partition("#")[0] for link in LINK.findall(text_of(ROOT / "README.md"))}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_the_file_tree_names_every_module_and_nothing_else():
+    (tree,) = TREE.findall((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "isaerft").rglob("*.py")}
+    packages = {name for name in modules if name.endswith("/__init__.py")}
+    named = set(re.findall(r"isaerft/[\w/]+\.py", tree))
+    assert named <= modules
+    assert modules - packages <= named
+
+
+def test_the_quickstart_lowers_the_loss_and_lists_the_most_changed_latents(capsys):
+    runpy.run_path(str(ROOT / "examples/quickstart.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    losses = [float(value) for value in re.findall(r"loss ([\d.]+)", printed)]
+    changes = [abs(float(value)) for value in re.findall(r"change ([+-][\d.]+)", printed)]
+    assert losses[-1] < losses[0] / 2
+    assert len(changes) == 5
+    assert changes == sorted(changes, reverse=True)
+    assert changes[-1] > 0
