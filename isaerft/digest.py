@@ -56,7 +56,7 @@ def code(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> str:
         Packages of which the verb uses every module ("isaerft.analysis").
     """
     functions = [ast.unparse(function) for function in _functions_of(verb)]
-    outside = [source for part in parts for source in _outside_sources(part)]
+    outside = [source for part in parts for source in _outside_sources(part.registry.module_of(part.name))]
     return settings(functions, [_module(name).source for name in modules_of(verb, *parts, packages=packages)], outside)
 
 
@@ -66,7 +66,7 @@ def modules_of(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> list[
     for part in parts:
         module = part.registry.module_of(part.name)
         waiting += [module] if _is_ours(module) else []
-        for source in _outside_sources(part):
+        for source in _outside_sources(module):
             waiting += _imports(ast.parse(source))
     for package in packages:
         folder = PACKAGE.joinpath(*package.split(".")[1:])
@@ -116,8 +116,11 @@ def _origin(package: str, name: str) -> str:
     """Return the module that ``from package import name`` uses, past packages that only hand the name on."""
     if _file_of(f"{package}.{name}"):
         return f"{package}.{name}"
+    path = _file_of(package)
+    if path is None or path.name != "__init__.py":
+        return package
     for node in ast.walk(_module(package).tree):
-        if isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
+        if isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module) and node.module != package:
             for alias in node.names:
                 if name == (alias.asname or alias.name):
                     return _origin(node.module, alias.name)
@@ -181,9 +184,8 @@ def _functions_of(verb: str) -> list[ast.stmt]:
 
 
 @cache
-def _outside_sources(part: Part) -> tuple[str, ...]:
-    """Return the source of every Python file of the package that defines a part; none for one of ours."""
-    module = part.registry.module_of(part.name)
+def _outside_sources(module: str) -> tuple[str, ...]:
+    """Return the source of every Python file of the package that a module belongs to; none for one of ours."""
     if _is_ours(module):
         return ()
     spec = importlib.util.find_spec(module.split(".")[0])

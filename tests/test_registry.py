@@ -1,20 +1,20 @@
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 
 from isaerft import registry
 from isaerft.errors import InputError
-from isaerft.registry import ADAPTERS, STATISTICS, Registry
+from isaerft.registry import ADAPTERS, STATISTICS, AdapterFacts, Registry, StatisticFacts
 
 REGISTRIES = [part for part in vars(registry).values() if isinstance(part, Registry)]
 
 
 @pytest.fixture
 def colours():
-    registry = Registry("colour", group="isaerft.colours", builtin={"blue": "isaerft_no_such_module"})
-    registry("red")(str)
+    registry = Registry("colour", AdapterFacts, group="isaerft.colours")
+    registry.declare("blue", "isaerft_no_such_module:Blue", made="given")
+    registry("red", contrasted=True)(str)
     return registry
 
 
@@ -22,7 +22,8 @@ def colours():
 def outside_package(tmp_path, monkeypatch):
     """An installed package of somebody else's that adds an adapter, and one that cannot be imported."""
     (tmp_path / "their_package.py").write_text(
-        "from isaerft.registry import ADAPTERS\n@ADAPTERS('theirs')\nclass Theirs:\n    pass\n"
+        "from isaerft.registry import ADAPTERS\n@ADAPTERS('theirs', made='fitted', contrasted=True)\n"
+        "class Theirs:\n    pass\nclass Plain:\n    pass\n"
     )
     info = tmp_path / "their_package-1.0.dist-info"
     info.mkdir()
@@ -30,45 +31,65 @@ def outside_package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(
         "[isaerft.adapters]\n"
         "theirs = their_package:Theirs\n"
+        "plain = their_package:Plain\n"
         "broken = no_such_package:Adapter\n"
         "old = their_package:Gone\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(ADAPTERS, "_parts", dict(ADAPTERS._parts))
+    for name in ("_parts", "_facts"):
+        monkeypatch.setattr(ADAPTERS, name, dict(getattr(ADAPTERS, name)))
     yield tmp_path
     sys.modules.pop("their_package", None)
 
 
-def test_a_registered_part_is_found_by_name(colours):
+def test_a_registered_part_is_found_by_name_with_its_facts(colours):
     assert colours["red"] is str
     assert colours.check("red") == "red"
+    assert colours.facts("red") == AdapterFacts(contrasted=True)
 
 
-def test_a_name_cannot_be_registered_twice(colours):
+def test_a_name_cannot_be_registered_twice_nor_take_one_of_ours(colours):
     with pytest.raises(ValueError, match="colour 'red' is registered twice"):
         colours("red")(int)
     assert colours("red")(str) is str
+    with pytest.raises(ValueError, match="colour 'blue' is one of isaerft's own"):
+        colours("blue")
 
 
 def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(colours):
-    for look_up in [colours.check, colours.__getitem__]:
+    for look_up in [colours.check, colours.__getitem__, colours.facts, colours.module_of]:
         with pytest.raises(InputError, match=r"unknown colour 'rad'; allowed: blue, red; did you mean 'red'\?"):
             look_up("rad")
 
 
-def test_listing_and_checking_import_nothing(colours):
+def test_listing_checking_and_facts_of_ours_import_nothing(colours):
     assert list(colours) == ["blue", "red"]
-    assert "blue" in colours
     assert colours.check("blue") == "blue"
+    assert colours.facts("blue").made == "given"
+    assert colours.module_of("blue") == "isaerft_no_such_module"
     with pytest.raises(ModuleNotFoundError):
         colours["blue"]
 
 
-def test_an_outside_packages_adapter_is_found(outside_package):
+def test_an_outside_packages_part_is_found_and_brings_its_facts(outside_package):
     assert "theirs" in ADAPTERS
+    assert ADAPTERS.module_of("theirs") == "their_package"
     assert "their_package" not in sys.modules
+    assert ADAPTERS.facts("theirs") == AdapterFacts(made="fitted", contrasted=True)
     assert ADAPTERS["theirs"].__name__ == "Theirs"
     assert ADAPTERS["theirs"] is ADAPTERS["theirs"]
+
+
+def test_a_part_named_by_an_entry_point_alone_has_the_usual_facts(outside_package):
+    assert ADAPTERS.facts("plain") == AdapterFacts()
+
+
+def test_a_part_may_carry_its_facts_itself(monkeypatch):
+    monkeypatch.setattr(
+        STATISTICS, "_parts", STATISTICS._parts | {"theirs": type("S", (), {"facts": StatisticFacts(chance=3)})}
+    )
+    monkeypatch.setattr(STATISTICS, "_facts", dict(STATISTICS._facts))
+    assert STATISTICS.facts("theirs").chance == 3
 
 
 def test_an_outside_package_is_found_by_a_fresh_process(outside_package):
@@ -83,26 +104,16 @@ def test_an_outside_package_that_cannot_be_loaded_is_named(outside_package, name
         ADAPTERS[name]
 
 
-@pytest.mark.parametrize("parts", REGISTRIES, ids=lambda parts: parts.group)
-def test_every_builtin_name_is_registered_by_the_module_that_it_names(parts):
-    for name, module in parts._builtin.items():
-        import_module(module)
-        assert name in parts._parts, f"{module} does not register {parts.kind} {name!r}"
+def test_every_part_of_ours_is_where_it_is_declared():
+    for parts in REGISTRIES:
+        for name in parts.builtin:
+            assert parts[name] is not None, f"{parts.kind} {name}"
+            assert parts.module_of(name) in sys.modules
 
 
-@pytest.mark.parametrize("parts", REGISTRIES, ids=lambda parts: parts.group)
-def test_no_part_of_ours_is_registered_unlisted(parts):
-    for name in parts._builtin:
-        parts[name]
-    ours = {name for name, part in parts._parts.items() if getattr(part, "__module__", "").startswith("isaerft.")}
-    assert ours <= set(parts._builtin)
-
-
-def test_the_statistics_are_one_registry():
-    from isaerft import stats
-
-    assert stats.STATISTICS is STATISTICS
-    assert "stratified_auroc" in STATISTICS
+def test_the_statistics_carry_the_facts_that_are_declared():
+    for name in STATISTICS.builtin:
+        assert STATISTICS[name].facts is STATISTICS.facts(name), name
 
 
 def test_names_of_torch_backed_parts_are_listed_without_torch():
