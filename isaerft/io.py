@@ -4,7 +4,7 @@ Rows of a local data file, one at a time, each knowing its place: JSONL, JSON ar
 
 Nothing here knows what the rows mean; the explanations floor reads its files with it too.
 
->>> for row in read_rows_of("data/refusal.jsonl.gz"):   # doctest: +SKIP
+>>> for row in read_data_file("data/refusal.jsonl.gz"):   # doctest: +SKIP
 ...     row.place, row.values
 ('data/refusal.jsonl.gz line 1', {'prompt': ...})
 """
@@ -133,7 +133,7 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def read_rows_of(path: str | Path, *, inside: str = "") -> Iterator[Row]:
+def read_data_file(path: str | Path, *, inside: str = "") -> Iterator[Row]:
     """Give the rows of a local file.
 
     Parameters

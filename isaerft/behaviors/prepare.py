@@ -137,9 +137,9 @@ def _records_of(behavior: Behavior, place: str) -> tuple[list[Record], Counter[s
     def placed() -> Iterator[tuple[str, Record]]:
         for row in read_rows(behavior):
             try:
-                yield row.place, to_record(row, behavior)
+                yield row.location, to_record(row, behavior)
             except UnusableDialogue as problem:
-                unusable.append(f"{row.place}: {problem}")
+                unusable.append(f"{row.location}: {problem}")
                 dropped[str(problem)] += 1
 
     records, repeats = collected(placed())

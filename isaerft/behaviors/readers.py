@@ -28,7 +28,7 @@ from typing import Any
 from isaerft.behaviors.records import FIELDS, REPLIES, Record, checked_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError, shown, unknown_name
-from isaerft.io import Row, column_value, printable, read_rows_of
+from isaerft.io import Row, column_value, printable, read_data_file
 
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -103,7 +103,7 @@ def read_rows(behavior: Behavior) -> Iterator[Row]:
     InputError
         The data cannot be read, a filter's column is missing, or no row passes.
     """
-    rows = read_rows_of(behavior.path) if behavior.path is not None else _hub_rows(behavior)
+    rows = read_data_file(behavior.path) if behavior.path is not None else _hub_rows(behavior)
     seen: dict[str, Counter[str]] = {column: Counter() for column in behavior.where}
     kept = 0
     for row in rows:
@@ -140,13 +140,13 @@ def to_record(row: Row, behavior: Behavior) -> Record:
     columns = field_columns(behavior.columns, row.values, dialogues=behavior.format == "hh")
     values = {field: field_value(row, column) for field, column in columns.items()}
     if behavior.format == "hh":
-        values = split_replies(values, row.place)
+        values = split_replies(values, row.location)
     replies = [field for field in REPLIES if field in columns]
     for field in replies:
         must_be_there = field in behavior.columns or all(values[reply] is None for reply in replies)
         if values[field] is None and must_be_there:
-            raise InputError(f"{row.place}: {field} is blank", remedy="fill it in, or remove the row")
-    return checked_record(values, place=row.place)
+            raise InputError(f"{row.location}: {field} is blank", remedy="fill it in, or remove the row")
+    return checked_record(values, place=row.location)
 
 
 def field_columns(columns: Mapping[str, str], row: Mapping[str, object], *, dialogues: bool = False) -> dict[str, str]:
@@ -183,7 +183,7 @@ def field_value(row: Row, column: str) -> Any:
         value = _text(column_value(row, match.group(1)))
         if isinstance(value, list | dict):
             raise InputError(
-                f"{row.place}: {printable(match.group(1))} in a template holds {shown(value)}",
+                f"{row.location}: {printable(match.group(1))} in a template holds {shown(value)}",
                 allowed="text",
                 remedy="name the text inside it with a dotted path",
             )

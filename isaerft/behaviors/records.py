@@ -19,7 +19,7 @@ from pathlib import Path
 
 from isaerft.config import Adapter
 from isaerft.errors import InputError, shown, unknown_name
-from isaerft.io import printable, read_rows_of, replacing
+from isaerft.io import printable, read_data_file, replacing
 from isaerft.registry import ADAPTERS
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
@@ -198,7 +198,7 @@ def placed_records(path: str | Path) -> Iterator[tuple[str, Record]]:
     """Give the records of a JSONL file, each with its place in words."""
     if not str(path).removesuffix(".gz").endswith(".jsonl"):
         raise InputError(f"records file {str(path)!r}", allowed="a .jsonl file")
-    return ((row.place, checked_record(row.values, place=row.place)) for row in read_rows_of(path))
+    return ((row.location, checked_record(row.values, place=row.location)) for row in read_data_file(path))
 
 
 def collected(placed: Iterable[tuple[str, Record]]) -> tuple[list[Record], int]:

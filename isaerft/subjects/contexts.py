@@ -61,7 +61,7 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
     model, device = subject.model, subject.model.device
     tokens, mask, last = (part.to(device) for part in _beginnings(rows, n_rows, len(subject.language.bos)))
     n_rows = len(tokens)
-    residual = residual_stream(model, subject.site, tokens, mask)
+    residual = residual_stream(model, subject.hook, tokens, mask)
     pushed = mask.bool().clone()
     pushed[:, : len(subject.language.bos)] = False
     alive = torch.from_numpy((firing.count > 0).nonzero()[0])
@@ -104,7 +104,7 @@ def _log_probability(
     subject: LoadedSubject, residual: torch.Tensor, mask: torch.Tensor, last: torch.Tensor
 ) -> torch.Tensor:
     """Return the log-probabilities of the token after each row's last, (n_rows, n_vocabulary) float32."""
-    hidden = hidden_above(subject.model, subject.site, residual, mask)
+    hidden = hidden_above(subject.model, subject.hook, residual, mask)
     return unembed(subject.model, hidden[torch.arange(len(last)), last]).float().log_softmax(-1)
 
 

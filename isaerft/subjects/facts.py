@@ -103,7 +103,7 @@ def encoded(
     n_bos, first_row = len(subject.language.bos), 0
     for tokens, mask in rows.batches(batch_size, description):
         device = subject.model.device
-        activation = run_below(subject.model, subject.site, tokens.to(device), mask.to(device)).activation
+        activation = run_below(subject.model, subject.hook, tokens.to(device), mask.to(device)).activation
         wanted = mask.bool().clone()
         wanted[:, :n_bos] = False
         codes = subject.dictionary.encode(activation[wanted.to(device)])

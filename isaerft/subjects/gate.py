@@ -64,7 +64,7 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
     counts = torch.zeros(subject.model.config.get_text_config().vocab_size, dtype=torch.float64)
     for tokens, mask in rows.first(N_ROWS).batches(batch_size):
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
-        below = run_below(subject.model, subject.site, tokens, mask)
+        below = run_below(subject.model, subject.hook, tokens, mask)
         wanted = mask.bool().clone()
         wanted[:, :n_bos] = False
         kept = below.activation[wanted]
@@ -113,7 +113,7 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
 
 def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
     """Variance explained with the other centring and at the neighbouring layers."""
-    site, dictionary = subject.site, subject.dictionary
+    site, dictionary = subject.hook, subject.dictionary
     others = {
         f"center_writing_weights {not dictionary.center}": replace(
             subject, dictionary=replace(dictionary, center=not dictionary.center)
@@ -124,7 +124,7 @@ def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
         # Only the residual stream between blocks has a place below the first block.
         lowest = -1 if site.reads == "residual" and not site.inside else 0
         if lowest <= other.block < site.n_blocks:
-            others[what] = replace(subject, site=other)
+            others[what] = replace(subject, hook=other)
     few = rows.first(16)
     return {what: measure_fit(other, few, 16).variance_explained for what, other in others.items()}
 
@@ -134,7 +134,7 @@ def _loss(
 ) -> float:
     """Return the summed loss over the predicted tokens, in nats."""
     with torch.no_grad():
-        hidden = hidden_above(subject.model, subject.site, residual, mask)
+        hidden = hidden_above(subject.model, subject.hook, residual, mask)
         logits = unembed(subject.model, hidden[:, :-1][predicted]).float()
         return float(cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum"))
 

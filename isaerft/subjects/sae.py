@@ -25,7 +25,7 @@ from isaerft.errors import InputError, shown
 from isaerft.io import read_json, replacing
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.dictionary import ARCHITECTURES, NORMALIZATIONS, WEIGHTS, check_linear
-from isaerft.subjects.hooks import find_site, run_below
+from isaerft.subjects.hooks import find_hook, run_below
 from isaerft.subjects.load import LoadedModel, check_fit
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         directory, given = get_pretrained_saes_directory(), sae.cfg.metadata.neuronpedia_id
         sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(directory, subject.release, subject.sae_id, given)
     hook_name = sae.cfg.metadata.hook_name or ""
-    find_site(language.model, hook_name)
+    find_hook(language.model, hook_name)
     check_fit(language.d_model, sae.cfg.d_in, hook_name)
     with replacing(folder) as temporary:
         sae.save_model(temporary)
@@ -198,7 +198,7 @@ def train_sae(
 
 def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:
     """Return the hook's activation at every token of the corpus but BOS, (n_tokens, d_model) float32."""
-    site = find_site(language.model, hook_name)
+    site = find_hook(language.model, hook_name)
     kept, total = [], 0
     for tokens, mask in rows.batches(batch_size, "activations"):
         device = language.model.device

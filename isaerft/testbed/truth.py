@@ -64,7 +64,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     """Return latent_index, concept (``promotes:group``) and deviations for every latent that fires.
 
     Each latent is added at its mean activation at every token of the assistant's turn; the change of each group's log
-    probability is compared with what other latents do to that group (in standard deviations over latents). Below
+    probability is compared with what other latents do to that group (in standard deviations over latents). HookState
     `MIN_DEVIATIONS` the latent promotes no group.
 
     Parameters
@@ -75,7 +75,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     groups = word_groups()
     members = _membership(subject, groups)
     table, answer = _dialogues_as_rows(subject, list(sample(rng, N_AMPLIFIED)))
-    residual = residual_stream(subject.model, subject.site, table.tokens, table.mask)
+    residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
     alive = latents.loc[latents.mean_activation.notna(), ["latent_index", "mean_activation"]]
     with torch.no_grad():
         base = _group_log_probability(subject, residual, table.mask, answer, members)
@@ -107,7 +107,7 @@ def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> Annotated:
     fires = []
     for start in range(0, len(dialogues), BATCH):
         table, _ = _dialogues_as_rows(subject, dialogues[start : start + BATCH])
-        residual = residual_stream(subject.model, subject.site, table.tokens, table.mask)
+        residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
         wanted = table.mask.bool()
         wanted[:, 0] = False
         fires.append(subject.dictionary.encode(residual[wanted]).dense().cpu().numpy() > 0)
@@ -136,7 +136,7 @@ def _group_log_probability(
     subject: LoadedSubject, residual: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, members: torch.Tensor
 ) -> torch.Tensor:
     """Return the mean log probability of each group of words as the answer's next word, (n_groups,)."""
-    hidden = hidden_above(subject.model, subject.site, residual, mask)
+    hidden = hidden_above(subject.model, subject.hook, residual, mask)
     probability = torch.softmax(unembed(subject.model, hidden[answer]).float(), -1) @ members
     return (probability + 1e-6).log().mean(0)
 

@@ -91,8 +91,8 @@ def plan_of(options: argparse.Namespace) -> config.Plan:
 
 def load_subject_of(plan: config.Plan, options: argparse.Namespace) -> LoadedSubject:
     """Load the subject that was asked for; a random-dictionary twin begins as the subject it belongs to."""
-    from isaerft.subjects.load import load_subject, set_up
+    from isaerft.subjects.load import load_subject, set_up_torch
 
     return load_subject(
-        plan.study.subjects[plan.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up(plan)
+        plan.study.subjects[plan.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up_torch(plan)
     )

@@ -16,10 +16,10 @@ def testbed_model(options: argparse.Namespace) -> None:
     sizes = plan.study.subjects[options.subject].testbed
     if sizes is None:
         raise InputError(f"subject {options.subject!r} is not a testbed", remedy="give it a `testbed:` section")
-    from isaerft.subjects.load import set_up
+    from isaerft.subjects.load import set_up_torch
     from isaerft.testbed.model import train_model
 
-    set_up(plan)
+    set_up_torch(plan)
     train_model(sizes, plan.study.seed, options.out)
 
 
@@ -28,11 +28,11 @@ def corpus(options: argparse.Namespace) -> None:
     """Tokenize (or sample) a subject's reference corpus."""
     plan = plan_of(options)
     from isaerft.layout import SubjectFolder
-    from isaerft.subjects.corpus import make_corpus, write_rows
-    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.corpus import make_corpus, write_corpus
+    from isaerft.subjects.load import load_model, set_up_torch
 
     folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
-    language = load_model(subject, folder, set_up(plan))
+    language = load_model(subject, folder, set_up_torch(plan))
     if subject.testbed is not None:
         from isaerft.testbed.model import corpus_rows
 
@@ -40,7 +40,7 @@ def corpus(options: argparse.Namespace) -> None:
         rows = corpus_rows(language, **size, seed=plan.study.seed)
     else:
         rows = make_corpus(subject.corpus, language, plan.study.seed)
-    write_rows(rows, folder.corpus)
+    write_corpus(rows, folder.corpus)
 
 
 @verb("dictionary", "study", "subject", "dir")
@@ -48,12 +48,12 @@ def dictionary(options: argparse.Namespace) -> None:
     """Fetch or train a subject's SAE and write it with its normalisation folded in."""
     plan = plan_of(options)
     from isaerft.layout import SubjectFolder
-    from isaerft.subjects.corpus import read_token_rows
-    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.corpus import read_corpus
+    from isaerft.subjects.load import load_model, set_up_torch
     from isaerft.subjects.sae import fetch_sae, train_sae
 
     folder, subject = SubjectFolder(options.dir), plan.study.subjects[options.subject]
-    language = load_model(subject, folder, set_up(plan))
+    language = load_model(subject, folder, set_up_torch(plan))
     if subject.testbed is None and subject.train_sae is None:
         fetch_sae(subject, language, folder.sae)
         return
@@ -63,7 +63,7 @@ def dictionary(options: argparse.Namespace) -> None:
 
         hook_name = testbed_hook(subject.testbed)
     training = subject.train_sae or config.TrainSae()
-    rows = read_token_rows(folder.corpus)
+    rows = read_corpus(folder.corpus)
     train_sae(training, language, rows, hook_name=hook_name, folder=folder.sae, seed=plan.study.seed)
 
 
@@ -72,12 +72,12 @@ def facts(options: argparse.Namespace) -> None:
     """Check that model and SAE fit (the gate) and measure every latent on the reference corpus."""
     plan = plan_of(options)
     from isaerft.layout import SubjectFolder
-    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.gate import describe_subject
 
     folder = SubjectFolder(options.dir)
     subject = load_subject_of(plan, options)
-    describe_subject(plan, options.subject, subject, read_token_rows(folder.corpus), folder)
+    describe_subject(plan, options.subject, subject, read_corpus(folder.corpus), folder)
 
 
 @verb("scored-contexts", "study", "subject", "dir", "out")
@@ -87,10 +87,10 @@ def scored_contexts(options: argparse.Namespace) -> None:
     from isaerft.io import replacing
     from isaerft.layout import SubjectFolder
     from isaerft.subjects.contexts import scored_contexts as evidence
-    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.facts import measure_firing
 
-    subject, rows = load_subject_of(plan, options), read_token_rows(SubjectFolder(options.dir).corpus)
+    subject, rows = load_subject_of(plan, options), read_corpus(SubjectFolder(options.dir).corpus)
     frame = evidence(
         subject,
         rows,

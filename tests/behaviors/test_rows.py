@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.io import Row, column_value, printable, read_rows_of
+from isaerft.io import Row, column_value, printable, read_data_file
 
 ROWS = [{"prompt": "Hi, you\nthere", "completion": "é…"}, {"prompt": "b", "completion": "c"}]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -16,7 +16,7 @@ CSV = 'prompt,completion\n"Hi, you\nthere",é…\nb,c\n'
 
 
 def values(path, **options):
-    return [row.values for row in read_rows_of(path, **options)]
+    return [row.values for row in read_data_file(path, **options)]
 
 
 def written(tmp_path, name, content):
@@ -52,9 +52,9 @@ def test_parquet_gives_the_same_rows(tmp_path, name):
 
 def test_rows_know_their_place_past_blank_lines_and_line_breaks_in_fields(tmp_path):
     jsonl = written(tmp_path, "a.jsonl", '{"a": 1}\n\n{"a": 2}\n')
-    assert [row.place for row in read_rows_of(jsonl)] == [f"{jsonl} line 1", f"{jsonl} line 3"]
+    assert [row.location for row in read_data_file(jsonl)] == [f"{jsonl} line 1", f"{jsonl} line 3"]
     table = written(tmp_path, "a.csv", CSV)
-    assert [row.place for row in read_rows_of(table)] == [f"{table} line 2", f"{table} line 4"]
+    assert [row.location for row in read_data_file(table)] == [f"{table} line 2", f"{table} line 4"]
 
 
 def test_an_array_inside_an_object_is_found_only_under_its_key(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from isaerft.behaviors import Record
-from isaerft.behaviors import records as training_splits
+from isaerft.behaviors import training_splits
 from isaerft.config import Adapter
 from isaerft.errors import InputError
 

@@ -7,7 +7,7 @@ import torch
 
 from isaerft.errors import InputError
 from isaerft.subjects.cache import read_cache, write_cache
-from isaerft.subjects.capture import capture, captured
+from isaerft.subjects.capture import capture, capture_batches
 
 MEMORY = """
 import sys
@@ -55,7 +55,7 @@ def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
 
 
 def test_a_cache_written_in_parts_has_the_bytes_of_one_written_at_once(subject, records, tmp_path):
-    for name, one, other in (("a", captured, capture), ("b", capture, captured)):
+    for name, one, other in (("a", capture_batches, capture), ("b", capture, captured)):
         splits = {"train": one(subject, records, 32, 5), "heldout": other(subject, records[:3], 32, 5)}
         write_cache(splits, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -9,7 +9,7 @@ from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_site, residual_stream, unembed
+from isaerft.subjects.hooks import find_hook, residual_stream, unembed
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 
@@ -25,7 +25,7 @@ def by_hand(subject, rows):
     parts = []
     for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
         one = tokens[mask.bool()][None]
-        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, one, torch.ones_like(one))[0, 1:]
         parts.append(subject.dictionary.encode_dense(residual).numpy())
     return parts
 
@@ -175,7 +175,7 @@ def test_latents_of_two_signs_fire_with_either_and_are_told_by_their_size(tiny, 
     every = []
     for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
         one = tokens[mask.bool()][None]
-        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, one, torch.ones_like(one))[0, 1:]
         every.append(signed.dictionary.encode_dense(residual).double().numpy())
     dense = np.concatenate(every)
     firing = measure_firing(signed, rows, 3)
@@ -190,7 +190,7 @@ def test_latents_of_two_signs_fire_with_either_and_are_told_by_their_size(tiny, 
 @pytest.mark.parametrize("hook", ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
 def test_firing_inside_a_block_is_that_of_the_hooks_activation(tiny, subject, rows, tmp_path, hook):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook)
-    inside = replace(subject, dictionary=load_dictionary(folder), site=find_site(subject.model, hook))
+    inside = replace(subject, dictionary=load_dictionary(folder), hook=find_hook(subject.model, hook))
     block, caught = subject.model.model.layers[1], []
     part = block.mlp if "mlp" in hook else block.self_attn
     handle = part.register_forward_hook(

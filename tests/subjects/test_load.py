@@ -9,15 +9,15 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.subjects.capture import capture
-from isaerft.subjects.corpus import make_corpus, pad_rows, read_token_rows, texts_to_rows, write_rows
+from isaerft.subjects.corpus import make_corpus, pad_rows, read_corpus, texts_to_rows, write_corpus
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import Site, residual_stream
+from isaerft.subjects.hooks import HookPoint, residual_stream
 from isaerft.subjects.load import LoadedModel, load_model, load_subject
 from isaerft.subjects.sae import corpus_activations, fetch_sae, train_sae
 
 
 def test_a_loaded_subject_is_frozen_and_knows_its_place(subject):
-    assert subject.site.n_below == 2
+    assert subject.hook.n_below == 2
     assert subject.language.bos == [1]
     assert subject.language.d_model == 32
     assert not subject.model.training
@@ -56,13 +56,13 @@ def test_texts_become_rows_until_there_are_enough_tokens(subject, tokenizer):
 
 def test_rows_read_again_are_the_rows_written_and_batches_lose_no_token(tmp_path):
     rows = pad_rows([[5, 6, 7], [8], [9, 10]], padding=0)
-    write_rows(rows, tmp_path / "corpus.safetensors")
-    read = read_token_rows(tmp_path / "corpus.safetensors")
+    write_corpus(rows, tmp_path / "corpus.safetensors")
+    read = read_corpus(tmp_path / "corpus.safetensors")
     kept = [row[m.bool()].tolist() for t, mask in read.batches(2) for row, m in zip(t, mask, strict=True)]
     assert kept == [[5, 6, 7], [8], [9, 10]]
     assert [tuple(tokens.shape) for tokens, _ in read.batches(2)] == [(2, 3), (1, 2)]
     with pytest.raises(InputError, match="isaerft corpus"):
-        read_token_rows(tmp_path / "none")
+        read_corpus(tmp_path / "none")
 
 
 def test_a_corpus_file_without_the_column_is_refused_with_those_it_has(subject, tmp_path):
@@ -94,7 +94,7 @@ def test_a_sampled_corpus_begins_with_bos_ends_at_eos_and_follows_its_seed(subje
 def test_the_training_tokens_of_an_sae_are_the_residual_stream_without_bos(subject):
     rows = pad_rows([[1, 5, 6, 7], [1, 8]], padding=0)
     activations = corpus_activations(subject.language, rows, "blocks.1.hook_resid_post", batch_size=1)
-    residual = residual_stream(subject.model, subject.site, rows.tokens, rows.mask)
+    residual = residual_stream(subject.model, subject.hook, rows.tokens, rows.mask)
     expected = torch.cat([residual[0, 1:], residual[1, 1:2]])
     torch.testing.assert_close(activations, expected, atol=1e-5, rtol=1e-5)
 
@@ -229,8 +229,8 @@ def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder,
         paths = SubjectFolder(tmp_path / name)
         fetch_sae(options, load_model(options, paths, "cpu"), paths.sae)
         loaded[name] = load_subject(options, paths.path, "cpu")
-    assert loaded["early"].site == Site(1, 3, "mlp")
-    assert loaded["late"].site == Site(2, 3)
+    assert loaded["early"].hook == HookPoint(1, 3, "mlp")
+    assert loaded["late"].hook == HookPoint(2, 3)
     early, late = (capture(part, records[:2], 32, 2) for part in loaded.values())
     assert torch.equal(early.tokens, late.tokens)
     assert not torch.equal(early.residual, late.residual)

@@ -37,7 +37,7 @@ def dense(subject, rows):
     parts = []
     for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
         one = tokens[mask.bool()][None]
-        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, one, torch.ones_like(one))[0, 1:]
         parts.append(subject.dictionary.encode_dense(residual).numpy())
     return parts
 

@@ -13,7 +13,7 @@ from isaerft import config
 from isaerft.judges import judge_explanations
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_site
+from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.testbed.dialogues import concepts, sample
 from isaerft.testbed.language import STYLES, all_concepts, expected_effect, in_english
@@ -80,7 +80,7 @@ def world(tmp_path_factory, tiny):
     weights["b_enc"][1:] = -0.02
     sae = tiny.write_sae(folder / "sae", weights, hook_name=hook_name(sizes))
     dictionary = load_dictionary(sae)
-    subject = LoadedSubject(language, dictionary, find_site(model, dictionary.hook_name))
+    subject = LoadedSubject(language, dictionary, find_hook(model, dictionary.hook_name))
     return subject, loss, folder
 
 
@@ -116,7 +116,7 @@ def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monke
         b_dec=torch.zeros(16),
     )
     used = LoadedSubject(
-        replace(subject.language, model=model), dictionary, find_site(model, "blocks.0.hook_resid_pre")
+        replace(subject.language, model=model), dictionary, find_hook(model, "blocks.0.hook_resid_pre")
     )
     truth = input_truth(used, np.random.default_rng(0))
     assert truth.latent_index.tolist() == [0, 1, 2, 3]
@@ -134,7 +134,7 @@ def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
     fires, held = [], []
     for item in dialogues:
         ids = torch.tensor([subject.language.tokenizer(f"{item.prompt} {item.completion}")["input_ids"]])
-        residual = residual_stream(subject.model, subject.site, ids, torch.ones_like(ids))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, ids, torch.ones_like(ids))[0, 1:]
         fires.append(subject.dictionary.encode_dense(residual).numpy() > 0)
         held += concepts(item)
     fires = np.concatenate(fires)
@@ -158,8 +158,8 @@ def test_a_latent_that_writes_a_styles_words_is_found_to_promote_them(world):
     decoder = torch.cat([torch.stack(rows), 0.01 * torch.randn(9, 16, generator=generator)])
     dictionary = replace(subject.dictionary, W_dec=decoder)
     latents = pd.DataFrame({"latent_index": range(12), "mean_activation": [1.0] * 11 + [np.nan]})
-    above = find_site(model, "blocks.1.hook_resid_post")
-    truth = output_truth(replace(subject, dictionary=dictionary, site=above), latents, np.random.default_rng(0))
+    above = find_hook(model, "blocks.1.hook_resid_post")
+    truth = output_truth(replace(subject, dictionary=dictionary, hook=above), latents, np.random.default_rng(0))
     assert truth.latent_index.tolist() == list(range(11)), "a latent that never fires has no output"
     assert truth.concept.tolist()[:3] == [f"promotes:{style.name}" for style in STYLES[:3]]
 
