@@ -33,9 +33,9 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Source
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
-from isaerft.io import Row, printable, read_data_file
+from isaerft.io import Row, read_data_file
 
 NEURONPEDIA = "https://www.neuronpedia.org"
 _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?$")
@@ -106,7 +106,9 @@ def _axbench(row: Row) -> Entry:
     ref = row.values["ref"]
     match = _REF.search(ref.strip()) if isinstance(ref, str) else None
     if match is None:
-        raise InputError(f"{row.location}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}")
+        raise InputError(
+            f"{row.location}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}"
+        )
     part = (match["model"] or "", match["layer"] or "", "")
     return Entry(int(match["index"]), row.values["concept"], url=ref, part=part)
 
@@ -128,7 +130,9 @@ def _table(row: Row) -> Entry:
     side = _known(values.get("side"))
     if side not in ("", "input", "output", "both"):
         raise InputError(f"{row.location}: side {shown(side)}", allowed="input, output, both")
-    return Entry(latent_index(values["latent_index"], row.location), values["explanation"], side, values.get("url") or "")
+    return Entry(
+        latent_index(values["latent_index"], row.location), values["explanation"], side, values.get("url") or ""
+    )
 
 
 def _known(value: object) -> str:

@@ -31,9 +31,9 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Judge
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations.base import clauses
-from isaerft.io import printable, read_data_file
+from isaerft.io import read_data_file
 from isaerft.judges.base import DECIMALS, EXPECTED_ABOVE, judgements
 from isaerft.judges.file import as_numbers
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -270,7 +269,7 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
         The folder does not exist, its SAE is not a linear dictionary, or its normalisation is not folded.
     """
     folder = Path(folder)
-    cfg = cast(dict[str, Any], read_json(folder / "cfg.json"))
+    cfg = read_json(folder / "cfg.json")
     architecture, normalization = cfg.get("architecture", "standard"), cfg.get("normalize_activations", "none")
     check_linear(str(folder), architecture, normalization, cfg.get("reshape_activations", "none"))
     if not (folder / WEIGHTS).is_file():
