@@ -11,7 +11,7 @@ from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit
 from isaerft.subjects.hooks import HookPoint, find_hook, writer_of
-from isaerft.subjects.load import LoadedModel, LoadedSubject, check_fit, load_subject
+from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 
@@ -164,16 +164,6 @@ def test_the_setting_that_mends_a_subject_is_shown_to_fit_better(right, rows, op
     assert measure_fit(uncentred, rows, 4).variance_explained < 0.999
     with pytest.raises(InputError, match=r"center_writing_weights True: 1\.00"):
         check_gate("toy", options, uncentred, Fit(0, 0, 2, 2, 4), rows)
-
-
-def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
-        check_fit(32, 16, "blocks.1.hook_resid_post")
-    check_fit(32, 32, "blocks.1.hook_resid_post")
-    tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
-    options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
-        load_subject(options, tmp_path, "cpu")
 
 
 def study_of(**subject):

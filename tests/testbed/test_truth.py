@@ -15,14 +15,14 @@ from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.testbed.dialogues import concepts, sample
-from isaerft.testbed.language import STYLES, all_concepts, expected_effect, in_english
+from isaerft.testbed.dialogues import concepts, sample_dialogues
+from isaerft.testbed.language import STYLES, all_concepts, expected_effect, true_explanation
 from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
 from isaerft.testbed.truth import (
     WRONG_SHARES,
-    _order_of_corruption,
+    _share_when_wrong,
     _words,
-    corrupted,
+    corrupt,
     input_truth,
     output_truth,
     write_truth,
@@ -35,21 +35,21 @@ CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(l
 def test_exactly_the_wrong_ones_become_wrong_and_none_stays_right_by_accident(names, seed, data):
     truth = np.array(names)
     wrong = np.array(data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))))
-    result = corrupted(truth, wrong, np.random.default_rng(seed))
+    result = corrupt(truth, wrong, np.random.default_rng(seed))
     np.testing.assert_array_equal(result != truth, wrong)
     assert set(result) <= set(names)
 
 
 def test_wrong_explanations_are_exchanged_where_no_concept_holds_the_majority():
     truth = np.repeat(["a", "b", "c", "d"], 5)
-    result = corrupted(truth, np.ones(20, bool), np.random.default_rng(0))
+    result = corrupt(truth, np.ones(20, bool), np.random.default_rng(0))
     assert sorted(result) == sorted(truth)
 
 
 @settings(deadline=None)
 @given(CONCEPTS, st.integers(0, 2**32 - 1))
 def test_the_arms_are_nested_and_hold_their_share(names, seed):
-    order = _order_of_corruption(np.array(names), np.random.default_rng(seed))
+    order = _share_when_wrong(np.array(names), np.random.default_rng(seed))
     arms = [order < share for share in WRONG_SHARES]
     for share, arm in zip(WRONG_SHARES, arms, strict=True):
         assert abs(arm.sum() - share * len(names)) <= 0.5 + 1e-9
@@ -59,7 +59,7 @@ def test_the_arms_are_nested_and_hold_their_share(names, seed):
 
 def test_every_concept_has_its_share_of_wrong_explanations():
     truth = np.repeat(["a", "b", "c"], [100, 40, 60])
-    order = _order_of_corruption(truth, np.random.default_rng(0))
+    order = _share_when_wrong(truth, np.random.default_rng(0))
     for concept in "abc":
         for share in WRONG_SHARES:
             assert (order[truth == concept] < share).mean() == pytest.approx(share, abs=0.05)
@@ -128,7 +128,7 @@ def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
     subject, _, _ = world
     monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 40)
     truth = input_truth(subject, np.random.default_rng(5))
-    dialogues = list(sample(np.random.default_rng(5), 40))
+    dialogues = list(sample_dialogues(np.random.default_rng(5), 40))
     from isaerft.subjects.hooks import residual_stream
 
     fires, held = [], []
@@ -208,7 +208,7 @@ def read_by_words(texts, sides, folder):
 def test_the_word_list_gives_every_true_explanation_its_effect(tmp_path):
     known = all_concepts()
     sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
-    frame = read_by_words([in_english(concept) for concept in known], sides, tmp_path)
+    frame = read_by_words([true_explanation(concept) for concept in known], sides, tmp_path)
     truth = [expected_effect(concept, style.name) for concept in known for style in STYLES]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]

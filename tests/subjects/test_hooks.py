@@ -134,8 +134,11 @@ def test_attention_heads_are_refused_by_name(model_of):
 
 
 SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
+
 SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
+
 PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
+
 HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
 
 
