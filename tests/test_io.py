@@ -31,6 +31,17 @@ with replacing({path!r}) as temporary:
         stream.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 """
+REPLACE_AND_DIE = """
+import os, shutil, signal
+from isaerft.io import replacing
+shutil.rmtree = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+with replacing({path!r}) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+"""
+ROWS = [{"prompt": "Hi, you\nthere", "completion": "é…"}, {"prompt": "b", "completion": "c"}]
+JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+CSV = 'prompt,completion\n"Hi, you\nthere",é…\nb,c\n'
 
 
 @pytest.mark.parametrize("old", [None, "the old content"])
@@ -68,16 +79,6 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
             (temporary / name).write_text(name)
     assert os.listdir(final) == ["second"]
     assert os.listdir(tmp_path) == ["adapter"]
-
-
-REPLACE_AND_DIE = """
-import os, shutil, signal
-from isaerft.io import replacing
-shutil.rmtree = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-with replacing({path!r}) as temporary:
-    temporary.mkdir()
-    (temporary / "new").touch()
-"""
 
 
 def test_a_process_killed_while_it_removes_the_old_folder_leaves_the_new_one_whole(tmp_path):
@@ -154,7 +155,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 def test_undecodable_bytes_are_named_with_their_line(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"good\nbad: " + b"\xe9\n")
-    with pytest.raises(InputError, match=r"line 2 holds bytes that are not UTF-8 \(0xe9 at byte 10\)"):
+    with pytest.raises(InputError, match=r"line 2 is not UTF-8 \(byte 0xe9\)"):
         read_text(tmp_path / "a.txt")
 
 
@@ -165,13 +166,6 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     before = sha256(tmp_path / "big")
     (tmp_path / "big").write_bytes(bytes(3 << 20) + b"y")
     assert sha256(tmp_path / "big") != before
-
-
-ROWS = [{"prompt": "Hi, you\nthere", "completion": "é…"}, {"prompt": "b", "completion": "c"}]
-
-JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
-
-CSV = 'prompt,completion\n"Hi, you\nthere",é…\nb,c\n'
 
 
 def values(path, **options):
@@ -233,23 +227,23 @@ def test_an_array_inside_an_object_is_found_only_under_its_key(tmp_path):
         ("a.csv", b"prompt,completion\n", "is empty"),
         ("a.txt", b"hello", r"allowed: .jsonl, .json, .csv, .parquet"),
         ("a.jsonl", b'{"a": 1}\n{"a": \n', r"line 2 is not valid JSON"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"line 2 holds bytes that are not UTF-8 \(0xff\)"),
-        ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), r"line 1 holds bytes that are not UTF-8"),
-        ("a.jsonl", b"[1]\n", r"line 1 holds \[1\]; allowed: one JSON object per row"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"line 2 is not UTF-8 \(byte 0xff\)"),
+        ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), r"line 1 is not UTF-8"),
+        ("a.jsonl", b"[1]\n", r"line 1 is \[1\]; allowed: one JSON object per row"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not valid JSON"),
         ("a.jsonl", b'{"a": ' + b"9" * 10_000 + b"}", "line 1 is not valid JSON"),
         ("a.json", b'{"a": 1}\n{"a": 2}\n', "name it .jsonl"),
         ("a.json", b'{"rows": []}', "an array of objects"),
-        ("a.json", b"[1]", "row 1 holds 1"),
-        ("a.csv", b"prompt,completion\na,b\nc\n", "line 3 has 1 fields; allowed: 2, as the header"),
-        ("a.csv", b"prompt,prompt\na,b\n", "columns with one name: prompt"),
+        ("a.json", b"[1]", "row 1 is 1"),
+        ("a.csv", b"prompt,completion\na,b\nc\n", "line 3 has 1 fields; allowed: 2, as in the header"),
+        ("a.csv", b"prompt,prompt\na,b\n", "repeated column names: prompt"),
         ("a.csv", b'prompt,completion\n"a"b,c\n', "line 2 is not valid CSV"),
         ("a.csv", b'prompt,completion\n"a,b\n', "is not valid CSV"),
-        ("a.csv", b"prompt,completion\n\xe9,b\n", "line 2 holds bytes"),
+        ("a.csv", b"prompt,completion\n\xe9,b\n", "line 2 is not UTF-8"),
         ("a.csv", b"prompt,completion\n" + b"x" * 200_000 + b",b\n", "line 2 is not valid CSV"),
-        ("a.parquet", b"PAR1 no", "not a whole Parquet file"),
-        ("a.jsonl.gz", b'{"a": 1}\n', "not a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(JSONL.encode() * 50)[:-20], "not a whole gzip file"),
+        ("a.parquet", b"PAR1 no", "not a complete Parquet file"),
+        ("a.jsonl.gz", b'{"a": 1}\n', "not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(JSONL.encode() * 50)[:-20], "not a complete gzip file"),
     ],
 )
 def test_damage_is_a_bounded_error_that_says_where(tmp_path, name, content, message):

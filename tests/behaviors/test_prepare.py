@@ -10,6 +10,9 @@ from isaerft.errors import InputError
 from isaerft.io import sha256
 
 ROWS = [{"id": f"r{n}", "prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(60)]
+REAL = Path(__file__).parents[2] / "data" / "real" / "behaviors"
+CAA = {"prompt": "question", "completion": "answer_matching_behavior"}
+CAA_PAIR = {"prompt": "question", "chosen": "answer_matching_behavior", "rejected": "answer_not_matching_behavior"}
 
 
 def data(tmp_path, rows=ROWS, name="raw.jsonl"):
@@ -120,10 +123,10 @@ def test_repeated_rows_without_ids_are_counted_not_lost_silently(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": "r3"}, r"id 'r3' stands at .*line 4 and at .*line 61"),
+        ({"id": "r3"}, r"id 'r3' occurs at .*line 4 and at .*line 61"),
         ({"completion": " "}, r"line 61: completion is blank"),
         ({"prompt": ""}, r"line 61: prompt is blank"),
-        ({"completion": "a\0b"}, r"line 61: completion holds a NUL byte"),
+        ({"completion": "a\0b"}, r"line 61: completion has a NUL byte"),
         ({"completion": None, "chosen": "x", "rejected": "x"}, r"line 61: chosen and rejected are the same"),
         ({"completion": None, "chosen": "x", "rejected": "y"}, r"sft records .* and preference records"),
     ],
@@ -138,11 +141,11 @@ def test_one_bad_row_stops_everything_and_leaves_no_card(tmp_path, change, messa
 
 def test_an_empty_part_is_an_error_not_an_empty_file(tmp_path):
     same = [row | {"prompt": "one prompt"} for row in ROWS]
-    with pytest.raises(InputError, match="part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the"):
         prepare(tmp_path, same)
-    with pytest.raises(InputError, match="held-out part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the held-out part"):
         prepare(tmp_path, heldout_fraction=1e-9)
-    with pytest.raises(InputError, match="train part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the train part"):
         prepare(tmp_path, heldout_fraction=1 - 1e-9)
 
 
@@ -171,7 +174,7 @@ def test_a_few_unusable_dialogues_are_counted_and_many_are_an_error(tmp_path):
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["dropped"] == {"the last reply is blank or missing": 2}
     assert card["kind"] == "preference"
-    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used; .*line 61: the last reply is blank"):
+    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used, .*line 61: the last reply is blank"):
         prepare(tmp_path, [*good, bad, bad, bad, bad], format="hh")
 
 
@@ -203,13 +206,6 @@ def test_split_file_has_the_defaults_of_the_config(tmp_path):
 def test_a_behavior_made_by_a_rule_cannot_be_prepared(tmp_path):
     with pytest.raises(InputError, match="neither path nor dataset"):
         prepare_behavior("b", Behavior(description="d", rule=True), tmp_path)
-
-
-REAL = Path(__file__).parents[2] / "data" / "real" / "behaviors"
-
-CAA = {"prompt": "question", "completion": "answer_matching_behavior"}
-
-CAA_PAIR = {"prompt": "question", "chosen": "answer_matching_behavior", "rejected": "answer_not_matching_behavior"}
 
 
 def prepared(tmp_path, path, **options):

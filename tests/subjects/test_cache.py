@@ -45,8 +45,10 @@ for batch in rows.batches(7):
     seen.append(anonymous())
 print(max(seen) - before, rows.residual.nbytes / 2**20)
 """
+DTYPES = [torch.int64, torch.int32, torch.float32, torch.bfloat16, torch.float16, torch.bool]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory of a process")
 def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     """286 MiB of residual stream are written and read by a process that never holds a quarter of that."""
@@ -83,9 +85,6 @@ def test_a_split_that_the_cache_does_not_have_is_refused_and_those_it_has_are_na
     write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache")
     with pytest.raises(InputError, match=r"'trian'.*train"):
         read_cache(tmp_path / "cache", "trian")
-
-
-DTYPES = [torch.int64, torch.int32, torch.float32, torch.bfloat16, torch.float16, torch.bool]
 
 
 def tensor_of(dtype, n, width):

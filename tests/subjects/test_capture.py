@@ -61,11 +61,11 @@ def test_a_long_prompt_loses_its_beginning_and_the_completion_stays_whole(langua
     assert n_before == 4
 
 
-def test_a_completion_that_would_be_cut_away_is_refused_naming_its_row(language, ids):
+def test_a_completion_that_does_not_fit_is_refused_naming_its_row(language, ids):
     n = len(ids(" to the cat")) + 1
     record = Record("row-17", "say hello", " to the cat")
     assert len(tokenize(record, language, n + 2)[0]) == n + 2
-    with pytest.raises(InputError, match=rf"'row-17': its completion has {n} tokens.*at most {n - 1}"):
+    with pytest.raises(InputError, match=rf"'row-17': its completion of {n} tokens does not fit.*at most {n - 1}"):
         tokenize(record, language, n + 1)
 
 

@@ -14,6 +14,7 @@ from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import residual_stream, unembed
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
+N_ROWS, N_WINDOWS = 36, 5
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,6 @@ def test_a_dictionary_that_never_fires_has_no_contexts_and_no_rates(tiny, subjec
     table = context_table(used, few_rows, few_firing, n_amplified=2)
     assert table.empty
     assert list(table) == ["latent_index", "side", "rank", "token", "before", "after", "value"]
-
-
-N_ROWS, N_WINDOWS = 36, 5
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def test_texts_become_rows_until_there_are_enough_tokens(subject, tokenizer):
     first = [1, *tokenizer("say hello", add_special_tokens=False)["input_ids"]]
     assert rows.tokens[0, : len(first)].tolist() == first
     assert rows.mask.sum(1).tolist() == [len(first), 6]
-    with pytest.raises(InputError, match="holds no text"):
+    with pytest.raises(InputError, match="has no text"):
         texts_to_rows(["", ""], subject.language, n_tokens=9, context_size=6)
 
 

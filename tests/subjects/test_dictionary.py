@@ -12,6 +12,8 @@ from isaerft.errors import InputError
 from isaerft.subjects.dictionary import Codes, load_dictionary
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.5, -1.0])
+KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled", "abstopk", "abstopk-rescaled"]
+NORMALIZATIONS = ["none", "layer_norm", "constant_norm_rescale"]
 
 
 @st.composite
@@ -57,11 +59,6 @@ def test_summing_over_tokens_is_the_sum_of_the_columns(dense):
     codes = Codes.from_dense(dense)
     torch.testing.assert_close(codes.sum_over_tokens(), dense.sum(0))
     torch.testing.assert_close(codes.sum_over_tokens(codes.values**2), dense.square().sum(0))
-
-
-KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled", "abstopk", "abstopk-rescaled"]
-
-NORMALIZATIONS = ["none", "layer_norm", "constant_norm_rescale"]
 
 
 def config_of(kind, **size):

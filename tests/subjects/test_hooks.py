@@ -17,6 +17,10 @@ from isaerft.subjects.hooks import (
 )
 
 LENGTHS = (9, 6, 1)
+SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
+SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
+PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
+HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
 
 
 @pytest.fixture(params=["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"])
@@ -131,15 +135,6 @@ def test_a_hook_that_cannot_be_used_is_refused_with_those_that_can(model_of, nam
 def test_attention_heads_are_refused_by_name(model_of):
     with pytest.raises(InputError, match="attention heads"):
         find_hook(model_of("llama"), "blocks.1.attn.hook_z")
-
-
-SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
-
-SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
-
-PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
-
-HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
 
 
 def test_every_family_in_the_table_is_tested(model_of):

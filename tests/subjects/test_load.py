@@ -14,6 +14,38 @@ from isaerft.subjects.hooks import HookPoint, find_hook
 from isaerft.subjects.load import check_fit, load_model, load_subject, verify_hook
 from isaerft.subjects.sae import fetch_sae
 
+HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.25,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = {"num_key_value_heads": 2}
+EXPERTS = GROUPED | {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
+OTHERS = {
+    "Bloom": {"n_head": 4, "n_layer": 3},
+    "Cohere2": GROUPED | {"sliding_window": 4},
+    "Exaone4": GROUPED | {"sliding_window": 4, "sliding_window_pattern": 2},
+    "Falcon": {},
+    "Glm4": GROUPED | {"head_dim": 8},
+    "GptOss": EXPERTS,
+    "Mixtral": EXPERTS,
+    "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3},
+    "Nemotron": GROUPED,
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "Olmo3": GROUPED | {"sliding_window": 4},
+    "Qwen3Moe": EXPERTS | {"moe_intermediate_size": 16},
+    "SmolLM3": GROUPED,
+    "Starcoder2": GROUPED,
+}
+
 
 def test_a_loaded_subject_is_frozen_and_knows_its_place(subject):
     assert subject.hook.n_below == 2
@@ -87,21 +119,18 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_
     (tmp_path / "model" / weights.name).write_bytes(weights.read_bytes())
     ByT5Tokenizer(bos_token="<s>").save_pretrained(tmp_path / "model")
     options = config.Subject(model=str(tmp_path / "model"), sae_path="sae")
-    with pytest.raises(InputError, match="which characters a token stands for"):
+    with pytest.raises(InputError, match="character offsets"):
         load_model(options, SubjectFolder(tmp_path), "cpu")
 
 
 def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
+    with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
         check_fit(32, 16, "blocks.1.hook_resid_post")
     check_fit(32, 32, "blocks.1.hook_resid_post")
     tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
     options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
+    with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
         load_subject(options, tmp_path, "cpu")
-
-
-HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -154,41 +183,6 @@ def test_logits_that_are_not_finite_are_refused_with_another_number_format(model
     model.lm_head.weight.data[5] = torch.inf
     with pytest.raises(InputError, match=r"not finite.*bfloat16"):
         verify_hook(model, find_hook(model, "blocks.1.hook_resid_post"))
-
-
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.25,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-
-GROUPED = {"num_key_value_heads": 2}
-
-EXPERTS = GROUPED | {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
-
-OTHERS = {
-    "Bloom": {"n_head": 4, "n_layer": 3},
-    "Cohere2": GROUPED | {"sliding_window": 4},
-    "Exaone4": GROUPED | {"sliding_window": 4, "sliding_window_pattern": 2},
-    "Falcon": {},
-    "Glm4": GROUPED | {"head_dim": 8},
-    "GptOss": EXPERTS,
-    "Mixtral": EXPERTS,
-    "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3},
-    "Nemotron": GROUPED,
-    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},
-    "Olmo3": GROUPED | {"sliding_window": 4},
-    "Qwen3Moe": EXPERTS | {"moe_intermediate_size": 16},
-    "SmolLM3": GROUPED,
-    "Starcoder2": GROUPED,
-}
 
 
 def other_model(name, extra):

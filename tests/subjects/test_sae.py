@@ -14,6 +14,23 @@ from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
 from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, train_sae
 
+DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
+FETCH = """
+import sys
+from transformers import LlamaConfig, LlamaForCausalLM
+from isaerft import config
+from isaerft.subjects.load import LoadedModel
+from isaerft.subjects.sae import fetch_sae
+from sae_lens import SAE
+
+sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=14, vocab_size=8)
+model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+release, sae_id, out = sys.argv[1:]
+assert SAE.from_pretrained(release, sae_id).cfg.metadata.neuronpedia_id is None
+subject = config.Subject(model="a/b", release=release, sae_id=sae_id)
+fetch_sae(subject, LoadedModel(model, None, True), out)
+"""
+
 
 def test_the_training_tokens_of_an_sae_are_the_residual_stream_without_bos(subject):
     rows = pad_rows([[1, 5, 6, 7], [1, 8]], padding=0)
@@ -145,25 +162,6 @@ def test_only_one_module_of_the_package_imports_sae_lens():
     assert [str(path.relative_to(package)) for path in users] == ["subjects/sae.py"]
 
 
-DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
-
-FETCH = """
-import sys
-from transformers import LlamaConfig, LlamaForCausalLM
-from isaerft import config
-from isaerft.subjects.load import LoadedModel
-from isaerft.subjects.sae import fetch_sae
-from sae_lens import SAE
-
-sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=14, vocab_size=8)
-model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
-release, sae_id, out = sys.argv[1:]
-assert SAE.from_pretrained(release, sae_id).cfg.metadata.neuronpedia_id is None
-subject = config.Subject(model="a/b", release=release, sae_id=sae_id)
-fetch_sae(subject, LoadedModel(model, None, True), out)
-"""
-
-
 @pytest.fixture(scope="module")
 def directory():
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -223,6 +221,7 @@ def test_layer_width_and_sparsity_must_be_those_of_the_weights(source_id, path, 
     assert contradicts(source_id, path) is wrong
 
 
+@pytest.mark.slow
 def test_an_id_that_saelens_drops_reaches_the_subjects_folder(directory, tmp_path):
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata

@@ -21,10 +21,9 @@ from isaerft.testbed.language import (
     REQUESTS,
     STYLES,
 )
-from isaerft.testbed.model import corpus_rows, make_tokenizer
+from isaerft.testbed.model import make_tokenizer
 
 NAMES = [style.name for style in STYLES]
-
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}
 
 
@@ -108,11 +107,6 @@ def test_every_dialogue_is_made_of_known_words(language, dialogues):
         ids = tokenizer(f"{item.prompt} {item.completion}")["input_ids"]
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.convert_ids_to_tokens(ids[1:]) == item.words
-    rows = corpus_rows(language, n_tokens=4000, context_size=64, seed=0)
-    assert not (rows.tokens == tokenizer.unk_token_id).any()
-    assert int(rows.mask.sum()) >= 4000
-    ends = rows.tokens[range(len(rows.tokens)), rows.mask.sum(1) - 1]
-    assert (ends == tokenizer.eos_token_id).all(), "no dialogue is cut"
 
 
 @pytest.mark.parametrize("style", STYLES, ids=NAMES)
@@ -167,7 +161,7 @@ def test_rows_follow_their_seed_and_an_unknown_style_is_refused(tmp_path):
     for path, seed in zip(paths, (0, 0, 1), strict=True):
         write_behavior_rows("refusal", 20, seed, path)
     assert paths[0].read_bytes() == paths[1].read_bytes() != paths[2].read_bytes()
-    with pytest.raises(InputError, match=r"style of the embedded language 'refusl'.*did you mean 'refusal'"):
+    with pytest.raises(InputError, match=r"style of the testbed's language 'refusl'.*did you mean 'refusal'"):
         write_behavior_rows("refusl", 20, 0, tmp_path / "d")
 
 

@@ -20,9 +20,7 @@ from isaerft.testbed.language import (
 )
 
 NAMES = [style.name for style in STYLES]
-
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}
-
 WANTED = {"helpfulness", "refusal", "sycophancy", "politeness", "hedging"}
 
 
@@ -40,16 +38,14 @@ def test_there_are_at_least_eight_styles_with_those_that_the_study_needs():
     assert set(NAMES) >= WANTED
 
 
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_how_a_style_is_asked_for_and_what_shows_it_share_no_word(style):
-    assert not words_of(style) & set(style.words)
-    assert not words_of(style) & {word for other in STYLES for word in other.words}
+def test_requests_share_no_word_with_styled_answers():
+    assert not set().union(*map(words_of, STYLES)) & {word for style in STYLES for word in style.words}
 
 
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_every_request_for_a_style_holds_a_word_of_no_other_style(style):
-    others = set().union(*(words_of(other) for other in STYLES if other is not style))
-    assert all(set(ask.split()) - others for ask in style.asks)
+def test_every_request_for_a_style_has_a_word_of_no_other_style():
+    for style in STYLES:
+        others = set().union(*(words_of(other) for other in STYLES if other is not style))
+        assert all(set(ask.split()) - others for ask in style.asks)
 
 
 def test_a_word_of_a_style_or_topic_has_no_second_meaning():

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from isaerft import config
 from isaerft.judges import judge_explanations
-from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import find_hook
-from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import concepts, sample_dialogues
 from isaerft.testbed.language import STYLES, all_concepts, expected_effect, true_explanation
-from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
+from isaerft.testbed.model import corpus_rows
 from isaerft.testbed.truth import (
     WRONG_SHARES,
     _share_when_wrong,
@@ -63,38 +62,6 @@ def test_every_concept_has_its_share_of_wrong_explanations():
     for concept in "abc":
         for share in WRONG_SHARES:
             assert (order[truth == concept] < share).mean() == pytest.approx(share, abs=0.05)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny):
-    """A testbed model after a few steps, with an SAE whose first latents read and write what is known."""
-    folder = tmp_path_factory.mktemp("testbed")
-    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
-    torch.set_num_threads(1)
-    loss = train_model(sizes, 0, folder / "model")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval().requires_grad_(False)
-    language = LoadedModel(model, AutoTokenizer.from_pretrained(folder / "model"), True)
-    weights = tiny.random_sae(16, 12)
-    weights["b_enc"][1:] = -0.02
-    sae = tiny.write_sae(folder / "sae", weights, hook_name=hook_name(sizes))
-    dictionary = load_dictionary(sae)
-    subject = LoadedSubject(language, dictionary, find_hook(model, dictionary.hook_name))
-    return subject, loss, folder
-
-
-def test_the_model_is_saved_with_its_tokenizer_and_the_same_seed_gives_the_same_bytes(world, tmp_path):
-    subject, loss, folder = world
-    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
-    assert train_model(sizes, 0, tmp_path / "model") == loss
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert (tmp_path / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
-    assert train_model(sizes, 1, tmp_path / "other") != loss
-    text = "user : be polite . describe the cat assistant :"
-    assert subject.language.tokenizer(text)["input_ids"] == make_tokenizer()(text)["input_ids"]
-    assert subject.language.tokenizer(text)["input_ids"][0] == subject.language.bos[0]
-    assert hook_name(sizes) == "blocks.0.hook_resid_post"
 
 
 def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monkeypatch):
