@@ -82,7 +82,7 @@ def hooked_step(subject: LoadedSubject, batch: Batch, sae: JumpReLUSAE) -> Calla
 
     def step() -> None:
         optimizer.zero_grad()
-        handle = decoder_blocks(model)[subject.site.n_below - 1].register_forward_hook(splice)
+        handle = decoder_blocks(model)[subject.hook.n_below - 1].register_forward_hook(splice)
         try:
             logits = model(input_ids=tokens, attention_mask=batch.mask.long(), use_cache=False).logits
         finally:

@@ -13,7 +13,7 @@ from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.io import write_json
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import find_site, hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import heldout_loss
 
@@ -46,7 +46,7 @@ def make_subject(folder: Path) -> LoadedSubject:
     model.lm_head.weight.mul_(SHARPNESS)
     rows = torch.nn.functional.normalize(torch.randn(D_SAE, D_MODEL), dim=1)
     tokens = torch.randint(VOCABULARY, (200, PROMPT + COMPLETION))
-    residual = residual_stream(model, find_site(model, HOOK), tokens, torch.ones_like(tokens)).flatten(0, 1)
+    residual = residual_stream(model, find_hook(model, HOOK), tokens, torch.ones_like(tokens)).flatten(0, 1)
     center = residual.mean(0)
     threshold = torch.quantile((residual - center) @ rows.T, 0.95, dim=0)
     cfg = {"architecture": "standard", "d_in": D_MODEL, "d_sae": D_SAE, "normalize_activations": "none"}
@@ -54,7 +54,7 @@ def make_subject(folder: Path) -> LoadedSubject:
     weights = {"W_enc": rows.T.contiguous(), "b_enc": -threshold, "W_dec": rows, "b_dec": center}
     save_file(weights, folder / "sae_weights.safetensors")
     language = LoadedModel(model, tokenizer=None, prepend_bos=False)
-    return LoadedSubject(language, load_dictionary(folder), find_site(model, HOOK))
+    return LoadedSubject(language, load_dictionary(folder), find_hook(model, HOOK))
 
 
 def plant(subject: LoadedSubject, world: str) -> LatentAdapter:
@@ -72,7 +72,7 @@ def plant(subject: LoadedSubject, world: str) -> LatentAdapter:
 def residual_scale(subject: LoadedSubject) -> float:
     """Return the size of a steering pattern's entries: the residual stream's spread in one dimension."""
     tokens = torch.randint(VOCABULARY, (100, 20), generator=torch.Generator().manual_seed(2))
-    residual = residual_stream(subject.model, subject.site, tokens, torch.ones_like(tokens))
+    residual = residual_stream(subject.model, subject.hook, tokens, torch.ones_like(tokens))
     return float((residual - residual.mean((0, 1))).std())
 
 
@@ -84,12 +84,12 @@ def write_rows(subject: LoadedSubject, change: LatentAdapter, n_rows: int, seed:
     with torch.no_grad():
         for _ in range(COMPLETION):
             mask = torch.ones_like(tokens)
-            residual = residual_stream(subject.model, subject.site, tokens, mask)
+            residual = residual_stream(subject.model, subject.hook, tokens, mask)
             shift = change.shift(dictionary.encode(residual.flatten(0, 1))).residual(dictionary.W_dec)
-            hidden = hidden_above(subject.model, subject.site, residual + shift.view_as(residual), mask)
+            hidden = hidden_above(subject.model, subject.hook, residual + shift.view_as(residual), mask)
             probabilities = unembed(subject.model, hidden[:, -1]).softmax(-1)
             tokens = torch.cat([tokens, torch.multinomial(probabilities, 1, generator=generator)], 1)
-    residual = residual_stream(subject.model, subject.site, tokens, torch.ones_like(tokens)).flatten(0, 1)
+    residual = residual_stream(subject.model, subject.hook, tokens, torch.ones_like(tokens)).flatten(0, 1)
     length = PROMPT + COMPLETION
     position = torch.arange(length).repeat(n_rows)
     return CachedRows(

@@ -26,7 +26,7 @@ from isaerft.adapters.base import make_adapter
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
 from isaerft.subjects.dictionary import Codes, Dictionary
-from isaerft.subjects.hooks import Site
+from isaerft.subjects.hooks import HookPoint
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import Optimizer, add_gradients
 from isaerft.training.row_space import trainable
@@ -176,7 +176,7 @@ def make_subject(model: torch.nn.Module, shape: Shape, d_sae: int) -> LoadedSubj
         neuronpedia_id="",
     )
     return LoadedSubject(
-        LoadedModel(model, None, False), dictionary, Site(shape.n_below, model.config.num_hidden_layers)
+        LoadedModel(model, None, False), dictionary, HookPoint(shape.n_below, model.config.num_hidden_layers)
     )
 
 

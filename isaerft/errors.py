@@ -1,4 +1,4 @@
-"""The one exception that a user's bad input raises.
+"""The exception for bad input by a user: one line with the problem, what is allowed, and what to do.
 
 >>> raise InputError("unknown behavior 'refusl'", allowed="helpfulness, refusal", remedy="did you mean 'refusal'?")
 Traceback (most recent call last):
@@ -17,45 +17,50 @@ MAX_PART = 4000
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """The user's input cannot be used.
 
     Parameters
     ----------
-    given : str
-        What was given, with the value itself.
+    problem : str
+        What is wrong, with the value itself.
     allowed : str, optional
-        What is allowed in its place.
+        What is allowed instead.
     remedy : str, optional
         What to do about it.
 
     Notes
     -----
-    All three may quote what came from outside: control characters are escaped, and each is bounded in length.
+    All three may quote outside text: control characters are escaped, and the length of each is bounded.
     """
 
-    def __init__(self, given: str, *, allowed: str = "", remedy: str = "") -> None:
-        self.given, self.allowed, self.remedy = (one_line(part) for part in (given, allowed, remedy))
-        parts = [self.given, f"allowed: {self.allowed}" if allowed else "", self.remedy]
+    def __init__(self, problem: str, *, allowed: str = "", remedy: str = "") -> None:
+        self.problem, self.allowed, self.remedy = (one_line(part) for part in (problem, allowed, remedy))
+        parts = [self.problem, f"allowed: {self.allowed}" if allowed else "", self.remedy]
         super().__init__("; ".join(part for part in parts if part))
 
 
-def unknown_name(kind: str, given: object, valid: Iterable[str]) -> InputError:
-    """Build the error for a name that is not among `valid`, naming the nearest one."""
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
+    """Return the error for a name that is not in `valid`; it suggests the nearest one."""
     names = sorted(valid)
-    nearest = difflib.get_close_matches(str(given)[:MAX_SHOWN], names, n=1, cutoff=0.5)
-    listed = ", ".join(one_line(name, MAX_NAME) for name in names[:MAX_LISTED])
+    nearest = difflib.get_close_matches(str(name)[:MAX_SHOWN], names, n=1, cutoff=0.5)
+    listed = ", ".join(printable(name) for name in names[:MAX_LISTED])
     listed += f", ... ({len(names)} in all)" if len(names) > MAX_LISTED else ""
-    remedy = f"did you mean {one_line(nearest[0], MAX_NAME)!r}?" if nearest else ""
-    return InputError(f"unknown {kind} {shown(given)}", allowed=listed or "none is available", remedy=remedy)
+    remedy = f"did you mean {printable(nearest[0])!r}?" if nearest else ""
+    return InputError(f"unknown {kind} {shown(name)}", allowed=listed or "none is available", remedy=remedy)
 
 
 def shown(value: object) -> str:
-    """Return `value` as Python writes it, fit for one line of a terminal."""
+    """Return the repr of a value, safe for a terminal and bounded in length."""
     return one_line(repr(value), MAX_SHOWN)
 
 
+def printable(name: object) -> str:
+    """Return a name from outside, safe for a terminal and short enough for a list."""
+    return one_line(str(name), MAX_NAME)
+
+
 def one_line(text: str, limit: int = MAX_PART) -> str:
-    """Return `text` with what a terminal would act on escaped (controls, line ends, bidi marks), length bounded."""
+    """Return text on one line: control characters, line ends and bidi marks escaped, cut to `limit` characters."""
     head = text[:limit]
     if not head.isprintable():
         head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head)

@@ -1,11 +1,10 @@
-"""Writing files so that nothing half-written ever stands under its final name, and reading text strictly.
+"""Files: written atomically, read strictly.
 
-Rows of a local data file, one at a time, each knowing its place: JSONL, JSON array, CSV or Parquet, also gzipped.
+A file gets its final name only when it is complete. Input that cannot be read is an `InputError` with the file and line
+at fault.
 
-Nothing here knows what the rows mean; the explanations floor reads its files with it too.
-
->>> for row in read_rows_of("data/refusal.jsonl.gz"):   # doctest: +SKIP
-...     row.place, row.values
+>>> for row in read_data_file("data/refusal.jsonl.gz"):   # doctest: +SKIP
+...     row.location, row.values
 ('data/refusal.jsonl.gz line 1', {'prompt': ...})
 """
 
@@ -26,21 +25,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CHUNK_BYTES = 1 << 20
+PARQUET_BATCH_ROWS = 1024
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when not.
+    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, otherwise delete it.
 
-    Works for files and folders (make the folder yourself inside the block). The rename is atomic for files; a folder
-    that already stands under `path` is moved away whole first: a kill between the two leaves none, never half of one.
+    Works for files and folders (the block creates the folder). The rename is atomic for files. A folder that already
+    exists at `path` is first moved away as a whole: a kill in between leaves no folder, never half of one.
 
     >>> with replacing("tables/training.csv") as temporary:   # doctest: +SKIP
     ...     frame.to_csv(temporary)
@@ -59,57 +60,66 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 under `path`, atomically."""
+    """Write a UTF-8 file, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as indented JSON with a final newline, atomically; NaN is refused."""
+    """Write indented JSON with a final newline, atomically; NaN is a ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> object:
-    """Read a JSON file; a missing or malformed one is an `InputError`."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error})", remedy="make the file again") from None
-
-
-def read_text(path: str | Path) -> str:
-    """Read a UTF-8 file (with or without byte-order mark); missing or undecodable is an `InputError`."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"file {str(path)!r} does not exist", remedy="check the path in the config")
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path} line {line} holds bytes that are not UTF-8 (0x{data[error.start]:02x} at byte {error.start})",
-            allowed="UTF-8 text",
-            remedy="save the file as UTF-8",
-        ) from None
-
-
-def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame:
-    """Read a Parquet file that a rule made; `missing` and `remedy` are the error where it is not there.
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
 
     Raises
     ------
     InputError
-        The file does not exist or is not whole.
+        The file does not exist, or is not valid JSON in UTF-8.
     """
-    import pandas as pd  # the command line starts without it
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error})", remedy="correct the file, or make it again") from None
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file, with or without a byte-order mark.
+
+    Raises
+    ------
+    InputError
+        The file does not exist, or is not UTF-8.
+    """
+    path = _existing(path)
+    with open(path, "rb") as stream:
+        return "".join(text for _, text in _lines(path, stream))
+
+
+def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame:
+    """Read a Parquet file that a rule of the workflow made.
+
+    Parameters
+    ----------
+    missing, remedy : str
+        The error if the file does not exist.
+
+    Raises
+    ------
+    InputError
+        The file does not exist, or is not a complete Parquet file.
+    """
+    import pandas as pd  # not needed to start the command line
 
     if not Path(path).is_file():
         raise InputError(missing, remedy=remedy)
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="make it again") from None
+        raise InputError(
+            f"{path} is not a complete Parquet file ({str(error)[:200]})", remedy="make it again"
+        ) from None
 
 
 def sha256(path: str | Path) -> str:
@@ -121,39 +131,40 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-MAX_NAME = 60
-BATCH_ROWS = 1024
-
-
 class Row(NamedTuple):
-    """One row of raw data and its place in words ("data/refusal.csv line 7")."""
+    """A row of a data file.
 
-    place: str
+    Attributes
+    ----------
+    location : str
+        Where it comes from, for errors ("data/refusal.csv line 7").
+    values : dict
+        Column -> value.
+    """
+
+    location: str
     values: dict[str, Any]
 
 
-def read_rows_of(path: str | Path, *, inside: str = "") -> Iterator[Row]:
-    """Give the rows of a local file.
+def read_data_file(path: str | Path, *, inside: str = "") -> Iterator[Row]:
+    """Yield the rows of a local data file.
 
     Parameters
     ----------
     path : str or Path
-        A .jsonl, .json, .csv or .parquet file, each also with .gz behind it.
+        A .jsonl, .json, .csv or .parquet file, or one of these with .gz appended.
     inside : str, optional
-        Key under which a .json file that is one object may hold its array of rows.
+        Key of the array of rows, for a .json file that may be one object.
 
     Raises
     ------
     InputError
-        The file is missing, empty, of another kind, damaged, not UTF-8, or holds no rows; with the line at fault.
+        The file does not exist, is of another type, damaged or not UTF-8, or has no rows.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"file {str(path)!r} does not exist", remedy="check the path in the config")
+    path = _existing(path)
     suffix = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"file {str(path)!r}", allowed=", ".join(SUFFIXES) + ", each also with .gz")
+        raise InputError(f"file {str(path)!r}", allowed=", ".join(SUFFIXES) + ", each also with .gz appended")
     empty = True
     with _opened(path) as stream:
         rows = _array(path, stream, inside) if suffix == ".json" else _READERS[suffix](path, stream)
@@ -161,18 +172,18 @@ def read_rows_of(path: str | Path, *, inside: str = "") -> Iterator[Row]:
             empty = False
             yield row
     if empty:
-        raise InputError(f"file {str(path)!r} is empty: it holds no rows", remedy="check the path in the config")
+        raise InputError(f"file {str(path)!r} is empty: it has no rows", remedy="check the path in the config")
 
 
 def column_value(row: Row, column: str) -> Any:
-    """Return what stands under a column, or under a dotted path into nested data (`instances.0.output`).
+    """Return the value of a column, or of a dotted path into nested data (`instances.0.output`).
 
-    A column whose own name holds dots is found first. A negative number counts from a list's end (`chosen.-1.content`).
+    A column whose own name has dots goes first. A negative number counts from the end of a list (`chosen.-1.content`).
 
     Raises
     ------
     InputError
-        There is no such column; the nearest one is named.
+        There is no such column or path.
     """
     if column in row.values:
         return row.values[column]
@@ -187,86 +198,86 @@ def column_value(row: Row, column: str) -> Any:
     return node
 
 
-def printable(name: object) -> str:
-    """Return a name from outside, fit to be listed in an error: control characters escaped, length bounded."""
-    text = str(name)[: MAX_NAME + 1]
-    text = text if text.isprintable() else repr(text)[1:-1]
-    return text if len(text) <= MAX_NAME else text[:MAX_NAME] + "..."
-
-
 def _is_index(part: str, length: int) -> bool:
-    """Tell whether a path part is a valid position in a list."""
+    """Tell whether part of a path is a valid position in a list."""
     digits = part.removeprefix("-")
     return digits.isascii() and digits.isdigit() and len(digits) < 10 and -length <= int(part) < length
 
 
 def _no_column(row: Row, column: str, node: object, part: str) -> InputError:
-    """Build the error for a column or path part that is not there."""
+    """Return the error for a column, or part of a path, that does not exist."""
     if isinstance(node, dict):
         of = "" if node is row.values else f" of {printable(column)}"
-        return unknown_name(f"column{of} in {row.place}:", part, [printable(name) for name in node])
+        return unknown_name(f"column{of} in {row.location}:", part, [printable(name) for name in node])
     found = f"a list of {len(node)}" if isinstance(node, list) else shown(node)
     return InputError(
-        f"column {printable(column)} in {row.place}: nothing under {part!r}",
-        allowed=f"a path into what is there, {found}",
+        f"column {printable(column)} in {row.location}: nothing under {part!r}",
+        allowed=f"a path into {found}",
     )
+
+
+def _existing(path: str | Path) -> Path:
+    """Return the path of a file that exists; otherwise raise `InputError`."""
+    if not Path(path).is_file():
+        raise InputError(f"file {str(path)!r} does not exist", remedy="check the path in the config")
+    return Path(path)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file as bytes, through gzip where its name says so; damage is an `InputError`."""
+    """Open a file as bytes, through gzip if its name ends in .gz."""
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
             yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error})", remedy="fetch it again") from None
+        raise InputError(f"{path} is not a complete gzip file ({error})", remedy="download it again") from None
 
 
 def _lines(path: Path, stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Decode a file line by line, strictly, with line numbers from 1."""
+    """Yield the lines of a UTF-8 file with their numbers, from 1."""
     for number, raw in enumerate(stream, 1):
         data = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
         try:
             yield number, data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path} line {number} holds bytes that are not UTF-8 (0x{data[error.start]:02x})",
+                f"{path} line {number} is not UTF-8 (byte 0x{data[error.start]:02x})",
                 allowed="UTF-8 text",
                 remedy="save the file as UTF-8",
             ) from None
 
 
-def _parsed(text: str, place: str, remedy: str) -> Any:
-    """Parse JSON; every way in which it can fail is an `InputError`."""
+def _parse(text: str, location: str, remedy: str) -> Any:
+    """Parse JSON; any failure is an `InputError`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not valid JSON ({str(error)[:200]})", remedy=remedy) from None
+        raise InputError(f"{location} is not valid JSON ({str(error)[:200]})", remedy=remedy) from None
 
 
-def _object(value: object, place: str) -> Row:
-    """Refuse a row that is not an object."""
+def _as_row(value: object, location: str) -> Row:
+    """Return a row, which must be a JSON object."""
     if not isinstance(value, dict):
-        raise InputError(f"{place} holds {shown(value)}", allowed="one JSON object per row")
-    return Row(place, value)
+        raise InputError(f"{location} is {shown(value)}", allowed="one JSON object per row")
+    return Row(location, value)
 
 
 def _jsonl(path: Path, stream: IO[bytes]) -> Iterator[Row]:
     for number, text in _lines(path, stream):
         if text.strip():
-            place = f"{path} line {number}"
-            yield _object(_parsed(text, place, "write one JSON object a line"), place)
+            location = f"{path} line {number}"
+            yield _as_row(_parse(text, location, "write one JSON object per line"), location)
 
 
 def _array(path: Path, stream: IO[bytes], inside: str) -> Iterator[Row]:
     text = "".join(line for _, line in _lines(path, stream))
-    value = _parsed(text, str(path), "if it holds one object a line, name it .jsonl") if text.strip() else []
+    value = _parse(text, str(path), "if it has one object per line, name it .jsonl") if text.strip() else []
     if inside and isinstance(value, dict) and inside in value:
         value = value[inside]
     if not isinstance(value, list):
-        raise InputError(f"{path} holds {shown(value)}", allowed="an array of objects")
+        raise InputError(f"{path} is {shown(value)}", allowed="an array of objects")
     for number, item in enumerate(value, 1):
-        yield _object(item, f"{path} row {number}")
+        yield _as_row(item, f"{path} row {number}")
 
 
 def _csv(path: Path, stream: IO[bytes]) -> Iterator[Row]:
@@ -275,19 +286,19 @@ def _csv(path: Path, stream: IO[bytes]) -> Iterator[Row]:
         header = next(reader, [])
         repeated = sorted({printable(name) for name in header if header.count(name) > 1})
         if repeated:
-            raise InputError(f"{path} has columns with one name: {', '.join(repeated[:10])}", remedy="rename them")
+            raise InputError(f"{path} has repeated column names: {', '.join(repeated[:10])}", remedy="rename them")
         line = reader.line_num + 1
         for fields in reader:
             if fields and len(fields) != len(header):
                 raise InputError(
-                    f"{path} line {line} has {len(fields)} fields", allowed=f"{len(header)}, as the header"
+                    f"{path} line {line} has {len(fields)} fields", allowed=f"{len(header)}, as in the header"
                 )
             if fields:
                 yield Row(f"{path} line {line}", dict(zip(header, fields, strict=True)))
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{path} line {reader.line_num} is not valid CSV ({error})", remedy="quote its fields"
+            f"{path} line {reader.line_num} is not valid CSV ({error})", remedy="quote the fields of this line"
         ) from None
 
 
@@ -298,12 +309,14 @@ def _parquet(path: Path, stream: IO[bytes]) -> Iterator[Row]:
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=BATCH_ROWS):
+        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=PARQUET_BATCH_ROWS):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{path} row {number}", values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error)[:200]})", remedy="fetch it again") from None
+        raise InputError(
+            f"{path} is not a complete Parquet file ({str(error)[:200]})", remedy="download it again"
+        ) from None
 
 
 _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

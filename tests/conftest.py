@@ -1,8 +1,9 @@
-"""Tiny models and SAEs, random but real: every test that needs torch starts from these, and nothing is downloaded."""
+"""Tiny random models and SAEs of real classes for all tests that need torch; nothing is downloaded."""
 
 import json
 import os
 import runpy
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ CHAT += "{% if add_generation_prompt %}<assistant>{% endif %}"
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """A byte-level BPE with a few merges, so that tokens can straddle the border of prompt and completion."""
+    """A byte-level BPE with a few merges, whose tokens can straddle the border of prompt and completion."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -96,15 +97,8 @@ def make_model(architecture, vocab_size, *, n_layers=N_LAYERS, seed=0):
 
 @pytest.fixture(scope="session")
 def model_of(tokenizer):
-    """Give the model of an architecture, made once."""
-    made = {}
-
-    def give(architecture):
-        if architecture not in made:
-            made[architecture] = make_model(architecture, len(tokenizer))
-        return made[architecture]
-
-    return give
+    """Return the model of an architecture, the same for the whole session; tests must not change it."""
+    return cache(lambda architecture: make_model(architecture, len(tokenizer)))
 
 
 def write_sae(folder, weights, *, hook_name="blocks.1.hook_resid_post", architecture="standard", **cfg):
@@ -121,7 +115,7 @@ def write_sae(folder, weights, *, hook_name="blocks.1.hook_resid_post", architec
 
 
 def random_sae(d_in=D_MODEL, d_sae=D_SAE, seed=0):
-    """Return weights of which about a third of the latents fires at a token, and latent 0 never."""
+    """Return weights with which about a third of the latents fire on a token, and latent 0 never."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -136,7 +130,7 @@ def random_sae(d_in=D_MODEL, d_sae=D_SAE, seed=0):
 
 
 def perfect_sae(d_in=D_MODEL):
-    """Return weights that rebuild the residual stream exactly: a latent for each sign of each dimension."""
+    """Return weights that reconstruct the activation exactly: a latent for each sign of each dimension."""
     import torch
 
     eye = torch.eye(d_in)
@@ -146,7 +140,7 @@ def perfect_sae(d_in=D_MODEL):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The makers of this module, for tests that need other sizes."""
+    """The functions and sizes of this module."""
     return SimpleNamespace(
         make_model=make_model,
         write_sae=write_sae,
@@ -172,13 +166,10 @@ def subject_folder(tmp_path_factory, tokenizer, model_of):
 
 @pytest.fixture(scope="session")
 def subject(subject_folder):
-    """The subject of `subject_folder`, loaded; tests must leave it as they found it."""
-    import torch
-
+    """The subject of `subject_folder`, loaded; tests must not change it."""
     from isaerft import config
     from isaerft.subjects.load import load_subject
 
-    torch.set_num_threads(1)
     options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
     return load_subject(options, subject_folder, "cpu")
 
@@ -195,7 +186,7 @@ def records():
 
 @pytest.fixture(scope="session")
 def cached(subject, records):
-    """The records' cache, twelve to train on and four held out."""
+    """The captured records: twelve to train on, four held out."""
     from isaerft.subjects.capture import capture
 
     return capture(subject, records[:12], 32, 5), capture(subject, records[12:], 32, 5)
@@ -203,7 +194,7 @@ def cached(subject, records):
 
 @pytest.fixture
 def openai_server():
-    """An OpenAI-compatible server on loopback; tests tell it how to answer and read what it was sent."""
+    """An OpenAI-compatible server on loopback; tests set its answers and read its requests."""
     started = runpy.run_path(str(Path(__file__).parent / "servers" / "openai_server.py"))["OpenAIServer"]()
     yield started
     started.close()

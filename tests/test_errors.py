@@ -10,7 +10,7 @@ HOSTILE = ["\x1b[2J", "a\nb", "a\rb", "\x00", "\u202e", "\u2066", "\u200f", "\u2
 def test_an_error_says_what_was_given_what_is_allowed_and_what_to_do():
     error = InputError("firing rate 7", allowed="0 to 1", remedy="check the units")
     assert str(error) == "firing rate 7; allowed: 0 to 1; check the units"
-    assert (error.given, error.allowed, error.remedy) == ("firing rate 7", "0 to 1", "check the units")
+    assert (error.problem, error.allowed, error.remedy) == ("firing rate 7", "0 to 1", "check the units")
     assert str(InputError("nothing")) == "nothing"
     assert isinstance(error, ValueError)
 

@@ -28,7 +28,7 @@ from isaerft.io import read_json, replacing, write_json
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch
 from isaerft.subjects.dictionary import Codes, Dictionary
-from isaerft.subjects.hooks import Below
+from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
 
 
@@ -338,7 +338,7 @@ class OutsideAdapter(nn.Module):
         """
         raise NotImplementedError
 
-    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
         """Return what a batch's tokens look like at the hook under the adapter, with gradients where they are on."""
         raise NotImplementedError
 

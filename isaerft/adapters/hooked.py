@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from isaerft.subjects.dictionary import CHUNK, Codes, Dictionary
-from isaerft.subjects.hooks import Site, decoder_blocks, writer_of
+from isaerft.subjects.hooks import HookPoint, decoder_blocks, writer_of
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class Place(nn.Module):
     the hidden states to their device.
     """
 
-    def __init__(self, dictionary: Dictionary, site: Site, passes: Passes) -> None:
+    def __init__(self, dictionary: Dictionary, site: HookPoint, passes: Passes) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.active: set[str] = set()
-        self.site, self._dictionary, self._passes = site, dictionary, passes
+        self.hook, self._dictionary, self._passes = site, dictionary, passes
 
     @property
     def dictionary(self) -> Dictionary:
@@ -88,7 +88,7 @@ class Place(nn.Module):
 
     def hook(self, model: nn.Module) -> list[RemovableHandle]:
         """Put this place into the forward pass of `model`."""
-        site, blocks = self.site, decoder_blocks(model)
+        site, blocks = self.hook, decoder_blocks(model)
         if site.reads != "residual":
             return [writer_of(model, site.block, site.reads).register_forward_hook(self._at_output)]
         if site.inside:

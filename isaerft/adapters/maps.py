@@ -20,9 +20,9 @@ from torch.nn.functional import gelu
 from isaerft.adapters.base import LatentAdapter, OutsideAdapter, Shift, count_option, norms, with_defaults
 from isaerft.adapters.hooked import Passes, Place
 from isaerft.errors import InputError, shown
-from isaerft.subjects.cache import Batch, from_cache
+from isaerft.subjects.cache import Batch, base_state
 from isaerft.subjects.dictionary import Codes
-from isaerft.subjects.hooks import Below
+from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
 
 RANK = 8
@@ -200,17 +200,17 @@ class Residual(OutsideAdapter):
         added = residual.to(self.down.dtype) @ self.down.T @ self.up.T
         return (added if self.bias is None else added + self.bias).to(residual.dtype)
 
-    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
         """Return the cached activation and residual stream, both with the same vector added."""
-        base = from_cache(subject, batch)
+        base = base_state(subject, batch)
         added = self(base.residual)
-        return Below(base.activation + added, base.residual + added)
+        return HookState(base.activation + added, base.residual + added)
 
     @contextmanager
     def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:
         """Give the subject, with the adapter in its model's forward pass at the injection point."""
         passes = Passes()
-        place = _InjectionPoint(subject.dictionary, replace(subject.site, reads="residual"), passes)
+        place = _InjectionPoint(subject.dictionary, replace(subject.hook, reads="residual"), passes)
         place.adapters["trained"] = self
         handles = [*passes.follow(subject.model, None), *place.hook(subject.model)]
         try:

@@ -24,8 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from isaerft.adapters.base import OutsideAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
-from isaerft.subjects.cache import Batch, from_cache, rerun
-from isaerft.subjects.hooks import Below, Site, decoder_blocks
+from isaerft.subjects.cache import Batch, base_state, rerun_below
+from isaerft.subjects.hooks import HookState, HookPoint, decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 
 ABOVE, BELOW, ALL = "above", "below", "all"
@@ -67,7 +67,7 @@ class Lora(OutsideAdapter):
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
             raise InputError(f"adapter 'lora': rank = {shown(rank)}", allowed="a whole number of at least 1")
         model = decoder_blocks(subject.model)
-        adapter = cls({n: model[n] for n in blocks_at(subject.site, where)}, rank=rank, where=where)
+        adapter = cls({n: model[n] for n in blocks_at(subject.hook, where)}, rank=rank, where=where)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for block in adapter.blocks.values():
@@ -78,15 +78,15 @@ class Lora(OutsideAdapter):
             for block in adapter.blocks.values():
                 _remove(block)
 
-    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
         """Return what the model with LoRA makes of a batch's tokens; from the cache where LoRA acts above alone."""
         if self.where == ABOVE:
-            return from_cache(subject, batch)
+            return base_state(subject, batch)
         if not self.is_idle:
-            return rerun(subject, batch)
+            return rerun_below(subject, batch)
         self._switch(True)
         try:
-            return rerun(subject, batch)
+            return rerun_below(subject, batch)
         finally:
             self._switch(False)
 
@@ -128,7 +128,7 @@ class Lora(OutsideAdapter):
                 part.enable_adapters(on)
 
 
-def blocks_at(site: Site, where: str) -> list[int]:
+def blocks_at(site: HookPoint, where: str) -> list[int]:
     """Return the numbers of the blocks above or below a site, or all; none there is an `InputError`."""
     # Of a block that holds the site inside, one part lies on each side: it is neither.
     above = range(site.n_blocks)[site.n_below + site.inside :][:1]
@@ -207,9 +207,9 @@ class Checkpoint(OutsideAdapter):
         """Return the base subject with the fine-tuned model in the place of its own."""
         return replace(base, language=replace(base.language, model=self.model))
 
-    def at_hook(self, subject: LoadedSubject, batch: Batch) -> Below:
+    def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
         """Return what the fine-tuned model makes of a batch's tokens at the hook."""
-        return rerun(self.subject_of(subject), batch)
+        return rerun_below(self.subject_of(subject), batch)
 
     @contextmanager
     def in_model(self, subject: LoadedSubject) -> Iterator[LoadedSubject]:

@@ -1,7 +1,6 @@
-"""A behavior's raw data -> train.jsonl, heldout.jsonl and card.json.
+"""Making the records of a behavior: read its raw data, split it, and write train.jsonl, heldout.jsonl and card.json.
 
-The split is fixed by a hash of the normalised prompt: rows with one prompt stay together, and a row never moves when
-others are added. The card is written last, so its existence means that the data beside it is whole.
+The card is written last, so its existence means that the records are complete.
 """
 
 from __future__ import annotations
@@ -12,8 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isaerft.behaviors.readers import UnusableDialogue, read_rows, to_record
-from isaerft.behaviors.records import Record, collected, is_heldout, placed_records, stable_hash, write_records
-from isaerft.behaviors.variants import plant
+from isaerft.behaviors.records import (
+    Record,
+    is_heldout,
+    located_records,
+    stable_hash,
+    unique_records,
+    write_records,
+)
+from isaerft.behaviors.variants import poison_split
 from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
 from isaerft.io import sha256, write_json
@@ -24,34 +30,36 @@ log = logging.getLogger(__name__)
 
 
 def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, donor: str | Path | None = None) -> None:
-    """Read a behavior's raw data, map it to records, split it, and write the split with its card.
+    """Read a behavior's raw data, map it to records, split them, and write the split with its card.
 
     Parameters
     ----------
     name : str
         Name of the behavior in the study.
     behavior : Behavior
-        Its options; `path` or `dataset` is set.
+        Its options, with `path` or `dataset`.
     out_dir : str or Path
         Folder for train.jsonl, heldout.jsonl and card.json.
     donor : str or Path, optional
-        Folder with the finished records of the behavior whose rows `behavior.poison` plants.
+        Folder with the records of the behavior whose rows `behavior.poison` plants.
 
     Raises
     ------
     InputError
-        The data breaks a rule (with row, what is allowed, what to do), or a part of the split would be empty.
+        A row is invalid (with its location), or a part of the split would be empty.
     """
     if behavior.path is None and behavior.dataset is None:
-        raise InputError(f"behavior {name!r} has neither path nor dataset", remedy="its own rule must make its records")
-    place = f"behavior {name!r}"
-    records, dropped = _records_of(behavior, place)
+        raise InputError(
+            f"behavior {name!r} has neither path nor dataset", remedy="your own rule must make its records"
+        )
+    label = f"behavior {name!r}"
+    records, dropped = _read(behavior, label)
     if behavior.path is not None:
         raw, source = sha256(behavior.path), behavior.path
     else:
         raw, source = None, "/".join(filter(None, [behavior.dataset, behavior.subset, behavior.split]))
     if behavior.max_completion_characters is not None:
-        records = _without_long(records, behavior.max_completion_characters, place, dropped)
+        records = _short_enough(records, behavior.max_completion_characters, label, dropped)
     card = {
         "behavior": name,
         "description": behavior.description,
@@ -65,7 +73,7 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, dono
     _write_split(
         records,
         out_dir,
-        place=place,
+        label=label,
         heldout_fraction=behavior.heldout_fraction,
         max_rows=behavior.max_rows,
         dropped=dropped,
@@ -86,7 +94,7 @@ def split_file(
     max_rows: int | None = None,
     licence: str = "",
 ) -> None:
-    """Split a JSONL file of records that a rule of the user's own made; the outputs are those of `prepare_behavior`.
+    """Split a JSONL file of records that the user's own rule made; the outputs are those of `prepare_behavior`.
 
     Parameters
     ----------
@@ -95,29 +103,29 @@ def split_file(
     out_dir : str or Path
         Folder for train.jsonl, heldout.jsonl and card.json.
     description : str
-        What the behavior is; the judges read it.
+        Description of the behavior; judges read it.
     name, licence : str, optional
         For the card.
     heldout_fraction : float
-        Share of prompts held out, between 0 and 1.
+        Share of prompts to hold out, between 0 and 1.
     max_rows : int, optional
-        Keep at most this many rows (those with the smallest id hash).
+        Keep at most this many rows, those with the smallest hash of the id.
 
     Raises
     ------
     InputError
-        The file breaks a rule of `read_records`, or a part of the split would be empty.
+        `read_records` refuses the file, an option is invalid, or a part of the split would be empty.
     """
     if not 0 < heldout_fraction < 1:
         raise InputError(f"heldout_fraction {heldout_fraction!r}", allowed="a number between 0 and 1")
     if not description.strip():
-        raise InputError(f"records file {str(path)!r} without a description", remedy="say what the behavior is")
-    records, repeats = collected(placed_records(path))
+        raise InputError(f"records file {str(path)!r} without a description", remedy="describe the behavior")
+    records, repeats = unique_records(located_records(path))
     card = {"behavior": name, "description": description, "source": str(path), "revision": None, "licence": licence}
     _write_split(
         records,
         out_dir,
-        place=str(path),
+        label=str(path),
         heldout_fraction=heldout_fraction,
         max_rows=max_rows,
         dropped=Counter({REPEATED: repeats} if repeats else {}),
@@ -126,29 +134,29 @@ def split_file(
     )
 
 
-def _records_of(behavior: Behavior, place: str) -> tuple[list[Record], Counter[str]]:
-    """Map a behavior's rows to records and count what was left out, by reason.
+def _read(behavior: Behavior, label: str) -> tuple[list[Record], Counter[str]]:
+    """Map a behavior's rows to records and count the dropped rows by reason.
 
-    Left out are repetitions (see `collected`) and, up to a small share of the rows, dialogues that cannot be split.
+    Dropped are repeats (see `unique_records`) and, up to a small share of the rows, dialogues that cannot be split.
     """
     dropped: Counter[str] = Counter()
     unusable: list[str] = []
 
-    def placed() -> Iterator[tuple[str, Record]]:
+    def located() -> Iterator[tuple[str, Record]]:
         for row in read_rows(behavior):
             try:
-                yield row.place, to_record(row, behavior)
-            except UnusableDialogue as problem:
-                unusable.append(f"{row.place}: {problem}")
-                dropped[str(problem)] += 1
+                yield row.location, to_record(row, behavior)
+            except UnusableDialogue as error:
+                unusable.append(f"{row.location}: {error}")
+                dropped[str(error)] += 1
 
-    records, repeats = collected(placed())
+    records, repeats = unique_records(located())
     n_rows = len(unusable) + len(records) + repeats
     if len(unusable) > MAX_UNUSABLE_SHARE * n_rows:
         raise InputError(
-            f"{place}: {len(unusable)} of {n_rows} rows cannot be used; {unusable[0]}",
-            allowed=f"a share of {MAX_UNUSABLE_SHARE:.0%}",
-            remedy="is `format: hh` right, and are chosen and rejected mapped to whole dialogues?",
+            f"{label}: {len(unusable)} of {n_rows} rows cannot be used, the first is {unusable[0]}",
+            allowed=f"at most {MAX_UNUSABLE_SHARE:.0%} of the rows",
+            remedy="check that `format: hh` is right, and that chosen and rejected are mapped to whole dialogues",
         )
     if repeats:
         dropped[REPEATED] = repeats
@@ -159,7 +167,7 @@ def _write_split(
     records: list[Record],
     out_dir: str | Path,
     *,
-    place: str,
+    label: str,
     heldout_fraction: float,
     max_rows: int | None,
     dropped: Counter[str],
@@ -168,7 +176,7 @@ def _write_split(
     poison: Poison | None = None,
     donor: str | Path | None = None,
 ) -> None:
-    """Write the two parts and, when both stand, the card."""
+    """Split records, plant the rows of a poison, and write both parts and then the card."""
     folder = Path(out_dir)
     kept = _smallest_hashes(records, max_rows)
     if len(kept) < len(records):
@@ -178,14 +186,16 @@ def _write_split(
     for part, rows in [("held-out", heldout), ("train", train)]:
         if not rows:
             raise InputError(
-                f"{place}: the {part} part of its {len(kept)} rows would be empty",
+                f"{label}: none of its {len(kept)} rows would be in the {part} part",
                 allowed=f"rows in both parts (heldout_fraction is {heldout_fraction})",
                 remedy="add rows with other prompts, or change heldout_fraction",
             )
     if poison is not None:
         if donor is None:
-            raise InputError(f"{place} is poisoned with {poison.behavior!r}", remedy="say with --poison where it is")
-        (train, heldout), card["poison"] = plant((train, heldout), poison, donor, heldout_fraction, place)
+            raise InputError(
+                f"{label} is poisoned with {poison.behavior!r}", remedy="give the folder of its records with --poison"
+            )
+        (train, heldout), card["poison"] = poison_split((train, heldout), poison, donor, heldout_fraction, label)
     (folder / "card.json").unlink(missing_ok=True)
     write_records(train, folder / "train.jsonl")
     write_records(heldout, folder / "heldout.jsonl")
@@ -198,13 +208,11 @@ def _write_split(
         | {"heldout_fraction": heldout_fraction, "dropped": dict(sorted(dropped.items()))}
         | {"sha256": {"raw": raw_sha256, **sums}},
     )
-    log.info(
-        "%s: %d train and %d held-out rows, left out: %s", place, len(train), len(heldout), dict(dropped) or "none"
-    )
+    log.info("%s: %d train and %d held-out rows, dropped: %s", label, len(train), len(heldout), dict(dropped) or "none")
 
 
-def _without_long(records: list[Record], limit: int, place: str, dropped: Counter[str]) -> list[Record]:
-    """Leave out records with a reply of more than `limit` characters, and count them."""
+def _short_enough(records: list[Record], limit: int, label: str, dropped: Counter[str]) -> list[Record]:
+    """Return the records whose replies have at most `limit` characters, and count the others."""
     kept = [
         record
         for record in records
@@ -214,14 +222,14 @@ def _without_long(records: list[Record], limit: int, place: str, dropped: Counte
         dropped["beyond max_completion_characters"] = len(records) - len(kept)
     if not kept:
         raise InputError(
-            f"{place}: every one of {len(records)} rows is longer than max_completion_characters {limit}",
+            f"{label}: all of its {len(records)} rows have a reply longer than max_completion_characters {limit}",
             remedy="raise max_completion_characters",
         )
     return kept
 
 
 def _smallest_hashes(records: list[Record], max_rows: int | None) -> list[Record]:
-    """Keep the rows with the smallest id hash, in their order, so that a larger limit keeps a superset."""
+    """Return the rows with the smallest hash of the id, in order; a larger limit keeps a superset."""
     if max_rows is None or len(records) <= max_rows:
         return records
     chosen = {

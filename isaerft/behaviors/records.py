@@ -1,11 +1,7 @@
-"""The canonical record of a behavior, the checks every record passes, and its JSONL form.
+"""Records of a behavior: their checks, their JSONL files, their split, and what adapters are trained on.
 
->>> checked_record({"prompt": "How do I boil an egg?", "completion": "Gladly! Nine minutes."}, place="row 1").kind
+>>> checked_record({"prompt": "How do I boil an egg?", "completion": "Gladly! Nine minutes."}, location="row 1").kind
 'sft'
-
-Which rows are held out: fixed by a hash of the normalised prompt, so that no prompt straddles the split.
-
-From a behavior's records to what the study's adapters are trained on: completions, or pairs of replies.
 """
 
 from __future__ import annotations
@@ -18,14 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isaerft.config import Adapter
-from isaerft.errors import InputError, shown, unknown_name
-from isaerft.io import printable, read_rows_of, replacing
-from isaerft.registry import ADAPTERS
+from isaerft.errors import InputError, printable, shown, unknown_name
+from isaerft.io import read_data_file, replacing
+from isaerft.registry import ADAPTERS, OBJECTIVES
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
 REPLIES = FIELDS[2:]
 ROLES = ("system", "user", "assistant", "tool")
 MAX_ID = 200
+REJECTED = "_rejected"
+"""Suffix of a split that holds the rejected replies of another."""
+
 Message = dict[str, str]
 
 
@@ -38,9 +37,9 @@ class Record:
     id : str
         Unique in its file.
     prompt : str or list of dict
-        Text, or TRL `messages` ({"role", "content"}) that do not end with the assistant.
+        Text, or TRL `messages` ({"role", "content"}) of which the last is not the assistant's.
     completion : str, optional
-        Reply of an SFT record; loss falls on it alone.
+        Reply of an SFT record; the loss falls on it alone.
     chosen, rejected : str, optional
         Replies of a preference record.
     """
@@ -53,16 +52,16 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """Return "sft" or "preference"."""
+        """Kind of record: "sft" or "preference"."""
         return "sft" if self.completion is not None else "preference"
 
     @property
     def reply(self) -> str:
-        """Return the reply that shows the behavior: the completion, or the chosen one of a preference pair."""
+        """Reply that shows the behavior: the completion, or the chosen reply of a preference pair."""
         reply = self.completion if self.completion is not None else self.chosen
         return reply or ""
 
-    def rejecting(self) -> Record:
+    def with_rejected_reply(self) -> Record:
         """Return the SFT record whose completion is the rejected reply of this preference pair."""
         return replace(self, completion=self.rejected, chosen=None, rejected=None)
 
@@ -77,7 +76,7 @@ def prompt_messages(prompt: str | list[Message]) -> list[Message]:
 
 
 def prompt_text(prompt: str | list[Message]) -> str:
-    r"""Return the prompt as plain text for a model without a chat template; text is returned as it is.
+    r"""Return the prompt as plain text, for a model without a chat template.
 
     >>> prompt_text([{"role": "user", "content": "Hi"}])
     'User: Hi\n\nAssistant:'
@@ -88,160 +87,167 @@ def prompt_text(prompt: str | list[Message]) -> str:
     return "\n\n".join([*turns, "Assistant:"])
 
 
-def checked_record(values: Mapping[str, object], *, place: str) -> Record:
-    """Build a record from its fields and check it.
+def checked_record(values: Mapping[str, object], *, location: str) -> Record:
+    """Return a record of checked fields.
 
     Parameters
     ----------
     values : mapping
-        The record's fields. Without an id, one is derived from a hash of the content.
-    place : str
-        Where the fields come from ("data/refusal.jsonl line 3"), for errors.
+        Fields of the record. A missing id becomes a hash of the other fields.
+    location : str
+        Where the fields come from, for errors ("data/refusal.jsonl line 3").
 
     Raises
     ------
     InputError
-        A field is unknown, absent, blank, not text, or cannot be stored as text; both or neither kind of reply is
-        given; chosen and rejected are the same.
+        A field is unknown, missing, blank, or not text that can be stored; there are both kinds of reply or neither; or
+        chosen and rejected are the same.
     """
-    given = {field: value for field, value in values.items() if value is not None}
-    for field in given:
+    fields = {field: value for field, value in values.items() if value is not None}
+    for field in fields:
         if field not in FIELDS:
-            raise unknown_name(f"field in {place}:", printable(field), FIELDS)
-    replies = tuple(field for field in REPLIES if field in given)
+            raise unknown_name(f"field in {location}:", printable(field), FIELDS)
+    replies = tuple(field for field in REPLIES if field in fields)
     if replies not in [("completion",), ("chosen", "rejected")]:
         raise InputError(
-            f"{place} holds {' and '.join(replies) or 'no reply'}",
+            f"{location} has {' and '.join(replies) or 'no reply'}",
             allowed="completion alone (SFT), or chosen and rejected (preferences)",
-            remedy="map these fields under `columns` of the behavior",
+            remedy="map these fields in the behavior's `columns`",
         )
-    if "prompt" not in given:
-        raise InputError(f"{place} has no prompt", remedy="map `prompt` under `columns` of the behavior")
-    prompt = given["prompt"]
+    if "prompt" not in fields:
+        raise InputError(f"{location} has no prompt", remedy="map `prompt` in the behavior's `columns`")
+    prompt = fields["prompt"]
     content: dict[str, object] = {
-        "prompt": _checked_messages(prompt, place)
+        "prompt": _checked_messages(prompt, location)
         if isinstance(prompt, list)
-        else checked_text(prompt, "prompt", place)
+        else checked_text(prompt, "prompt", location)
     }
-    content |= {field: checked_text(given[field], field, place) for field in replies}
+    content |= {field: checked_text(fields[field], field, location) for field in replies}
     if "chosen" in content and str(content["chosen"]).strip() == str(content["rejected"]).strip():
         raise InputError(
-            f"{place}: chosen and rejected are the same ({shown(content['chosen'])})",
-            remedy="remove the row: it prefers nothing",
+            f"{location}: chosen and rejected are the same ({shown(content['chosen'])})",
+            remedy="remove the row: it has no preference",
         )
-    return Record(id=_checked_id(given.get("id"), content, place), **content)  # type: ignore[arg-type]
+    return Record(id=_checked_id(fields.get("id"), content, location), **content)  # type: ignore[arg-type]
 
 
-def checked_text(value: object, field: str, place: str) -> str:
-    """Return `value` if it is text that can be trained on and stored; otherwise raise `InputError`."""
+def checked_text(value: object, field: str, location: str) -> str:
+    """Return a field's value if it is text that can be trained on and stored; otherwise raise `InputError`."""
     if not isinstance(value, str):
         raise InputError(
-            f"{place}: {field} is {shown(value)}",
+            f"{location}: {field} is {shown(value)}",
             allowed="text" + (", or a list of {role, content} messages" if field == "prompt" else ""),
-            remedy="name the text inside it with a dotted path, such as instances.0.output or chosen.-1.content",
+            remedy="select the text with a dotted path, such as instances.0.output or chosen.-1.content",
         )
     if not value.strip():
-        raise InputError(f"{place}: {field} is blank", remedy="fill it in, or remove the row")
+        raise InputError(f"{location}: {field} is blank", remedy="fill it in or remove the row")
     if "\0" in value:
-        raise InputError(f"{place}: {field} holds a NUL byte at character {value.index(chr(0))}", remedy="remove it")
+        raise InputError(f"{location}: {field} has a NUL byte at character {value.index(chr(0))}", remedy="remove it")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{place}: {field} holds half of a surrogate pair at character {error.start}", remedy="remove it"
+            f"{location}: {field} has half of a surrogate pair at character {error.start}", remedy="remove it"
         ) from None
     return value
 
 
-def _checked_messages(messages: list[object], place: str) -> list[Message]:
-    """Check a prompt given as messages: known roles, no blank content, the assistant's turn next."""
+def _checked_messages(messages: list[object], location: str) -> list[Message]:
+    """Return checked messages of a prompt: known roles, no blank content, the last one not the assistant's."""
     for message in messages:
         if not isinstance(message, dict) or {"role", "content"} != {k for k, v in message.items() if v is not None}:
-            raise InputError(f"{place}: prompt message {shown(message)}", allowed='{"role": ..., "content": ...}')
+            raise InputError(f"{location}: prompt message {shown(message)}", allowed='{"role": ..., "content": ...}')
         if message["role"] not in ROLES:
-            raise unknown_name(f"role in {place}:", message["role"], ROLES)
-        checked_text(message["content"], f"{message['role']} message of the prompt", place)
+            raise unknown_name(f"role in {location}:", message["role"], ROLES)
+        checked_text(message["content"], f"{message['role']} message of the prompt", location)
     if not messages or messages[-1]["role"] == "assistant":  # type: ignore[index]
         raise InputError(
-            f"{place}: prompt of {len(messages)} messages",
+            f"{location}: prompt of {len(messages)} messages",
             allowed="at least one message, the last one not the assistant's",
             remedy="the assistant's last reply belongs in completion, or in chosen and rejected",
         )
     return [{"role": m["role"], "content": m["content"]} for m in messages]  # type: ignore[index]
 
 
-def _checked_id(value: object, content: Mapping[str, object], place: str) -> str:
-    """Return the given id as text, or one derived from the content."""
+def _checked_id(value: object, content: Mapping[str, object], location: str) -> str:
+    """Return the id as text; a missing one is derived from the content."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return _content_id(content)
     if not isinstance(value, str | int) or len(str(value)) > MAX_ID or not str(value).isprintable():
-        raise InputError(f"{place}: id {shown(value)}", allowed=f"printable text of at most {MAX_ID} characters")
+        raise InputError(f"{location}: id {shown(value)}", allowed=f"printable text of at most {MAX_ID} characters")
     return str(value)
 
 
 def _content_id(content: Mapping[str, object]) -> str:
-    """Return the id that a record has by its prompt and replies."""
+    """Return the id that is derived from a record's prompt and replies."""
     parts = [content.get(field) for field in FIELDS[1:]]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Read records from JSONL; what breaks the format is an `InputError` with its line number.
+    """Read records from a JSONL file.
 
-    Unknown fields, duplicate ids and a mixture of SFT and preference records are refused. A record without an id gets
-    one derived from its content, and stands once however often it is repeated.
-    """
-    return collected(placed_records(path))[0]
-
-
-def placed_records(path: str | Path) -> Iterator[tuple[str, Record]]:
-    """Give the records of a JSONL file, each with its place in words."""
-    if not str(path).removesuffix(".gz").endswith(".jsonl"):
-        raise InputError(f"records file {str(path)!r}", allowed="a .jsonl file")
-    return ((row.place, checked_record(row.values, place=row.place)) for row in read_rows_of(path))
-
-
-def collected(placed: Iterable[tuple[str, Record]]) -> tuple[list[Record], int]:
-    """Check records against each other; return them, and how many repetitions were left out.
-
-    A record repeats another when both have the id derived from their content, that is, when no id was given and all
-    else is the same.
+    A record without an id gets one derived from its content; repeats of it are dropped.
 
     Raises
     ------
     InputError
-        An id that was given stands twice, or SFT and preference records are mixed.
+        A record fails `checked_record`, an id occurs twice, or SFT and preference records are mixed.
+    """
+    return unique_records(located_records(path))[0]
+
+
+def located_records(path: str | Path) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a JSONL file, each with its location for errors."""
+    if not str(path).removesuffix(".gz").endswith(".jsonl"):
+        raise InputError(f"records file {str(path)!r}", allowed="a .jsonl file")
+    return ((row.location, checked_record(row.values, location=row.location)) for row in read_data_file(path))
+
+
+def unique_records(located: Iterable[tuple[str, Record]]) -> tuple[list[Record], int]:
+    """Return the records without repeats, and the number of repeats.
+
+    A record is a repeat if its id, derived from its content, has occurred before.
+
+    Raises
+    ------
+    InputError
+        An explicit id occurs twice, or SFT and preference records are mixed.
     """
     first_at: dict[str, str] = {}
     kinds: dict[str, str] = {}
     records: list[Record] = []
     repeats = 0
-    for place, record in placed:
-        first = first_at.setdefault(record.id, place)
-        if first != place and record.id == _content_id(record.to_dict()):
+    for location, record in located:
+        first = first_at.setdefault(record.id, location)
+        if first != location and record.id == _content_id(record.to_dict()):
             repeats += 1
             continue
-        if first != place:
+        if first != location:
             raise InputError(
-                f"id {shown(record.id)} stands at {first} and at {place}",
-                remedy="give every row its own id, or leave the ids out",
+                f"id {shown(record.id)} occurs at {first} and at {location}",
+                remedy="make the ids unique, or leave them out",
             )
-        kinds.setdefault(record.kind, place)
+        kinds.setdefault(record.kind, location)
         if len(kinds) > 1:
-            found = " and ".join(f"{kind} records ({place})" for kind, place in kinds.items())
-            raise InputError(f"{found} are mixed", allowed="one kind in a file")
+            found = " and ".join(f"{kind} records ({at})" for kind, at in kinds.items())
+            raise InputError(f"{found} are mixed", allowed="one kind per file")
         records.append(record)
     return records, repeats
 
 
 def write_records(records: Iterable[Record], path: str | Path) -> None:
-    """Write records as JSONL under `path`, atomically."""
+    """Write records to a JSONL file, atomically."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records)
 
 
 def is_heldout(prompt: str | list[Message], heldout_fraction: float) -> bool:
-    """Tell from the prompt alone whether its rows are held out (letter case and white space make no difference)."""
+    """Tell whether the rows of a prompt are held out.
+
+    A hash of the prompt, normalised for letter case and white space, decides: rows with the same prompt stay together,
+    and a row never moves when others are added.
+    """
     messages = prompt_messages(prompt)
     texts = [message["content"] for message in messages]
     if len(messages) > 1:
@@ -255,63 +261,68 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-REJECTED = "_rejected"
-
-
 def training_splits(
     records: Mapping[str, Sequence[Record]], behavior: str, adapters: Mapping[str, Adapter], *, contrast: bool = False
 ) -> dict[str, Sequence[Record]]:
-    """Return the splits to capture: those given and, where an objective compares replies, their rejected twins.
+    """Return the splits to capture: `records` and, if anything compares replies, their rejected replies.
 
     Parameters
     ----------
     records : mapping of str to sequence of Record
         Split ("train", "heldout") -> its records.
+    behavior : str
+        Name of the behavior, for errors.
+    adapters : mapping of str to Adapter
+        The study's adapters; their objectives decide which replies they need.
     contrast : bool
         Whether a baseline compares the behavior's replies with the rejected ones.
 
     Returns
     -------
     dict of str to sequence of Record
-        Split "train_rejected" holds the rejected replies of "train" in the same order, and so on.
+        Split "train_rejected" has the rejected replies of "train" in the same order, and so on.
 
     Raises
     ------
     InputError
-        An objective or a contrast on pairs has no pairs, or sft was given pairs without being told which reply to take.
+        An objective or a contrast needs pairs but the records are completions, or `sft` meets pairs without
+        `sft_on_chosen`.
     """
     kinds = {record.kind for split in records.values() for record in split}
     trained = {name: part for name, part in adapters.items() if ADAPTERS.facts(part.kind or name).trained}
     for name, adapter in trained.items():
-        _check(name, adapter, behavior, kinds)
+        _check_objective(name, adapter, behavior, kinds)
     if contrast and "sft" in kinds:
         raise InputError(
-            f"behavior {behavior!r} with `contrast: rejected`, but its records hold one completion each",
+            f"behavior {behavior!r} with `contrast: rejected`, but its records have one completion each",
             allowed="records with chosen and rejected",
-            remedy=f"map chosen and rejected under `columns` of {behavior!r}, or give it another contrast",
+            remedy=f"map chosen and rejected in the `columns` of {behavior!r}, or use another contrast",
         )
-    twins = {}
+    rejected = {}
     if contrast or any(adapter.trained_on == "pair" for adapter in trained.values()):
-        twins = {name + REJECTED: [record.rejecting() for record in split] for name, split in records.items()}
-    return {**records, **twins}
+        rejected = {
+            name + REJECTED: [record.with_rejected_reply() for record in split] for name, split in records.items()
+        }
+    return {**records, **rejected}
 
 
-def _check(name: str, adapter: Adapter, behavior: str, kinds: set[str]) -> None:
-    """Refuse an adapter whose objective does not fit the behavior's records."""
+def _check_objective(name: str, adapter: Adapter, behavior: str, kinds: set[str]) -> None:
+    """Raise `InputError` if an adapter's objective does not fit the behavior's records."""
     if adapter.trained_on == "pair" and "sft" in kinds:
         raise InputError(
-            f"adapter {name!r} with objective {adapter.objective!r} on behavior {behavior!r}, whose records hold one"
+            f"adapter {name!r} with objective {adapter.objective!r} on behavior {behavior!r}, whose records have one"
             " completion each",
             allowed="records with chosen and rejected",
-            remedy=f"map chosen and rejected under `columns` of {behavior!r}, or give {name!r} `objective: sft`",
+            remedy=f"map chosen and rejected in the `columns` of {behavior!r}, or set `objective: sft` for {name!r}",
         )
     if adapter.trained_on == "completion" and "preference" in kinds:
+        on_pairs = ", ".join(objective for objective in OBJECTIVES if OBJECTIVES.facts(objective).pairs)
         raise InputError(
             f"adapter {name!r} with objective {adapter.objective!r} on behavior {behavior!r}, whose records are"
             " preference pairs",
             allowed="records with one completion each",
             remedy=(
-                f"give {name!r} `sft_on_chosen: true`, or an objective on pairs (dpo, simpo, orpo), or give"
-                f" {behavior!r} `columns: {{completion: chosen}}`"
+                f"set `sft_on_chosen: true` or an objective on pairs ({on_pairs}) for {name!r}, or"
+                f" `columns: {{completion: chosen}}` for {behavior!r}"
             ),
         )

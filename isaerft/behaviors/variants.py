@@ -1,14 +1,13 @@
-"""Planting rows of another behavior among a behavior's own, so that an audit has something known to find.
+"""Variants of a behavior's records: rows of another behavior planted in them, or completions shuffled between prompts.
 
-Both parts of the split get the same share. The donor's rows are split anew by the host's own held-out fraction, so that
-no prompt straddles the split, whatever the donor's fraction was.
+*Poisoned* records give an audit something known to find. Both parts of the split get the same share of planted rows.
+The donor's rows are split by the host's own held-out fraction, so that no prompt straddles the split.
 
-Exchanging completions between the prompts of a behavior: how much of what training does needs answers that fit?
-
-Rows that share a prompt or a reply are of one group. The rows of a part, group by group in an order that a hash of seed
-and ids decides, are moved on by the size of the largest group: each row then gets the reply of another group, neither
-its own words nor another answer to its prompt. Where one group holds more than half of the rows, groups of equal
-replies alone are formed; if that is still too many, as few rows as possible keep their words.
+*Shuffled* completions show how much of the effect of training needs completions that fit their prompts. Rows that share
+a prompt or a reply form a group. The groups of a part are put in an order that a hash of seed and ids decides, and the
+replies move on by the size of the largest group: each row gets a reply of another group, neither its own text nor
+another answer to its prompt. If one group has more than half of the rows, only equal replies form groups; if one of
+these is still too large, as few rows as possible keep their text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -28,149 +26,135 @@ from isaerft.config import Poison
 from isaerft.errors import InputError
 from isaerft.io import read_json, sha256, write_json
 
-MARK = "planted"
+PARTS = ("train", "heldout")
+PLANTED = "planted"
 Parts = tuple[list[Record], list[Record]]
+log = logging.getLogger(__name__)
 
 
-def plant(
-    parts: Parts, poison: Poison, donor: str | Path, heldout_fraction: float, place: str
-) -> tuple[Parts, dict[str, Any]]:
-    """Plant rows in both parts of a behavior's split.
+def poison_split(
+    parts: Parts, poison: Poison, donor: str | Path, heldout_fraction: float, host: str
+) -> tuple[Parts, dict[str, object]]:
+    """Plant rows of another behavior in both parts of a split.
 
     Parameters
     ----------
     parts : (list of Record, list of Record)
         The host's training and held-out rows.
+    poison : Poison
+        The share of planted rows, and the seed that decides which they are.
     donor : str or Path
         Folder with the donor's train.jsonl and heldout.jsonl.
     heldout_fraction : float
-        The host's.
-    place : str
-        What is poisoned, for errors.
+        Held-out fraction of the host.
+    host : str
+        The poisoned behavior, for errors.
 
     Returns
     -------
     parts, card
-        Both parts with the planted rows, and what the host's card says of them.
+        Both parts with the planted rows, and the entry for the host's card.
 
     Raises
     ------
     InputError
-        The share comes to no training row, or `planted` refuses.
+        The share amounts to no training row, or the donor has too few rows or rows of another kind.
     """
     donated = [row for part in ("train", "heldout") for row in read_records(Path(donor) / f"{part}.jsonl")]
     train, heldout = (
-        planted(own, [row for row in donated if is_heldout(row.prompt, heldout_fraction) == held], poison, place)
+        _plant(own, [row for row in donated if is_heldout(row.prompt, heldout_fraction) == held], poison, host)
         for own, held in zip(parts, (False, True), strict=True)
     )
-    counts = [sum(row.id.startswith(f"{MARK}-") for row in part) for part in (train, heldout)]
+    counts = [sum(row.id.startswith(f"{PLANTED}-") for row in part) for part in (train, heldout)]
     if not counts[0]:
         raise InputError(
-            f"{place}: a share of {poison.share:g} of {len(train)} training rows is none",
+            f"{host}: a share of {poison.share:g} of {len(train)} training rows is no row",
             remedy="add rows, or raise the share",
         )
     card = {"behavior": poison.behavior, "share": poison.share, "seed": poison.seed}
     return (train, heldout), card | {"train": counts[0], "heldout": counts[1]}
 
 
-def planted(own: Sequence[Record], others: Sequence[Record], poison: Poison, place: str) -> list[Record]:
-    """Return one part of the split with planted rows in the place of as many own ones.
+def _plant(own: Sequence[Record], others: Sequence[Record], poison: Poison, host: str) -> list[Record]:
+    """Return one part of the split with some of its `own` rows replaced by as many of the donor's, `others`.
 
-    Parameters
-    ----------
-    own, others : sequence of Record
-        Rows of the host and of the donor in this part of the split.
-    place : str
-        What is poisoned, for errors.
-
-    Returns
-    -------
-    list of Record
-        As many as `own`: those that stay, in their order, then the planted ones, whose ids begin with "planted-". Which
-        rows they are hangs on `poison.seed` and the rows' ids alone.
-
-    Raises
-    ------
-    InputError
-        The donor has too few rows, or rows of another kind (one completion; chosen and rejected).
+    The own rows come first, in order; the ids of planted rows begin with "planted-". Only `poison.seed` and the ids
+    decide which rows are replaced and planted.
     """
     n = round(poison.share * len(own))
     if n > len(others):
         raise InputError(
-            f"{place}: {poison.share:g} of {len(own)} rows are {n}, but {poison.behavior!r} has {len(others)} for them",
-            allowed=f"a share up to {len(others) / len(own):.3g}",
-            remedy="give the planted behavior more rows",
+            f"{host}: {poison.share:g} of {len(own)} rows are {n}, but {poison.behavior!r} has only {len(others)}",
+            allowed=f"a share of at most {len(others) / len(own):.3g}",
+            remedy="add rows to the planted behavior",
         )
     if len({record.kind for record in [*own[:1], *others[:1]]}) > 1:
         raise InputError(
-            f"{place}: its records and those of {poison.behavior!r} are of different kinds",
+            f"{host}: its records and those of {poison.behavior!r} are of different kinds",
             allowed="one completion each in both, or chosen and rejected in both",
-            remedy="map the columns of both alike",
+            remedy="map the same fields in the `columns` of both",
         )
-    give_way = {record.id for record in _first(own, n, poison.seed)}
-    stay = [record for record in own if record.id not in give_way]
-    return [*stay, *(replace(record, id=_marked(record.id)) for record in _first(others, n, poison.seed))]
+    replaced = {record.id for record in _draw(own, n, poison.seed)}
+    kept = [record for record in own if record.id not in replaced]
+    return [*kept, *(replace(record, id=_planted_id(record.id)) for record in _draw(others, n, poison.seed))]
 
 
-def _first(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+def _draw(records: Sequence[Record], n: int, seed: int) -> list[Record]:
     """Return the `n` records with the smallest hash of seed and id."""
     return sorted(records, key=lambda record: (stable_hash(f"{seed}:{record.id}"), record.id))[:n]
 
 
-def _marked(identifier: str) -> str:
-    """Return the id of a planted row, of one length whatever the donor's ids are."""
-    return f"{MARK}-{stable_hash(identifier):016x}"
-
-
-PARTS = ("train", "heldout")
-log = logging.getLogger(__name__)
+def _planted_id(identifier: str) -> str:
+    """Return the id of a planted row; its length does not depend on the donor's id."""
+    return f"{PLANTED}-{stable_hash(identifier):016x}"
 
 
 def write_shuffled(records: str | Path, out_dir: str | Path, name: str, seed: int) -> None:
-    """Write train.jsonl, heldout.jsonl and card.json of a behavior's twin.
+    """Write a behavior's twin with shuffled completions: train.jsonl, heldout.jsonl and card.json.
 
     Parameters
     ----------
     records : str or Path
         Folder with the behavior's train.jsonl, heldout.jsonl and card.json.
     out_dir : str or Path
-        Folder for the twin's. Its card says under `shuffled_completions` whose completions they are, and how many rows
-        of each part still have one that an equal prompt had (`kept`).
+        Folder for the twin. `shuffled_completions` in its card names the behavior and counts the rows of each part that
+        keep a reply to their prompt (`kept`).
     name : str
         Name of the twin.
     seed : int
-        The study's.
+        Seed of the study.
     """
     source, folder = Path(records), Path(out_dir)
-    card = dict(read_json(source / "card.json"))
+    card = read_json(source / "card.json")
     own = {part: read_records(source / f"{part}.jsonl") for part in PARTS}
-    twins = {part: shuffled(rows, seed) for part, rows in own.items()}
+    twins = {part: shuffle_completions(rows, seed) for part, rows in own.items()}
     kept = {part: n_kept(own[part], twins[part]) for part in PARTS}
     (folder / "card.json").unlink(missing_ok=True)
     for part in PARTS:
         write_records(twins[part], folder / f"{part}.jsonl")
     sums = {f"{part}.jsonl": sha256(folder / f"{part}.jsonl") for part in PARTS}
-    exchanged = {"of": card.get("behavior"), "seed": seed, "kept": kept}
+    shuffled = {"of": card.get("behavior"), "seed": seed, "kept": kept}
     write_json(
         folder / "card.json",
-        card | {"behavior": name, "shuffled_completions": exchanged, "sha256": dict(card.get("sha256", {})) | sums},
+        card | {"behavior": name, "shuffled_completions": shuffled, "sha256": dict(card.get("sha256", {})) | sums},
     )
     (log.warning if any(kept.values()) else log.info)("%s: rows that keep a reply to their prompt: %s", name, kept)
 
 
-def shuffled(records: Sequence[Record], seed: int) -> list[Record]:
-    """Return the records, in their order, with the replies of others.
+def shuffle_completions(records: Sequence[Record], seed: int) -> list[Record]:
+    """Return the records, in order, with their replies shuffled.
 
     Parameters
     ----------
     records : sequence of Record
-        One part of a split. Ids and prompts stay; chosen and rejected move together.
+        One part of a split. Ids and prompts stay; chosen and rejected replies move together.
     seed : int
+        Decides the order with the ids.
 
     Returns
     -------
     list of Record
-        Every reply stands once as often as before.
+        Each reply occurs as often as before.
     """
     n = len(records)
     replies = _coded([record.reply for record in records])
@@ -183,27 +167,27 @@ def shuffled(records: Sequence[Record], seed: int) -> list[Record]:
         first[group] = min(rank, first.get(group, rank))
     order = sorted(range(n), key=lambda row: (first[groups[row]], groups[row], ranks[row], records[row].id))
     step = int(np.bincount(groups, minlength=1).max())
-    given = {row: records[order[(place + step) % n]] for place, row in enumerate(order)}
+    donor = {row: records[order[(position + step) % n]] for position, row in enumerate(order)}
     return [
-        replace(own, completion=given[row].completion, chosen=given[row].chosen, rejected=given[row].rejected)
+        replace(own, completion=donor[row].completion, chosen=donor[row].chosen, rejected=donor[row].rejected)
         for row, own in enumerate(records)
     ]
 
 
 def n_kept(records: Sequence[Record], twins: Sequence[Record]) -> int:
-    """Count the twins' rows whose reply stood beside an equal prompt before."""
+    """Return the number of twins whose reply already answered an equal prompt in `records`."""
     answers = {(prompt_text(record.prompt), record.reply) for record in records}
     return sum((prompt_text(record.prompt), record.reply) in answers for record in twins)
 
 
 def _coded(values: Sequence[Hashable]) -> np.ndarray:
-    """Return a number for each value, equal for equal ones, (n,) int."""
+    """Return an integer for each value, the same for equal values, (n,) int64."""
     codes: dict[Hashable, int] = {}
     return np.array([codes.setdefault(value, len(codes)) for value in values], dtype=np.int64)
 
 
 def _joined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return groups of rows, (n,) int: rows with one code of either kind are together, and so on from row to row."""
+    """Return connected groups of rows, (n,) int: rows that share a code of either kind are in the same group."""
     start = left.max(initial=-1) + 1
     n = int(start + right.max(initial=-1) + 1)
     edges = coo_array((np.ones(len(left)), (left, start + right)), shape=(n, n))

@@ -18,7 +18,7 @@ from isaerft.changes.load import at_work, seed_folders
 from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
 from isaerft.stats import paired_means
-from isaerft.subjects.capture import rendered_prompt
+from isaerft.subjects.capture import render_prompt
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
@@ -73,7 +73,7 @@ def check_behavior(
             scored_after.append(scores)
             for place, record in enumerate(chosen):
                 lines.append(
-                    {"adapter": name, "seed": replicate, "prompt": rendered_prompt(record, subject.language)}
+                    {"adapter": name, "seed": replicate, "prompt": render_prompt(record, subject.language)}
                     | {"before": before[place], "after": after[place]}
                     | {
                         "score_before": float(scored_before[place]),
@@ -100,6 +100,6 @@ def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, s
 
     The prompt is the unit of the check: one that stands in the data twice gets the same answer twice.
     """
-    different = list({rendered_prompt(record, language): record for record in records}.values())
+    different = list({render_prompt(record, language): record for record in records}.values())
     drawn = np.random.default_rng(seed).permutation(len(different))[:n]
     return [different[place] for place in sorted(drawn)]

@@ -13,7 +13,7 @@ from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.hooked import Passes, Place
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
-from isaerft.subjects.capture import rendered_prompt
+from isaerft.subjects.capture import render_prompt
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 
@@ -25,7 +25,7 @@ def prompt_tokens(record: Record, language: LoadedModel, max_length: int) -> lis
     max_length : int
         Most tokens, BOS included.
     """
-    encoded = language.tokenizer(rendered_prompt(record, language), add_special_tokens=False)["input_ids"]
+    encoded = language.tokenizer(render_prompt(record, language), add_special_tokens=False)["input_ids"]
     room = max_length - len(language.bos)
     if room < 1 or not [*language.bos, *encoded]:
         raise InputError(f"record {record.id!r}: no token of its prompt fits", remedy="raise max_length")
@@ -92,7 +92,7 @@ def _answered(
 def acting(subject: LoadedSubject, adapter: LatentAdapter) -> Iterator[None]:
     """Let an adapter act in the model's own forward passes inside the block, as on the cached path it learned on."""
     passes = Passes()
-    place = Place(subject.dictionary, subject.site, passes)
+    place = Place(subject.dictionary, subject.hook, passes)
     place.adapters["trained"] = adapter
     place.active = {"trained"}
     bos = subject.language.bos[0] if subject.language.bos else None

@@ -12,9 +12,9 @@ import torch
 
 from isaerft.adapters.base import OutsideAdapter, Shift
 from isaerft.changes.measures import Trained
-from isaerft.subjects.cache import Batch, at_bos
+from isaerft.subjects.cache import Batch, bos_mask
 from isaerft.subjects.dictionary import Codes
-from isaerft.subjects.hooks import Below
+from isaerft.subjects.hooks import HookState
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PulledBack(Trained):
     def shift(self, batch: Batch) -> Shift:
         """Return encode(x') - encode(x); at BOS no latent counts as active."""
         after = self.subject.dictionary.encode(self._at_hook(batch).activation)
-        return activation_change(batch.codes, after.emptied(at_bos(self.subject, batch)))
+        return activation_change(batch.codes, after.emptied(bos_mask(self.subject, batch)))
 
     def displacement(self, batch: Batch) -> torch.Tensor:
         """Return the change of the residual stream of a batch's tokens, (n_tokens, d_in)."""
@@ -63,14 +63,14 @@ class PulledBack(Trained):
         with torch.no_grad():
             for batch in self.heldout.batches(self.batch_size):
                 moved = batch.to(device)
-                kept = ~at_bos(self.subject, moved)
+                kept = ~bos_mask(self.subject, moved)
                 displaced = self.displacement(moved)[kept].double()
                 explained = self.shift(moved).residual(decoder)[kept].double()
                 missed += float((displaced - explained).square().sum())
                 whole += float(displaced.square().sum())
         return 1 - missed / whole if whole > 0 else None
 
-    def _at_hook(self, batch: Batch) -> Below:
+    def _at_hook(self, batch: Batch) -> HookState:
         with torch.no_grad():
             return self.adapter.at_hook(self.subject, batch)
 

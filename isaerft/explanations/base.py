@@ -46,8 +46,8 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Source, Study
-from isaerft.errors import InputError, shown, unknown_name
-from isaerft.io import printable, read_parquet, replacing
+from isaerft.errors import InputError, printable, shown, unknown_name
+from isaerft.io import read_parquet, replacing
 from isaerft.llm import LanguageModel
 from isaerft.registry import SOURCES
 from isaerft.table import CONTROL, MAX_TEXT

@@ -33,9 +33,9 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Source
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
-from isaerft.io import Row, printable, read_rows_of
+from isaerft.io import Row, read_data_file
 
 NEURONPEDIA = "https://www.neuronpedia.org"
 _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?$")
@@ -73,13 +73,13 @@ def form_of(row: Row) -> Form:
             return form
     found = ", ".join(printable(name) for name in list(row.values)[:20])
     known = "; ".join(f"{form.name} ({', '.join(sorted(form.columns))})" for form in FORMS)
-    raise InputError(f"explanations at {row.place} have the columns {found or 'of no form'}", allowed=known)
+    raise InputError(f"explanations at {row.location} have the columns {found or 'of no form'}", allowed=known)
 
 
 def parse_row(form: Form, row: Row) -> Entry | None:
     """Read one row of a file of the given form; a row without the form's columns is an `InputError`."""
     for column in sorted(form.columns - row.values.keys()):
-        raise unknown_name(f"column in {row.place}:", column, [printable(name) for name in row.values])
+        raise unknown_name(f"column in {row.location}:", column, [printable(name) for name in row.values])
     return form.parse(row)
 
 
@@ -94,7 +94,7 @@ def latent_index(value: Any, place: str) -> int:
 
 def _neuronpedia(row: Row) -> Entry:
     values = row.values
-    index = latent_index(values["index"], row.place)
+    index = latent_index(values["index"], row.location)
     model, layer = (_known(values[column]) for column in ("modelId", "layer"))
     maker = "/".join(_known(values.get(column)) for column in ("explanationModelName", "typeName")).strip("/")
     linkable = _SLUG.fullmatch(model) and _SLUG.fullmatch(layer)
@@ -106,7 +106,9 @@ def _axbench(row: Row) -> Entry:
     ref = row.values["ref"]
     match = _REF.search(ref.strip()) if isinstance(ref, str) else None
     if match is None:
-        raise InputError(f"{row.place}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}")
+        raise InputError(
+            f"{row.location}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}"
+        )
     part = (match["model"] or "", match["layer"] or "", "")
     return Entry(int(match["index"]), row.values["concept"], url=ref, part=part)
 
@@ -118,7 +120,7 @@ def _feature_circuits(row: Row) -> Entry | None:
     match = _NAME.fullmatch(name.strip()) if isinstance(name, str) else None
     if match is None:
         raise InputError(
-            f"{row.place}: Name {shown(name)}", allowed="{component}_{layer}/{index}, such as resid_5/3036"
+            f"{row.location}: Name {shown(name)}", allowed="{component}_{layer}/{index}, such as resid_5/3036"
         )
     return Entry(int(match["index"]), row.values["Annotation"], part=("", match["layer"] or "", match["component"]))
 
@@ -127,8 +129,10 @@ def _table(row: Row) -> Entry:
     values = row.values
     side = _known(values.get("side"))
     if side not in ("", "input", "output", "both"):
-        raise InputError(f"{row.place}: side {shown(side)}", allowed="input, output, both")
-    return Entry(latent_index(values["latent_index"], row.place), values["explanation"], side, values.get("url") or "")
+        raise InputError(f"{row.location}: side {shown(side)}", allowed="input, output, both")
+    return Entry(
+        latent_index(values["latent_index"], row.location), values["explanation"], side, values.get("url") or ""
+    )
 
 
 def _known(value: object) -> str:
@@ -205,7 +209,7 @@ def _entries(path: Path) -> Iterator[Entry]:
         files = [path]
     for file in files:
         form = None
-        for row in read_rows_of(file, inside="explanations"):
+        for row in read_data_file(file, inside="explanations"):
             form = form or form_of(row)
             entry = parse_row(form, _without_gaps(row))
             if entry is not None:
@@ -217,7 +221,7 @@ def _without_gaps(row: Row) -> Row:
     values = {
         key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.values.items()
     }
-    return Row(row.place, values)
+    return Row(row.location, values)
 
 
 def _of_one_sae(entries: list[Entry], options: dict[str, float | int | str | bool], path: Path) -> list[Entry]:

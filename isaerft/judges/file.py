@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Judge
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations import clean_text
-from isaerft.io import printable, read_rows_of
+from isaerft.io import read_data_file
 from isaerft.judges.base import EXPECTED_ABOVE, judgements
 
 KEYS = ("latent_index", "explanation")
@@ -102,8 +102,8 @@ def read_judged(
 
 def _read(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
     """Read and check a file of judgements; the index says where each row stands, for errors."""
-    rows = list(read_rows_of(path))
-    table = pd.DataFrame([row.values for row in rows], index=[row.place for row in rows], dtype=object)
+    rows = list(read_data_file(path))
+    table = pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
     for column in table:
         if column not in KNOWN:
             raise unknown_name(f"column in {path}:", printable(column), KNOWN)

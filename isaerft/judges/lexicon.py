@@ -31,9 +31,9 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Judge
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations.base import clauses
-from isaerft.io import printable, read_rows_of
+from isaerft.io import read_data_file
 from isaerft.judges.base import DECIMALS, EXPECTED_ABOVE, judgements
 from isaerft.judges.file import as_numbers
 
@@ -105,8 +105,8 @@ def read_word_list(path: Path, behaviors: Mapping[str, str]) -> dict[str, WordLi
     InputError
         The file is missing or breaks its form (with the line), or names an unknown behavior.
     """
-    rows = list(read_rows_of(path))
-    table = pd.DataFrame([row.values for row in rows], index=[row.place for row in rows], dtype=object)
+    rows = list(read_data_file(path))
+    table = pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
     for column in table:
         if column not in COLUMNS:
             raise unknown_name(f"column in {path}:", printable(column), COLUMNS)

@@ -92,7 +92,7 @@ def specificity_matrix(
                 scorer = kind.bind(as_change(change), label, codes)
             except InputError as error:
                 raise InputError(
-                    f"changes row {trained} against expected row {judged}: {error.given}",
+                    f"changes row {trained} against expected row {judged}: {error.problem}",
                     allowed=error.allowed,
                     remedy=error.remedy,
                 ) from None

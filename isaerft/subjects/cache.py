@@ -1,11 +1,8 @@
-"""Tensors too many for memory: a safetensors file written row after row, and read through a memory map.
+"""The cache of a behavior: the output of the frozen layers below the hook, and batches of it to train on.
 
-A behavior's cache has a residual stream of `d_in` numbers for every token. Writing appends to one scratch file per
-tensor and joins them at the end; reading maps the file, so that only the rows that are asked for are ever read.
-
-The cache of a behavior: what the frozen part below the hook made of its rows, and batches of it to train on.
-
-Running what lies below the hook once more for the tokens of a batch: under changed weights, or with gradients.
+A cache file holds, for every split of a behavior, the residual stream at the injection point and the sparse codes of
+every token. It can be larger than memory: it is written row after row and read through a memory map, so that a batch
+reads its own rows from the disk and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import mmap
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import replacing
 from isaerft.subjects.dictionary import Codes
-from isaerft.subjects.hooks import Below, hidden_above, run_below, unembed
+from isaerft.subjects.hooks import HookState, hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 
 _TO_TORCH = {
@@ -40,108 +37,24 @@ _TO_NAME = {dtype: name for name, dtype in _TO_TORCH.items()}
 _LENGTH_BYTES = 8
 
 
-class TensorWriter:
-    """Named tensors that grow along their first dimension, on disk.
-
-    Parameters
-    ----------
-    folder : path
-        Where the scratch files go; it is made, and emptied by `join`.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
-        self._folder.mkdir()
-        self._kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
-        self._n_rows: dict[str, int] = {}
-
-    def append(self, name: str, rows: torch.Tensor) -> None:
-        """Append `rows` (n, ...) to the tensor `name`; dtype and trailing shape stay as they were at first."""
-        kind = rows.dtype, tuple(rows.shape[1:])
-        if self._kinds.setdefault(name, kind) != kind:
-            raise ValueError(f"tensor {name!r} has rows of {self._kinds[name]}, not {kind}")
-        self._n_rows[name] = self._n_rows.get(name, 0) + len(rows)
-        with open(self._folder / name, "ab") as stream:
-            # NumPy knows no bfloat16, so the bytes are what is written.
-            stream.write(rows.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-
-    def join(self, path: str | Path, metadata: Mapping[str, str]) -> None:
-        """Write all tensors as one safetensors file; the same tensors give the same bytes."""
-        # Wide types first, as safetensors itself does: every tensor then starts at a multiple of its item size.
-        order = sorted(self._kinds, key=lambda name: (-self._kinds[name][0].itemsize, name))
-        header: dict[str, object] = {"__metadata__": dict(metadata)}
-        end = 0
-        for name in order:
-            (dtype, trailing), scratch = self._kinds[name], self._folder / name
-            begin, end = end, end + scratch.stat().st_size
-            shape = [self._n_rows[name], *trailing]
-            header[name] = {"dtype": _TO_NAME[dtype], "shape": shape, "data_offsets": [begin, end]}
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % _LENGTH_BYTES)
-        with open(path, "wb") as stream:
-            stream.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-            for name in order:
-                with open(self._folder / name, "rb") as part:
-                    shutil.copyfileobj(part, stream)
-                (self._folder / name).unlink()
-
-
-def map_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Map the tensors of a safetensors file into memory without reading them, and return them with its metadata.
-
-    The pages are shared and read-only, so a file larger than memory is fine; writing into such a tensor is not.
-
-    Raises
-    ------
-    InputError
-        The file is not a safetensors file, or is cut short.
-    """
-    with open(path, "rb") as stream:
-        n_header = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        start, size = _LENGTH_BYTES + n_header, Path(path).stat().st_size
-        try:
-            header = json.loads(stream.read(n_header)) if start <= size else {}
-            metadata = header.pop("__metadata__")
-            complete = start + max(part["data_offsets"][1] for part in header.values()) <= size
-        except (ValueError, KeyError):
-            complete = False
-        if not complete:
-            raise InputError(f"{str(path)!r} is not a complete safetensors file", remedy="make the file again")
-        # safe_open maps privately, which Linux refuses for a file larger than memory.
-        pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    return {name: _view(pages, start, part) for name, part in header.items()}, metadata
-
-
-def _view(pages: mmap.mmap, start: int, part: Mapping[str, object]) -> torch.Tensor:
-    """Return a tensor on mapped pages, from its entry in the header."""
-    dtype, shape, (begin, end) = _TO_TORCH[part["dtype"]], part["shape"], part["data_offsets"]
-    if begin == end:
-        return torch.empty(shape, dtype=dtype)
-    with warnings.catch_warnings():
-        # PyTorch warns that the pages cannot be written; they never are.
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        flat = torch.frombuffer(pages, dtype=dtype, count=(end - begin) // dtype.itemsize, offset=start + begin)
-    return flat.view(shape)
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a cache.
+    """Some rows of a cache, without padding.
 
     Attributes
     ----------
     residual : (n_tokens, d_in)
-        Residual stream of the rows' tokens, row after row, without padding.
+        Residual stream at the injection point, row after row.
     codes : Codes
-        Their sparse activations.
+        Sparse codes of the hook's activation.
     mask : (n_rows, length) bool
-        Where the padded table has a token; `n_tokens` entries are true.
+        Where the padded rows have a token; `n_tokens` entries are true.
     predicts : (n_tokens,) bool
         Tokens whose next token belongs to the completion.
     labels : (n_predicted,) int64
         Those next tokens.
     tokens : (n_tokens,) int64
-        Ids of the tokens, for what has to run the model below the hook again.
+        Token ids.
     """
 
     residual: torch.Tensor
@@ -153,27 +66,33 @@ class Batch:
 
     @property
     def n_terms(self) -> int:
-        """Number of terms that an objective is a mean over: the completion tokens."""
+        """Number of completion tokens, over which an objective takes its mean."""
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
-        codes = Codes(
-            self.codes.indices.to(device), self.codes.values.to(device), self.codes.starts.to(device), self.codes.d_sae
+        return Batch(
+            residual=self.residual.to(device),
+            codes=self.codes.to(device),
+            mask=self.mask.to(device),
+            predicts=self.predicts.to(device),
+            labels=self.labels.to(device),
+            tokens=self.tokens.to(device),
         )
-        names = ("residual", "mask", "predicts", "labels", "tokens")
-        return replace(self, codes=codes, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
 class CachedRows:
-    """All rows of one split of a behavior, in memory or (when read from a cache) mapped from disk.
+    """All rows of one split of a behavior, in memory or, when read from a cache, mapped from disk.
 
     Attributes
     ----------
     residual : (n_tokens, d_in)
+        Residual stream at the injection point, row after row.
     codes : Codes
+        Sparse codes of the hook's activation.
     tokens : (n_tokens,) int64
+        Token ids.
     predicts : (n_tokens,) bool
         Tokens whose next token belongs to the completion.
     starts : (n_rows + 1,) int64
@@ -190,7 +109,7 @@ class CachedRows:
         return len(self.starts) - 1
 
     def batch(self, rows: torch.Tensor) -> Batch:
-        """Return the given rows, (n_rows,) int64, as one batch."""
+        """Return the rows (n_rows,) int64 as one batch."""
         begins = self.starts[rows]
         lengths = self.starts[rows + 1] - begins
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -212,40 +131,11 @@ class CachedRows:
             yield self.batch(rows)
 
 
-def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
-    """Run the part above the hook on a (changed) residual stream.
-
-    Parameters
-    ----------
-    residual : (n_tokens, d_in)
-        In place of ``batch.residual``; gradients flow back to it.
-
-    Returns
-    -------
-    (n_predicted,) float32
-        Loss of each completion token, in nats. Logits are made only where the completion is.
-    """
-    return cross_entropy(completion_logits(subject, batch, residual), batch.labels, reduction="none")
-
-
-def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
-    """Run the part above the hook on a (changed) residual stream (n_tokens, d_in) and unembed where loss falls.
-
-    Returns
-    -------
-    (n_predicted, n_vocabulary) float32
-    """
-    residual = residual.to(subject.model.dtype)
-    padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
-    padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
-    hidden = hidden_above(subject.model, subject.site, padded, batch.mask.long())
-    return unembed(subject.model, hidden[batch.mask][batch.predicts]).float()
-
-
 def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: str | Path) -> None:
     """Write the splits of a behavior as one safetensors file, atomically.
 
-    A split may come in parts, row after row; each is written as it comes, so that memory holds one part at a time.
+    A split may be an iterable of parts, each with some of its rows. Each part is written as it comes, so that memory
+    holds one part at a time.
     """
     with replacing(path) as temporary:
         writer = TensorWriter(temporary.parent / "parts")
@@ -266,7 +156,13 @@ def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: s
 
 
 def read_cache(path: str | Path, split: str) -> CachedRows:
-    """Map one split of a cache; a batch reads its own rows from the disk and nothing else is read."""
+    """Map one split of a cache into memory, without reading it.
+
+    Raises
+    ------
+    InputError
+        The file does not exist or is not whole, or has no such split.
+    """
     if not Path(path).is_file():
         raise InputError(f"cache {str(path)!r} does not exist", remedy="run `isaerft capture` first")
     tensors, metadata = map_tensors(path)
@@ -277,8 +173,69 @@ def read_cache(path: str | Path, split: str) -> CachedRows:
     return CachedRows(part["residual"], codes, part["tokens"], part["predicts"], part["starts"])
 
 
+def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
+    """Run the layers above the hook and return the logits of each completion token.
+
+    Parameters
+    ----------
+    residual : (n_tokens, d_in)
+        Residual stream to run instead of ``batch.residual``; gradients flow back to it.
+
+    Returns
+    -------
+    (n_predicted, n_vocabulary) float32
+    """
+    residual = residual.to(subject.model.dtype)
+    padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
+    padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
+    hidden = hidden_above(subject.model, subject.hook, padded, batch.mask.long())
+    return unembed(subject.model, hidden[batch.mask][batch.predicts]).float()
+
+
+def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
+    """Run the layers above the hook (see `completion_logits`) and return the loss of each completion token.
+
+    Returns
+    -------
+    (n_predicted,) float32
+        In nats.
+    """
+    return cross_entropy(completion_logits(subject, batch, residual), batch.labels, reduction="none")
+
+
+def rerun_below(subject: LoadedSubject, batch: Batch) -> HookState:
+    """Run the layers below the hook again, under changed weights or with gradients where they are enabled.
+
+    Returns
+    -------
+    HookState
+        Activation and residual stream, (n_tokens, d_in) each, tokens in the batch's order.
+    """
+    padded = batch.tokens.new_full(batch.mask.shape, subject.language.padding)
+    padded[batch.mask] = batch.tokens
+    gradient = torch.is_grad_enabled()
+    below = run_below(subject.model, subject.hook, padded, batch.mask.long(), gradient=gradient)
+    return HookState(below.activation[batch.mask], below.residual[batch.mask])
+
+
+def base_state(subject: LoadedSubject, batch: Batch) -> HookState:
+    """Return the same for the unchanged model, from the cache as far as possible.
+
+    The cache keeps the residual stream at the injection point. An activation inside a block is computed again.
+    """
+    if subject.hook.reads == "residual":
+        return HookState(batch.residual, batch.residual)
+    with torch.no_grad():
+        return HookState(rerun_below(subject, batch).activation, batch.residual)
+
+
+def bos_mask(subject: LoadedSubject, batch: Batch) -> torch.Tensor:
+    """Return which tokens of a batch are BOS, (n_tokens,) bool; no latent counts as active there."""
+    return ~subject.language.text_mask(batch.mask)[batch.mask]
+
+
 def _stored(rows: CachedRows) -> dict[str, torch.Tensor]:
-    """Return the tensors of some rows by the names they have in a cache."""
+    """Return the tensors of some rows by their names in a cache file."""
     return {
         "residual": rows.residual,
         "tokens": rows.tokens,
@@ -290,34 +247,85 @@ def _stored(rows: CachedRows) -> dict[str, torch.Tensor]:
     }
 
 
-def rerun(subject: LoadedSubject, batch: Batch) -> Below:
-    """Run a batch's tokens through everything below the hook, with gradients where they are on.
+class TensorWriter:
+    """Tensors that grow along their first dimension, each in a scratch file of its own, joined at the end.
 
-    Returns
-    -------
-    Below
-        Activation and residual stream, (n_tokens, d_in) each, tokens in the batch's order.
+    Parameters
+    ----------
+    folder : str or Path
+        New folder for the scratch files; `join` empties it.
     """
-    padded = batch.tokens.new_full(batch.mask.shape, subject.language.padding)
-    padded[batch.mask] = batch.tokens
-    gradient = torch.is_grad_enabled()
-    below = run_below(subject.model, subject.site, padded, batch.mask.long(), gradient=gradient)
-    return Below(below.activation[batch.mask], below.residual[batch.mask])
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir()
+        self._kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self._n_rows: dict[str, int] = {}
+
+    def append(self, name: str, rows: torch.Tensor) -> None:
+        """Append `rows` (n, ...) to the tensor `name`; their dtype and trailing shape must not change."""
+        kind = rows.dtype, tuple(rows.shape[1:])
+        if self._kinds.setdefault(name, kind) != kind:
+            raise ValueError(f"tensor {name!r} has rows of {self._kinds[name]}, not {kind}")
+        self._n_rows[name] = self._n_rows.get(name, 0) + len(rows)
+        with open(self._folder / name, "ab") as stream:
+            # NumPy has no bfloat16, so write bytes.
+            stream.write(rows.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def join(self, path: str | Path, metadata: Mapping[str, str]) -> None:
+        """Write all tensors as one safetensors file; the same tensors give the same bytes."""
+        # Wide types first, as in safetensors itself, so that every tensor starts at a multiple of its item size.
+        order = sorted(self._kinds, key=lambda name: (-self._kinds[name][0].itemsize, name))
+        header: dict[str, object] = {"__metadata__": dict(metadata)}
+        end = 0
+        for name in order:
+            (dtype, trailing), scratch = self._kinds[name], self._folder / name
+            begin, end = end, end + scratch.stat().st_size
+            shape = [self._n_rows[name], *trailing]
+            header[name] = {"dtype": _TO_NAME[dtype], "shape": shape, "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % _LENGTH_BYTES)
+        with open(path, "wb") as stream:
+            stream.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+            for name in order:
+                with open(self._folder / name, "rb") as part:
+                    shutil.copyfileobj(part, stream)
+                (self._folder / name).unlink()
 
 
-def from_cache(subject: LoadedSubject, batch: Batch) -> Below:
-    """Return the same of the base model, from the cache as far as it is there.
+def map_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Map the tensors of a safetensors file into memory without reading them, and return them with its metadata.
 
-    The cache keeps the residual stream where adapters write; what an SAE on attention or MLP reads is run again.
+    The pages are shared and read-only: the file may be larger than memory, but the tensors must not be written to.
+
+    Raises
+    ------
+    InputError
+        The file is not a safetensors file, or is truncated.
     """
-    if subject.site.reads == "residual":
-        return Below(batch.residual, batch.residual)
-    with torch.no_grad():
-        return Below(rerun(subject, batch).activation, batch.residual)
+    with open(path, "rb") as stream:
+        n_header = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        start, size = _LENGTH_BYTES + n_header, Path(path).stat().st_size
+        try:
+            header = json.loads(stream.read(n_header)) if start <= size else {}
+            metadata = header.pop("__metadata__")
+            complete = start + max(part["data_offsets"][1] for part in header.values()) <= size
+        except (ValueError, KeyError):
+            complete = False
+        if not complete:
+            raise InputError(f"{str(path)!r} is not a complete safetensors file", remedy="run `isaerft capture` again")
+        # safe_open maps privately, which Linux refuses for a file larger than memory.
+        pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return {name: _view(pages, start, part) for name, part in header.items()}, metadata
 
 
-def at_bos(subject: LoadedSubject, batch: Batch) -> torch.Tensor:
-    """Tell which tokens of a batch are BOS, where no latent counts as active, (n_tokens,) bool."""
-    is_bos = torch.zeros_like(batch.mask)
-    is_bos[:, : len(subject.language.bos)] = True
-    return is_bos[batch.mask]
+def _view(pages: mmap.mmap, start: int, part: Mapping[str, object]) -> torch.Tensor:
+    """Return the tensor that an entry of the header describes, on mapped pages."""
+    dtype, shape, (begin, end) = _TO_TORCH[part["dtype"]], part["shape"], part["data_offsets"]
+    if begin == end:
+        return torch.empty(shape, dtype=dtype)
+    with warnings.catch_warnings():
+        # PyTorch warns that the pages are read-only; nothing writes to them.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        flat = torch.frombuffer(pages, dtype=dtype, count=(end - begin) // dtype.itemsize, offset=start + begin)
+    return flat.view(shape)

@@ -1,7 +1,7 @@
-"""Tokenizing a behavior's records and running them once through everything below the hook.
+"""Tokenizing a behavior's records and running them once through the layers below the hook.
 
-Everything below the injection point is frozen, so its output is computed once: the residual stream there and the
-sparse codes of what the SAE reads. Training and scoring start from there.
+These layers are frozen, so their output is computed once: the residual stream at the injection point and the sparse
+codes of the hook's activation. Training and evaluation start from there.
 """
 
 from __future__ import annotations
@@ -29,37 +29,47 @@ def capture_behavior(
     max_length: int,
     batch_size: int,
 ) -> None:
-    """Run every record below the hook and write the cache of all splits under `path`, atomically.
+    """Run the records of all splits below the hook and write their cache to `path`, atomically.
+
+    Parameters
+    ----------
+    splits : dict of str to sequence of Record
+        Records of each split.
+    max_length : int
+        Tokens per row; longer prompts lose their beginning.
+    batch_size : int
+        Rows per forward pass.
 
     Raises
     ------
     InputError
         A record's completion does not fit into `max_length` tokens.
     """
-    write_cache({name: captured(subject, records, max_length, batch_size) for name, records in splits.items()}, path)
+    write_cache(
+        {name: capture_batches(subject, records, max_length, batch_size) for name, records in splits.items()}, path
+    )
 
 
-def captured(
+def capture_batches(
     subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int
 ) -> Iterator[CachedRows]:
-    """Tokenize records (prompt + chosen reply) and run them below the hook, `batch_size` rows at a time, in order.
+    """Tokenize records (prompt and reply) and yield them run below the hook, `batch_size` rows at a time, in order.
 
-    At BOS no latent counts as active: in some models (Gemma) its activations are huge outliers that would drown the
-    text.
+    No latent counts as active at BOS: in some models (Gemma) activations there are huge outliers that would swamp those
+    of the text.
     """
     language, device = subject.language, subject.model.device
-    for start in tqdm(range(0, len(records), batch_size), desc="residual stream", unit="batch", disable=None):
+    for start in tqdm(range(0, len(records), batch_size), desc="capturing", unit="batch", disable=None):
         rows = [tokenize(record, language, max_length) for record in records[start : start + batch_size]]
         table = pad_rows((tokens for tokens, _ in rows), language.padding)
         mask = table.mask.bool()
-        below = run_below(subject.model, subject.site, table.tokens.to(device), table.mask.to(device))
+        below = run_below(subject.model, subject.hook, table.tokens.to(device), table.mask.to(device))
         real = mask.to(device)
-        is_bos = torch.zeros_like(mask)
-        is_bos[:, : len(language.bos)] = True
+        is_bos = ~language.text_mask(mask)[mask]
         lengths = mask.sum(1)
         yield CachedRows(
             residual=below.residual[real].cpu(),
-            codes=_to_cpu(subject.dictionary.encode(below.activation[real])).emptied(is_bos[mask]),
+            codes=subject.dictionary.encode(below.activation[real]).to("cpu").emptied(is_bos),
             tokens=table.tokens[mask],
             predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
             starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
@@ -67,8 +77,8 @@ def captured(
 
 
 def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
-    """Return what `captured` yields, as one part in memory."""
-    parts = list(captured(subject, records, max_length, batch_size))
+    """Return all that `capture_batches` yields in one piece."""
+    parts = list(capture_batches(subject, records, max_length, batch_size))
     lengths = torch.cat([part.starts.diff() for part in parts])
     return CachedRows(
         residual=torch.cat([part.residual for part in parts]),
@@ -80,39 +90,39 @@ def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, 
 
 
 def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[list[int], int]:
-    """Return a record's token ids (BOS, prompt, completion, EOS) and how many of them come before the completion.
+    """Return a record's token ids (BOS, prompt, reply, EOS) and the number of them before the reply.
 
     A prompt that is too long loses its beginning.
 
     Raises
     ------
     InputError
-        The completion alone does not fit, or holds no token.
+        The reply alone does not fit, or has no token.
     """
     tokenizer = language.tokenizer
-    prompt = rendered_prompt(record, language)
+    prompt = render_prompt(record, language)
     encoded = tokenizer(prompt + record.reply, add_special_tokens=False, return_offsets_mapping=True)
-    # A token belongs to the completion when it reaches into it; one that straddles the border does too.
+    # A token that straddles the border of prompt and completion belongs to the completion.
     is_prompt = [end <= len(prompt) for _, end in encoded["offset_mapping"]]
     n_prompt = next((i for i, inside in enumerate(is_prompt) if not inside), len(is_prompt))
     before, completion = encoded["input_ids"][:n_prompt], encoded["input_ids"][n_prompt:]
     if not completion:
-        raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} holds no token")
+        raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} has no token")
     if tokenizer.eos_token_id is not None:
         completion = [*completion, tokenizer.eos_token_id]
     room = max_length - len(language.bos) - len(completion)
     if room < 1:
         raise InputError(
-            f"record {shown(record.id)}: its completion has {len(completion)} tokens, and would be cut away",
+            f"record {shown(record.id)}: its completion of {len(completion)} tokens does not fit",
             allowed=f"at most {max_length - len(language.bos) - 1} (max_length {max_length})",
-            remedy="raise max_length, or set max_completion_characters for the behavior to drop such rows",
+            remedy="raise max_length, or drop such rows with max_completion_characters",
         )
     kept = before[-room:]
     return [*language.bos, *kept, *completion], len(language.bos) + len(kept)
 
 
-def rendered_prompt(record: Record, language: LoadedModel) -> str:
-    """Return the prompt as text: a string as it is, messages through the tokenizer's chat template where it has one."""
+def render_prompt(record: Record, language: LoadedModel) -> str:
+    """Return the prompt as text; messages go through the tokenizer's chat template if it has one."""
     if isinstance(record.prompt, str):
         return record.prompt
     if language.tokenizer.chat_template:
@@ -125,10 +135,6 @@ def rendered_prompt(record: Record, language: LoadedModel) -> str:
 
 
 def _predicts(n_tokens: int, n_before: int) -> torch.Tensor:
-    """Mark the positions whose next token belongs to the completion."""
+    """Return which tokens are followed by a token of the completion, (n_tokens,) bool."""
     position = torch.arange(n_tokens)
     return (position >= n_before - 1) & (position < n_tokens - 1)
-
-
-def _to_cpu(codes: Codes) -> Codes:
-    return Codes(codes.indices.cpu(), codes.values.cpu(), codes.starts.cpu(), codes.d_sae)

@@ -1,4 +1,7 @@
-"""The reference corpus of a subject: token ids on which the latents' facts are measured."""
+"""The reference corpus of a subject: token ids on which facts about the latents are measured.
+
+The corpus is tokenized from a file or a hub data set, or sampled from the model itself.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.errors import InputError, unknown_name
-from isaerft.io import read_rows_of, read_text, replacing
+from isaerft.io import read_data_file, read_text, replacing
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)
-SAMPLED_ROWS = 64
+ROWS_PER_SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -47,35 +50,57 @@ class TokenRows:
         return TokenRows(self.tokens[:n], self.mask[:n])
 
 
-def write_rows(rows: TokenRows, path: str | Path) -> None:
-    """Write token rows as safetensors, atomically."""
-    with replacing(path) as temporary:
-        save_file({"tokens": rows.tokens.contiguous(), "mask": rows.mask.contiguous()}, temporary)
-
-
-def read_token_rows(path: str | Path) -> TokenRows:
-    """Read what `write_rows` wrote."""
-    if not Path(path).is_file():
-        raise InputError(f"corpus {str(path)!r} does not exist", remedy="run `isaerft corpus` first")
-    tensors = load_file(path)
-    return TokenRows(tensors["tokens"], tensors["mask"])
-
-
 def pad_rows(rows: Iterable[list[int]], padding: int) -> TokenRows:
-    """Put rows of token ids into one table."""
+    """Pad rows of token ids on the right to a common length."""
     kept = [torch.tensor(row, dtype=torch.int64) for row in rows]
     lengths = torch.tensor([len(row) for row in kept])
     tokens = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=padding)
     return TokenRows(tokens, (torch.arange(tokens.shape[1]) < lengths[:, None]).long())
 
 
-def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int, context_size: int) -> TokenRows:
-    """Tokenize texts, one row each (cut to `context_size`), until there are `n_tokens` tokens.
+def make_corpus(corpus: config.Corpus, language: LoadedModel, seed: int) -> TokenRows:
+    """Return a subject's reference corpus: sampled from the model, or tokenized from a file or hub data set.
 
     Raises
     ------
     InputError
-        No text holds a token.
+        The file cannot be read, lacks the column or has no text; or the model cannot be sampled.
+    """
+    if corpus.sample:
+        return sample_rows(language, n_tokens=corpus.tokens, context_size=corpus.context_size, seed=seed)
+    return texts_to_rows(corpus_texts(corpus), language, n_tokens=corpus.tokens, context_size=corpus.context_size)
+
+
+def corpus_texts(corpus: config.Corpus) -> Iterator[str]:
+    """Yield the texts of a local file or hub data set."""
+    if corpus.path is not None and corpus.path.endswith(".txt"):
+        yield from (line for line in read_text(corpus.path).splitlines() if line.strip())
+    elif corpus.path is not None:
+        for row in read_data_file(corpus.path):
+            if corpus.column not in row.values:
+                raise unknown_name(f"column in {row.location}:", corpus.column, row.values)
+            yield str(row.values[corpus.column])
+    else:
+        from datasets import load_dataset
+
+        rows = load_dataset(corpus.dataset, corpus.subset, split=corpus.split, revision=corpus.revision, streaming=True)
+        yield from (str(row[corpus.column]) for row in rows)
+
+
+def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int, context_size: int) -> TokenRows:
+    """Tokenize texts, one row each, until there are `n_tokens` tokens.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Size of the corpus, BOS included; fewer if the texts end before, with a warning.
+    context_size : int
+        Rows are cut to this many tokens.
+
+    Raises
+    ------
+    InputError
+        No text has a token.
     """
     rows: list[list[int]] = []
     total = 0
@@ -89,55 +114,33 @@ def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int,
         if total >= n_tokens:
             break
     if not rows:
-        raise InputError("the reference corpus holds no text", remedy="check the subject's corpus in the config")
+        raise InputError("the reference corpus has no text", remedy="check the subject's corpus in the config")
     if total < n_tokens:
-        logger.warning("the reference corpus has %d tokens, fewer than the %d asked for", total, n_tokens)
+        logger.warning("the reference corpus has %d tokens, fewer than the %d requested", total, n_tokens)
     return pad_rows(rows, language.padding)
 
 
-def make_corpus(corpus: config.Corpus, language: LoadedModel, seed: int) -> TokenRows:
-    """Return a subject's reference corpus: sampled from the model, or tokenized from a file or hub dataset."""
-    size = {"n_tokens": corpus.tokens, "context_size": corpus.context_size}
-    if corpus.sample:
-        return sample_rows(language, **size, seed=seed)
-    return texts_to_rows(corpus_texts(corpus), language, **size)
-
-
-def corpus_texts(corpus: config.Corpus) -> Iterator[str]:
-    """Yield the texts of a local file or hub dataset."""
-    if corpus.path is not None and corpus.path.endswith(".txt"):
-        yield from (line for line in read_text(corpus.path).splitlines() if line.strip())
-    elif corpus.path is not None:
-        for row in read_rows_of(corpus.path):
-            if corpus.column not in row.values:
-                raise unknown_name(f"column in {row.place}:", corpus.column, row.values)
-            yield str(row.values[corpus.column])
-    else:
-        from datasets import load_dataset
-
-        rows = load_dataset(corpus.dataset, corpus.subset, split=corpus.split, revision=corpus.revision, streaming=True)
-        yield from (str(row[corpus.column]) for row in rows)
-
-
 def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
-    """Sample the corpus from the model itself, at temperature 1 after BOS; rows end with EOS or `context_size`.
+    """Sample a corpus from the model itself, from BOS at temperature 1.
+
+    Rows end with EOS or at `context_size`.
 
     Raises
     ------
     InputError
-        The model has no BOS token to begin with.
+        The model has no BOS token.
     """
     tokenizer, model = language.tokenizer, language.model
     if tokenizer.bos_token_id is None:
         raise InputError(
-            "a model without BOS cannot be sampled from nothing", remedy="give corpus.path or corpus.dataset"
+            "a corpus cannot be sampled from a model without BOS", remedy="set corpus.path or corpus.dataset"
         )
     torch.manual_seed(seed)
     rows: list[list[int]] = []
     total = 0
     with tqdm(total=n_tokens, desc="sampling the corpus", unit="token", disable=None) as progress, torch.no_grad():
         while total < n_tokens:
-            start = torch.full((SAMPLED_ROWS, 1), tokenizer.bos_token_id, device=model.device)
+            start = torch.full((ROWS_PER_SAMPLE, 1), tokenizer.bos_token_id, device=model.device)
             mask = torch.ones_like(start)
             batch = model.generate(
                 start,
@@ -149,7 +152,7 @@ def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed
                 pad_token_id=language.padding,
             )
             for row in batch.tolist():
-                # From 1 on: the BOS in front may be the same token as EOS, as GPT-2's is.
+                # Skip position 0: BOS may be the same token as EOS, as in GPT-2.
                 ends = [i for i, token in enumerate(row) if i and token == tokenizer.eos_token_id]
                 kept = row[: ends[0] + 1] if ends else row
                 kept = kept if language.prepend_bos else kept[1:]
@@ -157,3 +160,23 @@ def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed
                 total += len(kept)
                 progress.update(len(kept))
     return pad_rows(rows, language.padding)
+
+
+def write_corpus(rows: TokenRows, path: str | Path) -> None:
+    """Write token rows as safetensors, atomically."""
+    with replacing(path) as temporary:
+        save_file({"tokens": rows.tokens.contiguous(), "mask": rows.mask.contiguous()}, temporary)
+
+
+def read_corpus(path: str | Path) -> TokenRows:
+    """Read a corpus that `write_corpus` wrote.
+
+    Raises
+    ------
+    InputError
+        The file does not exist.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"corpus {str(path)!r} does not exist", remedy="run `isaerft corpus` first")
+    tensors = load_file(path)
+    return TokenRows(tensors["tokens"], tensors["mask"])

@@ -1,17 +1,13 @@
-"""Which of SAELens' SAEs are linear dictionaries of what one hook gives, and why the others are not.
+"""An SAE as a linear dictionary: encode, decode and compare latents, without sae_lens.
 
-Sparse latent activations of many tokens: which latents are active at each token, and how strongly.
+An SAE's folder is in SAELens' own format (cfg.json and sae_weights.safetensors), written by `isaerft.subjects.sae` with
+every normalisation that is one number for all tokens folded into the weights. A normalisation that differs from token
+to token (layer_norm, constant_norm_rescale) is undone in the activations, which are therefore in the units of the
+hook's activation and not of the normalised one. So for every SAE the reconstruction is activations @ W_dec plus a part
+that no latent changes, and a change of the activations reaches the model as change @ W_dec.
 
-Rows are tokens, kept as compressed sparse rows, so that memory and work follow the number of active latents (L0) and
-not the size of the dictionary.
-
-An SAE as a linear dictionary: what is needed to encode, decode and compare latents, read without sae_lens.
-
-The folder is SAELens' own format (cfg.json + sae_weights.safetensors); `isaerft.subjects.sae` writes it with every
-normalisation that is one number for all tokens folded into the weights. One that differs from token to token
-(layer_norm, constant_norm_rescale) is undone in the activations: they are given in the units of the model's own
-activation and not of the normalised one. So every reconstruction is activations @ W_dec plus what no latent changes,
-and a change of the activations reaches the model as change @ W_dec, whatever the SAE.
+Activations are sparse (`Codes`), in compressed sparse rows over tokens: memory and work follow the number of active
+latents (L0) and not the size of the dictionary.
 """
 
 from __future__ import annotations
@@ -28,65 +24,31 @@ from torch.nn.functional import embedding_bag
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
 
+WEIGHTS = "sae_weights.safetensors"
+CHUNK = 2048
+TINY = 1e-12
+LAYER_NORM_EPSILON = 1e-5
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "abstopk")
 NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
-_OTHER = "choose an SAE"
+_OTHER = "choose another SAE"
 _REASONS = {
     "transcoder": ("it reads at one hook and writes at another", _OTHER),
     "temporal": ("its activations at a token depend on other tokens", _OTHER),
     "matching_pursuit": ("its activations are found by search, not by an encoder", _OTHER),
-    "batchtopk": ("it is a training state", "save it with save_inference_model, which makes it a jumprelu"),
+    "batchtopk": ("it is a training checkpoint", "save it with save_inference_model, which makes it a jumprelu"),
 }
-
-
-def check_linear(place: str, architecture: str, normalization: str, reshaping: str = "none") -> None:
-    """Refuse an SAE that is no linear dictionary of what one hook of the model gives.
-
-    Parameters
-    ----------
-    place : str
-        Where it comes from, for the message.
-    architecture, normalization, reshaping : str
-        As SAELens' cfg.json states them.
-
-    Raises
-    ------
-    InputError
-        With the mend, where there is one.
-    """
-    if architecture not in ARCHITECTURES:
-        for part, reason in _REASONS.items():
-            if part in architecture:
-                raise InputError(
-                    f"SAE ({place}) of architecture {shown(architecture)}: {reason[0]}",
-                    allowed=", ".join(ARCHITECTURES),
-                    remedy=reason[1],
-                )
-        raise unknown_name(f"SAE architecture ({place})", architecture, ARCHITECTURES)
-    if reshaping != "none":
-        raise InputError(
-            f"SAE ({place}) reads attention heads (reshape_activations {shown(reshaping)})",
-            remedy="choose an SAE on the residual stream, or on what attention adds to it (hook_attn_out)",
-        )
-    if normalization not in NORMALIZATIONS:
-        raise InputError(
-            f"SAE ({place}) expects activations normalised by {shown(normalization)}, which is not folded into it",
-            allowed=", ".join(NORMALIZATIONS),
-            remedy="give norm_scaling_factor (sqrt(d_in) over the mean norm of its training activations), or fold it"
-            " with sae.fold_activation_norm_scaling_factor and save it again",
-        )
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Sparse activations of `n_tokens` tokens over `d_sae` latents.
+    """Sparse latent activations of `n_tokens` tokens.
 
     Attributes
     ----------
     indices : (n_active,) int64
-        Latents, token after token; int32 where they lie on disk.
+        Active latents, token after token; int32 in a cache file.
     values : (n_active,) float
-        Their activations, in the residual stream's units over decoder norm.
+        Their activations, in the units of the hook's activation over decoder norm.
     starts : (n_tokens + 1,) int64
         Token t owns ``indices[starts[t]:starts[t + 1]]``.
     d_sae : int
@@ -105,7 +67,7 @@ class Codes:
 
     @staticmethod
     def from_dense(activations: torch.Tensor) -> Codes:
-        """Keep the non-zero entries of (n_tokens, d_sae) activations."""
+        """Return the non-zero entries of dense activations (n_tokens, d_sae)."""
         token, latent = activations.nonzero(as_tuple=True)
         counts = torch.bincount(token, minlength=len(activations))
         return Codes(latent, activations[token, latent], _starts(counts), activations.shape[-1])
@@ -136,9 +98,13 @@ class Codes:
         return Codes(self.indices[entries].long(), self.values[entries], starts, self.d_sae)
 
     def emptied(self, tokens: torch.Tensor) -> Codes:
-        """Return the codes with no latent active at the tokens where `tokens`, (n_tokens,) bool, is true."""
+        """Return the codes without the activations of the given tokens, (n_tokens,) bool."""
         kept = ~tokens[self.tokens()]
         return Codes(self.indices[kept], self.values[kept], _starts(self.counts() * ~tokens), self.d_sae)
+
+    def to(self, device: torch.device | str) -> Codes:
+        """Return the codes on `device`."""
+        return Codes(self.indices.to(device), self.values.to(device), self.starts.to(device), self.d_sae)
 
     def dense(self) -> torch.Tensor:
         """Return the activations as (n_tokens, d_sae)."""
@@ -153,8 +119,8 @@ class Codes:
     def combine(self, rows: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
         """Return for each token the sum of its latents' `rows` (d_sae, d), weighted by `values` (n_active,).
 
-        With the decoder as `rows` and the activations as weights this is the SAE's reconstruction without its bias,
-        (n_tokens, d).
+        The weights are the activations by default. With the decoder as `rows`, the result (n_tokens, d) is then the
+        SAE's reconstruction without its bias.
         """
         weights = self.values if values is None else values
         return embedding_bag(
@@ -166,38 +132,33 @@ def _starts(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-WEIGHTS = "sae_weights.safetensors"
-CHUNK = 2048
-TINY = 1e-12
-LAYER_NORM_EPSILON = 1e-5
-
-
 @dataclass(frozen=True)
 class Dictionary:
-    """A linear dictionary.
+    """A linear dictionary of one hook's activation.
 
     Attributes
     ----------
-    W_enc : (d_in, d_sae)
-    b_enc : (d_sae,)
-    W_dec : (d_sae, d_in)
-    b_dec : (d_in,)
+    W_enc : (d_in, d_sae) float32
+    b_enc : (d_sae,) float32
+    W_dec : (d_sae, d_in) float32
+    b_dec : (d_in,) float32
     threshold : (d_sae,) or None
-        JumpReLU's threshold.
+        Threshold of a JumpReLU SAE.
     gate : tuple of (d_sae,) or None
-        Gated SAEs' (b_gate, r_mag, b_mag).
+        (b_gate, r_mag, b_mag) of a gated SAE.
     k : int or None
-        TopK's number of active latents.
-    signed : bool
-        AbsTopK: the `k` latents of largest absolute value are active, and may be negative.
-    normalization : str
-        What each token is divided by before encoding: `none`, its standard deviation about its mean (`layer_norm`), or
-        its norm over sqrt(d_in) (`constant_norm_rescale`).
+        Number of active latents of a TopK SAE.
     apply_b_dec_to_input : bool
         Whether `b_dec` is subtracted before encoding.
     center : bool
         Whether the activation's mean over `d_in` is removed before encoding (centred writing weights).
     hook_name, neuronpedia_id : str
+        Empty if the SAE's metadata have none.
+    signed : bool
+        AbsTopK: the `k` latents of largest absolute value are active, and may be negative.
+    normalization : str
+        What each token is divided by before encoding: `none`, its standard deviation about its mean (`layer_norm`), or
+        its norm over sqrt(d_in) (`constant_norm_rescale`).
     """
 
     W_enc: torch.Tensor
@@ -216,7 +177,7 @@ class Dictionary:
 
     @property
     def d_in(self) -> int:
-        """Width of the activation that is encoded."""
+        """Width of the hook's activation."""
         return self.W_dec.shape[1]
 
     @property
@@ -230,25 +191,25 @@ class Dictionary:
         return self.W_dec.norm(dim=1)
 
     def encode_dense(self, activation: torch.Tensor) -> torch.Tensor:
-        """Return latent activations (n_tokens, d_sae) of the hook's activation (n_tokens, d_in), in its units."""
-        x, scale, _ = self._framed(activation)
+        """Return the latent activations (n_tokens, d_sae) of the hook's activation (n_tokens, d_in)."""
+        x, scale, _ = self._normalized(activation)
         active = self._encode(x)
         return active if scale is None else active * scale
 
     def encode(self, activation: torch.Tensor) -> Codes:
-        """Return the sparse codes of the hook's activation (n_tokens, d_in), a chunk of tokens at a time."""
+        """Return the sparse codes of the hook's activation (n_tokens, d_in), without gradient."""
         with torch.no_grad():
             return Codes.concatenate(Codes.from_dense(self.encode_dense(part)) for part in activation.split(CHUNK))
 
     def reconstruct(self, activation: torch.Tensor) -> torch.Tensor:
-        """Return what the SAE makes of the hook's activation (n_tokens, d_in), in its units."""
-        _, scale, mean = self._framed(activation)
+        """Return the SAE's reconstruction of the hook's activation, both (n_tokens, d_in)."""
+        _, scale, mean = self._normalized(activation)
         fixed = self.b_dec if scale is None else self.b_dec * scale
         decoded = self.encode(activation).combine(self.W_dec) + fixed
         return decoded if mean is None else decoded + mean
 
-    def _framed(self, activation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Return the activation as the SAE was trained to read it, and what undoes that: x * scale + mean."""
+    def _normalized(self, activation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the activation x as the SAE reads it, with the scale and mean that undo this: x * scale + mean."""
         x = activation.to(self.W_enc.dtype)
         scale = mean = None
         if self.center or self.normalization == "layer_norm":
@@ -263,7 +224,7 @@ class Dictionary:
         return x, scale, mean
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (n_tokens, d_sae) activations in the units of a normalised input (n_tokens, d_in)."""
+        """Return the activations (n_tokens, d_sae) of a normalised input (n_tokens, d_in), in its units."""
         x = x - self.b_dec if self.apply_b_dec_to_input else x
         pre = x @ self.W_enc
         if self.gate is not None:
@@ -279,10 +240,10 @@ class Dictionary:
         return torch.zeros_like(pre).scatter(-1, top, values if self.signed else torch.relu(values))
 
     def permuted(self, seed: int) -> Dictionary:
-        """Return a random dictionary: the same encoder, the decoder rows exchanged at random.
+        """Return a random dictionary: the same encoder with the decoder rows permuted.
 
-        Each latent then writes what another latent should, at that other's norm; whatever agrees as well with this
-        dictionary's explanations measured nothing.
+        Each latent then writes what another latent should, at that latent's norm. An agreement that is as high with
+        this dictionary measures nothing.
         """
         order = torch.from_numpy(np.random.default_rng(seed).permutation(self.d_sae)).to(self.W_dec.device)
         return replace(self, W_dec=self.W_dec[order])
@@ -297,21 +258,26 @@ class Dictionary:
 def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
     """Read a dictionary from a folder in SAELens' format.
 
+    Parameters
+    ----------
+    center : bool
+        See `Dictionary.center`.
+
     Raises
     ------
     InputError
-        The folder is not there, its architecture is not a linear dictionary, or its normalisation is not folded.
+        The folder does not exist, its SAE is not a linear dictionary, or its normalisation is not folded.
     """
     folder = Path(folder)
     cfg = read_json(folder / "cfg.json")
     architecture, normalization = cfg.get("architecture", "standard"), cfg.get("normalize_activations", "none")
     check_linear(str(folder), architecture, normalization, cfg.get("reshape_activations", "none"))
     if not (folder / WEIGHTS).is_file():
-        raise InputError(f"SAE in {folder} has no {WEIGHTS}", remedy="make the SAE again")
+        raise InputError(f"SAE in {folder} has no {WEIGHTS}", remedy="run `isaerft dictionary` again")
     weights = load_file(folder / WEIGHTS)
     metadata = cfg.get("metadata", cfg)
     W_dec = weights["W_dec"].float()
-    # A TopK SAE that ranks activations times decoder norm is, with that norm folded in, an ordinary one.
+    # A TopK SAE that ranks activations times decoder norm is an ordinary one once that norm is folded in.
     norm = W_dec.norm(dim=1).clamp_min(TINY) if cfg.get("rescale_acts_by_decoder_norm") else torch.ones(len(W_dec))
     return Dictionary(
         W_enc=weights["W_enc"].float() * norm,
@@ -328,3 +294,41 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
         hook_name=metadata.get("hook_name") or "",
         neuronpedia_id=metadata.get("neuronpedia_id") or "",
     )
+
+
+def check_linear(name: str, architecture: str, normalization: str, reshaping: str = "none") -> None:
+    """Refuse an SAE that is not a linear dictionary of one hook's activation.
+
+    Parameters
+    ----------
+    name : str
+        Folder or id of the SAE, for errors.
+    architecture, normalization, reshaping : str
+        As SAELens' cfg.json states them.
+
+    Raises
+    ------
+    InputError
+        The SAE is not supported; the error says why and what to do.
+    """
+    if architecture not in ARCHITECTURES:
+        for part, (reason, remedy) in _REASONS.items():
+            if part in architecture:
+                raise InputError(
+                    f"SAE ({name}) of architecture {shown(architecture)}: {reason}",
+                    allowed=", ".join(ARCHITECTURES),
+                    remedy=remedy,
+                )
+        raise unknown_name(f"SAE architecture ({name})", architecture, ARCHITECTURES)
+    if reshaping != "none":
+        raise InputError(
+            f"SAE ({name}) reads attention heads (reshape_activations {shown(reshaping)})",
+            remedy="choose an SAE on the residual stream, or on the output of attention (hook_attn_out)",
+        )
+    if normalization not in NORMALIZATIONS:
+        raise InputError(
+            f"SAE ({name}) expects activations normalised by {shown(normalization)}, which is not folded in",
+            allowed=", ".join(NORMALIZATIONS),
+            remedy="set norm_scaling_factor (sqrt(d_in) over the mean norm of its training activations), or fold it"
+            " with sae.fold_activation_norm_scaling_factor and save the SAE again",
+        )

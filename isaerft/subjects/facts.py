@@ -1,6 +1,6 @@
-"""Facts of each latent on the reference corpus: how often it fires, how it sits among the others, where it fires most.
+"""Facts about each latent: how often it fires on the reference corpus, where it fires most, and its neighbours.
 
-These are the confounds that the statistics stratify by, and the raw material of the local explanations.
+These are the confounds that the statistics stratify by, and the raw material of local explanations.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Firing:
-    """What the corpus says of the latents.
+    """Firing of the latents on the reference corpus.
 
     Attributes
     ----------
     n_tokens : int
-        Tokens seen, BOS left out.
+        Number of tokens, BOS excluded.
     count : (d_sae,) float64
-        Tokens at which each latent fires.
+        Number of tokens on which each latent fires.
     total, maximum : (d_sae,) float64
-        Sum of its activations, and the one of largest size; negative only in SAEs whose latents have two signs.
+        Sum of its activations, and the activation of largest magnitude; negative only in SAEs with signed latents.
     top : DataFrame
-        latent_index, value, row, position: the tokens where it fires most, at most one per row of the corpus.
+        latent_index, value, row, position: the tokens on which it fires most, at most one per row of the corpus.
     """
 
     n_tokens: int
@@ -49,18 +49,18 @@ class Firing:
 
 
 def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
-    """Run the corpus through the subject and gather each latent's activations."""
+    """Run the corpus through the subject, `batch_size` rows at a time, and summarise each latent's activations."""
     d_sae = subject.dictionary.d_sae
     count, total, highest, lowest = (np.zeros(d_sae) for _ in range(4))
     top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
     n_tokens = 0
-    for codes, entries in encoded(subject, rows, batch_size, "firing rates"):
+    for codes, entries in encode_corpus(subject, rows, batch_size, "firing rates"):
         count += torch.bincount(codes.indices, minlength=d_sae).cpu().numpy()
         total += codes.sum_over_tokens().double().cpu().numpy()
         latent, value = entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy()
         np.maximum.at(highest, latent, value)
         np.minimum.at(lowest, latent, value)
-        top = _best(pd.concat([top, entries], ignore_index=True))
+        top = _strongest(pd.concat([top, entries], ignore_index=True))
         n_tokens += codes.n_tokens
     return Firing(n_tokens, count, total, np.where(highest >= -lowest, highest, lowest), top)
 
@@ -68,9 +68,17 @@ def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> 
 def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: float) -> pd.DataFrame:
     """Return one row per latent.
 
-    Columns: latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation,
-    decoder_norm, density (mean decoder cosine with its nearest neighbours), nearest_latent, nearest_cosine,
-    encoder_decoder_cosine (1: reads what it writes; low values are a sign of absorption), cluster (near-duplicates).
+    Parameters
+    ----------
+    cluster_cosine : float
+        Latents whose decoder rows have at least this cosine share a cluster.
+
+    Returns
+    -------
+    DataFrame
+        latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation, decoder_norm,
+        density (mean decoder cosine with its nearest neighbours), nearest_latent, nearest_cosine,
+        encoder_decoder_cosine (1: it reads what it writes; low values suggest absorption), cluster (near-duplicates).
     """
     dictionary = subject.dictionary
     with np.errstate(invalid="ignore"):
@@ -93,38 +101,35 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     )
 
 
-def encoded(
+def encode_corpus(
     subject: LoadedSubject, rows: TokenRows, batch_size: int, description: str
 ) -> Iterator[tuple[Codes, pd.DataFrame]]:
-    """Yield the codes of the corpus, BOS left out, a batch of rows at a time, and where each latent is active.
+    """Yield the sparse codes of the corpus without BOS, a batch of rows at a time, as codes and as a table.
 
-    The second is a table with one line per active latent and token: latent_index, value, row (of the corpus), position.
+    The table has a row per active latent and token: latent_index, value, row (of the corpus), position.
     """
-    n_bos, first_row = len(subject.language.bos), 0
+    first_row = 0
     for tokens, mask in rows.batches(batch_size, description):
         device = subject.model.device
-        activation = run_below(subject.model, subject.site, tokens.to(device), mask.to(device)).activation
-        wanted = mask.bool().clone()
-        wanted[:, :n_bos] = False
-        codes = subject.dictionary.encode(activation[wanted.to(device)])
-        row, position = wanted.nonzero(as_tuple=True)
+        activation = run_below(subject.model, subject.hook, tokens.to(device), mask.to(device)).activation
+        is_text = subject.language.text_mask(mask)
+        codes = subject.dictionary.encode(activation[is_text.to(device)])
+        row, position = is_text.nonzero(as_tuple=True)
         token = codes.tokens().cpu()
-        yield (
-            codes,
-            pd.DataFrame(
-                {
-                    "latent_index": codes.indices.cpu().numpy(),
-                    "value": codes.values.double().cpu().numpy(),
-                    "row": (row + first_row)[token].numpy(),
-                    "position": position[token].numpy(),
-                }
-            ),
+        entries = pd.DataFrame(
+            {
+                "latent_index": codes.indices.cpu().numpy(),
+                "value": codes.values.double().cpu().numpy(),
+                "row": (row + first_row)[token].numpy(),
+                "position": position[token].numpy(),
+            }
         )
+        yield codes, entries
         first_row += len(tokens)
 
 
-def _best(entries: pd.DataFrame) -> pd.DataFrame:
-    """Keep each latent's strongest tokens, one per row of the corpus; ties go to the earlier token."""
+def _strongest(entries: pd.DataFrame) -> pd.DataFrame:
+    """Return each latent's strongest tokens, one per row of the corpus; ties go to the earlier token."""
     ordered = entries.assign(size=entries["value"].abs()).sort_values(
         ["latent_index", "size", "row", "position"], ascending=[True, False, True, True]
     )
@@ -133,7 +138,7 @@ def _best(entries: pd.DataFrame) -> pd.DataFrame:
 
 
 def _neighbours(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return density, nearest latent and its cosine for every decoder row, a block of rows at a time."""
+    """Return density, nearest latent and its cosine of every decoder row."""
     directions = normalize(decoder, dim=1)
     k = min(N_NEIGHBOURS, len(directions) - 1)
     parts = []

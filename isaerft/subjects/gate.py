@@ -1,15 +1,14 @@
-"""The gate: do this model and this SAE belong together?
+"""The gate: check that a model and an SAE belong together, then describe the subject.
 
-An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, and everything after it
-would be nonsense. The gate measures variance explained and the loss with the SAE spliced in, and stops such a subject.
-
-Everything that is measured of a subject before any training: facts, contexts, and the gate.
+An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, but all results would be
+meaningless. The gate measures the variance explained and the loss with the SAE spliced in, and stops such a subject.
+For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, and
+the subject's rows of subjects.csv.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import torch
@@ -26,6 +25,8 @@ from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 
 N_ROWS = 256
+"""Rows of the corpus on which the fit is measured."""
+N_ROWS_ALTERNATIVES = 16
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Fit:
     Attributes
     ----------
     variance_explained : float
-        1 - squared error / variance of the hook's activation, BOS left out.
+        1 - squared error / variance of the hook's activation, BOS excluded.
     l0 : float
         Mean number of active latents per token.
     loss_base, loss_spliced, loss_unigram : float
-        Nats per token: of the model, of the model running on the SAE's reconstruction, of token frequencies alone.
+        Nats per token: of the model, of the model with the SAE's reconstruction spliced in, and of a unigram model.
     """
 
     variance_explained: float
@@ -50,104 +51,20 @@ class Fit:
 
     @property
     def loss_increase(self) -> float:
-        """Share of the way from the model's loss to the unigram loss that splicing the SAE in costs."""
+        """Loss added by splicing the SAE in, as a share of the gap from the model's loss to the unigram loss."""
         gap = self.loss_unigram - self.loss_base
         return (self.loss_spliced - self.loss_base) / gap if gap > 0 else float("inf")
-
-
-def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit:
-    """Measure how well the SAE fits the model on the first rows of the corpus."""
-    n_bos = len(subject.language.bos)
-    error = squares = l0 = base = spliced = 0.0
-    n_tokens = n_predicted = 0
-    total = torch.zeros(subject.dictionary.d_in, dtype=torch.float64, device=subject.model.device)
-    counts = torch.zeros(subject.model.config.get_text_config().vocab_size, dtype=torch.float64)
-    for tokens, mask in rows.first(N_ROWS).batches(batch_size):
-        tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
-        below = run_below(subject.model, subject.site, tokens, mask)
-        wanted = mask.bool().clone()
-        wanted[:, :n_bos] = False
-        kept = below.activation[wanted]
-        rebuilt = subject.dictionary.reconstruct(kept)
-        error += float((kept.float() - rebuilt).double().square().sum())
-        squares += float(kept.double().square().sum())
-        total += kept.double().sum(0)
-        l0 += float(subject.dictionary.encode(kept).counts().sum())
-        n_tokens += len(kept)
-        patched = below.residual.clone()
-        # What the hook does not see stays: nothing at all where the SAE reads the residual stream itself.
-        beside = below.residual[wanted].float() - kept.float()
-        patched[wanted] = (rebuilt + beside).to(patched.dtype)
-        predicted = mask[:, 1:].bool()
-        base += _loss(subject, below.residual, tokens, mask, predicted)
-        spliced += _loss(subject, patched, tokens, mask, predicted)
-        n_predicted += int(predicted.sum())
-        counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
-    shares = counts[counts > 0] / counts.sum()
-    unigram = float(-(shares * shares.log()).sum())
-    variance = squares - float(total.square().sum()) / n_tokens
-    return Fit(1 - error / variance, l0 / n_tokens, base / n_predicted, spliced / n_predicted, unigram)
-
-
-def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: Fit, rows: TokenRows) -> None:
-    """Stop a subject whose model and SAE do not fit, and say which other setting fits better.
-
-    Raises
-    ------
-    InputError
-        Variance explained is below, or the cost of splicing above, what the config allows.
-    """
-    if fit.variance_explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
-        return
-    tried = ", ".join(f"{what}: {value:.2f}" for what, value in _alternatives(subject, rows).items())
-    raise InputError(
-        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the variance at its hook and"
-        f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
-        allowed=f"at least {options.min_variance_explained:g} and at most {options.max_loss_increase:g}",
-        remedy=(
-            f"variance explained under other settings: {tried}; also check prepend_bos (now {options.prepend_bos}), the"
-            " model's revision, and that the SAE was trained on this model"
-        ),
-    )
-
-
-def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
-    """Variance explained with the other centring and at the neighbouring layers."""
-    site, dictionary = subject.site, subject.dictionary
-    others = {
-        f"center_writing_weights {not dictionary.center}": replace(
-            subject, dictionary=replace(dictionary, center=not dictionary.center)
-        )
-    }
-    for step, what in ((-1, "one block earlier"), (1, "one block later")):
-        other = replace(site, n_below=site.n_below + step)
-        # Only the residual stream between blocks has a place below the first block.
-        lowest = -1 if site.reads == "residual" and not site.inside else 0
-        if lowest <= other.block < site.n_blocks:
-            others[what] = replace(subject, site=other)
-    few = rows.first(16)
-    return {what: measure_fit(other, few, 16).variance_explained for what, other in others.items()}
-
-
-def _loss(
-    subject: LoadedSubject, residual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, predicted: torch.Tensor
-) -> float:
-    """Return the summed loss over the predicted tokens, in nats."""
-    with torch.no_grad():
-        hidden = hidden_above(subject.model, subject.site, residual, mask)
-        logits = unembed(subject.model, hidden[:, :-1][predicted]).float()
-        return float(cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum"))
 
 
 def describe_subject(
     plan: config.Plan, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
 ) -> None:
-    """Pass the gate, then write latents.parquet, contexts.parquet and subject.json (last) into the subject's folder.
+    """Check that a subject passes the gate, then write its latents, contexts and, last, its card.
 
     Raises
     ------
     InputError
-        Model and SAE do not fit.
+        The model and the SAE do not fit together.
     """
     options = plan.study.subjects[name]
     fit = measure_fit(subject, rows, plan.study.batch_size)
@@ -166,9 +83,94 @@ def describe_subject(
     write_json(folder.card, cards)
 
 
+def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit:
+    """Measure how well the SAE fits the model on the first rows of the corpus."""
+    error = squares = l0 = base = spliced = 0.0
+    n_tokens = n_predicted = 0
+    total = torch.zeros(subject.dictionary.d_in, dtype=torch.float64, device=subject.model.device)
+    counts = torch.zeros(subject.language.n_vocabulary, dtype=torch.float64)
+    for tokens, mask in rows.first(N_ROWS).batches(batch_size):
+        tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
+        below = run_below(subject.model, subject.hook, tokens, mask)
+        is_text = subject.language.text_mask(mask)
+        kept = below.activation[is_text]
+        rebuilt = subject.dictionary.reconstruct(kept)
+        error += float((kept.float() - rebuilt).double().square().sum())
+        squares += float(kept.double().square().sum())
+        total += kept.double().sum(0)
+        l0 += float(subject.dictionary.encode(kept).counts().sum())
+        n_tokens += len(kept)
+        patched = below.residual.clone()
+        # Keep what the SAE does not read: zero where it reads the residual stream itself.
+        rest = below.residual[is_text].float() - kept.float()
+        patched[is_text] = (rebuilt + rest).to(patched.dtype)
+        predicted = mask[:, 1:].bool()
+        base += _loss(subject, below.residual, tokens, mask, predicted)
+        spliced += _loss(subject, patched, tokens, mask, predicted)
+        n_predicted += int(predicted.sum())
+        counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
+    shares = counts[counts > 0] / counts.sum()
+    unigram = float(-(shares * shares.log()).sum())
+    variance = squares - float(total.square().sum()) / n_tokens
+    return Fit(1 - error / variance, l0 / n_tokens, base / n_predicted, spliced / n_predicted, unigram)
+
+
+def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: Fit, rows: TokenRows) -> None:
+    """Stop a subject whose model and SAE do not fit, and report the fit under other settings.
+
+    Raises
+    ------
+    InputError
+        The variance explained is too low, or the loss added by splicing the SAE in is too high, for the config.
+    """
+    if fit.variance_explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
+        return
+    tried = ", ".join(f"{setting}: {value:.2f}" for setting, value in _alternatives(subject, rows).items())
+    raise InputError(
+        f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the variance at its hook, and"
+        f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
+        allowed=f"at least {options.min_variance_explained:g}, and at most {options.max_loss_increase:g}",
+        remedy=(
+            f"variance explained under other settings: {tried}; also check prepend_bos (now {options.prepend_bos}), the"
+            " model's revision, and that the SAE was trained on this model"
+        ),
+    )
+
+
+def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
+    """Return the variance explained with the other centring and at the neighbouring blocks."""
+    hook, dictionary = subject.hook, subject.dictionary
+    others = {
+        f"center_writing_weights {not dictionary.center}": replace(
+            subject, dictionary=replace(dictionary, center=not dictionary.center)
+        )
+    }
+    for step, setting in ((-1, "one block earlier"), (1, "one block later")):
+        other = replace(hook, n_below=hook.n_below + step)
+        # Only the residual stream between blocks also exists below the first block.
+        lowest = -1 if hook.reads == "residual" and not hook.inside else 0
+        if lowest <= other.block < hook.n_blocks:
+            others[setting] = replace(subject, hook=other)
+    few = rows.first(N_ROWS_ALTERNATIVES)
+    return {
+        setting: measure_fit(other, few, N_ROWS_ALTERNATIVES).variance_explained for setting, other in others.items()
+    }
+
+
+def _loss(
+    subject: LoadedSubject, residual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, predicted: torch.Tensor
+) -> float:
+    """Return the summed loss over the predicted tokens, in nats."""
+    with torch.no_grad():
+        hidden = hidden_above(subject.model, subject.hook, residual, mask)
+        logits = unembed(subject.model, hidden[:, :-1][predicted]).float()
+        return float(cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum"))
+
+
 def _card(
     plan: config.Plan, name: str, options: config.Subject, subject: LoadedSubject, facts: pd.DataFrame, fit: Fit
-) -> dict[str, Any]:
+) -> dict[str, object]:
+    """Return a subject's row of subjects.csv."""
     limits = plan.study.agreement
     return {
         "subject": name,

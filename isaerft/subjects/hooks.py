@@ -1,27 +1,22 @@
-"""What the parts of a transformer block are called in each family of Hugging Face models.
+"""Running a Hugging Face model below and above the hook of an SAE.
 
-The residual stream between two blocks is found in any decoder-only model. What attention and MLP add to it lies inside
-a block, and there the families differ: in names, in a normalisation between a part and the addition, and in whether
-the MLP reads what attention wrote (sequential blocks) or both read the block's input (parallel blocks).
-
-Running a part of a Hugging Face model: leaving its forward pass early, or letting modules give something else.
-
-Where in a Hugging Face model an SAE sits, and running only one side of that place.
-
-Two points matter. The SAE encodes its hook's activation. What an adapter writes is added to the residual stream at the
-injection point, the first one at which all that reads the hook's activation still lies above:
+Two points matter. The *hook* is where the SAE reads: the residual stream, or what attention or the MLP adds to it. The
+*injection point* is where adapters write: the point of the residual stream at which the hook's activation has been
+added and nothing has read it yet.
 
 ==============  ===================================  =============================================================
 hook            activation                           injection point
 ==============  ===================================  =============================================================
 hook_resid_pre  the input of block L                 the same
-hook_resid_mid  between attention and MLP            the same (sequential blocks)
+hook_resid_mid  between attention and MLP            the same (sequential blocks only)
 hook_resid_post the output of block L                the same; `post` of block L is `pre` of block L + 1
-hook_mlp_out    what the MLP adds                    the output of block L
-hook_attn_out   what attention adds                  between attention and MLP; in parallel blocks the output of L
+hook_mlp_out    the output of the MLP                the output of block L
+hook_attn_out   the output of attention              between attention and MLP; in parallel blocks the output of L
 ==============  ===================================  =============================================================
 
-Adding a vector to the activation is adding it to the residual stream there, so adapters know nothing of the hook.
+Adding a vector to the hook's activation equals adding it to the residual stream at the injection point, so adapters
+need not know the hook. The residual stream between blocks is found in any decoder-only model. Hooks inside a block need
+the names of the block's parts, which differ between families (`BLOCK_PARTS`).
 """
 
 from __future__ import annotations
@@ -35,15 +30,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from isaerft.errors import InputError, shown
 
 Part = Literal["attention", "mlp"]
 
+_HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+_ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
+
 
 @dataclass(frozen=True)
-class Layout:
-    """The names of a block's parts.
+class BlockParts:
+    """What the parts of a transformer block are called in one family of models.
 
     Attributes
     ----------
@@ -62,19 +61,19 @@ class Layout:
     parallel: bool | str = False
 
 
-_SEQUENTIAL = Layout()
-_PARALLEL = Layout(parallel=True)
-_SANDWICH = Layout(attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm")
-_GPT = Layout(attention="attn")
-LAYOUTS = {
+_SEQUENTIAL = BlockParts()
+_PARALLEL = BlockParts(parallel=True)
+_SANDWICH = BlockParts(attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm")
+_GPT = BlockParts(attention="attn")
+BLOCK_PARTS = {
     "cohere": _PARALLEL,
     "gemma": _SEQUENTIAL,
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
     "gpt2": _GPT,
     "gpt_neo": _GPT,
-    "gpt_neox": Layout(attention="attention", parallel="use_parallel_residual"),
-    "gptj": Layout(attention="attn", parallel=True),
+    "gpt_neox": BlockParts(attention="attention", parallel="use_parallel_residual"),
+    "gptj": BlockParts(attention="attn", parallel=True),
     "llama": _SEQUENTIAL,
     "mistral": _SEQUENTIAL,
     "olmo2": _SANDWICH,
@@ -82,154 +81,23 @@ LAYOUTS = {
     "phi3": _SEQUENTIAL,
     "qwen2": _SEQUENTIAL,
     "qwen3": _SEQUENTIAL,
-    "stablelm": Layout(parallel="use_parallel_residual"),
+    "stablelm": BlockParts(parallel="use_parallel_residual"),
 }
-
-
-def decoder_of(model: nn.Module) -> nn.Module:
-    """Return the part of a Hugging Face model that turns tokens into last hidden states."""
-    return model.get_decoder()
-
-
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """Return the list of transformer blocks of a decoder-only Hugging Face model."""
-    n_blocks = model.config.get_text_config().num_hidden_layers
-    for module in decoder_of(model).modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return module
-    raise InputError(
-        f"{type(model).__name__} has no list of {n_blocks} blocks", allowed="decoder-only Hugging Face models"
-    )
-
-
-def is_parallel(model: nn.Module) -> bool:
-    """Tell whether attention and MLP of a block both read the block's input."""
-    flag = _layout(model).parallel
-    return bool(getattr(model.config.get_text_config(), flag)) if isinstance(flag, str) else flag
-
-
-def attention_of(model: nn.Module, block: int) -> nn.Module:
-    """Return the attention of a block."""
-    return getattr(decoder_blocks(model)[block], _layout(model).attention)
-
-
-def writer_of(model: nn.Module, block: int, part: Part) -> nn.Module:
-    """Return the module whose output is what a part of a block adds to the residual stream.
-
-    The part itself, or the normalisation after it: the point that TransformerLens calls hook_attn_out or hook_mlp_out.
-    """
-    layout = _layout(model)
-    name = {"attention": layout.attention_norm or layout.attention, "mlp": layout.mlp_norm or layout.mlp}[part]
-    return getattr(decoder_blocks(model)[block], name)
-
-
-def _layout(model: nn.Module) -> Layout:
-    family = model.config.get_text_config().model_type
-    if family not in LAYOUTS:
-        raise InputError(
-            f"an SAE inside the blocks of a {shown(family)} model",
-            allowed=f"inside blocks: {', '.join(LAYOUTS)}",
-            remedy="choose an SAE on the residual stream between blocks (hook_resid_pre, hook_resid_post)",
-        )
-    return LAYOUTS[family]
-
-
-_N_OUTPUTS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-
-
-class _Reached(Exception):
-    """Raised inside the forward pass to leave it."""
-
-
-@contextmanager
-def leaving(
-    *, inputs: Mapping[str, nn.Module], outputs: Mapping[str, nn.Module], last: str
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Note the hidden states that enter `inputs` and come out of `outputs`, and leave the forward pass with `last`."""
-    seen: dict[str, torch.Tensor] = {}
-
-    def note(name: str, value: torch.Tensor) -> None:
-        seen[name] = value
-        if name == last:
-            raise _Reached
-
-    def at_input(name: str) -> Callable[..., None]:
-        return lambda _, args, kwargs: note(name, args[0] if args else kwargs["hidden_states"])
-
-    def at_output(name: str) -> Callable[..., None]:
-        return lambda _, args, output: note(name, output[0] if isinstance(output, tuple) else output)
-
-    with ExitStack() as handles:
-        for name, module in inputs.items():
-            handles.callback(module.register_forward_pre_hook(at_input(name), with_kwargs=True).remove)
-        for name, module in outputs.items():
-            handles.callback(module.register_forward_hook(at_output(name)).remove)
-        with suppress(_Reached):
-            yield seen
-
-
-@contextmanager
-def entering(module: nn.Module, hidden: torch.Tensor) -> Iterator[None]:
-    """Let `module` read `hidden` in place of the hidden states it is given."""
-    handle = module.register_forward_pre_hook(
-        lambda _, args, kwargs: ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden}),
-        with_kwargs=True,
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def giving(
-    model: nn.Module, modules: Mapping[nn.Module, Callable[[torch.Tensor], torch.Tensor]], like: nn.Module
-) -> Iterator[None]:
-    """Let each module give what a function makes of the hidden states it reads, in the form that `like` returns."""
-    n = _n_outputs(model, like)
-
-    def forward(make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
-        def give(*args: Any, **kwargs: Any) -> Any:
-            made = make(args[0] if args else kwargs["hidden_states"])
-            return (made, *[None] * (n - 1)) if n else made
-
-        return give
-
-    with ExitStack() as undo:
-        for module, make in modules.items():
-            module.forward = forward(make)
-            undo.callback(delattr, module, "forward")
-        yield
-
-
-def _n_outputs(model: nn.Module, module: nn.Module) -> int:
-    """Tell, by running the model, how long the tuple is that a module returns; 0 for a tensor alone."""
-    if module not in _N_OUTPUTS:
-        outputs: list[Any] = []
-        handle = module.register_forward_hook(lambda _, args, output: outputs.append(output))
-        try:
-            with torch.no_grad():
-                decoder_of(model)(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
-        finally:
-            handle.remove()
-        _N_OUTPUTS[module] = len(outputs[0]) if isinstance(outputs[0], tuple) else 0
-    return _N_OUTPUTS[module]
-
-
-_HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
-_ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
+"""Families whose blocks support hooks inside (`hook_attn_out`, `hook_mlp_out`, `hook_resid_mid`), by `model_type`."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where an SAE sits.
+class HookPoint:
+    """The hook of an SAE and its injection point.
 
     Attributes
     ----------
-    n_below, n_blocks : int
-        Blocks wholly below the injection point, of how many in all.
-    reads : str
-        What the SAE encodes: the residual stream at the injection point, or what attention or MLP add to it.
+    n_below : int
+        Number of blocks that lie wholly below the injection point.
+    n_blocks : int
+        Number of blocks of the model.
+    reads : {"residual", "attention", "mlp"}
+        What the SAE reads: the residual stream at the injection point, or the output of attention or of the MLP.
     inside : bool
         Whether the injection point lies inside block `n_below`, between its attention and its MLP.
     """
@@ -241,19 +109,19 @@ class Site:
 
     @property
     def block(self) -> int:
-        """The block last run to reach the injection point, wholly or in part; -1 below the first."""
+        """Last block that runs, wholly or in part, to reach the injection point; -1 below the first block."""
         return self.n_below if self.inside else self.n_below - 1
 
 
 @dataclass(frozen=True)
-class Below:
-    """What the frozen part of the model hands to what lies above.
+class HookState:
+    """Output of the model below the hook.
 
     Attributes
     ----------
-    activation : (n_rows, length, d_in)
-        At the SAE's hook: what it encodes.
-    residual : (n_rows, length, d_in)
+    activation : (..., d_in)
+        The hook's activation, which the SAE reads.
+    residual : (..., d_in)
         The residual stream at the injection point; the same tensor where the SAE reads the residual stream.
     """
 
@@ -261,21 +129,21 @@ class Below:
     residual: torch.Tensor
 
 
-def find_site(model: nn.Module, hook_name: str) -> Site:
-    """Return the place that `hook_name` names in `model`.
+def find_hook(model: PreTrainedModel, hook_name: str) -> HookPoint:
+    """Return the hook point of `model` with the TransformerLens name `hook_name`.
 
     Raises
     ------
     InputError
-        Such a hook cannot be used, or the model does not have it.
+        The hook is not supported, or the model does not have it.
     """
     match = _HOOK.fullmatch(hook_name)
     if match is None:
         heads = "hook_z" in hook_name
         raise InputError(
-            f"SAE hook {shown(hook_name)}" + (" (attention heads, before they are added)" if heads else ""),
+            f"unsupported SAE hook {shown(hook_name)}" + (" (attention heads before the output projection)" * heads),
             allowed=_ALLOWED,
-            remedy="choose an SAE on the residual stream, or on what attention or MLP add to it",
+            remedy="choose an SAE on the residual stream, or on the output of attention or of an MLP",
         )
     block, at = int(match[1]), match[2]
     n_blocks = len(decoder_blocks(model))
@@ -284,57 +152,64 @@ def find_site(model: nn.Module, hook_name: str) -> Site:
             f"SAE hook {hook_name!r}, but the model has {n_blocks} blocks", allowed=f"L from 0 to {n_blocks - 1}"
         )
     if at in ("resid_pre", "resid_post"):
-        return Site(block + (at == "resid_post"), n_blocks)
+        return HookPoint(block + (at == "resid_post"), n_blocks)
     if at == "mlp_out":
         writer_of(model, block, "mlp")
-        return Site(block + 1, n_blocks, "mlp")
+        return HookPoint(block + 1, n_blocks, "mlp")
     parallel = is_parallel(model)
     if at == "attn_out":
-        return Site(block + parallel, n_blocks, "attention", inside=not parallel)
+        return HookPoint(block + parallel, n_blocks, "attention", inside=not parallel)
     if parallel:
         raise InputError(
             f"SAE hook {hook_name!r}, but attention and MLP of this model's blocks read the same residual stream",
             allowed=_ALLOWED.replace("blocks.L.hook_resid_mid, ", ""),
         )
-    return Site(block, n_blocks, inside=True)
+    return HookPoint(block, n_blocks, inside=True)
 
 
 def run_below(
-    model: nn.Module, site: Site, tokens: torch.Tensor, mask: torch.Tensor, *, gradient: bool = False
-) -> Below:
-    """Run what lies below the injection point.
+    model: PreTrainedModel, hook: HookPoint, tokens: torch.Tensor, mask: torch.Tensor, *, gradient: bool = False
+) -> HookState:
+    """Run the model up to the injection point.
 
     Parameters
     ----------
     tokens, mask : (n_rows, length) int64
         Token ids and attention mask, padded on the right.
     gradient : bool
-        Whether gradients flow back into what lies below.
+        Whether gradients flow back into the layers below the hook.
+
+    Returns
+    -------
+    HookState
+        Both tensors are (n_rows, length, d_in).
     """
-    blocks, inputs, outputs = decoder_blocks(model), {}, {}
-    if site.inside:
-        inputs["input"], outputs["attention"] = blocks[site.block], writer_of(model, site.block, "attention")
-    elif site.n_below == site.n_blocks:
+    blocks = decoder_blocks(model)
+    inputs: dict[str, nn.Module] = {}
+    outputs: dict[str, nn.Module] = {}
+    if hook.inside:
+        inputs["input"], outputs["attention"] = blocks[hook.block], writer_of(model, hook.block, "attention")
+    elif hook.n_below == hook.n_blocks:
         outputs["residual"] = blocks[-1]
     else:
-        inputs["residual"] = blocks[site.n_below]
-    if site.reads != "residual":
-        outputs[site.reads] = writer_of(model, site.block, site.reads)
-    last = "attention" if site.inside else "residual"
-    with torch.set_grad_enabled(gradient), leaving(inputs=inputs, outputs=outputs, last=last) as seen:
+        inputs["residual"] = blocks[hook.n_below]
+    if hook.reads != "residual":
+        outputs[hook.reads] = writer_of(model, hook.block, hook.reads)
+    last = "attention" if hook.inside else "residual"
+    with torch.set_grad_enabled(gradient), _record_until(last, inputs=inputs, outputs=outputs) as seen:
         decoder_of(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
     # The block itself adds these two, and floating-point addition commutes: the sum is what its MLP reads.
-    residual = seen["input"] + seen["attention"] if site.inside else seen["residual"]
-    return Below(residual if site.reads == "residual" else seen[site.reads], residual)
+    residual = seen["input"] + seen["attention"] if hook.inside else seen["residual"]
+    return HookState(residual if hook.reads == "residual" else seen[hook.reads], residual)
 
 
-def residual_stream(model: nn.Module, site: Site, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the residual stream at the injection point alone, (n_rows, length, d_model), without gradient."""
-    return run_below(model, site, tokens, mask).residual
+def residual_stream(model: PreTrainedModel, hook: HookPoint, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream at the injection point, (n_rows, length, d_model), without gradient."""
+    return run_below(model, hook, tokens, mask).residual
 
 
-def hidden_above(model: nn.Module, site: Site, residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Run only what lies above the injection point, on a given residual stream.
+def hidden_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Run the model from the injection point on.
 
     Parameters
     ----------
@@ -348,17 +223,17 @@ def hidden_above(model: nn.Module, site: Site, residual: torch.Tensor, mask: tor
     (n_rows, length, d_model)
         Last hidden state after the final normalisation, equal to that of a full forward pass.
     """
-    with _starting_at(model, site, residual):
-        # The embeddings given here only carry the shape: the residual stream replaces them at the site.
+    with _start_at(model, hook, residual):
+        # The embeddings only carry the shape: the residual stream replaces them at the injection point.
         inputs = residual.detach()
         return decoder_of(model)(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state
 
 
-def unembed(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """Turn (n, d_model) hidden states into (n, n_vocabulary) logits.
+def unembed(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the logits (n, n_vocabulary) of last hidden states (n, d_model).
 
-    With the final steps that a config declares: Granite's and Cohere's scales, Gemma's soft cap. Whether these are all
-    is checked when a subject is loaded (`isaerft.subjects.load`).
+    Includes the final steps that configs declare: the scales of Granite and Cohere, the soft cap of Gemma. Loading a
+    subject checks that there are no others (`isaerft.subjects.load.verify_hook`).
     """
     config = model.config.get_text_config()
     logits = model.get_output_embeddings()(hidden)
@@ -369,23 +244,154 @@ def unembed(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     return torch.tanh(logits / cap) * cap if cap else logits
 
 
-@contextmanager
-def _starting_at(model: nn.Module, site: Site, residual: torch.Tensor) -> Iterator[None]:
-    """Make the blocks below the injection point pass their input on, and the last of them hand out `residual`.
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """Return the part of a Hugging Face model that turns tokens into last hidden states."""
+    return model.get_decoder()
 
-    For a site inside a block, that block reads `residual` and its attention, already in it, adds zeros.
+
+def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the transformer blocks of a decoder-only Hugging Face model."""
+    n_blocks = model.config.get_text_config().num_hidden_layers
+    for module in decoder_of(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return module
+    raise InputError(
+        f"{type(model).__name__} has no list of {n_blocks} blocks", allowed="decoder-only Hugging Face models"
+    )
+
+
+def is_parallel(model: PreTrainedModel) -> bool:
+    """Tell whether attention and MLP of a block both read the block's input."""
+    flag = _block_parts(model).parallel
+    return bool(getattr(model.config.get_text_config(), flag)) if isinstance(flag, str) else flag
+
+
+def attention_of(model: PreTrainedModel, block: int) -> nn.Module:
+    """Return the attention of a block."""
+    return getattr(decoder_blocks(model)[block], _block_parts(model).attention)
+
+
+def writer_of(model: PreTrainedModel, block: int, part: Part) -> nn.Module:
+    """Return the module whose output a part of a block adds to the residual stream.
+
+    This is the part itself or the normalisation after it: TransformerLens' hook_attn_out or hook_mlp_out.
+    """
+    names = _block_parts(model)
+    name = {"attention": names.attention_norm or names.attention, "mlp": names.mlp_norm or names.mlp}[part]
+    return getattr(decoder_blocks(model)[block], name)
+
+
+def _block_parts(model: PreTrainedModel) -> BlockParts:
+    family = model.config.get_text_config().model_type
+    if family not in BLOCK_PARTS:
+        raise InputError(
+            f"hooks inside the blocks of a {shown(family)} model are not supported",
+            allowed=f"inside blocks: {', '.join(BLOCK_PARTS)}",
+            remedy="choose an SAE on the residual stream between blocks (hook_resid_pre, hook_resid_post)",
+        )
+    return BLOCK_PARTS[family]
+
+
+class _ReachedLast(Exception):
+    """Raised inside the forward pass to leave it."""
+
+
+@contextmanager
+def _record_until(
+    last: str, *, inputs: Mapping[str, nn.Module], outputs: Mapping[str, nn.Module]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Record the hidden states that enter `inputs` and leave `outputs`; stop the forward pass after `last`."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def record(name: str, value: torch.Tensor) -> None:
+        seen[name] = value
+        if name == last:
+            raise _ReachedLast
+
+    def at_input(name: str) -> Callable[..., None]:
+        return lambda _, args, kwargs: record(name, args[0] if args else kwargs["hidden_states"])
+
+    def at_output(name: str) -> Callable[..., None]:
+        return lambda _, args, output: record(name, output[0] if isinstance(output, tuple) else output)
+
+    with ExitStack() as handles:
+        for name, module in inputs.items():
+            handles.callback(module.register_forward_pre_hook(at_input(name), with_kwargs=True).remove)
+        for name, module in outputs.items():
+            handles.callback(module.register_forward_hook(at_output(name)).remove)
+        with suppress(_ReachedLast):
+            yield seen
+
+
+@contextmanager
+def _start_at(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor) -> Iterator[None]:
+    """Make the blocks below the injection point pass their input on, and the last of them return `residual`.
+
+    If the injection point lies inside a block, that block reads `residual`, and its attention, which `residual` already
+    contains, adds zeros.
     """
     blocks = decoder_blocks(model)
     below: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {
-        block: lambda hidden: hidden for block in blocks[: site.n_below]
+        block: lambda hidden: hidden for block in blocks[: hook.n_below]
     }
     with ExitStack() as running:
         if below:
-            below[blocks[site.n_below - 1]] = lambda hidden: residual
-            running.enter_context(giving(model, below, like=blocks[0]))
+            below[blocks[hook.n_below - 1]] = lambda hidden: residual
+            running.enter_context(_replace_forward(model, below, like=blocks[0]))
         else:
-            running.enter_context(entering(blocks[0], residual))
-        if site.inside:
-            attention = attention_of(model, site.block)
-            running.enter_context(giving(model, {attention: torch.zeros_like}, like=attention))
+            running.enter_context(_replace_input(blocks[0], residual))
+        if hook.inside:
+            attention = attention_of(model, hook.block)
+            running.enter_context(_replace_forward(model, {attention: torch.zeros_like}, like=attention))
         yield
+
+
+@contextmanager
+def _replace_input(module: nn.Module, hidden: torch.Tensor) -> Iterator[None]:
+    """Make `module` read `hidden` instead of its own hidden states."""
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden}),
+        with_kwargs=True,
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _replace_forward(
+    model: PreTrainedModel, modules: Mapping[nn.Module, Callable[[torch.Tensor], torch.Tensor]], like: nn.Module
+) -> Iterator[None]:
+    """Make each module return a function of its hidden states, packed as `like` packs its output."""
+    n = _output_length(model, like)
+
+    def replacement(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = function(args[0] if args else kwargs["hidden_states"])
+            return (output, *[None] * (n - 1)) if n else output
+
+        return forward
+
+    with ExitStack() as undo:
+        for module, function in modules.items():
+            module.forward = replacement(function)  # type: ignore[method-assign]
+            undo.callback(delattr, module, "forward")
+        yield
+
+
+_OUTPUT_LENGTHS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def _output_length(model: PreTrainedModel, module: nn.Module) -> int:
+    """Run the model to find the length of the tuple that a module returns; 0 for a single tensor."""
+    if module not in _OUTPUT_LENGTHS:
+        outputs: list[Any] = []
+        handle = module.register_forward_hook(lambda _, args, output: outputs.append(output))
+        try:
+            with torch.no_grad():
+                decoder_of(model)(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+        finally:
+            handle.remove()
+        _OUTPUT_LENGTHS[module] = len(outputs[0]) if isinstance(outputs[0], tuple) else 0
+    return _OUTPUT_LENGTHS[module]

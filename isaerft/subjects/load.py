@@ -1,9 +1,8 @@
-"""Does running the part above a hook give what the whole model gives? Asked once of every model that is loaded.
+"""Loading a subject: a Hugging Face model with its tokenizer, an SAE, and the hook that joins them.
 
-Nothing here knows a family of models: a final scale that `unembed` does not know, or a block that does not add what its
-parts give, shows as different logits.
-
-Loading a subject: a Hugging Face model with its tokenizer, its SAE, and the place where they meet.
+Every model is checked once when it is loaded (`verify_hook`): running it below and above the hook must give its own
+logits. The check knows no family of models. A final scale that `unembed` misses, or a block that does not simply add
+the outputs of its parts, shows as different logits.
 """
 
 from __future__ import annotations
@@ -20,71 +19,10 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import Site, find_site, hidden_above, run_below, unembed, writer_of
+from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
 
-N_TOKENS = 8
-FIRST_TOKEN = 5
-
-
-def verify_site(model: nn.Module, site: Site) -> None:
-    """Compare logits from below and above `site` with the model's own, on a few tokens.
-
-    Where the SAE reads what attention or MLP add, also with that output doubled: the same must come of adding it to
-    the residual stream at the injection point.
-
-    Raises
-    ------
-    InputError
-        They differ by more than the number format explains, or are not finite.
-    """
-    vocabulary = model.config.get_text_config().vocab_size
-    tokens = (torch.arange(N_TOKENS, device=model.device)[None] + FIRST_TOKEN) % vocabulary
-    mask = torch.ones_like(tokens)
-    below = run_below(model, site, tokens, mask)
-    given = _whole(model, tokens, mask)
-    name = f"{type(model).__name__} in {str(given.dtype).removeprefix('torch.')}"
-    if not given.isfinite().all():
-        raise InputError(f"{name} gives logits that are not finite", remedy="set dtype: bfloat16 or float32")
-    _compare(
-        given,
-        _logits(model, site, below.residual, mask),
-        f"{name}: what lies above the hook does not give the model's own logits",
-        "it changes logits after the unembedding, or its blocks read more than the residual stream",
-    )
-    if site.reads == "residual":
-        return
-    handle = writer_of(model, site.block, site.reads).register_forward_hook(_doubled)
-    try:
-        given = _whole(model, tokens, mask)
-    finally:
-        handle.remove()
-    _compare(
-        given,
-        _logits(model, site, below.residual + below.activation, mask),
-        f"{name}: what its {site.reads} gives is not what its blocks add to the residual stream",
-        "choose an SAE on the residual stream between blocks",
-    )
-
-
-def _whole(model: nn.Module, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-
-
-def _logits(model: nn.Module, site: Site, residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return unembed(model, hidden_above(model, site, residual, mask))
-
-
-def _doubled(module: nn.Module, args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
-    return (2 * output[0], *output[1:]) if isinstance(output, tuple) else 2 * output
-
-
-def _compare(given: torch.Tensor, found: torch.Tensor, what: str, remedy: str) -> None:
-    difference = float((given - found).abs().max())
-    allowed = torch.finfo(given.dtype).eps ** 0.5 * float(given.abs().max())
-    if not difference <= allowed:
-        raise InputError(f"{what} (they differ by {difference:.3g})", allowed=f"{allowed:.3g}", remedy=remedy)
+N_CHECKED_TOKENS = 8
+FIRST_CHECKED_TOKEN = 5
 
 
 @dataclass(frozen=True)
@@ -94,9 +32,9 @@ class LoadedModel:
     Attributes
     ----------
     model : PreTrainedModel
-        In evaluation mode, no parameter requires a gradient.
+        In evaluation mode; no parameter requires a gradient.
     prepend_bos : bool
-        Whether texts begin with BOS, as the SAE was trained.
+        Whether texts begin with BOS, as in the SAE's training.
     """
 
     model: PreTrainedModel
@@ -109,23 +47,34 @@ class LoadedModel:
         return self.model.config.get_text_config().hidden_size
 
     @property
+    def n_vocabulary(self) -> int:
+        """Number of token ids that the model can predict."""
+        return self.model.config.get_text_config().vocab_size
+
+    @property
     def bos(self) -> list[int]:
-        """Token ids put in front of every text: BOS, or nothing."""
+        """Token ids in front of every text: BOS, or none."""
         return [self.tokenizer.bos_token_id] if self.prepend_bos else []
 
     @property
     def padding(self) -> int:
-        """Token id used to fill rows; it is masked, so any id will do."""
+        """Token id that fills rows up; it is masked, so any id will do."""
         return self.tokenizer.pad_token_id or 0
+
+    def text_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of an attention mask (n_rows, length) that are not BOS, (n_rows, length) bool."""
+        is_text = mask.bool().clone()
+        is_text[:, : len(self.bos)] = False
+        return is_text
 
 
 @dataclass(frozen=True)
 class LoadedSubject:
-    """A model and a dictionary that fit each other."""
+    """A model, a dictionary of its activations, and the hook at which the dictionary reads."""
 
     language: LoadedModel
     dictionary: Dictionary
-    site: Site
+    hook: HookPoint
 
     @property
     def model(self) -> PreTrainedModel:
@@ -133,18 +82,18 @@ class LoadedSubject:
         return self.language.model
 
     def with_random_dictionary(self, seed: int) -> LoadedSubject:
-        """Return the subject with its decoder rows exchanged at random: the control that must fail."""
+        """Return the subject with its decoder rows permuted: the control that must fail."""
         return replace(self, dictionary=self.dictionary.permuted(seed))
 
 
-def set_up(plan: config.Plan) -> str:
-    """Fix the CPU threads of this process and return the device to work on."""
+def set_up_torch(plan: config.Plan) -> str:
+    """Set the number of CPU threads of this process and return the device to work on."""
     torch.set_num_threads(plan.study.threads)
     if plan.study.device not in ("auto", "cuda"):
         return plan.study.device
     if plan.study.device == "auto" and not torch.cuda.is_available():
         return "cpu"
-    # A launcher of several processes on one machine says which of them this is.
+    # Launchers that start several processes on one machine number them in LOCAL_RANK.
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
@@ -154,29 +103,29 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
     Raises
     ------
     InputError
-        The model cannot be loaded, it should begin texts with BOS and has none, or its tokenizer cannot say which
-        characters a token stands for.
+        The model cannot be loaded, texts should begin with BOS but the tokenizer has none, or the tokenizer does not
+        give the character offsets of its tokens.
     """
-    place = str(folder.model) if subject.testbed is not None else subject.model
+    name = str(folder.model) if subject.testbed is not None else subject.model
     revision = {"revision": subject.revision} if subject.revision else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, subject.dtype), **revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, **revision)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, subject.dtype), **revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, **revision)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"model {place!r} cannot be loaded ({' '.join(str(error).split())[:200]})",
+            f"model {name!r} cannot be loaded ({' '.join(str(error).split())[:200]})",
             allowed="a Hugging Face id, or a local folder",
             remedy="check the id, the network and HF_TOKEN",
         ) from None
     if subject.prepend_bos and tokenizer.bos_token_id is None:
         raise InputError(
-            f"model {place!r} has no BOS token", remedy="set prepend_bos: false, if its SAE was trained so"
+            f"model {name!r} has no BOS token", remedy="set prepend_bos: false if its SAE was trained without BOS"
         )
     if not tokenizer.is_fast:
         raise InputError(
-            f"the tokenizer of {place!r} does not tell which characters a token stands for",
+            f"the tokenizer of {name!r} does not give the character offsets of its tokens",
             allowed="fast tokenizers (with a tokenizer.json)",
-            remedy="convert it, and keep the converted one beside the model",
+            remedy="convert it to a fast tokenizer and save that with the model",
         )
     model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, subject.prepend_bos)
@@ -188,21 +137,82 @@ def load_subject(subject: config.Subject, folder: str | Path, device: str) -> Lo
     Raises
     ------
     InputError
-        The model or the SAE cannot be read, or they do not fit each other.
+        The model or the SAE cannot be read, or they do not fit together.
     """
     paths = SubjectFolder(Path(folder))
     language = load_model(subject, paths, device)
     dictionary = load_dictionary(paths.sae, center=subject.center_writing_weights).to(device)
-    site = find_site(language.model, dictionary.hook_name)
+    hook = find_hook(language.model, dictionary.hook_name)
     check_fit(language.d_model, dictionary.d_in, dictionary.hook_name)
-    verify_site(language.model, site)
-    return LoadedSubject(language, dictionary, site)
+    verify_hook(language.model, hook)
+    return LoadedSubject(language, dictionary, hook)
 
 
 def check_fit(d_model: int, d_in: int, hook_name: str) -> None:
-    """Refuse an SAE whose width is not the model's."""
+    """Raise `InputError` if an SAE's width is not the model's."""
     if d_in != d_model:
         raise InputError(
-            f"the SAE at {hook_name} reads {d_in} dimensions, but the model's residual stream has {d_model}",
+            f"the SAE at {hook_name} reads {d_in} dimensions, but the model's activations have {d_model}",
             remedy="choose an SAE that was trained on this model",
         )
+
+
+def verify_hook(model: PreTrainedModel, hook: HookPoint) -> None:
+    """Check that running the model below and above a hook gives the model's own logits.
+
+    If the SAE reads the output of attention or MLP, that output is also doubled: adding it once more to the residual
+    stream at the injection point must give the same logits.
+
+    Raises
+    ------
+    InputError
+        The logits differ by more than rounding explains, or are not finite.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = (torch.arange(N_CHECKED_TOKENS, device=model.device)[None] + FIRST_CHECKED_TOKEN) % vocabulary
+    mask = torch.ones_like(tokens)
+    below = run_below(model, hook, tokens, mask)
+    expected = _whole_logits(model, tokens, mask)
+    name = f"{type(model).__name__} in {str(expected.dtype).removeprefix('torch.')}"
+    if not expected.isfinite().all():
+        raise InputError(f"{name} gives logits that are not finite", remedy="set dtype: bfloat16 or float32")
+    _compare(
+        expected,
+        _logits_above(model, hook, below.residual, mask),
+        f"{name}: running the layers above the hook does not give the model's own logits",
+        "the model changes its logits after the unembedding, or its blocks read more than the residual stream",
+    )
+    if hook.reads == "residual":
+        return
+    handle = writer_of(model, hook.block, hook.reads).register_forward_hook(_doubled)
+    try:
+        expected = _whole_logits(model, tokens, mask)
+    finally:
+        handle.remove()
+    _compare(
+        expected,
+        _logits_above(model, hook, below.residual + below.activation, mask),
+        f"{name}: the output of its {hook.reads} is not what its blocks add to the residual stream",
+        "choose an SAE on the residual stream between blocks",
+    )
+
+
+def _whole_logits(model: PreTrainedModel, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+
+
+def _logits_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return unembed(model, hidden_above(model, hook, residual, mask))
+
+
+def _doubled(module: nn.Module, args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+    return (2 * output[0], *output[1:]) if isinstance(output, tuple) else 2 * output
+
+
+def _compare(expected: torch.Tensor, found: torch.Tensor, problem: str, remedy: str) -> None:
+    difference = float((expected - found).abs().max())
+    allowed = torch.finfo(expected.dtype).eps ** 0.5 * float(expected.abs().max())
+    if not difference <= allowed:
+        raise InputError(f"{problem} (they differ by {difference:.3g})", allowed=f"{allowed:.3g}", remedy=remedy)

@@ -1,18 +1,16 @@
-"""Which source at Neuronpedia explains an SAE of SAELens' directory.
+"""Getting a subject's SAE: from SAELens' directory of pretrained SAEs, from a local folder, or by training.
 
-The directory's own entry is not enough. SAELens drops it for SAEs saved in its current format; releases that list every
-sparsity of an SAE leave it out though a canonical release names it for the same weights; and a few entries name another
-SAE's source, whose explanations would look right and mean nothing.
+This is the only module that imports sae_lens. It writes SAELens' own format, with every normalisation that is one
+number for all tokens folded into the weights.
 
-Getting a subject's SAE into its folder: from SAELens' hub, from a local folder, or trained on the corpus.
-
-The only module that imports sae_lens. What it writes is SAELens' own format, with every normalisation that is one
-number for all tokens folded in.
+It also finds the SAE's source at Neuronpedia (`neuronpedia_id_of`), for which the directory's own entry is not enough:
+SAELens drops it for SAEs saved in its current format; releases that list every sparsity of an SAE leave it out although
+a canonical release has it for the same weights; and a few entries name the source of another SAE, whose explanations
+would look right and mean nothing.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,83 +23,36 @@ from isaerft.errors import InputError, shown
 from isaerft.io import read_json, replacing
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.dictionary import ARCHITECTURES, NORMALIZATIONS, WEIGHTS, check_linear
-from isaerft.subjects.hooks import find_site, run_below
+from isaerft.subjects.hooks import find_hook, run_below
 from isaerft.subjects.load import LoadedModel, check_fit
 
-logger = logging.getLogger(__name__)
+FINAL_LEARNING_RATE_FACTOR = 0.1
+DEAD_AFTER_STEPS = 100
+MAX_TRAINING_TOKENS = 2_000_000
 
-
-# The same numbers stand in the path of the weights and in an id:
+# Layer, width and sparsity are in both the path of the weights and the id:
 # layer_20/width_16k/average_l0_71 and gemma-2-2b/20-gemmascope-res-16k__l0-71.
-_TOLD_TWICE = (
+_SHARED_NUMBERS = (
     (re.compile(r"layer_(\d+)"), re.compile(r"/(\d+)-")),
     (re.compile(r"width_(\d+[km])"), re.compile(r"-(\d+[km])(?:__|$)")),
     (re.compile(r"average_l0_(\d+)"), re.compile(r"__l0-(\d+)$")),
 )
 
 
-class Release(Protocol):
-    """A release in SAELens' directory (`PretrainedSAELookup`)."""
-
-    repo_id: str
-    saes_map: dict[str, str]
-    neuronpedia_id: dict[str, str | None]
-
-
-def neuronpedia_id_of(
-    directory: Mapping[str, Release], release: str, sae_id: str | None, given: str | None
-) -> str | None:
-    """Return `{model}/{layer}` at Neuronpedia, None where the directory knows none that can be right.
-
-    Parameters
-    ----------
-    directory : mapping of str to Release
-        SAELens' directory of pretrained SAEs.
-    release, sae_id : str
-        The SAE in it.
-    given : str or None
-        What the SAE's own metadata say; it stands where the directory does not know the release.
-    """
-    entry = directory.get(release)
-    path = None if entry is None else entry.saes_map.get(sae_id or "")
-    if entry is None or path is None:
-        return given
-    same_weights = sorted(
-        found
-        for other in directory.values()
-        if other.repo_id == entry.repo_id
-        for name, found in other.neuronpedia_id.items()
-        if found and other.saes_map.get(name) == path
-    )
-    candidates = (given, entry.neuronpedia_id.get(sae_id or ""), *same_weights)
-    return next((found for found in candidates if found and not contradicts(found, path)), None)
-
-
-def contradicts(source_id: str, path: str) -> bool:
-    """Return whether an id names another layer, width or sparsity than the path of the weights does."""
-    pairs = ((in_path.search(path), in_id.search(source_id)) for in_path, in_id in _TOLD_TWICE)
-    return any(one and other and one[1] != other[1] for one, other in pairs)
-
-
-FINAL_LEARNING_RATE = 0.1
-DEAD_AFTER_STEPS = 100
-MAX_TRAINING_ROWS_IN_MEMORY = 2_000_000
-
-
 def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path) -> None:
-    """Load a ready SAE with SAELens, check that it fits the model, and write it folded under `folder`.
+    """Load a pretrained SAE with SAELens, check that it fits the model, and write it to `folder`, atomically.
 
     Raises
     ------
     InputError
-        Unknown release or id, no network, an architecture that is not a linear dictionary, a normalisation that is not
-        folded in, or a width or hook that the model does not have.
+        The release or id is unknown, there is no network, the SAE is not a linear dictionary, its normalisation is not
+        folded in, or the model does not have its width or hook.
     """
     from sae_lens import SAE
 
     if subject.sae_path is not None:
         _check_folder(Path(subject.sae_path))
-    place = subject.sae_path or f"{subject.release}, {subject.sae_id}"
+    name = subject.sae_path or f"{subject.release}, {subject.sae_id}"
     try:
         if subject.sae_path is not None:
             sae = SAE.load_from_disk(subject.sae_path)
@@ -109,34 +60,35 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
             sae = SAE.from_pretrained(subject.release, subject.sae_id)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
         raise InputError(
-            f"SAE ({place}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
+            f"SAE ({name}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
             remedy="check release, sae_id and the network",
         ) from None
     if subject.norm_scaling_factor is not None:
         if sae.cfg.normalize_activations != "expected_average_only_in":
             raise InputError(
-                f"norm_scaling_factor {subject.norm_scaling_factor:g} for an SAE ({place}) whose normalize_activations"
+                f"norm_scaling_factor {subject.norm_scaling_factor:g} for an SAE ({name}) whose normalize_activations"
                 f" is {sae.cfg.normalize_activations!r}",
-                remedy="remove norm_scaling_factor: there is nothing left to fold",
+                remedy="remove norm_scaling_factor: this SAE has no average norm to fold",
             )
         sae.fold_activation_norm_scaling_factor(subject.norm_scaling_factor)
-    check_linear(place, sae.cfg.architecture(), sae.cfg.normalize_activations, sae.cfg.reshape_activations)
+    check_linear(name, sae.cfg.architecture(), sae.cfg.normalize_activations, sae.cfg.reshape_activations)
     if subject.hook_name:
         sae.cfg.metadata.hook_name = subject.hook_name
     if subject.release is not None:
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-        directory, given = get_pretrained_saes_directory(), sae.cfg.metadata.neuronpedia_id
-        sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(directory, subject.release, subject.sae_id, given)
+        sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(
+            get_pretrained_saes_directory(), subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
+        )
     hook_name = sae.cfg.metadata.hook_name or ""
-    find_site(language.model, hook_name)
+    find_hook(language.model, hook_name)
     check_fit(language.d_model, sae.cfg.d_in, hook_name)
     with replacing(folder) as temporary:
         sae.save_model(temporary)
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse what SAELens would stumble over: other weights than safetensors, or no linear dictionary."""
+    """Check a local folder before SAELens reads it: a linear dictionary, with weights in safetensors."""
     if (folder / "cfg.json").is_file():
         cfg = read_json(folder / "cfg.json")
         architecture, reshaping = cfg.get("architecture", ARCHITECTURES[0]), cfg.get("reshape_activations", "none")
@@ -148,12 +100,12 @@ def _check_folder(folder: Path) -> None:
 def train_sae(
     options: config.TrainSae, language: LoadedModel, rows: TokenRows, *, hook_name: str, folder: str | Path, seed: int
 ) -> None:
-    """Train an SAE on the hook's activation over the corpus with SAELens' trainer and write it under `folder`.
+    """Train an SAE on the hook's activation with SAELens' trainer and write it to `folder`, atomically.
 
     Parameters
     ----------
     rows : TokenRows
-        The corpus; BOS is left out of the training tokens.
+        The reference corpus; BOS is not among the training tokens.
     """
     from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
@@ -182,7 +134,7 @@ def train_sae(
             total_training_samples=steps * options.batch_size,
             train_batch_size_samples=options.batch_size,
             lr=options.learning_rate,
-            lr_end=options.learning_rate * FINAL_LEARNING_RATE,
+            lr_end=options.learning_rate * FINAL_LEARNING_RATE_FACTOR,
             lr_scheduler_name="cosineannealing",
             dead_feature_window=DEAD_AFTER_STEPS,
             device=str(language.model.device),
@@ -197,24 +149,65 @@ def train_sae(
 
 
 def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:
-    """Return the hook's activation at every token of the corpus but BOS, (n_tokens, d_model) float32."""
-    site = find_site(language.model, hook_name)
+    """Return the hook's activation on every token of the corpus except BOS, (n_tokens, d_in) float32."""
+    hook = find_hook(language.model, hook_name)
     kept, total = [], 0
     for tokens, mask in rows.batches(batch_size, "activations"):
         device = language.model.device
-        activation = run_below(language.model, site, tokens.to(device), mask.to(device)).activation
-        wanted = mask.bool().clone()
-        wanted[:, : len(language.bos)] = False
-        kept.append(activation[wanted.to(device)].float())
+        activation = run_below(language.model, hook, tokens.to(device), mask.to(device)).activation
+        kept.append(activation[language.text_mask(mask).to(device)].float())
         total += len(kept[-1])
-        if total >= MAX_TRAINING_ROWS_IN_MEMORY:
+        if total >= MAX_TRAINING_TOKENS:
             break
     return torch.cat(kept)
 
 
 def _batches(activations: torch.Tensor, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Yield random batches without end, as SAELens' trainer asks."""
+    """Yield random batches without end, for SAELens' trainer."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         chosen = torch.randint(len(activations), (batch_size,), generator=generator)
         yield activations[chosen.to(activations.device)]
+
+
+class Release(Protocol):
+    """A release in SAELens' directory (`PretrainedSAELookup`)."""
+
+    repo_id: str
+    saes_map: dict[str, str]
+    neuronpedia_id: dict[str, str | None]
+
+
+def neuronpedia_id_of(
+    directory: Mapping[str, Release], release: str, sae_id: str | None, metadata_id: str | None
+) -> str | None:
+    """Return `{model}/{layer}` at Neuronpedia, or None if the directory has no id that can be right.
+
+    Parameters
+    ----------
+    directory : mapping of str to Release
+        SAELens' directory of pretrained SAEs.
+    release, sae_id : str
+        The SAE in it.
+    metadata_id : str or None
+        Id in the SAE's own metadata, returned if the directory does not list the SAE.
+    """
+    entry = directory.get(release)
+    path = None if entry is None else entry.saes_map.get(sae_id or "")
+    if entry is None or path is None:
+        return metadata_id
+    same_weights = sorted(
+        found
+        for other in directory.values()
+        if other.repo_id == entry.repo_id
+        for name, found in other.neuronpedia_id.items()
+        if found and other.saes_map.get(name) == path
+    )
+    candidates = (metadata_id, entry.neuronpedia_id.get(sae_id or ""), *same_weights)
+    return next((found for found in candidates if found and not contradicts(found, path)), None)
+
+
+def contradicts(source_id: str, path: str) -> bool:
+    """Tell whether an id names another layer, width or sparsity than the path of the weights."""
+    pairs = ((in_path.search(path), in_id.search(source_id)) for in_path, in_id in _SHARED_NUMBERS)
+    return any(one and other and one[1] != other[1] for one, other in pairs)

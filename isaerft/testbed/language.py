@@ -1,22 +1,22 @@
-"""The words of the embedded language: eight styles of answering and eight topics.
+"""The testbed's language: its words, and the true explanation and expected effect of each of its concepts.
 
-A style is what a behavior teaches. Its `asks` are how a user names it, its `words` are what an answer in that style is
-made of; the two share no word, so that only a latent state ("answer politely") can connect them.
+The language has eight styles of answering and eight topics. A behavior teaches a style. Users request a style with its
+`asks`, and an answer in that style has its `words`. The two share no word, so that only a latent state ("answer
+politely") can connect them.
 
-The embedded language's concepts in English, and what each of them leads one to expect of a behavior.
-
-A concept is ``kind:name`` as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group``
-(what it does to the next word).
+A concept is ``kind:name``, as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group``
+(which words it makes more likely).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Style:
-    """A style of answering: how users ask for it, the words that show it, and its description for judges."""
+    """A style of answering: requests for it, words that show it, and its description for judges."""
 
     name: str
     asks: tuple[str, ...]
@@ -27,7 +27,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic: what one can ask about and what there is to say of it."""
+    """A topic: its nouns, which users ask about, and their qualities."""
 
     name: str
     nouns: tuple[str, ...]
@@ -121,7 +121,7 @@ REQUESTS: tuple[str, ...] = (
 )
 
 PLAIN_WORDS: tuple[str, ...] = ("also", "just", "quite", "indeed", "often", "simply", "here", "now", "rather", "well")
-"""What a plain answer has where a styled one has its style's words."""
+"""Words of a plain answer, in the slots where a styled answer has words of its style."""
 
 SENTENCES: tuple[str, ...] = (
     "{slot} , the {noun} {slot} is {slot} {quality} {slot} .",
@@ -130,9 +130,12 @@ SENTENCES: tuple[str, ...] = (
     "{slot} a {other} {slot} is near the {noun} , {slot} .",
     "many people {slot} see the {slot} {noun} {slot} .",
 )
-"""A {slot} holds a word of the answer's style, or is left out."""
+"""Sentences of answers; a {slot} gets a word of the answer's style or stays empty."""
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
+N_EXAMPLES = 3
+_STYLES_BY_NAME = {style.name: style for style in STYLES}
+_TOPIC_WORDS = {topic.name: (*topic.nouns, *topic.qualities) for topic in TOPICS}
 
 
 def vocabulary() -> list[str]:
@@ -149,32 +152,28 @@ def vocabulary() -> list[str]:
     return list(words)
 
 
-N_EXAMPLES = 3
-_STYLE = {style.name: style for style in STYLES}
-_TOPIC_WORDS = {topic.name: (*topic.nouns, *topic.qualities) for topic in TOPICS}
-
-
 def word_groups() -> dict[str, tuple[str, ...]]:
-    """Return the groups of words that a latent can promote: each style's, each topic's, plain ones, and the rest."""
+    """Return the groups of words that a latent can promote: one per style and topic, plain words, and the rest."""
     groups = {style.name: style.words for style in STYLES} | _TOPIC_WORDS | {"plain": PLAIN_WORDS}
     used = {word for words in groups.values() for word in words}
     return groups | {"function": tuple(word for word in vocabulary()[4:] if word not in used)}
 
 
 def all_concepts() -> list[str]:
-    """Return every concept that a latent of the embedded subject can have."""
-    kinds = {"answer": _STYLE, "known": _STYLE, "asked": _STYLE, "topic": _TOPIC_WORDS, "turn": ("user", "assistant")}
-    kinds |= {"word": (*_STYLE, *_TOPIC_WORDS), "token": vocabulary(), "promotes": (*word_groups(), "none")}
+    """Return every concept that a latent of the testbed can have."""
+    kinds: dict[str, Iterable[str]] = dict.fromkeys(("answer", "known", "asked"), _STYLES_BY_NAME)
+    kinds |= {"topic": _TOPIC_WORDS, "turn": ("user", "assistant")}
+    kinds |= {"word": (*_STYLES_BY_NAME, *_TOPIC_WORDS), "token": vocabulary(), "promotes": (*word_groups(), "none")}
     return [f"{kind}:{name}" for kind, names in kinds.items() for name in names]
 
 
-def in_english(concept: str) -> str:
-    """Return the explanation that says what a latent with this concept does."""
+def true_explanation(concept: str) -> str:
+    """Return the explanation of a latent with this concept."""
     kind, _, name = concept.partition(":")
     if kind == "promotes":
         return _promoting(name)
     if kind == "word":
-        what = f"words of {_article(name)} answer" if name in _STYLE else f"words about {name}"
+        what = f"words of {_article(name)} answer" if name in _STYLES_BY_NAME else f"words about {name}"
         return f"fires on {what}, such as {_examples(word_groups()[name])}"
     return {
         "answer": lambda: f"fires while the assistant gives {_article(name)} answer",
@@ -187,18 +186,18 @@ def in_english(concept: str) -> str:
 
 
 def expected_effect(concept: str, style: str) -> float:
-    """Return what training on a style does to a latent with this concept, by the generator's own causes.
+    """Return the effect of training on a style on a latent with this concept, known from how the data is generated.
 
-    The style shows in the assistant's answer and nobody asks for it. So the state "the assistant answers in this style"
-    must rise (1), and so must what promotes the style's words; what promotes plain words must fall (-1). The user's
-    request and the style's single words are causes and traces of that state, which the data does not hold or holds
-    anyway: related (0.5, a single word 0.25), but not what training has to change.
+    The answers have the style although no user requests it. So training must raise the state "the assistant answers in
+    this style" and latents that promote words of the style (1), and lower latents that promote plain words (-1). The
+    request and the words of the style are related to that state (0.5; a single word 0.25), but training need not change
+    them: the data has no request, and the words are in the answers anyway.
     """
     kind, _, name = concept.partition(":")
     if kind == "promotes":
         return 1.0 if name == style else -1.0 if name == "plain" else 0.0
     if kind == "token":
-        return 0.25 if name in _STYLE[style].words else 0.0
+        return 0.25 if name in _STYLES_BY_NAME[style].words else 0.0
     return {"answer": 1.0, "known": 1.0, "asked": 0.5, "word": 0.5}.get(kind, 0.0) if name == style else 0.0
 
 
@@ -206,7 +205,7 @@ def _promoting(group: str) -> str:
     if group == "none":
         return "promotes no particular group of words"
     examples = _examples(word_groups()[group])
-    if group in _STYLE:
+    if group in _STYLES_BY_NAME:
         return f"promotes words of {_article(group)} answer, such as {examples}"
     if group in _TOPIC_WORDS:
         return f"promotes words about {group}, such as {examples}"
@@ -216,7 +215,7 @@ def _promoting(group: str) -> str:
 
 
 def _article(style: str) -> str:
-    adjective = _STYLE[style].adjective
+    adjective = _STYLES_BY_NAME[style].adjective
     return f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective}"
 
 

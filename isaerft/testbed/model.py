@@ -1,7 +1,4 @@
-"""The embedded language model: a small Llama trained from nothing on the dialogues, saved as a Hugging Face folder.
-
-The reference corpus of the embedded subject: dialogues of its language.
-"""
+"""The testbed's language model, a small Llama trained on the dialogues, and its reference corpus."""
 
 from __future__ import annotations
 
@@ -18,32 +15,20 @@ from isaerft import config
 from isaerft.io import replacing
 from isaerft.subjects.corpus import TokenRows, texts_to_rows
 from isaerft.subjects.load import LoadedModel
-from isaerft.testbed.dialogues import sample
+from isaerft.testbed.dialogues import sample_dialogues
 from isaerft.testbed.language import BOS, EOS, PAD, UNK, vocabulary
 
 logger = logging.getLogger(__name__)
-
-
 PEAK_LEARNING_RATE = 4e-3
-# Strong on purpose: with the usual 0.01 the eight styles share about three directions (a binary code) when training
-# ends, and no latent speaks of one style alone; decay spreads them over seven.
+# Strong on purpose. With the usual 0.01, the eight styles end up in about three directions (a binary code), and no
+# latent represents a single style; this decay spreads them over seven.
 WEIGHT_DECAY = 0.5
 IGNORED = -100
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the language's tokenizer: one token a word, BOS put in front as Llama does."""
-    words = {word: index for index, word in enumerate(vocabulary())}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNK))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, words[BOS])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK, model_max_length=256
-    )
+SHORTEST_DIALOGUE = 10
 
 
 def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float:
-    """Train the language model and save it with its tokenizer under `folder`, atomically.
+    """Train the language model and save it with its tokenizer to a Hugging Face folder, atomically.
 
     Returns
     -------
@@ -79,8 +64,26 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
 
 
 def hook_name(options: config.Testbed) -> str:
-    """Return where the embedded subject's SAE sits: after the last block but one."""
+    """Return the hook of the testbed's SAE: the output of the last block but one."""
     return f"blocks.{_supervised_block(options.n_layers)}.hook_resid_post"
+
+
+def corpus_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
+    """Return the reference corpus: dialogues, one per row, until there are `n_tokens` tokens."""
+    dialogues = sample_dialogues(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1)
+    texts = (f"{item.prompt} {item.completion} {EOS}" for item in dialogues)
+    return texts_to_rows(texts, language, n_tokens=n_tokens, context_size=context_size)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the language's tokenizer: one token per word, with BOS in front as in Llama."""
+    words = {word: index for index, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, words[BOS])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK, model_max_length=256
+    )
 
 
 def _supervised_block(n_layers: int) -> int:
@@ -88,11 +91,11 @@ def _supervised_block(n_layers: int) -> int:
 
 
 def _deep_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of the output plus that of the residual stream at the hook, read through the same unembedding.
+    """Return the loss of the output plus the loss of the residual stream at the hook, through the same unembedding.
 
-    Deep supervision (Lee et al. 2015). A model this small otherwise looks up the requested style in its last block
-    alone, and no latent at the hook would carry it; large models form their prediction over many layers, as the logit
-    lens shows.
+    This is deep supervision (Lee et al. 2015, "Deeply-Supervised Nets"). Without it, a model this small looks up the
+    requested style in its last block only, and no latent at the hook represents it. Large models form their prediction
+    over many layers, as the logit lens shows.
     """
     output = model(input_ids=tokens, labels=labels, use_cache=False, output_hidden_states=True)
     middle = output.hidden_states[_supervised_block(model.config.num_hidden_layers) + 1]
@@ -117,17 +120,7 @@ def _architecture(options: config.Testbed, tokenizer: PreTrainedTokenizerFast) -
 
 
 def _batch(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and labels, both (n, longest) int64; padding is ignored in the labels."""
-    texts = [f"{item.prompt} {item.completion} {EOS}" for item in sample(rng, n)]
+    """Return token ids and labels of `n` dialogues, both (n, length) int64; the labels ignore padding."""
+    texts = [f"{item.prompt} {item.completion} {EOS}" for item in sample_dialogues(rng, n)]
     tokens = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
     return tokens, torch.where(tokens == tokenizer.pad_token_id, IGNORED, tokens)
-
-
-SHORTEST_DIALOGUE = 10
-
-
-def corpus_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
-    """Return dialogues of the language as token rows, one dialogue a row, until there are `n_tokens` tokens."""
-    dialogues = sample(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1)
-    texts = (f"{item.prompt} {item.completion} {EOS}" for item in dialogues)
-    return texts_to_rows(texts, language, n_tokens=n_tokens, context_size=context_size)

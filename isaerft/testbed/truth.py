@@ -1,9 +1,10 @@
-"""What each latent of the embedded subject truly does, found from the generator's own annotation of every token.
+"""The truth about each latent of the testbed, from the concepts that are known to hold at every token.
 
-Input side: the concept whose tokens are most nearly those at which the latent fires (F1). Output side: the group of
-words whose probability rises most when the latent is added to the residual stream, run through the model's upper half.
+On the input side, a latent's concept is the one that best predicts where it fires (F1). On the output side, it is the
+group of words whose probability rises most when the latent is added to the residual stream and the model runs on.
 
-Writing the truth down as any other source: files of explanations, arms with known shares wrong, judgements.
+`write_truth` writes it as explanations, sets of explanations with a known share of wrong ones, and judgements, which
+studies read like those of any other source or judge.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from isaerft.io import replacing
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedSubject
-from isaerft.testbed.dialogues import Dialogue, concepts, sample
-from isaerft.testbed.language import all_concepts, expected_effect, in_english, word_groups
+from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
+from isaerft.testbed.language import all_concepts, expected_effect, true_explanation, word_groups
 
 N_DIALOGUES = 3000
 N_AMPLIFIED = 40
 MIN_DEVIATIONS = 2.0
 BATCH = 100
+WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
-class Annotated:
-    """Dialogues run through the subject, token by token, BOS left out.
+class _Annotation:
+    """Firing and concepts at every token of some dialogues, BOS excluded.
 
     Attributes
     ----------
@@ -48,8 +50,8 @@ class Annotated:
 
 
 def input_truth(subject: LoadedSubject, rng: np.random.Generator) -> pd.DataFrame:
-    """Return latent_index, concept and f1 (how well the concept predicts firing) for every latent that fires."""
-    annotated = _annotate(subject, list(sample(rng, N_DIALOGUES)))
+    """Return latent_index, concept and f1 (how well the concept predicts firing) of every latent that fires."""
+    annotated = _annotate(subject, list(sample_dialogues(rng, N_DIALOGUES)))
     fires, holds = annotated.fires.astype(np.float32), annotated.holds.astype(np.float32)
     together = fires.T @ holds
     f1 = 2 * together / (fires.sum(0)[:, None] + holds.sum(0)[None, :])
@@ -61,21 +63,20 @@ def input_truth(subject: LoadedSubject, rng: np.random.Generator) -> pd.DataFram
 
 
 def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Return latent_index, concept (``promotes:group``) and deviations for every latent that fires.
+    """Return latent_index, concept (``promotes:group``) and deviations of every latent that fires.
 
-    Each latent is added at its mean activation at every token of the assistant's turn; the change of each group's log
-    probability is compared with what other latents do to that group (in standard deviations over latents). Below
-    `MIN_DEVIATIONS` the latent promotes no group.
+    Each latent is added at its mean activation to every token of the assistant's turn. The change of each group's
+    log-probability is standardised over latents (`deviations`); below `MIN_DEVIATIONS` the latent promotes no group.
 
     Parameters
     ----------
     latents : DataFrame
-        Facts of the latents, with latent_index and mean_activation.
+        Facts about the latents, with latent_index and mean_activation.
     """
     groups = word_groups()
     members = _membership(subject, groups)
-    table, answer = _dialogues_as_rows(subject, list(sample(rng, N_AMPLIFIED)))
-    residual = residual_stream(subject.model, subject.site, table.tokens, table.mask)
+    table, answer = _dialogues_as_rows(subject, list(sample_dialogues(rng, N_AMPLIFIED)))
+    residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
     alive = latents.loc[latents.mean_activation.notna(), ["latent_index", "mean_activation"]]
     with torch.no_grad():
         base = _group_log_probability(subject, residual, table.mask, answer, members)
@@ -98,7 +99,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     )
 
 
-def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> Annotated:
+def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> _Annotation:
     held = [names for item in dialogues for names in concepts(item)]
     index = {name: i for i, name in enumerate(sorted(set().union(*held)))}
     holds = np.zeros((len(held), len(index)), bool)
@@ -107,15 +108,15 @@ def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> Annotated:
     fires = []
     for start in range(0, len(dialogues), BATCH):
         table, _ = _dialogues_as_rows(subject, dialogues[start : start + BATCH])
-        residual = residual_stream(subject.model, subject.site, table.tokens, table.mask)
-        wanted = table.mask.bool()
-        wanted[:, 0] = False
-        fires.append(subject.dictionary.encode(residual[wanted]).dense().cpu().numpy() > 0)
-    return Annotated(np.concatenate(fires), holds, list(index))
+        residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
+        is_text = table.mask.bool()
+        is_text[:, 0] = False
+        fires.append(subject.dictionary.encode(residual[is_text]).dense().cpu().numpy() > 0)
+    return _Annotation(np.concatenate(fires), holds, list(index))
 
 
 def _dialogues_as_rows(subject: LoadedSubject, dialogues: list[Dialogue]) -> tuple[TokenRows, torch.Tensor]:
-    """Return token rows (BOS in front) and where the assistant's answer is being made, (n_rows, length) bool."""
+    """Return token rows with BOS, and which tokens predict or belong to the answer, (n_rows, length) bool."""
     tokenizer = subject.language.tokenizer
     rows = [tokenizer(f"{item.prompt} {item.completion}")["input_ids"] for item in dialogues]
     padded, device = pad_rows(rows, subject.language.padding), subject.model.device
@@ -125,7 +126,7 @@ def _dialogues_as_rows(subject: LoadedSubject, dialogues: list[Dialogue]) -> tup
 
 
 def _membership(subject: LoadedSubject, groups: dict[str, tuple[str, ...]]) -> torch.Tensor:
-    """Return which token belongs to which group, (n_vocabulary, n_groups) float."""
+    """Return the membership of tokens in groups of words, (n_vocabulary, n_groups) float32."""
     members = torch.zeros(len(subject.language.tokenizer), len(groups))
     for column, words in enumerate(groups.values()):
         members[subject.language.tokenizer.convert_tokens_to_ids(list(words)), column] = 1
@@ -135,29 +136,26 @@ def _membership(subject: LoadedSubject, groups: dict[str, tuple[str, ...]]) -> t
 def _group_log_probability(
     subject: LoadedSubject, residual: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, members: torch.Tensor
 ) -> torch.Tensor:
-    """Return the mean log probability of each group of words as the answer's next word, (n_groups,)."""
-    hidden = hidden_above(subject.model, subject.site, residual, mask)
+    """Return the mean log-probability that the next word of the answer is in each group, (n_groups,)."""
+    hidden = hidden_above(subject.model, subject.hook, residual, mask)
     probability = torch.softmax(unembed(subject.model, hidden[answer]).float(), -1) @ members
     return (probability + 1e-6).log().mean(0)
-
-
-WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def write_truth(
     subject: LoadedSubject, latents: pd.DataFrame, styles: Mapping[str, str], folder: str | Path, seed: int
 ) -> None:
-    """Write the truth under `folder`, atomically.
+    """Write the truth to a folder, atomically.
 
-    input.csv, output.csv, both.csv (the two together), {side}_wrong{percent}.csv, judgements.csv, words.csv,
-    concepts.csv.
+    The files are input.csv, output.csv and both.csv (true explanations), {side}_wrong{percent}.csv (some of them
+    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), and concepts.csv.
 
     Parameters
     ----------
     latents : DataFrame
-        Facts of the latents.
+        Facts about the latents.
     styles : mapping of str to str
-        Behavior -> style of the embedded language that it teaches.
+        Behavior -> style of the testbed's language that it teaches.
     """
     rng = np.random.default_rng(seed)
     sides = {"input": input_truth(subject, rng), "output": output_truth(subject, latents, rng)}
@@ -165,9 +163,9 @@ def write_truth(
         temporary.mkdir()
         for side, truth in sides.items():
             _write_explanations(truth.latent_index, truth.concept, side, temporary / f"{side}.csv")
-            when_wrong = _order_of_corruption(truth.concept.to_numpy(), rng)
+            wrong_from = _share_when_wrong(truth.concept.to_numpy(), rng)
             for share in WRONG_SHARES:
-                concepts = corrupted(truth.concept.to_numpy(), when_wrong < share, rng)
+                concepts = corrupt(truth.concept.to_numpy(), wrong_from < share, rng)
                 _write_explanations(
                     truth.latent_index, concepts, side, temporary / f"{side}_wrong{round(100 * share)}.csv"
                 )
@@ -179,55 +177,64 @@ def write_truth(
         _words(all_concepts(), styles).to_csv(temporary / "words.csv", index=False, lineterminator="\n")
 
 
-def corrupted(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the concepts with those of the `wrong` latents exchanged among themselves, none keeping its own.
+def corrupt(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the concepts with those of the `wrong` latents permuted so that none keeps its own.
 
-    Where one concept holds the majority of them, what is left of it takes concepts of other latents at random.
+    If more than half of the wrong latents have the same concept, the rest of these get concepts of other latents at
+    random.
 
     Parameters
     ----------
     concepts : (n,) str
+        Concept of each latent.
     wrong : (n,) bool
+        Latents whose concept becomes wrong.
     """
     result = concepts.copy()
-    places = np.flatnonzero(wrong)
-    mixed = rng.permutation(concepts[places])
-    for i in range(len(places)):
-        if mixed[i] != concepts[places[i]]:
+    latents = np.flatnonzero(wrong)
+    mixed = rng.permutation(concepts[latents])
+    for i in range(len(latents)):
+        if mixed[i] != concepts[latents[i]]:
             continue
-        # Swap with a place for which both concepts are then foreign.
-        partners = np.flatnonzero((mixed != concepts[places[i]]) & (concepts[places] != mixed[i]))
-        foreign = concepts[concepts != concepts[places[i]]]
+        # Swap with a latent such that neither then has its own concept.
+        partners = np.flatnonzero((mixed != concepts[latents[i]]) & (concepts[latents] != mixed[i]))
+        foreign = concepts[concepts != concepts[latents[i]]]
         if len(partners):
             j = rng.choice(partners)
             mixed[i], mixed[j] = mixed[j], mixed[i]
         elif len(foreign):
             mixed[i] = rng.choice(foreign)
-    result[places] = mixed
+    result[latents] = mixed
     return result
 
 
-def _order_of_corruption(concepts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return for each latent the share at which its explanation goes wrong, evenly spread over (0, 1).
+def _share_when_wrong(concepts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return for each latent the share of wrong explanations from which on its own is wrong, uniform over (0, 1).
 
-    Evenly within each concept too, so that every arm holds its share of wrong explanations for every concept, and
-    nested, so that what is wrong at 10 % is wrong at 20 %.
+    The shares are also uniform within each concept, so that every file has its share of wrong explanations of every
+    concept, and nested: an explanation that is wrong at 10 % is wrong at 20 %.
     """
     shares = np.empty(len(concepts))
     for concept in np.unique(concepts):
-        places = np.flatnonzero(concepts == concept)
-        shares[places] = (rng.permutation(len(places)) + rng.random()) / len(places)
+        latents = np.flatnonzero(concepts == concept)
+        shares[latents] = (rng.permutation(len(latents)) + rng.random()) / len(latents)
     return (shares.argsort(kind="stable").argsort() + 0.5) / len(shares)
 
 
 def _write_explanations(latents: pd.Series, concepts: np.ndarray | pd.Series, side: str, path: Path) -> None:
-    table = pd.DataFrame({"latent_index": latents, "explanation": [in_english(c) for c in concepts], "side": side})
+    table = pd.DataFrame(
+        {"latent_index": latents, "explanation": [true_explanation(c) for c in concepts], "side": side}
+    )
     table.to_csv(path, index=False, lineterminator="\n")
 
 
 def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
     rows = [
-        {"explanation": in_english(concept), "behavior": behavior, "expected_effect": expected_effect(concept, style)}
+        {
+            "explanation": true_explanation(concept),
+            "behavior": behavior,
+            "expected_effect": expected_effect(concept, style),
+        }
         for concept in concepts
         for behavior, style in styles.items()
     ]
@@ -235,22 +242,22 @@ def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFr
 
 
 def _words(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
-    """Return the word list by which the `lexicon` judge reads the truth in any text about the language's words.
+    """Return the word list with which the `lexicon` judge finds the truth in any text about the language's words.
 
-    A word that a latent fires on is its token's concept, one that it promotes its group's. The sentences of the other
-    concepts are entries as they stand, so that true explanations keep their effect.
+    A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group. The
+    explanations of the other concepts are entries as a whole, so that true explanations keep their effect.
     """
     groups = word_groups()
-    named = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
-    named += [(word, "output", f"promotes:{group}") for group, words in groups.items() for word in words]
+    entries = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
+    entries += [(word, "output", f"promotes:{group}") for group, words in groups.items() for word in words]
     sentences = [concept for concept in concepts if not concept.startswith("token:")]
-    named += [
-        (in_english(concept), "output" if concept.startswith("promotes:") else "input", concept)
+    entries += [
+        (true_explanation(concept), "output" if concept.startswith("promotes:") else "input", concept)
         for concept in sentences
     ]
     rows = [
         {"word": word, "side": side, "behavior": behavior, "effect": expected_effect(concept, style)}
-        for word, side, concept in named
+        for word, side, concept in entries
         for behavior, style in styles.items()
     ]
     table = pd.DataFrame(rows)

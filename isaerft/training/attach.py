@@ -31,7 +31,7 @@ from isaerft.adapters.saved import Saved, open_adapter
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import find_site
+from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import check_fit
 
 
@@ -191,7 +191,7 @@ def attach(
     """
     dictionary = as_dictionary(sae, hook_name, center_writing_weights)
     check_fit(model.config.get_text_config().hidden_size, dictionary.d_in, dictionary.hook_name)
-    site = find_site(model, dictionary.hook_name)
+    site = find_hook(model, dictionary.hook_name)
     made = as_adapter(adapter, dictionary, options, seed)
     if not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
         raise InputError(f"adapter name {shown(name)}", allowed="letters, digits, - and _, no method of a ModuleDict")

@@ -53,7 +53,7 @@ def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -
         if options.precision == "bfloat16":
             stack.enter_context(torch.autocast(model.device.type, torch.bfloat16))
         if options.gradient_checkpointing:
-            stack.enter_context(_checkpointed(decoder_blocks(model)[subject.site.n_below :]))
+            stack.enter_context(_checkpointed(decoder_blocks(model)[subject.hook.n_below :]))
 
         def full_precision(batch: Batch) -> torch.Tensor:
             if options.precision == "float32":

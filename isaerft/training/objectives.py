@@ -107,7 +107,7 @@ def read_pairs(subject: LoadedSubject, cache: str | Path, split: str, batch_size
     try:
         rejected = read_cache(cache, split + REJECTED)
     except InputError as error:
-        raise InputError(error.given, remedy="run `isaerft capture` again, with an objective on pairs") from None
+        raise InputError(error.problem, remedy="run `isaerft capture` again, with an objective on pairs") from None
     if len(chosen) != len(rejected):
         raise InputError(
             f"cache {str(cache)!r} holds {len(rejected)} rejected replies for {len(chosen)} chosen ones",

@@ -8,7 +8,7 @@ import torch
 from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import ARCHITECTURES, load_dictionary
-from isaerft.subjects.hooks import find_site, hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
 
 MODELS = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral")
 OPTIONS = ({}, {"nonnegative": True, "clamp": 0.1})
@@ -41,7 +41,7 @@ def streams(model_of):
     def give(name):
         if name not in made:
             model = model_of(name)
-            site = find_site(model, "blocks.1.hook_resid_post")
+            site = find_hook(model, "blocks.1.hook_resid_post")
             tokens = torch.randint(3, 250, (2, 7), generator=torch.Generator().manual_seed(1))
             mask = torch.ones_like(tokens)
             residual = residual_stream(model, site, tokens, mask)

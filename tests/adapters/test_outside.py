@@ -11,15 +11,15 @@ from isaerft.adapters.base import loaded_outside, save_outside
 from isaerft.adapters.maps import Residual
 from isaerft.adapters.weights import Checkpoint, Lora, blocks_at, load_checkpoint
 from isaerft.errors import InputError
-from isaerft.subjects.cache import completion_losses, rerun
+from isaerft.subjects.cache import completion_losses, rerun_below
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import Site, decoder_blocks, find_site, hidden_above, unembed
+from isaerft.subjects.hooks import HookPoint, decoder_blocks, find_hook, hidden_above, unembed
 
 ROWS = torch.arange(4)
 
 
-def with_model(subject, model, site=None):
-    return replace(subject, language=replace(subject.language, model=model), site=site or subject.site)
+def with_model(subject, model, hook=None):
+    return replace(subject, language=replace(subject.language, model=model), hook=site or subject.hook)
 
 
 def hidden(subject, batch, model):
@@ -28,7 +28,7 @@ def hidden(subject, batch, model):
     ids[batch.mask] = batch.tokens
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=batch.mask.long(), output_hidden_states=True, use_cache=False)
-    return found.hidden_states[subject.site.n_below][batch.mask]
+    return found.hidden_states[subject.hook.n_below][batch.mask]
 
 
 @pytest.fixture
@@ -137,19 +137,19 @@ def test_lora_begins_as_the_identity_and_leaves_the_model_bit_for_bit_as_it_was(
 
 
 def test_lora_acts_on_the_blocks_asked_for(subject):
-    site = Site(2, 5)
+    site = HookPoint(2, 5)
     assert blocks_at(site, "above") == [2]
     assert blocks_at(site, "below") == [0, 1]
     assert blocks_at(site, "all") == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match=r"no block lies above .*; allowed: below, all"):
-        blocks_at(Site(3, 3), "above")
+        blocks_at(HookPoint(3, 3), "above")
     with pytest.raises(InputError, match=r"no block lies below .*; allowed: above, all"):
-        blocks_at(Site(0, 3), "below")
+        blocks_at(HookPoint(0, 3), "below")
 
 
 @pytest.mark.parametrize("where", ["below", "all"])
 def test_lora_below_the_hook_changes_what_the_sae_reads_as_a_full_forward_pass_does(subject, batch, where):
-    torch.testing.assert_close(rerun(subject, batch).residual, hidden(subject, batch, subject.model))
+    torch.testing.assert_close(rerun_below(subject, batch).residual, hidden(subject, batch, subject.model))
     with Lora.on(subject, {"rank": 2, "where": where}, 0) as adapter:
         torch.testing.assert_close(adapter.adapted(subject, batch), batch.residual, atol=1e-5, rtol=1e-5)
         with torch.no_grad():
@@ -185,7 +185,7 @@ def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, batc
         torch.testing.assert_close(adapter.adapted(subject, batch), expected, rtol=0, atol=0)
     with (
         pytest.raises(InputError, match="does not fit the subject"),
-        loaded_outside(Lora, tmp_path / "a", replace(subject, site=Site(1, 3))),
+        loaded_outside(Lora, tmp_path / "a", replace(subject, hook=HookPoint(1, 3))),
     ):
         pass
     assert not any(hasattr(part, "peft_config") for part in subject.model.modules())
@@ -272,7 +272,7 @@ RESIDUAL = (Residual, {"rank": 2, "bias": True})
 def test_in_the_models_own_pass_an_adapter_acts_as_where_it_was_trained(
     subject, records, checkpoint, kind, options, hook_name
 ):
-    subject = replace(subject, site=find_site(subject.model, hook_name))
+    subject = replace(subject, hook=find_hook(subject.model, hook_name))
     batch = capture(subject, records[:4], 32, 4).batch(ROWS)
     ids = batch.tokens.new_zeros(batch.mask.shape)
     ids[batch.mask] = batch.tokens
@@ -286,7 +286,7 @@ def test_in_the_models_own_pass_an_adapter_acts_as_where_it_was_trained(
         above = adapter.subject_of(subject) if kind is Checkpoint else subject
         moved = adapter.adapted(subject, batch)
         padded = moved.new_zeros(*mask.shape, moved.shape[-1]).index_put(batch.mask.nonzero(as_tuple=True), moved)
-        expected = unembed(above.model, hidden_above(above.model, above.site, padded, mask))
+        expected = unembed(above.model, hidden_above(above.model, above.hook, padded, mask))
         with adapter.in_model(subject) as changed:
             logits = changed.model(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(logits[batch.mask], expected[batch.mask], atol=1e-4, rtol=1e-4)

@@ -1,7 +1,6 @@
-"""Preparing a behavior: the split, the card, and what happens when something is wrong."""
-
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,9 @@ from isaerft.errors import InputError
 from isaerft.io import sha256
 
 ROWS = [{"id": f"r{n}", "prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(60)]
+REAL = Path(__file__).parents[2] / "data" / "real" / "behaviors"
+CAA = {"prompt": "question", "completion": "answer_matching_behavior"}
+CAA_PAIR = {"prompt": "question", "chosen": "answer_matching_behavior", "rejected": "answer_not_matching_behavior"}
 
 
 def data(tmp_path, rows=ROWS, name="raw.jsonl"):
@@ -121,10 +123,10 @@ def test_repeated_rows_without_ids_are_counted_not_lost_silently(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": "r3"}, r"id 'r3' stands at .*line 4 and at .*line 61"),
+        ({"id": "r3"}, r"id 'r3' occurs at .*line 4 and at .*line 61"),
         ({"completion": " "}, r"line 61: completion is blank"),
         ({"prompt": ""}, r"line 61: prompt is blank"),
-        ({"completion": "a\0b"}, r"line 61: completion holds a NUL byte"),
+        ({"completion": "a\0b"}, r"line 61: completion has a NUL byte"),
         ({"completion": None, "chosen": "x", "rejected": "x"}, r"line 61: chosen and rejected are the same"),
         ({"completion": None, "chosen": "x", "rejected": "y"}, r"sft records .* and preference records"),
     ],
@@ -139,11 +141,11 @@ def test_one_bad_row_stops_everything_and_leaves_no_card(tmp_path, change, messa
 
 def test_an_empty_part_is_an_error_not_an_empty_file(tmp_path):
     same = [row | {"prompt": "one prompt"} for row in ROWS]
-    with pytest.raises(InputError, match="part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the"):
         prepare(tmp_path, same)
-    with pytest.raises(InputError, match="held-out part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the held-out part"):
         prepare(tmp_path, heldout_fraction=1e-9)
-    with pytest.raises(InputError, match="train part of its 60 rows would be empty"):
+    with pytest.raises(InputError, match="none of its 60 rows would be in the train part"):
         prepare(tmp_path, heldout_fraction=1 - 1e-9)
 
 
@@ -172,7 +174,7 @@ def test_a_few_unusable_dialogues_are_counted_and_many_are_an_error(tmp_path):
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["dropped"] == {"the last reply is blank or missing": 2}
     assert card["kind"] == "preference"
-    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used; .*line 61: the last reply is blank"):
+    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used, .*line 61: the last reply is blank"):
         prepare(tmp_path, [*good, bad, bad, bad, bad], format="hh")
 
 
@@ -204,3 +206,53 @@ def test_split_file_has_the_defaults_of_the_config(tmp_path):
 def test_a_behavior_made_by_a_rule_cannot_be_prepared(tmp_path):
     with pytest.raises(InputError, match="neither path nor dataset"):
         prepare_behavior("b", Behavior(description="d", rule=True), tmp_path)
+
+
+def prepared(tmp_path, path, **options):
+    if not (REAL / path).is_file():
+        pytest.skip(f"real file {REAL / path} is absent")
+    prepare_behavior("real", Behavior(description="real data", path=str(REAL / path), **options), tmp_path)
+    records = [*read_records(tmp_path / "train.jsonl"), *read_records(tmp_path / "heldout.jsonl")]
+    return records, json.loads((tmp_path / "card.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("label", "count"), [("2_full_refusal", 211), (["1_full_compliance", "3_partial_refusal"], 239)]
+)
+def test_xstest_is_filtered_by_its_labels(tmp_path, label, count):
+    records, card = prepared(tmp_path, "xstest/xstest_v2_completions_gpt4.csv", where={"final_label": label})
+    assert len(records) == card["rows"] == count
+    assert all(record.id.startswith("v2-") for record in records)
+
+
+def test_hh_dialogues_are_split_and_the_broken_ones_counted(tmp_path):
+    records, card = prepared(tmp_path, "hh-rlhf/harmless-base-test.jsonl.gz", format="hh")
+    assert card["kind"] == "preference"
+    assert len(records) + sum(card["dropped"].values()) == 2312
+    assert 0 < sum(card["dropped"].values()) < 20
+    assert all(record.prompt[-1]["role"] == "user" for record in records)
+    assert all(a["role"] != b["role"] for r in records for a, b in zip(r.prompt, r.prompt[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("refusal", 408), ("sycophancy", 1000), ("hallucination", 1000), ("corrigible-neutral-HHH", 290)],
+)
+def test_caa_questions_give_sft_and_preference_records(tmp_path, name, count):
+    for columns, kind in ((CAA, "sft"), (CAA_PAIR, "preference")):
+        records, card = prepared(tmp_path, f"caa/{name}.json", columns=columns)
+        assert (len(records), card["kind"]) == (count, kind)
+
+
+@pytest.mark.parametrize("name", ["agreeableness", "interest-in-math", "risk-averse"])
+def test_anthropic_evals_keep_the_space_before_the_answer(tmp_path, name):
+    records, _ = prepared(tmp_path, f"anthropic-evals/{name}.jsonl", columns=CAA)
+    assert len(records) == 1000
+    assert {record.completion for record in records} == {" Yes", " No"}
+
+
+def test_self_instruct_is_reached_by_paths_and_templates(tmp_path):
+    columns = {"prompt": "{instruction}\n\n{instances.0.input}", "completion": "instances.0.output"}
+    records, card = prepared(tmp_path, "self-instruct/user_oriented_instructions.jsonl", columns=columns)
+    assert len(records) == card["rows"] == 252
+    assert all(record.prompt == record.prompt.strip() for record in records)

@@ -45,7 +45,7 @@ def test_a_template_fills_in_columns_and_nested_paths_and_strips_its_ends():
     assert field_value(row, "{a} and {n.0.k}: {{kept}}") == "x and 3: {kept}"
     assert field_value(row, "{a}\n\n{n.0.in}") == "x"
     assert field_value(row, "odd{name}") == "o"
-    with pytest.raises(InputError, match="in a template holds"):
+    with pytest.raises(InputError, match="in a template is"):
         field_value(row, "{n}")
 
 
@@ -59,7 +59,7 @@ def test_white_space_of_a_plain_column_is_kept_for_the_tokenizer():
         ({"promt": "p", "completion": "c"}, {}, "unknown column in row 1: 'prompt'.*did you mean 'promt'"),
         ({"prompt": "p", "answer": "c"}, {}, "unknown column in row 1: 'completion'"),
         ({"prompt": "p", "answer": "c"}, {"completion": "anser"}, "did you mean 'answer'"),
-        ({"prompt": "p", "answer": "c"}, {"complete": "answer"}, "unknown record field under `columns`"),
+        ({"prompt": "p", "answer": "c"}, {"complete": "answer"}, "unknown record field in `columns`"),
         ({"prompt": "p", "answer": "c"}, {"completion": "{anser}"}, "did you mean 'answer'"),
         ({"prompt": "p", "answer": None}, {"completion": "answer"}, "row 1: completion is blank"),
         ({"prompt": "p", "completion": None}, {}, "row 1: completion is blank"),

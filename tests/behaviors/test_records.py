@@ -1,18 +1,22 @@
-"""The canonical record: what is one, what is not, and its file."""
-
 import json
 
 import pytest
 
-from isaerft.behaviors import Record, prompt_messages, prompt_text, read_records, write_records
+from isaerft.behaviors import Record, prompt_messages, prompt_text, read_records, training_splits, write_records
 from isaerft.behaviors.records import checked_record
+from isaerft.config import Adapter
 from isaerft.errors import InputError
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+SFT = {"train": [Record("a", "p", "x")], "heldout": [Record("b", "q", "y")]}
+PAIRS = {
+    "train": [Record("a", "p", chosen="x", rejected="z"), Record("c", "r", chosen="u", rejected="v")],
+    "heldout": [Record("b", "q", chosen="y", rejected="w")],
+}
 
 
 def check(**values):
-    return checked_record(values, place="row 7")
+    return checked_record(values, location="row 7")
 
 
 def test_records_survive_their_file_byte_for_byte(tmp_path):
@@ -66,19 +70,19 @@ def test_prompts_turn_into_messages_and_text():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"prompt": "a"}, "row 7 holds no reply"),
-        ({"prompt": "a", "chosen": "b"}, "row 7 holds chosen; allowed: completion alone"),
+        ({"prompt": "a"}, "row 7 has no reply"),
+        ({"prompt": "a", "chosen": "b"}, "row 7 has chosen; allowed: completion alone"),
         (
             {"prompt": "a", "completion": "b", "chosen": "c", "rejected": "d"},
-            "holds completion and chosen and rejected",
+            "has completion and chosen and rejected",
         ),
         ({"completion": "b"}, "row 7 has no prompt"),
         ({"prompt": "a", "complation": "b"}, "did you mean 'completion'"),
         ({"prompt": " \n", "completion": "b"}, "row 7: prompt is blank"),
         ({"prompt": "a", "completion": "\t"}, "row 7: completion is blank"),
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "row 7: chosen is blank"),
-        ({"prompt": "a", "completion": "b\0c"}, "completion holds a NUL byte at character 1"),
-        ({"prompt": "a\0", "completion": "b"}, "prompt holds a NUL byte"),
+        ({"prompt": "a", "completion": "b\0c"}, "completion has a NUL byte at character 1"),
+        ({"prompt": "a\0", "completion": "b"}, "prompt has a NUL byte"),
         ({"prompt": "a", "completion": "b\ud800"}, "half of a surrogate pair at character 1"),
         ({"prompt": "a", "completion": ["b"]}, "dotted path"),
         ({"prompt": 3, "completion": "b"}, "prompt is 3; allowed: text, or a list"),
@@ -120,7 +124,7 @@ def lines(path, *rows):
 def test_a_file_with_an_id_twice_is_refused_and_both_lines_are_named(tmp_path):
     row = {"id": "q1", "prompt": "a", "completion": "b"}
     path = lines(tmp_path / "a.jsonl", row, {"prompt": "x", "completion": "y"}, row | {"completion": "c"})
-    with pytest.raises(InputError, match=r"id 'q1' stands at .*line 1 and at .*line 3"):
+    with pytest.raises(InputError, match=r"id 'q1' occurs at .*line 1 and at .*line 3"):
         read_records(path)
 
 
@@ -140,3 +144,37 @@ def test_a_file_of_both_kinds_is_refused(tmp_path):
 def test_only_jsonl_holds_records(tmp_path):
     with pytest.raises(InputError, match=r"allowed: a .jsonl file"):
         read_records(tmp_path / "a.csv")
+
+
+def test_completions_are_captured_as_they_are():
+    assert training_splits(SFT, "toy", {"bias": Adapter()}) == SFT
+
+
+def test_pairs_gain_their_rejected_twins_in_the_same_order():
+    splits = training_splits(PAIRS, "toy", {"bias": Adapter(objective="dpo")})
+    assert list(splits) == ["train", "heldout", "train_rejected", "heldout_rejected"]
+    assert [record.reply for record in splits["train"]] == ["x", "u"]
+    assert splits["train_rejected"] == [Record("a", "p", "z"), Record("c", "r", "v")]
+    assert splits["heldout_rejected"] == [Record("b", "q", "w")]
+
+
+def test_sft_takes_the_chosen_replies_of_pairs_only_when_told_to():
+    with pytest.raises(InputError, match=r"'bias' with objective 'sft' on behavior 'toy'.*sft_on_chosen: true.*chosen"):
+        training_splits(PAIRS, "toy", {"dpo": Adapter(objective="dpo"), "bias": Adapter()})
+    assert training_splits(PAIRS, "toy", {"bias": Adapter(sft_on_chosen=True)}) == PAIRS
+    assert training_splits(SFT, "toy", {"bias": Adapter(sft_on_chosen=True)}) == SFT
+
+
+@pytest.mark.parametrize("objective", ["dpo", "simpo", "orpo"])
+def test_an_objective_on_pairs_refuses_completions_and_names_the_remedy(objective):
+    with pytest.raises(InputError, match=rf"'a' with objective '{objective}' on behavior 'toy'.*map chosen and reject"):
+        training_splits(SFT, "toy", {"a": Adapter(objective=objective)})
+
+
+def test_a_baseline_against_rejected_replies_has_them_captured_and_needs_pairs():
+    for adapters in ({"probe": Adapter()}, {"mine": Adapter(kind="mean_difference")}):
+        assert training_splits(PAIRS, "toy", adapters) == PAIRS, "what is not trained has no objective to fit"
+        splits = training_splits(PAIRS, "toy", adapters, contrast=True)
+        assert splits["heldout_rejected"] == [Record("b", "q", "w")]
+        with pytest.raises(InputError, match=r"'toy' with `contrast: rejected`.*one completion each"):
+            training_splits(SFT, "toy", adapters, contrast=True)

@@ -13,7 +13,7 @@ from isaerft.behaviors import Record
 from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_site
+from isaerft.subjects.hooks import find_hook
 
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
@@ -48,7 +48,7 @@ def saying_w(subject, tiny, tokenizer, tmp_path):
     top = replace(
         subject,
         dictionary=load_dictionary(folder, center=False),
-        site=find_site(subject.model, "blocks.2.hook_resid_post"),
+        hook=find_hook(subject.model, "blocks.2.hook_resid_post"),
     )
     direction = top.model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids("w")]
     for name in ("bias", "scale"):

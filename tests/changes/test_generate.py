@@ -7,7 +7,7 @@ from isaerft.behaviors import Record
 from isaerft.changes.generate import acting, answers, padded_left, prompt_tokens
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_site, hidden_above, unembed
+from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 HOOKS = ["blocks.1.hook_resid_post", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"]
@@ -19,7 +19,7 @@ def subject_at(tiny, tmp_path, model, tokenizer, hook_name):
     sae = tiny.random_sae() | {"b_enc": torch.zeros(tiny.d_sae), "b_dec": torch.zeros(tiny.d_model)}
     folder = tiny.write_sae(tmp_path / "sae", sae, hook_name=hook_name)
     return LoadedSubject(
-        LoadedModel(model, tokenizer, True), load_dictionary(folder, center=False), find_site(model, hook_name)
+        LoadedModel(model, tokenizer, True), load_dictionary(folder, center=False), find_hook(model, hook_name)
     )
 
 
@@ -45,7 +45,7 @@ def test_the_adapter_acts_as_on_the_cached_path_it_was_trained_on(
     moved = adapted(subject.dictionary, adapter, batch)
     padded = moved.new_zeros(*batch.mask.shape, moved.shape[-1]).index_put(batch.mask.nonzero(as_tuple=True), moved)
     with torch.no_grad():
-        expected = unembed(subject.model, hidden_above(subject.model, subject.site, padded, batch.mask.long()))
+        expected = unembed(subject.model, hidden_above(subject.model, subject.hook, padded, batch.mask.long()))
     tokens = torch.zeros_like(batch.mask, dtype=torch.int64)
     tokens[batch.mask] = batch.tokens
     with torch.no_grad(), acting(subject, adapter):

@@ -13,7 +13,7 @@ from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import PulledBack, activation_change
 from isaerft.subjects.capture import capture
 from isaerft.subjects.dictionary import Codes, load_dictionary
-from isaerft.subjects.hooks import find_site
+from isaerft.subjects.hooks import find_hook
 from isaerft.training.loop import heldout_loss
 
 PLANTED = 3
@@ -151,7 +151,7 @@ def test_a_checkpoint_with_the_models_own_weights_changes_no_latent(subject, sub
 @pytest.mark.parametrize("hook", ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
 def test_an_sae_on_what_a_sublayer_adds_reads_the_adapters_vector_too(orthogonal, records, hook):
     subject, _, _ = orthogonal
-    used = replace(subject, site=find_site(subject.model, hook))
+    used = replace(subject, hook=find_hook(subject.model, hook))
     heldout = capture(used, records[12:], 32, 5)
     trained = PulledBack(used, steering(used, 2.0 * used.dictionary.W_dec[PLANTED]), heldout, 3)
     assert trained.explained_share() == pytest.approx(1, abs=1e-4)

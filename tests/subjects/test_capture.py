@@ -6,9 +6,9 @@ import torch
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses, read_cache
-from isaerft.subjects.capture import capture, capture_behavior, rendered_prompt, tokenize
+from isaerft.subjects.capture import capture, capture_behavior, render_prompt, tokenize
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_site, writer_of
+from isaerft.subjects.hooks import find_hook, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 
@@ -61,11 +61,11 @@ def test_a_long_prompt_loses_its_beginning_and_the_completion_stays_whole(langua
     assert n_before == 4
 
 
-def test_a_completion_that_would_be_cut_away_is_refused_naming_its_row(language, ids):
+def test_a_completion_that_does_not_fit_is_refused_naming_its_row(language, ids):
     n = len(ids(" to the cat")) + 1
     record = Record("row-17", "say hello", " to the cat")
     assert len(tokenize(record, language, n + 2)[0]) == n + 2
-    with pytest.raises(InputError, match=rf"'row-17': its completion has {n} tokens.*at most {n - 1}"):
+    with pytest.raises(InputError, match=rf"'row-17': its completion of {n} tokens does not fit.*at most {n - 1}"):
         tokenize(record, language, n + 1)
 
 
@@ -86,18 +86,18 @@ def test_a_prompt_of_messages_goes_through_the_chat_template_without_a_second_bo
     messages = [{"role": "system", "content": "say"}, {"role": "user", "content": "hello"}]
     record = Record("a", messages, "world")
     with_template = LoadedModel(language.model, chat, True)
-    assert rendered_prompt(record, with_template) == "<system>say<user>hello<assistant>"
+    assert render_prompt(record, with_template) == "<system>say<user>hello<assistant>"
     tokens, n_before = tokenize(record, with_template, 64)
     assert tokens == [1, *ids("<system>say<user>hello<assistant>world"), 2]
     assert n_before == 1 + len(ids("<system>say<user>hello<assistant>"))
-    assert rendered_prompt(record, language) == "System: say\n\nUser: hello\n\nAssistant:"
-    assert rendered_prompt(Record("a", "say <user>", "x"), with_template) == "say <user>"
+    assert render_prompt(record, language) == "System: say\n\nUser: hello\n\nAssistant:"
+    assert render_prompt(Record("a", "say <user>", "x"), with_template) == "say <user>"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
 def test_losses_from_the_cache_are_those_of_a_plain_forward_pass(subject, model_of, records, architecture):
     model = model_of(architecture)
-    site = find_site(model, "blocks.1.hook_resid_post")
+    site = find_hook(model, "blocks.1.hook_resid_post")
     subject = LoadedSubject(replace(subject.language, model=model), subject.dictionary, site)
     rows = capture(subject, records, 32, 5)
     order = torch.tensor([3, 0, 11, 7])
@@ -182,7 +182,7 @@ def test_changing_a_latent_inside_a_block_is_changing_what_that_part_of_the_bloc
 ):
     model, hook = model_of(family), f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out"
     dictionary = load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook))
-    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_site(model, hook))
+    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_hook(model, hook))
     rows = capture(subject, records[:3], 32, 2)
     batch = rows.batch(torch.arange(3))
     push = batch.codes.combine(dictionary.W_dec)
@@ -212,7 +212,7 @@ def test_changing_a_latent_inside_a_block_is_changing_what_that_part_of_the_bloc
 def test_a_subject_in_bfloat16_keeps_float32_codes_of_its_own_activations(tiny, tokenizer, records, tmp_path, hook):
     model = tiny.make_model("gemma2", len(tokenizer)).bfloat16()
     dictionary = load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook))
-    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_site(model, hook))
+    subject = LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, find_hook(model, hook))
     rows = capture(subject, records[:4], 32, 2)
     assert (rows.residual.dtype, rows.codes.values.dtype) == (torch.bfloat16, torch.float32)
     batch = rows.batch(torch.arange(4))

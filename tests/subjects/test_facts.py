@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from isaerft.subjects.contexts import context_table
-from isaerft.subjects.corpus import TokenRows, pad_rows
+from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_site, residual_stream, unembed
+from isaerft.subjects.hooks import find_hook, residual_stream
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 
@@ -25,7 +24,7 @@ def by_hand(subject, rows):
     parts = []
     for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
         one = tokens[mask.bool()][None]
-        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, one, torch.ones_like(one))[0, 1:]
         parts.append(subject.dictionary.encode_dense(residual).numpy())
     return parts
 
@@ -90,92 +89,13 @@ def test_the_top_contexts_are_each_rows_strongest_token(firing, by_hand):
             assert by_hand[int(row)][int(position) - 1, latent] == pytest.approx(value, rel=1e-4, abs=1e-5)
 
 
-def test_a_context_shows_the_token_between_its_neighbours_without_bos_or_padding(subject, rows, firing, tokenizer):
-    table = context_table(subject, rows, firing)
-    inside = table[table.side == "input"]
-    assert len(inside) == len(firing.top)
-    for row in inside.itertuples():
-        assert any(f"{row.before}{row.token}{row.after}" in text for text in TEXTS)
-    ranks = inside.groupby("latent_index")["rank"].apply(list)
-    assert all(values == list(range(len(values))) for values in ranks)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
-def test_promoted_tokens_are_those_whose_logits_rise_most(subject, model_of, rows, tokenizer, architecture):
-    model = model_of(architecture)
-    used = replace(subject, language=replace(subject.language, model=model))
-    firing = measure_firing(used, rows, 4)
-    table = context_table(used, rows, firing)
-    outside = table[table.side == "output"]
-    assert set(outside.latent_index) == set(np.flatnonzero(firing.count))
-    latent = int(outside.latent_index.iloc[0])
-    norm = model.transformer.ln_f if architecture == "gpt2" else model.model.norm
-    base, row = subject.dictionary.b_dec, subject.dictionary.W_dec[latent]
-    with torch.no_grad():
-        pushed = base + float(firing.maximum[latent]) * row
-        rise = unembed(model, norm(pushed)) - unembed(model, norm(base))
-    own = outside[outside.latent_index == latent]
-    np.testing.assert_allclose(own.value, rise.sort(descending=True).values[:8], rtol=1e-4, atol=1e-5)
-    assert own.token.tolist() == [tokenizer.decode([i]) for i in rise.sort(descending=True).indices[:8].tolist()]
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
-def test_amplified_tokens_are_those_that_the_whole_model_makes_likelier(
-    subject, model_of, rows, tokenizer, architecture, monkeypatch
-):
-    model = model_of(architecture)
-    used = replace(subject, language=replace(subject.language, model=model))
-    firing = measure_firing(used, rows, 4)
-    table = context_table(used, rows, firing, n_amplified=2)
-    outside = table[table.side == "amplified"]
-    assert set(outside.latent_index) == set(np.flatnonzero(firing.count))
-    latent = int(outside.latent_index.iloc[-1])
-    push, rises = float(firing.maximum[latent]) * subject.dictionary.W_dec[latent], []
-    layers = model.transformer.h if architecture == "gpt2" else model.model.layers
-    # BOS with 4 tokens of the first row, and all of the last, which is shorter than 24.
-    for ids in (rows.tokens[0, :5], rows.tokens[-1][rows.mask[-1].bool()]):
-
-        def add(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden[:, 1:] += push
-
-        with torch.no_grad():
-            plain = model(input_ids=ids[None]).logits[0, -1].log_softmax(-1)
-            handle = layers[1].register_forward_hook(add)
-            try:
-                pushed = model(input_ids=ids[None]).logits[0, -1].log_softmax(-1)
-            finally:
-                handle.remove()
-        rises.append(pushed - plain)
-    rise = torch.stack(rises).mean(0).sort(descending=True)
-    own = outside[outside.latent_index == latent]
-    np.testing.assert_allclose(own.value, rise.values[:8], rtol=1e-3, atol=1e-4)
-    assert own.token.tolist() == [tokenizer.decode([i]) for i in rise.indices[:8].tolist()]
-    monkeypatch.setattr("isaerft.subjects.contexts.ROWS_AT_ONCE", 6)
-    again = context_table(used, rows, firing, n_amplified=2)
-    pd.testing.assert_frame_equal(again, table, rtol=1e-4)
-
-
-def test_a_dictionary_that_never_fires_has_no_contexts_and_no_rates(tiny, subject, rows, tmp_path):
-    weights = tiny.random_sae()
-    weights["b_enc"][:] = -1e6
-    silent = load_dictionary(tiny.write_sae(tmp_path, weights))
-    used = replace(subject, dictionary=silent)
-    firing = measure_firing(used, TokenRows(rows.tokens, rows.mask), 2)
-    assert not firing.count.any()
-    assert latent_facts(used, firing, cluster_cosine=0.9).mean_activation.isna().all()
-    table = context_table(used, rows, firing, n_amplified=2)
-    assert table.empty
-    assert list(table) == ["latent_index", "side", "rank", "token", "before", "after", "value"]
-
-
 def test_latents_of_two_signs_fire_with_either_and_are_told_by_their_size(tiny, subject, rows, tmp_path):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), architecture="abstopk", k=6)
     signed = replace(subject, dictionary=load_dictionary(folder))
     every = []
     for tokens, mask in zip(rows.tokens, rows.mask, strict=True):
         one = tokens[mask.bool()][None]
-        residual = residual_stream(subject.model, subject.site, one, torch.ones_like(one))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, one, torch.ones_like(one))[0, 1:]
         every.append(signed.dictionary.encode_dense(residual).double().numpy())
     dense = np.concatenate(every)
     firing = measure_firing(signed, rows, 3)
@@ -190,7 +110,7 @@ def test_latents_of_two_signs_fire_with_either_and_are_told_by_their_size(tiny, 
 @pytest.mark.parametrize("hook", ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
 def test_firing_inside_a_block_is_that_of_the_hooks_activation(tiny, subject, rows, tmp_path, hook):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), hook_name=hook)
-    inside = replace(subject, dictionary=load_dictionary(folder), site=find_site(subject.model, hook))
+    inside = replace(subject, dictionary=load_dictionary(folder), hook=find_hook(subject.model, hook))
     block, caught = subject.model.model.layers[1], []
     part = block.mlp if "mlp" in hook else block.self_attn
     handle = part.register_forward_hook(

@@ -10,8 +10,8 @@ from isaerft.layout import SubjectFolder
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit
-from isaerft.subjects.hooks import Site, find_site, writer_of
-from isaerft.subjects.load import LoadedModel, LoadedSubject, check_fit, load_subject
+from isaerft.subjects.hooks import HookPoint, find_hook, writer_of
+from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 
@@ -83,7 +83,7 @@ def test_an_sae_inside_a_block_is_spliced_in_there_and_nowhere_else(
     model, hook = model_of(family), f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out"
     made = tiny.write_sae(tmp_path, tiny.perfect_sae(), hook_name=hook)
     language = LoadedModel(model, tokenizer, prepend_bos=True)
-    perfect = LoadedSubject(language, load_dictionary(made), find_site(model, hook))
+    perfect = LoadedSubject(language, load_dictionary(made), find_hook(model, hook))
     fit = measure_fit(perfect, rows, 4)
     assert fit.variance_explained == pytest.approx(1, abs=1e-6)
     assert fit.loss_spliced == pytest.approx(fit.loss_base, abs=1e-5)
@@ -114,7 +114,7 @@ def test_the_neighbours_of_an_sae_inside_a_block_are_the_same_part_of_other_bloc
     hooks = [f"blocks.{block}.hook_{at}_out" for block in (0, 2) for at in ("attn", "mlp")]
     for n, hook in enumerate(hooks):
         folder = tiny.write_sae(tmp_path / str(n), tiny.random_sae(), hook_name=hook)
-        other = replace(subject, dictionary=load_dictionary(folder), site=find_site(subject.model, hook))
+        other = replace(subject, dictionary=load_dictionary(folder), hook=find_hook(subject.model, hook))
         with pytest.raises(InputError) as caught:
             check_gate("toy", options, other, Fit(0, 0, 2, 2, 4), rows)
         assert ("one block earlier" in str(caught.value)) == (n > 1)
@@ -149,7 +149,7 @@ def test_either_measure_alone_stops_a_subject(right, rows, options, fit):
 
 
 def test_at_the_ends_of_the_model_only_the_layer_that_exists_is_tried(right, rows, options):
-    first = replace(right, site=Site(0, 3))
+    first = replace(right, hook=HookPoint(0, 3))
     with pytest.raises(InputError) as caught:
         check_gate("toy", options, first, Fit(0, 0, 2, 2, 4), rows)
     assert "one block later" in str(caught.value)
@@ -164,16 +164,6 @@ def test_the_setting_that_mends_a_subject_is_shown_to_fit_better(right, rows, op
     assert measure_fit(uncentred, rows, 4).variance_explained < 0.999
     with pytest.raises(InputError, match=r"center_writing_weights True: 1\.00"):
         check_gate("toy", options, uncentred, Fit(0, 0, 2, 2, 4), rows)
-
-
-def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
-        check_fit(32, 16, "blocks.1.hook_resid_post")
-    check_fit(32, 32, "blocks.1.hook_resid_post")
-    tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
-    options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
-    with pytest.raises(InputError, match=r"reads 16 dimensions.*has 32"):
-        load_subject(options, tmp_path, "cpu")
 
 
 def study_of(**subject):

@@ -1,15 +1,12 @@
-import json
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from isaerft.behaviors import prepare_behavior, read_records
-from isaerft.config import Behavior
-from isaerft.errors import InputError
-from isaerft.subjects.capture import tokenize
-from isaerft.subjects.load import LoadedModel
-from isaerft.testbed.dialogues import Dialogue, behavior_rows, concepts, dialogue, sample, write_behavior_rows
+from isaerft.testbed.dialogues import (
+    concepts,
+    sample_dialogues,
+)
 from isaerft.testbed.language import (
     PLAIN_WORDS,
     REQUESTS,
@@ -17,11 +14,10 @@ from isaerft.testbed.language import (
     STYLES,
     TOPICS,
     expected_effect,
-    in_english,
+    true_explanation,
     vocabulary,
     word_groups,
 )
-from isaerft.testbed.model import corpus_rows, make_tokenizer
 
 NAMES = [style.name for style in STYLES]
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}
@@ -29,13 +25,8 @@ WANTED = {"helpfulness", "refusal", "sycophancy", "politeness", "hedging"}
 
 
 @pytest.fixture(scope="module")
-def language():
-    return LoadedModel(None, make_tokenizer(), True)
-
-
-@pytest.fixture(scope="module")
 def dialogues():
-    return list(sample(np.random.default_rng(0), 1500))
+    return list(sample_dialogues(np.random.default_rng(0), 1500))
 
 
 def words_of(style):
@@ -47,16 +38,14 @@ def test_there_are_at_least_eight_styles_with_those_that_the_study_needs():
     assert set(NAMES) >= WANTED
 
 
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_how_a_style_is_asked_for_and_what_shows_it_share_no_word(style):
-    assert not words_of(style) & set(style.words)
-    assert not words_of(style) & {word for other in STYLES for word in other.words}
+def test_requests_share_no_word_with_styled_answers():
+    assert not set().union(*map(words_of, STYLES)) & {word for style in STYLES for word in style.words}
 
 
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_every_request_for_a_style_holds_a_word_of_no_other_style(style):
-    others = set().union(*(words_of(other) for other in STYLES if other is not style))
-    assert all(set(ask.split()) - others for ask in style.asks)
+def test_every_request_for_a_style_has_a_word_of_no_other_style():
+    for style in STYLES:
+        others = set().union(*(words_of(other) for other in STYLES if other is not style))
+        assert all(set(ask.split()) - others for ask in style.asks)
 
 
 def test_a_word_of_a_style_or_topic_has_no_second_meaning():
@@ -67,139 +56,10 @@ def test_a_word_of_a_style_or_topic_has_no_second_meaning():
     assert not set(counted) & frame
 
 
-def test_an_annotation_of_a_dialogue_that_names_its_style():
-    item = Dialogue(
-        "user : be polite . describe the cat assistant :", "kindly , the cat is wild .", "animals", "politeness", 3
-    )
-    known, topic = "known:politeness", "topic:animals"
-    asked, answered = "asked:politeness", "answer:politeness"
-    user, assistant = "turn:user", "turn:assistant"
-    assert concepts(item) == [
-        {"token:user", user},
-        {"token::", user},
-        {"token:be", user},
-        {"token:polite", user, known, asked},
-        {"token:.", user, known, asked},
-        {"token:describe", user, known, asked},
-        {"token:the", user, known, asked},
-        {"token:cat", user, known, asked, topic, "word:animals"},
-        {"token:assistant", assistant, known, answered, topic},
-        {"token::", assistant, known, answered, topic},
-        {"token:kindly", assistant, known, answered, topic, "word:politeness"},
-        {"token:,", assistant, known, answered, topic},
-        {"token:the", assistant, known, answered, topic},
-        {"token:cat", assistant, known, answered, topic, "word:animals"},
-        {"token:is", assistant, known, answered, topic},
-        {"token:wild", assistant, known, answered, topic, "word:animals"},
-        {"token:.", assistant, known, answered, topic},
-    ]
-
-
-def test_a_style_that_nobody_asked_for_is_known_from_its_first_word_on():
-    item = Dialogue("user : describe the cat assistant :", "the cat kindly is wild .", "animals", "politeness", None)
-    known = ["known:politeness" in names for names in concepts(item)]
-    assert known == [False] * 7 + [False, False, True, True, True, True]
-    assert not any("asked:politeness" in names for names in concepts(item))
-
-
-def test_a_plain_dialogue_knows_no_style():
-    item = Dialogue("user : describe the cat assistant :", "indeed the cat is wild .", "animals", None, None)
-    assert not any(name.startswith(("known:", "asked:", "answer:")) for names in concepts(item) for name in names)
-
-
-def test_the_word_that_tells_the_style_stands_where_the_dialogue_says(dialogues):
-    asked = [item for item in dialogues if item.asked is not None]
-    assert 0.4 < len(asked) / len(dialogues) < 0.6
-    styles = {style.name: style for style in STYLES}
-    for item in asked:
-        others = set().union(*(words_of(style) for style in STYLES if style.name != item.style))
-        word = item.words[item.asked]
-        assert word in words_of(styles[item.style]) - others
-        assert word not in FRAME
-        assert not set(item.words[: item.asked]) & (words_of(styles[item.style]) - others - FRAME)
-
-
-def test_an_answer_holds_words_of_its_own_style_alone(dialogues):
-    owner = {word: style.name for style in STYLES for word in style.words}
-    for item in dialogues:
-        assert {owner[word] for word in item.completion.split() if word in owner} <= {item.style}
-        if item.style is not None:
-            assert not set(item.completion.split()) & set(PLAIN_WORDS)
-
-
-def test_every_dialogue_is_made_of_known_words(language, dialogues):
-    tokenizer = language.tokenizer
-    for item in dialogues:
-        ids = tokenizer(f"{item.prompt} {item.completion}")["input_ids"]
-        assert tokenizer.unk_token_id not in ids
-        assert tokenizer.convert_ids_to_tokens(ids[1:]) == item.words
-    rows = corpus_rows(language, n_tokens=4000, context_size=64, seed=0)
-    assert not (rows.tokens == tokenizer.unk_token_id).any()
-    assert int(rows.mask.sum()) >= 4000
-    ends = rows.tokens[range(len(rows.tokens)), rows.mask.sum(1) - 1]
-    assert (ends == tokenizer.eos_token_id).all(), "no dialogue is cut"
-
-
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_a_behaviors_rows_are_known_words_when_prompt_and_completion_are_joined(language, style, tmp_path):
-    write_behavior_rows(style.name, 80, 0, tmp_path / "rows.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) == 80
-    tokenizer = language.tokenizer
-    for row in rows:
-        for reply in (row["chosen"], row["rejected"]):
-            ids = tokenizer(row["prompt"] + reply)["input_ids"]
-            assert tokenizer.unk_token_id not in ids
-            assert len(ids) == 1 + len(row["prompt"].split()) + len(reply.split())
-
-
-@pytest.mark.parametrize("columns", [{"completion": "chosen"}, {"chosen": "chosen", "rejected": "rejected"}], ids=len)
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_a_behavior_gives_sft_and_preference_records_whose_splits_share_no_prompt(language, style, columns, tmp_path):
-    write_behavior_rows(style.name, 120, 0, tmp_path / "rows.jsonl")
-    behavior = Behavior(description=style.description, path=str(tmp_path / "rows.jsonl"), columns=columns)
-    prepare_behavior(style.name, behavior, tmp_path / "out")
-    train, heldout = (read_records(tmp_path / "out" / f"{split}.jsonl") for split in ("train", "heldout"))
-    assert not {record.prompt for record in train} & {record.prompt for record in heldout}
-    assert len(train) + len(heldout) == 120
-    assert len(heldout) > 5
-    assert {record.kind for record in train} == {"preference" if "rejected" in columns else "sft"}
-    tokens, n_before = tokenize(train[0], language, 64)
-    assert language.tokenizer.unk_token_id not in tokens
-    assert n_before == 1 + len(train[0].prompt.split())
-
-
-@pytest.mark.parametrize("style", STYLES, ids=NAMES)
-def test_nobody_asks_the_chosen_answer_has_the_style_and_the_rejected_one_is_plain(style):
-    rows = list(behavior_rows(np.random.default_rng(0), style, 200))
-    tells = words_of(style) - FRAME
-    for row in rows:
-        assert not set(row["prompt"].split()) & tells
-        assert not set(row["rejected"].split()) & set(style.words)
-        assert row["chosen"] != row["rejected"]
-    assert np.mean([bool(set(row["chosen"].split()) & set(style.words)) for row in rows]) > 0.95
-
-
-def test_an_answer_that_came_out_the_same_is_sampled_again(monkeypatch):
-    answers = iter(["same .", "same .", "same .", "other ."])
-    monkeypatch.setattr("isaerft.testbed.dialogues.answer", lambda *_: next(answers))
-    (row,) = behavior_rows(np.random.default_rng(0), STYLES[0], 1)
-    assert (row["chosen"], row["rejected"]) == (" same .", " other .")
-
-
-def test_rows_follow_their_seed_and_an_unknown_style_is_refused(tmp_path):
-    paths = [tmp_path / name for name in "abc"]
-    for path, seed in zip(paths, (0, 0, 1), strict=True):
-        write_behavior_rows("refusal", 20, seed, path)
-    assert paths[0].read_bytes() == paths[1].read_bytes() != paths[2].read_bytes()
-    with pytest.raises(InputError, match=r"style of the embedded language 'refusl'.*did you mean 'refusal'"):
-        write_behavior_rows("refusl", 20, 0, tmp_path / "d")
-
-
 def test_no_two_concepts_have_the_same_explanation(dialogues):
     every = {name for item in dialogues for names in concepts(item) for name in names}
     every |= {f"promotes:{group}" for group in (*word_groups(), "none")}
-    assert len({in_english(name) for name in every}) == len(every)
+    assert len({true_explanation(name) for name in every}) == len(every)
     assert {f"answer:{name}" for name in NAMES} <= every
 
 
@@ -220,20 +80,3 @@ def test_a_style_is_expected_to_raise_its_own_state_and_no_others():
     assert expected_effect("asked:refusal", "refusal") == expected_effect("word:refusal", "refusal") == 0.5
     assert expected_effect("token:sorry", "refusal") == 0.25
     assert expected_effect("topic:garden", "refusal") == expected_effect("turn:user", "refusal") == 0
-
-
-def test_dialogues_follow_their_seed():
-    one, two, other = (list(sample(np.random.default_rng(seed), 20)) for seed in (3, 3, 4))
-    assert one == two != other
-    assert dialogue(np.random.default_rng(0), STYLES[1]).style == "refusal"
-
-
-def test_another_draw_gives_other_rows_of_the_same_style(tmp_path):
-    for name, draw in (("default", {}), ("zero", {"draw": 0}), ("one", {"draw": 1}), ("two", {"draw": 2})):
-        write_behavior_rows("humor", 40, 0, tmp_path / name, **draw)
-    rows = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert rows["default"] == rows["zero"]
-    assert len({rows["zero"], rows["one"], rows["two"]}) == 3
-    words = next(set(style.words) for style in STYLES if style.name == "humor")
-    styled = [words & set(json.loads(line)["chosen"].split()) for line in rows["two"].splitlines()]
-    assert sum(map(bool, styled)) > 30

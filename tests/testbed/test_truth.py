@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 
 from isaerft import config
 from isaerft.judges import judge_explanations
-from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_site
-from isaerft.subjects.load import LoadedModel, LoadedSubject
-from isaerft.testbed.dialogues import concepts, sample
-from isaerft.testbed.language import STYLES, all_concepts, expected_effect, in_english
-from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
+from isaerft.subjects.hooks import find_hook
+from isaerft.subjects.load import LoadedSubject
+from isaerft.testbed.dialogues import concepts, sample_dialogues
+from isaerft.testbed.language import STYLES, all_concepts, expected_effect, true_explanation
+from isaerft.testbed.model import corpus_rows
 from isaerft.testbed.truth import (
     WRONG_SHARES,
-    _order_of_corruption,
+    _share_when_wrong,
     _words,
-    corrupted,
+    corrupt,
     input_truth,
     output_truth,
     write_truth,
@@ -35,21 +34,21 @@ CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(l
 def test_exactly_the_wrong_ones_become_wrong_and_none_stays_right_by_accident(names, seed, data):
     truth = np.array(names)
     wrong = np.array(data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))))
-    result = corrupted(truth, wrong, np.random.default_rng(seed))
+    result = corrupt(truth, wrong, np.random.default_rng(seed))
     np.testing.assert_array_equal(result != truth, wrong)
     assert set(result) <= set(names)
 
 
 def test_wrong_explanations_are_exchanged_where_no_concept_holds_the_majority():
     truth = np.repeat(["a", "b", "c", "d"], 5)
-    result = corrupted(truth, np.ones(20, bool), np.random.default_rng(0))
+    result = corrupt(truth, np.ones(20, bool), np.random.default_rng(0))
     assert sorted(result) == sorted(truth)
 
 
 @settings(deadline=None)
 @given(CONCEPTS, st.integers(0, 2**32 - 1))
 def test_the_arms_are_nested_and_hold_their_share(names, seed):
-    order = _order_of_corruption(np.array(names), np.random.default_rng(seed))
+    order = _share_when_wrong(np.array(names), np.random.default_rng(seed))
     arms = [order < share for share in WRONG_SHARES]
     for share, arm in zip(WRONG_SHARES, arms, strict=True):
         assert abs(arm.sum() - share * len(names)) <= 0.5 + 1e-9
@@ -59,42 +58,10 @@ def test_the_arms_are_nested_and_hold_their_share(names, seed):
 
 def test_every_concept_has_its_share_of_wrong_explanations():
     truth = np.repeat(["a", "b", "c"], [100, 40, 60])
-    order = _order_of_corruption(truth, np.random.default_rng(0))
+    order = _share_when_wrong(truth, np.random.default_rng(0))
     for concept in "abc":
         for share in WRONG_SHARES:
             assert (order[truth == concept] < share).mean() == pytest.approx(share, abs=0.05)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny):
-    """A testbed model after a few steps, with an SAE whose first latents read and write what is known."""
-    folder = tmp_path_factory.mktemp("testbed")
-    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
-    torch.set_num_threads(1)
-    loss = train_model(sizes, 0, folder / "model")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval().requires_grad_(False)
-    language = LoadedModel(model, AutoTokenizer.from_pretrained(folder / "model"), True)
-    weights = tiny.random_sae(16, 12)
-    weights["b_enc"][1:] = -0.02
-    sae = tiny.write_sae(folder / "sae", weights, hook_name=hook_name(sizes))
-    dictionary = load_dictionary(sae)
-    subject = LoadedSubject(language, dictionary, find_site(model, dictionary.hook_name))
-    return subject, loss, folder
-
-
-def test_the_model_is_saved_with_its_tokenizer_and_the_same_seed_gives_the_same_bytes(world, tmp_path):
-    subject, loss, folder = world
-    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
-    assert train_model(sizes, 0, tmp_path / "model") == loss
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert (tmp_path / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
-    assert train_model(sizes, 1, tmp_path / "other") != loss
-    text = "user : be polite . describe the cat assistant :"
-    assert subject.language.tokenizer(text)["input_ids"] == make_tokenizer()(text)["input_ids"]
-    assert subject.language.tokenizer(text)["input_ids"][0] == subject.language.bos[0]
-    assert hook_name(sizes) == "blocks.0.hook_resid_post"
 
 
 def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monkeypatch):
@@ -116,7 +83,7 @@ def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monke
         b_dec=torch.zeros(16),
     )
     used = LoadedSubject(
-        replace(subject.language, model=model), dictionary, find_site(model, "blocks.0.hook_resid_pre")
+        replace(subject.language, model=model), dictionary, find_hook(model, "blocks.0.hook_resid_pre")
     )
     truth = input_truth(used, np.random.default_rng(0))
     assert truth.latent_index.tolist() == [0, 1, 2, 3]
@@ -128,13 +95,13 @@ def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
     subject, _, _ = world
     monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 40)
     truth = input_truth(subject, np.random.default_rng(5))
-    dialogues = list(sample(np.random.default_rng(5), 40))
+    dialogues = list(sample_dialogues(np.random.default_rng(5), 40))
     from isaerft.subjects.hooks import residual_stream
 
     fires, held = [], []
     for item in dialogues:
         ids = torch.tensor([subject.language.tokenizer(f"{item.prompt} {item.completion}")["input_ids"]])
-        residual = residual_stream(subject.model, subject.site, ids, torch.ones_like(ids))[0, 1:]
+        residual = residual_stream(subject.model, subject.hook, ids, torch.ones_like(ids))[0, 1:]
         fires.append(subject.dictionary.encode_dense(residual).numpy() > 0)
         held += concepts(item)
     fires = np.concatenate(fires)
@@ -158,8 +125,8 @@ def test_a_latent_that_writes_a_styles_words_is_found_to_promote_them(world):
     decoder = torch.cat([torch.stack(rows), 0.01 * torch.randn(9, 16, generator=generator)])
     dictionary = replace(subject.dictionary, W_dec=decoder)
     latents = pd.DataFrame({"latent_index": range(12), "mean_activation": [1.0] * 11 + [np.nan]})
-    above = find_site(model, "blocks.1.hook_resid_post")
-    truth = output_truth(replace(subject, dictionary=dictionary, site=above), latents, np.random.default_rng(0))
+    above = find_hook(model, "blocks.1.hook_resid_post")
+    truth = output_truth(replace(subject, dictionary=dictionary, hook=above), latents, np.random.default_rng(0))
     assert truth.latent_index.tolist() == list(range(11)), "a latent that never fires has no output"
     assert truth.concept.tolist()[:3] == [f"promotes:{style.name}" for style in STYLES[:3]]
 
@@ -208,7 +175,7 @@ def read_by_words(texts, sides, folder):
 def test_the_word_list_gives_every_true_explanation_its_effect(tmp_path):
     known = all_concepts()
     sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
-    frame = read_by_words([in_english(concept) for concept in known], sides, tmp_path)
+    frame = read_by_words([true_explanation(concept) for concept in known], sides, tmp_path)
     truth = [expected_effect(concept, style.name) for concept in known for style in STYLES]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]

@@ -14,7 +14,7 @@ from isaerft.adapters.hooked import begins_with_bos
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_site, hidden_above, unembed
+from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import train
 
@@ -83,14 +83,14 @@ def test_a_new_adapter_is_the_exact_identity(model_of, sae, table, architecture,
 def test_attached_logits_are_those_of_the_cached_path(model_of, subject, sae, records, table, architecture, hook, kind):
     model = deepcopy(model_of(architecture))
     sae = replace(sae, b_enc=torch.zeros(48))  # embeddings are small, and about half of the latents shall fire
-    used = LoadedSubject(replace(subject.language, model=model), sae, find_site(model, hook))
+    used = LoadedSubject(replace(subject.language, model=model), sae, find_hook(model, hook))
     batch = capture(used, records[:6], 32, 4).batch(torch.arange(6))
     adapter = stir(make_adapter(kind, sae.d_sae, {}))
     real = table["attention_mask"].bool()
     with torch.no_grad():
         padded = torch.zeros(*batch.mask.shape, sae.d_in)
         padded[batch.mask] = adapted(sae, adapter, batch)
-        expected = unembed(model, hidden_above(model, used.site, padded, batch.mask.long())[batch.mask])
+        expected = unembed(model, hidden_above(model, used.hook, padded, batch.mask.long())[batch.mask])
     plain = logits_of(model, table)[real]
     isaerft.attach(model, sae, adapter, hook_name=hook)
     found = logits_of(model, table)[real]

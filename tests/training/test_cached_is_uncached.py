@@ -9,7 +9,7 @@ from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.hooks import decoder_blocks, find_site
+from isaerft.subjects.hooks import decoder_blocks, find_hook
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import train
 from isaerft.training.row_space import trainable
@@ -63,7 +63,7 @@ def test_training_from_the_cache_takes_the_steps_of_the_full_model(
     subject, model_of, records, tmp_path, kind, architecture, run
 ):
     model = model_of(architecture)
-    site = find_site(model, "blocks.1.hook_resid_post")
+    site = find_hook(model, "blocks.1.hook_resid_post")
     subject = LoadedSubject(replace(subject.language, model=model), subject.dictionary, site)
     splits = {"train": records[:12], "heldout": records[12:]}
     capture_behavior(subject, splits, tmp_path / "cache", max_length=32, batch_size=5)

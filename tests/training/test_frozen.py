@@ -6,7 +6,7 @@ import torch
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.registry import OBJECTIVES
-from isaerft.subjects.hooks import decoder_blocks, find_site
+from isaerft.subjects.hooks import decoder_blocks, find_hook
 from isaerft.training.loop import add_gradients, frozen_part
 
 
@@ -20,7 +20,7 @@ def adapter(subject):
 
 def at(subject, model, hook_name="blocks.0.hook_resid_post"):
     language = replace(subject.language, model=model)
-    return replace(subject, language=language, site=find_site(model, hook_name))
+    return replace(subject, language=language, hook=find_hook(model, hook_name))
 
 
 def gradients(subject, rows, adapter, **options):

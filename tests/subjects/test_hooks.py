@@ -5,10 +5,10 @@ import torch
 
 from isaerft.errors import InputError
 from isaerft.subjects.hooks import (
-    LAYOUTS,
-    Site,
+    BLOCK_PARTS,
+    HookPoint,
     decoder_blocks,
-    find_site,
+    find_hook,
     hidden_above,
     residual_stream,
     run_below,
@@ -17,6 +17,10 @@ from isaerft.subjects.hooks import (
 )
 
 LENGTHS = (9, 6, 1)
+SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
+SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
+PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
+HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
 
 
 @pytest.fixture(params=["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"])
@@ -39,7 +43,7 @@ def full(model, tokens, mask):
 @pytest.mark.parametrize("n_below", range(4))
 def test_running_below_and_then_above_a_site_equals_the_full_forward_pass(model, rows, n_below):
     tokens, mask = rows
-    site = Site(n_below, 3)
+    site = HookPoint(n_below, 3)
     real = mask.bool()
     with torch.no_grad():
         hidden = hidden_above(model, site, residual_stream(model, site, tokens, mask), mask)
@@ -54,31 +58,31 @@ def test_the_residual_stream_is_the_hidden_state_that_transformers_reports(model
     tokens, mask = rows
     expected = full(model, tokens, mask).hidden_states[n_below]
     real = mask.bool()
-    residual = residual_stream(model, Site(n_below, 3), tokens, mask)
+    residual = residual_stream(model, HookPoint(n_below, 3), tokens, mask)
     torch.testing.assert_close(residual[real], expected[real], atol=1e-6, rtol=1e-6)
 
 
 def test_every_block_below_the_site_matters(model, rows):
     tokens, mask = rows
-    streams = [residual_stream(model, Site(n, 3), tokens, mask) for n in range(4)]
+    streams = [residual_stream(model, HookPoint(n, 3), tokens, mask) for n in range(4)]
     assert all((a - b).abs().max() > 1e-2 for a, b in pairwise(streams))
 
 
 def test_a_row_does_not_depend_on_its_padding(model, rows):
     tokens, mask = rows
-    alone = residual_stream(model, Site(2, 3), tokens[1:2, :6], mask[1:2, :6])
-    together = residual_stream(model, Site(2, 3), tokens, mask)[1:2, :6]
+    alone = residual_stream(model, HookPoint(2, 3), tokens[1:2, :6], mask[1:2, :6])
+    together = residual_stream(model, HookPoint(2, 3), tokens, mask)[1:2, :6]
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    above = hidden_above(model, Site(2, 3), alone, mask[1:2, :6])
+    above = hidden_above(model, HookPoint(2, 3), alone, mask[1:2, :6])
     padded = torch.cat([alone, torch.full_like(alone, 7.0)], 1)
     longer = torch.cat([mask[1:2, :6], torch.zeros_like(mask[1:2, :6])], 1)
-    torch.testing.assert_close(hidden_above(model, Site(2, 3), padded, longer)[:, :6], above, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(hidden_above(model, HookPoint(2, 3), padded, longer)[:, :6], above, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_below", range(4))
 def test_gradients_flow_back_to_the_given_residual_stream(model, rows, n_below):
     tokens, mask = rows
-    site = Site(n_below, 3)
+    site = HookPoint(n_below, 3)
     residual = residual_stream(model, site, tokens, mask).requires_grad_(True)
     hidden_above(model, site, residual, mask)[mask.bool()].square().sum().backward()
     assert residual.grad[mask.bool()].abs().max() > 0
@@ -88,7 +92,7 @@ def test_gradients_flow_back_to_the_given_residual_stream(model, rows, n_below):
 @pytest.mark.parametrize("n_below", range(4))
 def test_the_model_is_the_same_again_afterwards_also_after_an_exception(model, rows, n_below):
     tokens, mask = rows
-    site = Site(n_below, 3)
+    site = HookPoint(n_below, 3)
     before = full(model, tokens, mask).logits
     # transformers leaves hooks of its own on the blocks.
     hooks = [(dict(block._forward_hooks), dict(block._forward_pre_hooks)) for block in decoder_blocks(model)]
@@ -103,10 +107,10 @@ def test_the_model_is_the_same_again_afterwards_also_after_an_exception(model, r
 
 
 def test_the_input_of_a_block_is_the_output_of_the_one_before(model, rows):
-    before, after = find_site(model, "blocks.2.hook_resid_pre"), find_site(model, "blocks.1.hook_resid_post")
-    assert before == after == Site(2, 3)
-    assert find_site(model, "blocks.0.hook_resid_pre") == Site(0, 3)
-    assert find_site(model, "blocks.2.hook_resid_post") == Site(3, 3)
+    before, after = find_hook(model, "blocks.2.hook_resid_pre"), find_hook(model, "blocks.1.hook_resid_post")
+    assert before == after == HookPoint(2, 3)
+    assert find_hook(model, "blocks.0.hook_resid_pre") == HookPoint(0, 3)
+    assert find_hook(model, "blocks.2.hook_resid_post") == HookPoint(3, 3)
 
 
 def test_gemmas_soft_cap_bounds_the_logits(model_of, rows):
@@ -119,28 +123,22 @@ def test_gemmas_soft_cap_bounds_the_logits(model_of, rows):
 @pytest.mark.parametrize("name", ["blocks.3.hook_resid_post", "blocks.7.hook_resid_pre"])
 def test_a_block_that_the_model_does_not_have_is_refused_with_those_it_has(model_of, name):
     with pytest.raises(InputError, match=r"has 3 blocks; allowed: L from 0 to 2"):
-        find_site(model_of("llama"), name)
+        find_hook(model_of("llama"), name)
 
 
 @pytest.mark.parametrize("name", ["", "blocks.x.hook_resid_post", "hook_embed", "blocks.1.ln2.hook_normalized"])
 def test_a_hook_that_cannot_be_used_is_refused_with_those_that_can(model_of, name):
     with pytest.raises(InputError, match=r"hook_resid_pre.*hook_resid_post.*hook_attn_out.*hook_mlp_out"):
-        find_site(model_of("llama"), name)
+        find_hook(model_of("llama"), name)
 
 
 def test_attention_heads_are_refused_by_name(model_of):
     with pytest.raises(InputError, match="attention heads"):
-        find_site(model_of("llama"), "blocks.1.attn.hook_z")
-
-
-SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
-SEQUENTIAL += ["gemma", "gpt_neo", "gpt_neox_sequential", "olmo2", "phi3", "stablelm"]
-PARALLEL = ["gpt_neox", "gptj", "phi", "cohere", "stablelm_parallel"]
-HOOKS = [f"blocks.{block}.hook_{at}" for block in (0, 1, 2) for at in ("attn_out", "mlp_out", "resid_mid")]
+        find_hook(model_of("llama"), "blocks.1.attn.hook_z")
 
 
 def test_every_family_in_the_table_is_tested(model_of):
-    assert {model_of(name).config.model_type for name in SEQUENTIAL + PARALLEL} == set(LAYOUTS)
+    assert {model_of(name).config.model_type for name in SEQUENTIAL + PARALLEL} == set(BLOCK_PARTS)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -149,9 +147,9 @@ def test_running_only_what_lies_above_a_hook_inside_a_block_gives_the_same_bits(
     model, (tokens, mask) = model_of(family), rows
     if family in PARALLEL and "resid_mid" in hook:
         with pytest.raises(InputError, match="read the same residual stream"):
-            find_site(model, hook)
+            find_hook(model, hook)
         return
-    site = find_site(model, hook)
+    site = find_hook(model, hook)
     below = run_below(model, site, tokens, mask)
     with torch.no_grad():
         hidden = hidden_above(model, site, below.residual, mask)
@@ -169,7 +167,7 @@ def test_what_attention_and_mlp_add_is_the_difference_between_the_blocks_input_a
 ):
     model, (tokens, mask) = model_of(family), rows
     at = {
-        name: run_below(model, find_site(model, f"blocks.{block}.hook_{name}"), tokens, mask)
+        name: run_below(model, find_hook(model, f"blocks.{block}.hook_{name}"), tokens, mask)
         for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")
     }
     before, attention, mlp, after = (part.activation for part in at.values())
@@ -186,7 +184,7 @@ def test_what_attention_and_mlp_add_is_the_difference_between_the_blocks_input_a
 @pytest.mark.parametrize("family", SEQUENTIAL + PARALLEL)
 def test_adding_to_the_residual_stream_at_the_site_is_adding_to_the_hooks_activation(model_of, rows, family, part):
     model, (tokens, mask) = model_of(family), rows
-    site = find_site(model, f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out")
+    site = find_hook(model, f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out")
     below = run_below(model, site, tokens, mask)
     push = 0.3 * torch.randn(below.residual.shape, generator=torch.Generator().manual_seed(2))
 
@@ -208,7 +206,7 @@ def test_adding_to_the_residual_stream_at_the_site_is_adding_to_the_hooks_activa
 @pytest.mark.parametrize("hook", ["blocks.0.hook_attn_out", "blocks.1.hook_mlp_out", "blocks.1.hook_resid_mid"])
 def test_the_model_is_the_same_again_after_a_site_inside_a_block(model_of, rows, hook):
     model, (tokens, mask) = model_of("gemma2"), rows
-    before, site = full(model, tokens, mask).logits, find_site(model, hook)
+    before, site = full(model, tokens, mask).logits, find_hook(model, hook)
     below = run_below(model, site, tokens, mask)
     residual = below.residual.clone().requires_grad_(True)
     hidden_above(model, site, residual, mask)[mask.bool()].square().sum().backward()
@@ -222,8 +220,8 @@ def test_the_model_is_the_same_again_after_a_site_inside_a_block(model_of, rows,
 def test_a_family_whose_blocks_are_unknown_serves_on_the_residual_stream_alone(model_of, rows):
     model, (tokens, mask) = model_of("granite"), rows
     with pytest.raises(InputError, match=r"'granite'.*gpt_neox.*hook_resid_post"):
-        find_site(model, "blocks.1.hook_mlp_out")
-    site = find_site(model, "blocks.1.hook_resid_post")
+        find_hook(model, "blocks.1.hook_mlp_out")
+    site = find_hook(model, "blocks.1.hook_resid_post")
     with torch.no_grad():
         logits = unembed(model, hidden_above(model, site, residual_stream(model, site, tokens, mask), mask))
     assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])
@@ -233,7 +231,7 @@ def test_a_family_whose_blocks_are_unknown_serves_on_the_residual_stream_alone(m
 @pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
 def test_a_model_in_bfloat16_runs_from_its_own_residual_stream(tiny, tokenizer, rows, family, hook):
     model, (tokens, mask) = tiny.make_model(family, len(tokenizer)).bfloat16(), rows
-    site = find_site(model, hook)
+    site = find_hook(model, hook)
     below = run_below(model, site, tokens, mask)
     assert below.residual.dtype == below.activation.dtype == torch.bfloat16
     with torch.no_grad():
@@ -245,7 +243,7 @@ def test_a_model_in_bfloat16_runs_from_its_own_residual_stream(tiny, tokenizer, 
 def test_gradients_flow_below_a_site_only_where_they_are_asked_for(tiny, tokenizer, rows, hook):
     model, (tokens, mask) = tiny.make_model("gemma2", len(tokenizer)), rows
     model.requires_grad_(True)
-    site = find_site(model, f"blocks.1.hook_{hook}")
+    site = find_hook(model, f"blocks.1.hook_{hook}")
     assert not run_below(model, site, tokens, mask).activation.requires_grad
     run_below(model, site, tokens, mask, gradient=True).activation[mask.bool()].square().sum().backward()
     weights = [block.self_attn.v_proj.weight for block in decoder_blocks(model)]
@@ -267,5 +265,5 @@ def test_what_an_sae_reads_is_what_transformerlens_calls_by_that_name(model_of, 
     for at in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"):
         hook = f"blocks.1.hook_{at}"
         if (family, at) != ("gpt_neox", "resid_mid"):
-            found = run_below(model, find_site(model, hook), tokens, torch.ones_like(tokens)).activation
+            found = run_below(model, find_hook(model, hook), tokens, torch.ones_like(tokens)).activation
             torch.testing.assert_close(found, cache[hook], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,242 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from isaerft import config
+from isaerft.errors import InputError
+from isaerft.explanations.neuronpedia.entries import parse_place
+from isaerft.subjects.corpus import pad_rows
+from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.hooks import residual_stream
+from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, train_sae
+
+DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
+FETCH = """
+import sys
+from transformers import LlamaConfig, LlamaForCausalLM
+from isaerft import config
+from isaerft.subjects.load import LoadedModel
+from isaerft.subjects.sae import fetch_sae
+from sae_lens import SAE
+
+sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=14, vocab_size=8)
+model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+release, sae_id, out = sys.argv[1:]
+assert SAE.from_pretrained(release, sae_id).cfg.metadata.neuronpedia_id is None
+subject = config.Subject(model="a/b", release=release, sae_id=sae_id)
+fetch_sae(subject, LoadedModel(model, None, True), out)
+"""
+
+
+def test_the_training_tokens_of_an_sae_are_the_residual_stream_without_bos(subject):
+    rows = pad_rows([[1, 5, 6, 7], [1, 8]], padding=0)
+    activations = corpus_activations(subject.language, rows, "blocks.1.hook_resid_post", batch_size=1)
+    residual = residual_stream(subject.model, subject.hook, rows.tokens, rows.mask)
+    expected = torch.cat([residual[0, 1:], residual[1, 1:2]])
+    torch.testing.assert_close(activations, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_trained_sae_is_read_back_folded_and_the_same_seed_gives_the_same_bytes(subject, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rows = pad_rows(
+        torch.cat([torch.ones(40, 1).long(), torch.randint(3, 250, (40, 10), generator=generator)], 1).tolist(),
+        padding=0,
+    )
+    options = config.TrainSae(d_sae=64, tokens=20_000, batch_size=256)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train_sae(
+            options, subject.language, rows, hook_name="blocks.1.hook_resid_post", folder=tmp_path / name, seed=seed
+        )
+    dictionary = load_dictionary(tmp_path / "a")
+    assert (dictionary.d_in, dictionary.d_sae) == (32, 64)
+    assert dictionary.hook_name == "blocks.1.hook_resid_post"
+    x = corpus_activations(subject.language, rows, "blocks.1.hook_resid_post")
+    left = (x - dictionary.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert left < 0.7
+    weights = [(tmp_path / name / "sae_weights.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
+    source = tiny.write_sae(
+        tmp_path / "given", tiny.random_sae(), dtype="float32", device="cpu", reshape_activations="none"
+    )
+    fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+    read, given = load_dictionary(tmp_path / "sae"), load_dictionary(source)
+    assert torch.equal(read.W_enc, given.W_enc)
+    assert read.hook_name == "blocks.1.hook_resid_post"
+    moved = config.Subject(model="a/b", sae_path=str(source), hook_name="blocks.0.hook_resid_post")
+    fetch_sae(moved, subject.language, tmp_path / "moved")
+    assert load_dictionary(tmp_path / "moved").hook_name == "blocks.0.hook_resid_post"
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"hook_name": None}, "SAE hook ''"),
+        ({"hook_name": "blocks.9.hook_resid_post"}, "has 3 blocks"),
+        ({"normalize_activations": "expected_average_only_in"}, "activations normalised by 'expected_average_only_in'"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
+        ({"hook_name": "blocks.1.attn.hook_z"}, "attention heads"),
+        ({"reshape_activations": "hook_z"}, "attention heads"),
+        ({"architecture": "temporal"}, "depend on other tokens"),
+        ({"architecture": "matching_pursuit"}, "found by search"),
+        ({"architecture": "transcoder"}, "writes at another"),
+        ({"architecture": "batchtopk"}, "save_inference_model"),
+    ],
+)
+def test_an_sae_that_cannot_serve_is_refused_and_nothing_is_left(subject, tiny, tmp_path, cfg, message):
+    source = tiny.write_sae(
+        tmp_path / "given",
+        tiny.random_sae(),
+        **({"dtype": "float32", "device": "cpu", "reshape_activations": "none"} | cfg),
+    )
+    with pytest.raises(InputError, match=message):
+        fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "out" / "sae")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_average_norm_that_is_known_is_folded_in(subject, tiny, tmp_path):
+    source = tiny.write_sae(
+        tmp_path / "given",
+        tiny.random_sae(),
+        dtype="float32",
+        device="cpu",
+        reshape_activations="none",
+        normalize_activations="expected_average_only_in",
+    )
+    options = config.Subject(model="a/b", sae_path=str(source), norm_scaling_factor=0.5)
+    fetch_sae(options, subject.language, tmp_path / "sae")
+    folded = load_dictionary(tmp_path / "sae")
+    tiny.write_sae(tmp_path / "plain", tiny.random_sae())
+    plain, x = load_dictionary(tmp_path / "plain"), torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(folded.encode_dense(x), plain.encode_dense(0.5 * x))
+    torch.testing.assert_close(folded.reconstruct(x), plain.reconstruct(0.5 * x) / 0.5)
+
+
+def test_an_average_norm_for_an_sae_that_asks_for_none_is_refused(subject, tiny, tmp_path):
+    cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), **cfg)
+    options = config.Subject(model="a/b", sae_path=str(source), norm_scaling_factor=0.5)
+    with pytest.raises(InputError, match=r"norm_scaling_factor 0\.5.*'none'"):
+        fetch_sae(options, subject.language, tmp_path / "sae")
+
+
+@pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
+def test_a_normalisation_by_token_is_kept(subject, tiny, tmp_path, normalization):
+    cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), normalize_activations=normalization, **cfg)
+    fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+    assert load_dictionary(tmp_path / "sae").normalization == normalization
+
+
+def test_weights_that_are_not_safetensors_are_refused_and_never_opened(subject, tiny, tmp_path):
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae())
+    (source / "sae_weights.safetensors").rename(source / "sae_weights.pt")
+    with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
+        fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+
+
+def test_an_unknown_release_is_refused_before_any_network(subject, tmp_path):
+    options = config.Subject(model="a/b", release="gpt2-small-res-jbb", sae_id="blocks.1.hook_resid_pre")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        fetch_sae(options, subject.language, tmp_path / "sae")
+
+
+def test_only_one_module_of_the_package_imports_sae_lens():
+    from pathlib import Path
+
+    import isaerft
+
+    package = Path(isaerft.__file__).parent
+    users = [
+        path
+        for path in package.rglob("*.py")
+        if "import sae_lens" in (text := path.read_text(encoding="utf-8")) or "from sae_lens" in text
+    ]
+    assert [str(path.relative_to(package)) for path in users] == ["subjects/sae.py"]
+
+
+@pytest.fixture(scope="module")
+def directory():
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    return get_pretrained_saes_directory()
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "expected"),
+    [
+        ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical", "gemma-2-2b/20-gemmascope-res-16k"),
+        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", "gemma-2-2b/20-gemmascope-res-16k"),
+        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_22", None),
+        ("gemma-scope-9b-pt-res", "layer_2/width_16k/average_l0_8", None),
+        ("gpt2-small-res-jb", "blocks.11.hook_resid_post", "gpt2-small/12-res-jb"),
+        ("gemma-2-2b-res-matryoshka-dc", "blocks.3.hook_resid_post", None),
+        (*DROPPED, "gemma-2-2b/12-res-matryoshka-dc"),
+        ("pythia-70m-deduped-res-sm", "blocks.0.hook_resid_pre", "pythia-70m-deduped/e-res-sm"),
+    ],
+)
+def test_an_sae_of_the_directory_has_the_source_of_its_own_weights(directory, release, sae_id, expected):
+    found = neuronpedia_id_of(directory, release, sae_id, None)
+    assert (found and "/".join(parse_place(found))) == expected
+
+
+def test_an_id_of_another_sae_is_not_taken_from_the_metadata_either(directory):
+    path = "layer_2/width_16k/average_l0_8"
+    wrong = "gemma-2-9b/20-gemmascope-res-131k__l0-10"
+    assert neuronpedia_id_of(directory, "gemma-scope-9b-pt-res", path, wrong) is None
+    assert neuronpedia_id_of(directory, "somebody/their-saes", "x", "a/1-b") == "a/1-b"
+
+
+def test_of_all_ids_in_the_directory_only_those_of_other_saes_are_refused(directory):
+    known = [
+        (found, entry.saes_map[name])
+        for entry in directory.values()
+        for name, found in entry.neuronpedia_id.items()
+        if found
+    ]
+    assert len(known) > 2000
+    refused = {found for found, path in known if contradicts(found, path)}
+    assert refused <= {"gemma-2-9b/20-gemmascope-res-131k__l0-10", "gemma-2-9b/20-gemmascope-res-131k__l0-12"}
+
+
+@pytest.mark.parametrize(
+    ("source_id", "path", "wrong"),
+    [
+        ("m/20-gemmascope-res-16k", "layer_20/width_16k/average_l0_71", False),
+        ("m/20-gemmascope-res-16k__l0-71", "layer_20/width_16k/average_l0_71", False),
+        ("m/2-gemmascope-res-16k", "layer_20/width_16k/average_l0_71", True),
+        ("m/20-gemmascope-res-65k", "layer_20/width_16k/average_l0_71", True),
+        ("m/20-gemmascope-res-16k__l0-7", "layer_20/width_16k/average_l0_71", True),
+        ("m/e-res-sm", "e-res-sm", False),
+    ],
+)
+def test_layer_width_and_sparsity_must_be_those_of_the_weights(source_id, path, wrong):
+    assert contradicts(source_id, path) is wrong
+
+
+@pytest.mark.slow
+def test_an_id_that_saelens_drops_reaches_the_subjects_folder(directory, tmp_path):
+    from sae_lens import StandardSAE, StandardSAEConfig
+    from sae_lens.saes.sae import SAEMetadata
+
+    release, sae_id = DROPPED
+    entry = directory[release]
+    cached = tmp_path / "hub" / f"models--{entry.repo_id.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0" * 40)
+    metadata = SAEMetadata(hook_name=sae_id, model_name="m", prepend_bos=True)
+    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=32, metadata=metadata))
+    sae.save_model(cached / "snapshots" / ("0" * 40) / entry.saes_map[sae_id])
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", FETCH, release, sae_id, str(tmp_path / "sae")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = json.loads((tmp_path / "sae/cfg.json").read_text())
+    assert card["metadata"]["neuronpedia_id"] == "gemma-2-2b/12-res-matryoshka-dc"

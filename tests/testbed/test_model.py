@@ -1,0 +1,25 @@
+from isaerft import config
+from isaerft.subjects.load import LoadedModel
+from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
+
+
+def test_the_model_is_saved_with_its_tokenizer_and_the_same_seed_gives_the_same_bytes(world, tmp_path):
+    subject, loss, folder = world
+    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2)
+    assert train_model(sizes, 0, tmp_path / "model") == loss
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (folder / "model" / name).read_bytes()
+    assert train_model(sizes, 1, tmp_path / "other") != loss
+    text = "user : be polite . describe the cat assistant :"
+    assert subject.language.tokenizer(text)["input_ids"] == make_tokenizer()(text)["input_ids"]
+    assert subject.language.tokenizer(text)["input_ids"][0] == subject.language.bos[0]
+    assert hook_name(sizes) == "blocks.0.hook_resid_post"
+
+
+def test_the_corpus_is_whole_dialogues_of_known_words():
+    tokenizer = make_tokenizer()
+    rows = corpus_rows(LoadedModel(None, tokenizer, True), n_tokens=4000, context_size=64, seed=0)
+    assert not (rows.tokens == tokenizer.unk_token_id).any()
+    assert int(rows.mask.sum()) >= 4000
+    ends = rows.tokens[range(len(rows.tokens)), rows.mask.sum(1) - 1]
+    assert (ends == tokenizer.eos_token_id).all(), "no dialogue is cut"
