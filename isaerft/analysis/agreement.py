@@ -32,7 +32,7 @@ from isaerft.explanations.base import read_sample
 from isaerft.io import replacing
 from isaerft.layout import SubjectFolder
 from isaerft.registry import MEASURES
-from isaerft.stats import auroc_ceiling, minimum_detectable_correlation, minimum_detectable_effect, reliability
+from isaerft.stats import auroc_ceiling_of_mean, minimum_detectable_correlation, minimum_detectable_effect, reliability
 from isaerft.table import TABLES
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ def _ceiling(pair: Pair) -> float:
         return math.nan
     if pair.statistic == "spearman":
         return reliability(pair.changes).noise_ceiling
-    return auroc_ceiling(pair.changes, pair.n_expected) if pair.statistic == "auroc" else math.nan
+    return auroc_ceiling_of_mean(pair.changes, pair.n_expected) if pair.statistic == "auroc" else math.nan
 
 
 def _minimum_detectable(pair: Pair, null: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ from isaerft import config
 from isaerft.analysis.inputs import Expectation, alive_latents, read_changes, read_expectation, sources_of
 from isaerft.layout import SubjectFolder
 from isaerft.report.selection import BOUNDS, CHANCE
-from isaerft.stats import auroc, auroc_ceiling, mean_interval, reliability, spearman
+from isaerft.stats import auroc, auroc_ceiling_of_seed, mean_interval, reliability, spearman
 from isaerft.table import TABLES
 
 LEAST_RELIABILITY = 0.5
@@ -82,6 +82,6 @@ def _ceiling(changes: np.ndarray, labels: np.ndarray, statistic: str) -> float:
     if len(changes) < 2:
         return math.nan
     if statistic == "auroc":
-        return auroc_ceiling(changes, int(labels.sum()))
+        return auroc_ceiling_of_seed(changes, int(labels.sum()))
     single = reliability(changes).icc_single
     return math.sqrt(single) if single > 0 else math.nan
