@@ -40,7 +40,7 @@ def check_shuffled(plan: Plan) -> None:
     """Refuse shuffled completions for an adapter that no data makes here: it would be the same numbers again."""
     adapter = plan.study.primary.adapter
     kind = plan.study.adapters[adapter].kind or adapter
-    if plan.shuffled_behaviors and registry.ADAPTERS.facts(kind).made in ("given", "saved"):
+    if plan.shuffled_behaviors and registry.ADAPTERS.facts(kind).loaded:
         raise InputError(
             f"control 'shuffled_completions' for adapter {adapter!r}, which is given and not trained here",
             remedy="name a trained adapter as `primary.adapter`, or leave the control out",

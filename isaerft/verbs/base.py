@@ -41,6 +41,7 @@ ARGUMENTS = {
     "description": "what the behavior is, in a sentence",
     "name": "which one",
     "out": "what to write",
+    "diagnostics": "file for the diagnostics of adapters on the model (.json)",
     "auroc": "the agreement to be seen, were there no noise (or give --odds-ratio)",
     "odds-ratio": "the same as odds of a larger change, expected over other latents (or give --auroc)",
     "expected-share": "share of the latents that a behavior is expected to change (default 0.1)",

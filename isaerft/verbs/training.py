@@ -71,14 +71,14 @@ def capture(options: argparse.Namespace) -> None:
 
 @verb("train", "study", "subject", "behavior", "adapter", "dir", "cache", "contrast", "out")
 def train(options: argparse.Namespace) -> None:
-    """Train (or fit, or take as given) all seeds of one adapter on one behavior."""
+    """Train, fit or load all seeds of one adapter on one behavior."""
     plan = plan_of(options)
     from isaerft.training.processes import joined
-    from isaerft.training.run import run_adapter
+    from isaerft.training.replicates import train_adapter
 
     subject = load_subject_of(plan, options)
     with joined(subject.model.device):
-        run_adapter(
+        train_adapter(
             plan,
             subject,
             options.adapter,
@@ -90,16 +90,23 @@ def train(options: argparse.Namespace) -> None:
         )
 
 
-@verb("changes", "study", "subject", "behavior", "dir", "cache", "adapters", "out")
+@verb("changes", "study", "subject", "behavior", "dir", "cache", "adapters", "out", "diagnostics")
 def changes(options: argparse.Namespace) -> None:
     """Score how much each latent changed, by every measure of the study."""
     plan = plan_of(options)
-    from isaerft.changes.run import score_changes
+    from isaerft.changes.measures import score_changes
 
-    permuted = options.subject in plan.permuted_subjects
-    subject = load_subject_of(plan, options)
-    names = plan.analysed_adapters(options.subject, options.behavior)
-    score_changes(plan, subject, options.cache, options.adapters, options.out, names=names, permuted=permuted)
+    score_changes(
+        plan,
+        load_subject_of(plan, options),
+        options.cache,
+        options.adapters,
+        options.out,
+        measured=plan.analysed_adapters(options.subject, options.behavior),
+        diagnosed=plan.diagnosed_adapters(options.subject, options.behavior),
+        diagnostics=options.diagnostics,
+        permuted=options.subject in plan.permuted_subjects,
+    )
 
 
 @verb("causal-check", "study", "subject", "behavior", "dir", "cache", "adapters", "changes", "out")
@@ -122,19 +129,19 @@ def behavior_check(options: argparse.Namespace) -> None:
     from isaerft.changes.behavior import check_behavior
 
     behavior = plan.study.behaviors[options.behavior]
-    score = behavior.metric
-    if score is None:
+    metric = behavior.metric
+    if metric is None:
         from isaerft.testbed.language import STYLES
 
         words = {style.name: list(style.words) for style in STYLES}
-        score = config.Metric(kind="words", words=words[behavior.testbed or ""])
+        metric = config.Metric(kind="words", words=words[behavior.testbed or ""])
     check_behavior(
         plan,
         load_subject_of(plan, options),
         options.behavior,
-        plan.behavior_checked[options.behavior],
-        score,
         read_records(options.records / "heldout.jsonl"),
-        options.adapters,
-        options.out,
+        metric,
+        names=plan.behavior_checked[options.behavior],
+        adapters=options.adapters,
+        out=options.out,
     )

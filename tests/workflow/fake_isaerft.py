@@ -55,6 +55,7 @@ if verb in IN_FOLDER:
     outputs = [Path(options["--dir"], name) for name in IN_FOLDER[verb]]
 else:
     outputs = [Path(options["--out"], name) for name in IN_OUT[verb]] if verb in IN_OUT else [Path(options["--out"])]
+outputs += [Path(options["--diagnostics"])] if "--diagnostics" in options else []
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>' if path.suffix == ".svg" else f"{verb}\n"

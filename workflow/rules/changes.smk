@@ -1,4 +1,4 @@
-# How much each latent changed, by every measure, for all adapters that act on latents.
+# How much each latent changed, by every measure; and diagnostics of the adapters that do not act on latents.
 rule changes:
     input:
         model,
@@ -6,10 +6,11 @@ rule changes:
         cache=cache,
         adapters=lambda w: expand(
             f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=plan.analysed_adapters(w.subject, w.behavior),
+            adapter=plan.trained_adapters(w.subject, w.behavior),
         ),
     output:
-        f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+        changes=f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+        diagnostics=f"{RESULTS}/changes/{{subject}}/{{behavior}}.json",
     log:
         f"{RESULTS}/logs/changes/{{subject}}.{{behavior}}.log",
     benchmark:
@@ -31,12 +32,13 @@ rule changes:
         code=code(
             "changes",
             *study.measures,
-            *(study.adapters[name].kind or name for name in TRAINED),
+            *(part.kind or name for name, part in study.adapters.items()),
         ),
         settings=settings(study.measures, study.batch_size, study.n_seeds, study.seed),
     shell:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --out {output} > {log} 2>&1"
+        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --out {output.changes} --diagnostics {output.diagnostics}"
+        " > {log} 2>&1"
 
 
 # What remains of the fall in loss when the most changed latents, or matched random ones, are set back.
