@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 import isaerft
 from isaerft import config
-from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.hooked import begins_with_bos
+from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
@@ -309,7 +310,7 @@ def test_detaching_leaves_the_model_as_it_was_found(model, sae, table):
     attached = isaerft.attach(model, sae, stir(make_adapter("bias", 48, {})))
     assert not torch.equal(logits_of(model, table), before)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"isaerft.places.blocks-1-hook_resid_post.adapters.default.bias"}
+    assert trained == {"isaerft.hooks.blocks-1-hook_resid_post.adapters.default.bias"}
     attached.detach()
     assert torch.equal(logits_of(model, table), before)
     assert all(p.requires_grad for p in model.parameters())

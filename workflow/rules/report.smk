@@ -136,9 +136,10 @@ rule tables:
             for adapter in plan.analysed_adapters(twin)
         ],
         [
-            f"{RESULTS}/changes/{name}/{behavior}.parquet"
+            f"{RESULTS}/changes/{name}/{behavior}.{kind}"
             for name in BASE
             for behavior in plan.trained_behaviors(name)
+            for kind in ("parquet", "json")
         ],
         [
             f"{RESULTS}/explanations/{name}/{source}.parquet"
