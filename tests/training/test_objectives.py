@@ -13,8 +13,7 @@ from torch.nn.functional import cross_entropy
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.weights import Lora
-from isaerft.behaviors import Record
-from isaerft.behaviors import records as training_splits
+from isaerft.behaviors import Record, training_splits
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
@@ -40,7 +39,7 @@ def preferences(records):
 def cache(subject, preferences, tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "cache.safetensors"
     splits = {"train": preferences[:8], "heldout": preferences[8:]}
-    splits = training_splits(splits, "toy", {"a": config.Adapter(objective="dpo")})
+    splits = training_splits(splits, "toy", {"bias": config.Adapter(objective="dpo")})
     capture_behavior(subject, splits, path, max_length=32, batch_size=3)
     return path
 
