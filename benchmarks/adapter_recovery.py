@@ -28,7 +28,7 @@ from tqdm import tqdm
 from isaerft import config
 from isaerft.adapters.base import LatentAdapter, make_adapter
 from isaerft.adapters.sparsity import sparsity
-from isaerft.changes.measures import Trained
+from isaerft.changes.pullback import Trained
 from isaerft.registry import MEASURES
 from isaerft.training.loop import Training, train
 from isaerft.training.row_space import trainable

@@ -30,9 +30,9 @@ Facts = TypeVar("Facts")
 class AdapterFacts:
     """What others need to know of a kind of adapter."""
 
-    made: Literal["latents", "outside", "fitted", "given", "saved"] = "latents"
-    """How one comes about: trained on latents, trained outside the SAE's basis, fitted to activations without
-    training, given as a fine-tuned model, or read from a file."""
+    made: Literal["latents", "model", "fitted", "checkpoint", "saved"] = "latents"
+    """How it comes about: trained on latents, trained on the model outside the SAE's basis, fitted to activations
+    without training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
     leaves_latents: Callable[[Mapping[str, Any]], bool] = lambda options: False
@@ -41,7 +41,17 @@ class AdapterFacts:
     @property
     def trained(self) -> bool:
         """Whether an objective is minimised."""
-        return self.made in ("latents", "outside")
+        return self.made in ("latents", "model")
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is loaded from files, so that no data of the study makes it."""
+        return self.made in ("checkpoint", "saved")
+
+    @property
+    def on_model(self) -> bool:
+        """Whether it acts on the model outside the SAE's basis, so that its change of latents is pulled back."""
+        return self.made in ("model", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -206,15 +216,15 @@ ADAPTERS.declare("affine", "isaerft.adapters.elementwise:Affine")
 ADAPTERS.declare("lerp", "isaerft.adapters.elementwise:Lerp")
 ADAPTERS.declare("low_rank", "isaerft.adapters.maps:LowRank")
 ADAPTERS.declare("mlp", "isaerft.adapters.maps:Mlp")
-ADAPTERS.declare("residual", "isaerft.adapters.maps:Residual", made="outside")
+ADAPTERS.declare("residual", "isaerft.adapters.model:Residual", made="model")
 ADAPTERS.declare(
     "lora",
     "isaerft.adapters.weights:Lora",
-    made="outside",
+    made="model",
     # A LoRA above the hook leaves what the SAE reads as it is.
     leaves_latents=lambda options: options.get("where", "above") == "above",
 )
-ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="given")
+ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="checkpoint")
 ADAPTERS.declare("saved", "isaerft.adapters.saved:Saved", made="saved")
 ADAPTERS.declare("mean_difference", "isaerft.adapters.baselines:MeanDifference", made="fitted", contrasted=True)
 ADAPTERS.declare("probe", "isaerft.adapters.baselines:Probe", made="fitted", contrasted=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isaerft.adapters.base import load_adapter
+from isaerft.adapters.saved import load_adapter
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "library"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "start.py")

@@ -24,7 +24,7 @@ rows = Dataset.from_list(
 )
 trainer = DPOTrainer(
     model,
-    ref_model=attached.reference(),
+    ref_model=attached.ref_model(),
     args=DPOConfig(
         options.out,
         max_steps=options.steps,

@@ -1,1 +1,1 @@
-"""Adapters: one file each, all on one small base."""
+"""Adapters: what is trained, on an SAE's latents or on the model itself."""

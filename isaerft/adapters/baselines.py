@@ -1,13 +1,7 @@
-"""Texts as rows of mean latent activations: what a baseline is fitted on, with no training of the model.
+"""Steering baselines: a direction in the latents, fitted to activations without training the model.
 
-The unit is the completion: its tokens are no independent observations, and a long reply should count no more than a
-short one.
-
-The base of baselines that need no training: a direction in the latents, fitted to activations, added everywhere.
-
-mean_difference: by how much each latent is more active in a behavior's completions than in other text.
-
-probe: a logistic regression that tells a behavior's completions from other text by their latents.
+`MeanDifference` and `Probe` are fitted to a behavior's completions against other text. The unit is the completion: its
+tokens are not independent observations, and a long reply counts no more than a short one.
 """
 
 from __future__ import annotations
@@ -20,7 +14,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from isaerft.adapters.base import LatentAdapter, Shift
+from isaerft.adapters.base import LatentAdapter
+from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Codes
@@ -30,7 +25,7 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of two kinds, those of a behavior and those it is contrasted with.
+    """Mean activations of a behavior's texts and of those it is contrasted with.
 
     Attributes
     ----------
@@ -38,7 +33,7 @@ class Texts:
         Mean activation of each latent over the completion's tokens.
     is_behavior : (n_texts,) bool
     weight : (n_texts,) float
-        Adds up to 1 over the behavior's texts and to 1 over the others, where each group counts alike.
+        Sums to 1 over the behavior's texts and to 1 over the others, each group of others weighing the same.
     """
 
     activations: sparse.csr_array
@@ -47,15 +42,15 @@ class Texts:
 
     @staticmethod
     def of(behavior: sparse.csr_array, contrast: Sequence[sparse.csr_array]) -> Texts:
-        """Put a behavior's texts and one or several groups of other texts together."""
+        """Join a behavior's texts with the groups of other texts, if any."""
         groups = [behavior, *contrast]
-        shares = [1.0, *[1 / len(contrast)] * len(contrast)]
+        group_weights = [1.0, *(1 / len(contrast) for _ in contrast)]
         n_rows = [group.shape[0] for group in groups]
-        weight = np.concatenate([np.full(n, share / n) for n, share in zip(n_rows, shares, strict=True)])
+        weight = np.concatenate([np.full(n, total / n) for n, total in zip(n_rows, group_weights, strict=True)])
         return Texts(sparse.csr_array(sparse.vstack(groups)), np.arange(sum(n_rows)) < n_rows[0], weight)
 
     def mean(self, is_behavior: bool) -> np.ndarray:
-        """Return the weighted mean of one of the two kinds, (d_sae,)."""
+        """Return the weighted mean of the behavior's texts, or of the others, (d_sae,)."""
         chosen = self.is_behavior == is_behavior
         return self.activations[chosen].T @ self.weight[chosen]
 
@@ -72,7 +67,7 @@ def completion_means(rows: CachedRows, chosen: torch.Tensor) -> sparse.csr_array
     for few in chosen.split(ROWS_AT_ONCE):
         batch = rows.batch(few)
         row_of_token = batch.mask.nonzero()[:, 0]
-        # A token belongs to the completion where the token before it predicts the completion.
+        # A token belongs to the completion if the token before it predicts the completion.
         inside = torch.zeros_like(batch.predicts)
         inside[1:] = batch.predicts[:-1] & (row_of_token[1:] == row_of_token[:-1])
         codes = batch.codes.rows(inside.nonzero()[:, 0])
@@ -80,22 +75,22 @@ def completion_means(rows: CachedRows, chosen: torch.Tensor) -> sparse.csr_array
         n_tokens = torch.bincount(row, minlength=len(few)).clamp_min(1)
         entry_row = row[codes.tokens()]
         values = codes.values.double() / n_tokens[entry_row]
-        place = (entry_row.numpy(), codes.indices.numpy())
-        parts.append(sparse.coo_array((values.numpy(), place), shape=(len(few), codes.d_sae)).tocsr())
+        position = (entry_row.numpy(), codes.indices.numpy())
+        parts.append(sparse.coo_array((values.numpy(), position), shape=(len(few), codes.d_sae)).tocsr())
     return sparse.csr_array(sparse.vstack(parts))
 
 
 class Steering(LatentAdapter):
-    """f' = f + length * direction, the same at every token; a subclass fits the direction.
+    """f' = f + length * direction at every token; a subclass fits the direction.
 
     Attributes
     ----------
     direction : (d_sae,) float32
-        What was fitted, in the subclass's units; 0 before.
+        Fitted direction, in the subclass's units; 0 before.
     length : () float32
-        How far the activations are moved along it, found by a search on the training loss.
+        How far activations move along it, found by a search on the training loss.
     threshold : () float32
-        A text whose mean activation times the direction lies above it is called the behavior's.
+        A text is classified as the behavior's if its mean activation times the direction exceeds this.
     """
 
     def __init__(self, d_sae: int) -> None:
@@ -104,13 +99,13 @@ class Steering(LatentAdapter):
         self.register_buffer("length", torch.zeros(()))
         self.register_buffer("threshold", torch.zeros(()))
 
-    def fitted(self, texts: Texts) -> tuple[np.ndarray, float]:
-        """Return direction (d_sae,) and threshold for some texts."""
+    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
+        """Return the direction, (d_sae,), and threshold fitted to some texts."""
         raise NotImplementedError
 
     def fit(self, texts: Texts) -> None:
         """Set direction and threshold from the training texts."""
-        direction, threshold = self.fitted(texts)
+        direction, threshold = self.direction_of(texts)
         self.direction.copy_(torch.from_numpy(direction))
         self.threshold.fill_(threshold)
 
@@ -132,7 +127,7 @@ class MeanDifference(Steering):
 
     kind = "mean_difference"
 
-    def fitted(self, texts: Texts) -> tuple[np.ndarray, float]:
+    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
         """Return the difference of means, (d_sae,) in the activations' units, and the midpoint between them on it."""
         behavior, contrast = texts.mean(True), texts.mean(False)
         direction = behavior - contrast
@@ -147,13 +142,14 @@ TOLERANCE = 1e-6
 class Probe(Steering):
     """direction = weights of a logistic probe with an L2 penalty, in log-odds per unit of activation.
 
-    The texts' activations are divided by their root mean square norm before the fit, so that the penalty means the same
-    for every SAE. Latents are not standardised one by one: that would hand the direction to those that hardly fire.
+    The texts' activations are divided by their root mean square norm before the fit, so that the penalty is comparable
+    across SAEs. Latents are not standardised one by one: that would favour those that hardly fire.
 
     Parameters
     ----------
     regularization : float
-        The fit minimises mean loss + regularization / 2 * ||weights||^2, each of the two kinds weighing half.
+        The fit minimises mean loss + regularization / 2 * ||weights||^2; the behavior's texts and the others weigh
+        half each.
     """
 
     kind = "probe"
@@ -166,17 +162,17 @@ class Probe(Steering):
             )
         self.regularization = regularization
 
-    def fitted(self, texts: Texts) -> tuple[np.ndarray, float]:
-        """Return the weights, (d_sae,), and minus the intercept."""
+    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
+        """Return the weights, (d_sae,), and the negative intercept."""
         from sklearn.linear_model import LogisticRegression
 
         squares = np.asarray(texts.activations.multiply(texts.activations).sum(axis=1)).ravel()
         scale = float(np.sqrt((squares * texts.weight).sum() / texts.weight.sum())) or 1.0
-        # The weights add up to 2, one for each kind; scikit-learn's C multiplies the summed loss.
+        # The sample weights sum to 2, and scikit-learn's C multiplies the summed loss.
         model = LogisticRegression(C=1 / (2 * self.regularization), tol=TOLERANCE, max_iter=MAX_ITERATIONS)
         model.fit(texts.activations / scale, texts.is_behavior, sample_weight=texts.weight)
         return model.coef_[0] / scale, -float(model.intercept_[0])
 
     def options(self) -> dict[str, Any]:
-        """Return the penalty's weight."""
+        """Return the weight of the penalty."""
         return {"regularization": self.regularization}

@@ -1,14 +1,8 @@
-"""What bias, scale, affine and lerp share: each latent changes by itself, by an offset and in proportion to itself.
+"""Elementwise adapters: each latent changes by itself, by an offset and in proportion to itself.
 
-bias: a learned steering pattern, one number per latent added at every token.
-
-scale: each latent turned up or down where it fires, as IA3 does to keys and values (Liu et al. 2022).
-
-affine: bias and scale together.
-
-lerp: each latent drawn towards a learned value, by a learned share of the way.
-
-A latent that is to be held at one value, whatever the text, needs a lerp: a bias only adds, a scale only multiplies.
+`Bias` adds a number to each latent at every token. `Scale` turns each latent up or down where it fires, as IA3 does
+with keys and values (Liu et al. 2022). `Affine` does both. `Lerp` moves each latent towards a learned value: holding a
+latent at one value, whatever the text, takes a lerp, since a bias only adds and a scale only multiplies.
 """
 
 from __future__ import annotations
@@ -18,23 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from isaerft.adapters.base import LatentAdapter, Shift
+from isaerft.adapters.base import LatentAdapter
+from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
 from isaerft.subjects.dictionary import Codes
 
 
 class ElementwiseAdapter(LatentAdapter):
-    """f' = f + c + s * f with c and s of shape (d_sae,), which a subclass makes of its parameters.
+    """f' = f + c + s * f with c and s of shape (d_sae,), which a subclass derives from its parameters.
 
-    The cost of a step follows the number of active latents, and with an offset also one product c @ W_dec.
+    A step costs time in proportion to the active latents, and with an offset one product c @ W_dec.
     """
 
     def offset(self) -> torch.Tensor | None:
-        """Return c, (d_sae,), in the activations' units; None where there is none."""
+        """Return c, (d_sae,), in the activations' units, or None."""
         return None
 
     def slope(self) -> torch.Tensor | None:
-        """Return s, (d_sae,), without unit; None where there is none."""
+        """Return s, (d_sae,), dimensionless, or None."""
         return None
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
@@ -42,7 +37,7 @@ class ElementwiseAdapter(LatentAdapter):
         return activations + self._change(activations, self.offset(), self.slope())
 
     def shift(self, codes: Codes) -> Shift:
-        """Return what every token's latents change by, and what the active ones change by beyond that."""
+        """Return the change at every token as constant, and what active latents change beyond it as entries."""
         offset, slope = self.offset(), self.slope()
         if not self.bounds:
             return Shift(codes, constant=offset, entries=None if slope is None else codes.values * slope[codes.indices])
@@ -60,7 +55,7 @@ class ElementwiseAdapter(LatentAdapter):
         return self.bounds.limit(change if offset is None else change + offset, activations)
 
     def latent_parameter(self) -> torch.Tensor:
-        """Return c + s, (d_sae,): how far each latent moves at activation 1, bounds apart."""
+        """Return c + s, (d_sae,): how far each latent moves at activation 1, without bounds."""
         return sum(part.detach() for part in (self.offset(), self.slope()) if part is not None)
 
 
@@ -127,18 +122,18 @@ TARGET = 1.0
 
 
 class Lerp(ElementwiseAdapter):
-    """f' = f + a * (t - f), with share a (0 at first) and target t of shape (d_sae,).
+    """f' = f + a * (t - f), with weight a (0 at first) and target t of shape (d_sae,).
 
     Parameters
     ----------
     target : float
-        Where every t starts, in the activations' units.
+        Start of every t, in the activations' units.
 
     Notes
     -----
-    The loss' gradient on t is a times that on f', so t stands still while a = 0. The gradient on a is (t - f) times
-    that on f': a moves at the first step wherever f differs from t, and t from the second on. With targets that start
-    at 0 the share of a latent that does not fire would never move; hence they start at `target`.
+    The loss's gradient with respect to t is a times that for f', so t does not move while a = 0. The gradient with
+    respect to a is (t - f) times that for f', so a moves at the first step wherever f differs from t, and t from the
+    second. If targets started at 0, the weight of a latent that does not fire would never move.
     """
 
     kind = "lerp"
@@ -162,12 +157,12 @@ class Lerp(ElementwiseAdapter):
     def latent_parameter(self) -> torch.Tensor:
         """Return a * t, (d_sae,): how far a latent that does not fire moves.
 
-        Of an activation of 1, as other adapters say, it would be a (t - 1): next to nothing, for targets start at 1.
+        At activation 1, as for the other adapters, it would be a (t - 1): close to 0, since targets start at 1.
         """
         return self.offset().detach()
 
     def writing_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return a: where it is 0, the target does nothing."""
+        """Return a: where it is 0, the target has no effect."""
         return (self.weight,)
 
     def silence(self, latents: torch.Tensor) -> None:
@@ -177,5 +172,5 @@ class Lerp(ElementwiseAdapter):
             self.target[latents] = 0
 
     def options(self) -> dict[str, Any]:
-        """Return where the targets start, and the bounds."""
+        """Return the start of the targets, and the bounds."""
         return super().options() | {"target": self.start}

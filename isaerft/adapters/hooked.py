@@ -1,8 +1,9 @@
-"""Adapters inside a model's own forward pass: what is done to the hidden states at one SAE's hook."""
+"""Adapters inside a model's own forward pass: a hook at an SAE that changes the hidden states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,40 +17,40 @@ from isaerft.subjects.hooks import HookPoint, decoder_blocks, writer_of
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What the adapters must know of a forward pass beside the hidden states.
+class ForwardPass:
+    """What adapters need to know of a forward pass beside the hidden states.
 
     Attributes
     ----------
     is_bos : (n_rows, length) bool, or None
-        Where a row begins with BOS; None where no row does, or the token ids are not known.
+        Where a row begins with BOS; None if no row does or the token ids are unknown.
     inputs : dict
-        What entered the blocks whose residual stream is needed between attention and MLP, (n_rows, length, d_in).
+        Inputs (n_rows, length, d_in) of blocks whose residual stream is needed between attention and MLP.
     """
 
     is_bos: torch.Tensor | None
-    inputs: dict[Place, torch.Tensor] = field(default_factory=dict)
+    inputs: dict[AdapterHook, torch.Tensor] = field(default_factory=dict)
 
 
-class Passes:
-    """The forward pass that is running, or, while gradient checkpointing runs one again, the last one that trains."""
+class PassTracker:
+    """Knows the forward pass that is running; while gradient checkpointing reruns one, the last that took gradients."""
 
     def __init__(self) -> None:
-        self._running: list[Pass] = []
-        self._last_training = Pass(None)
+        self._running: list[ForwardPass] = []
+        self._last_training = ForwardPass(None)
 
-    def follow(self, model: PreTrainedModel, bos: int | None) -> list[RemovableHandle]:
-        """Note from now on when a forward pass of `model` begins and ends; at BOS no latent is active.
+    def track(self, model: PreTrainedModel, bos: int | None) -> list[RemovableHandle]:
+        """Track the forward passes of `model` from now on.
 
         Parameters
         ----------
         bos : int, optional
-            Token with which a row may begin.
+            Token with which a row may begin; no latent is active there.
         """
 
         def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             arguments = kwargs if not args else {"input_ids": args[0], **kwargs}
-            one = Pass(begins_with_bos(arguments, bos))
+            one = ForwardPass(begins_with_bos(arguments, bos))
             self._running.append(one)
             if torch.is_grad_enabled():
                 self._last_training = one
@@ -63,46 +64,61 @@ class Passes:
         ]
 
     @property
-    def current(self) -> Pass:
-        """The pass to which the hidden states at hand belong."""
+    def current(self) -> ForwardPass:
+        """The pass that the hidden states at hand belong to."""
         return self._running[-1] if self._running else self._last_training
 
 
-class Place(nn.Module):
-    """One SAE in a model, and the adapters on its latents by name.
+class AdapterHook(nn.Module):
+    """One SAE's hook in a model, with the adapters on its latents by name.
 
-    The SAE's own tensors are no parameters or buffers: they are not trained, saved or cast with the model. They follow
-    the hidden states to their device.
+    The SAE's own tensors are neither parameters nor buffers, so they are not trained, saved or cast with the model.
+    They follow the hidden states to their device.
+
+    Parameters
+    ----------
+    tracker : PassTracker
+        Tracks the forward passes of the model that the hook is registered in.
     """
 
-    def __init__(self, dictionary: Dictionary, site: HookPoint, passes: Passes) -> None:
+    def __init__(self, dictionary: Dictionary, hook: HookPoint, tracker: PassTracker) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.active: set[str] = set()
-        self.hook, self._dictionary, self._passes = site, dictionary, passes
+        self.hook, self._dictionary, self._tracker = hook, dictionary, tracker
 
     @property
     def dictionary(self) -> Dictionary:
         """The SAE."""
         return self._dictionary
 
-    def hook(self, model: nn.Module) -> list[RemovableHandle]:
-        """Put this place into the forward pass of `model`."""
-        site, blocks = self.hook, decoder_blocks(model)
-        if site.reads != "residual":
-            return [writer_of(model, site.block, site.reads).register_forward_hook(self._at_output)]
-        if site.inside:
-            writer = writer_of(model, site.block, "attention")
-            noting = blocks[site.block].register_forward_pre_hook(self._note_input, with_kwargs=True)
-            return [noting, writer.register_forward_hook(self._at_attention)]
-        if site.n_below == site.n_blocks:
+    def register(self, model: nn.Module) -> list[RemovableHandle]:
+        """Register the hook in the forward pass of `model`."""
+        hook, blocks = self.hook, decoder_blocks(model)
+        if hook.reads != "residual":
+            return [writer_of(model, hook.block, hook.reads).register_forward_hook(self._at_output)]
+        if hook.inside:
+            writer = writer_of(model, hook.block, "attention")
+            kept = blocks[hook.block].register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            return [kept, writer.register_forward_hook(self._at_attention)]
+        if hook.n_below == hook.n_blocks:
             return [blocks[-1].register_forward_hook(self._at_output)]
-        return [blocks[site.n_below].register_forward_pre_hook(self._at_input, with_kwargs=True)]
+        return [blocks[hook.n_below].register_forward_pre_hook(self._at_input, with_kwargs=True)]
+
+    @contextmanager
+    def registered(self, model: PreTrainedModel, bos: int | None) -> Iterator[None]:
+        """Register the hook, and track the model's forward passes, inside the block."""
+        handles = [*self._tracker.track(model, bos), *self.register(model)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def forward(self, activation: torch.Tensor) -> torch.Tensor | None:
-        """Return decode(f') - decode(f) of the hook's activation (n_rows, length, d_in), None where nothing acts.
+        """Return decode(f') - decode(f) of the hook's activation (n_rows, length, d_in); None if no adapter is active.
 
-        Adapters that are active together read the same f, and their changes add up.
+        Active adapters read the same f, and their changes add up.
         """
         adapters = [adapter for name, adapter in self.adapters.items() if name in self.active]
         if not adapters:
@@ -114,8 +130,8 @@ class Place(nn.Module):
             shifts = [adapter.shift(codes).residual(self._dictionary.W_dec) for adapter in adapters]
             return sum(shifts).view_as(activation).to(activation.dtype)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Place:
-        """Follow the model to another device, but not into another number format: adapters stay in float32."""
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> AdapterHook:
+        """Follow the model to another device but not to another dtype: adapters stay in float32."""
         super()._apply(fn, recurse)
         return super()._apply(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, recurse)
 
@@ -123,11 +139,11 @@ class Place(nn.Module):
         """Return the codes of the activation's tokens; at BOS no latent is active, as in the cached path."""
         flat = hidden.reshape(-1, hidden.shape[-1])
         if hidden.requires_grad and torch.is_grad_enabled():
-            # An adapter below trains too, and reaches the loss through these activations as well.
+            # An adapter below trains too, and these activations carry its gradient.
             codes = Codes.concatenate(Codes.from_dense(self._dictionary.encode_dense(x)) for x in flat.split(CHUNK))
         else:
             codes = self._dictionary.encode(flat)
-        is_bos = self._passes.current.is_bos
+        is_bos = self._tracker.current.is_bos
         return codes if is_bos is None else codes.emptied(is_bos.to(hidden.device).flatten())
 
     def _at_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -142,13 +158,13 @@ class Place(nn.Module):
         shift = self(output[0] if isinstance(output, tuple) else output)
         return None if shift is None else _added(output, shift)
 
-    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._passes.current.inputs[self] = _hidden(args, kwargs)
+    def _keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._tracker.current.inputs[self] = _hidden(args, kwargs)
 
     def _at_attention(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        # The block adds these two; what is added to attention's output is added to their sum, which the MLP reads.
+        # The MLP reads the sum of input and attention, so adding to attention's output adds to what it reads.
         attention = output[0] if isinstance(output, tuple) else output
-        shift = self(self._passes.current.inputs[self] + attention)
+        shift = self(self._tracker.current.inputs[self] + attention)
         return None if shift is None else _added(output, shift)
 
 
@@ -161,14 +177,13 @@ def _added(output: Any, shift: torch.Tensor) -> Any:
 
 
 def begins_with_bos(arguments: dict[str, Any], bos: int | None) -> torch.Tensor | None:
-    """Return where a row of a decoder's input begins with the token `bos`, (n_rows, length) bool, or None.
+    """Return where rows of a decoder's input begin with the token `bos`, (n_rows, length) bool; None if none does.
 
     Parameters
     ----------
     arguments : dict
-        What a Hugging Face decoder was called with. A row's beginning is its first token that is not masked; one that
-        is already in the key-value cache is not there again. `position_ids` begin anew with each text where several
-        are packed into one row.
+        What a Hugging Face decoder was called with. A row begins at its first unmasked token, unless that is already
+        in the key-value cache. Where several texts are packed into one row, `position_ids` restart with each.
     """
     tokens = arguments.get("input_ids")
     if bos is None or tokens is None:

@@ -1,38 +1,118 @@
-"""saved: an adapter from a file, to be analysed without training; also those of the original ISaeRFT code.
+"""Adapters on disk: our own format, and that of the original ISaeRFT code.
 
-A folder in our own format holds adapter_config.json and adapter_model.safetensors. The original code
-(github.com/AMindToThink/interpretable-fine-tuning) leaves adapter_config.json (its `peft_type` is ISAERFT),
+A folder in our format holds adapter_config.json and adapter_model.safetensors. The original code
+(github.com/AMindToThink/interpretable-fine-tuning) writes adapter_config.json (its `peft_type` is ISAERFT),
 blocks_manifest.json with the names of its blocks, and for each block a torch zip file with a state dict of
-`sequential.0.bias` (a bias) or `scaling_factors` (a scale, 0 at the identity). A block is named after its hook, dots as
-underscores. That code replaces the residual stream by the SAE's reconstruction; ours keeps the reconstruction error.
+`sequential.0.bias` (a bias) or `scaling_factors` (a scale, 0 at the identity). A block is named after its hook, with
+underscores for dots. That code replaces the residual stream by the SAE's reconstruction; ours keeps the error.
 """
 
 from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from isaerft.adapters.base import CONFIG, LatentAdapter, load_adapter, make_adapter
+from isaerft.adapters.base import LatentAdapter, make_adapter
+from isaerft.adapters.model import ModelAdapter
 from isaerft.errors import InputError, shown
-from isaerft.io import read_json
+from isaerft.io import read_json, replacing, write_json
+from isaerft.layout import ADAPTER_SEED
+from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary
+from isaerft.subjects.load import LoadedSubject
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MANIFEST = "blocks_manifest.json"
 KINDS = {"sequential.0.bias": "bias", "scaling_factors": "scale"}
 
 
+def save_adapter(adapter: LatentAdapter | ModelAdapter, folder: str | Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors under `folder`, atomically."""
+    is_latent = isinstance(adapter, LatentAdapter)
+    weights = adapter.state_dict() if is_latent else adapter.weights()
+    size = {"d_sae": adapter.d_sae} if is_latent else {}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary / WEIGHTS)
+        write_json(temporary / CONFIG, {"kind": adapter.kind} | size | {"options": adapter.options()})
+
+
+def load_adapter(folder: str | Path, d_sae: int) -> LatentAdapter:
+    """Load a latent adapter for a dictionary of `d_sae` latents.
+
+    Raises
+    ------
+    InputError
+        The folder holds no latent adapter, or one for a dictionary of another size.
+    """
+    saved = read_json(Path(folder) / CONFIG)
+    if "d_sae" not in saved:
+        raise InputError(
+            f"adapter in {str(folder)!r} is a {saved.get('kind')}", allowed="adapters on latent activations"
+        )
+    if saved["d_sae"] != d_sae:
+        raise InputError(
+            f"adapter in {str(folder)!r} is for {saved['d_sae']} latents", allowed=f"{d_sae}, as the SAE has"
+        )
+    adapter = make_adapter(saved["kind"], d_sae, saved["options"])
+    adapter.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return adapter
+
+
+@contextmanager
+def load_model_adapter(folder: str | Path, subject: LoadedSubject) -> Iterator[ModelAdapter]:
+    """Give a saved model adapter on its subject; the model is restored when the block ends.
+
+    Raises
+    ------
+    InputError
+        The tensors do not fit the subject.
+    """
+    folder = Path(folder)
+    saved = read_json(folder / CONFIG)
+    with ADAPTERS[saved["kind"]].on(subject, saved["options"], 0) as adapter:
+        try:
+            adapter.load_weights(load_file(folder / WEIGHTS))
+        except (RuntimeError, KeyError) as error:
+            raise InputError(
+                f"adapter in {str(folder)!r} does not fit the subject ({' '.join(str(error).split())[:200]})",
+                remedy="train it again on this subject",
+            ) from None
+        yield adapter.requires_grad_(False)
+
+
+def is_model_adapter(folder: str | Path) -> bool:
+    """Tell whether the adapter saved in `folder` acts on the model outside the SAE's basis."""
+    return ADAPTERS.facts(read_json(Path(folder) / CONFIG)["kind"]).on_model
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """Return the folders seed_0, seed_1, ... of a trained adapter, by seed; a checkpoint may have only one."""
+    folders = sorted(folder.glob(f"{ADAPTER_SEED}*"), key=seed_of)
+    if not folders:
+        raise InputError(f"no trained adapter in {str(folder)!r}", remedy="run `isaerft train` first")
+    return folders
+
+
+def seed_of(folder: Path) -> int:
+    """Return k of a folder seed_k."""
+    return int(folder.name.removeprefix(ADAPTER_SEED))
+
+
 class Saved:
-    """The registered kind. What it makes is the adapter that was saved, of that adapter's own kind."""
+    """The registered kind `saved`: opens a saved adapter, which keeps its own kind."""
 
     @staticmethod
     def open(options: dict[str, Any], dictionary: Dictionary) -> LatentAdapter:
-        """Read the adapter at `options["path"]`, as `open_adapter` does."""
+        """Open the adapter at `options["path"]`, as `open_adapter` does."""
         path = options.get("path")
         if not isinstance(path, str) or set(options) != {"path"}:
             raise InputError(f"adapter 'saved' with options {shown(options)}", allowed="path, and nothing else")
@@ -40,7 +120,7 @@ class Saved:
 
 
 def open_adapter(path: str | Path, dictionary: Dictionary) -> LatentAdapter:
-    """Read an adapter for `dictionary` from our own format or from the original code's.
+    """Load a latent adapter for `dictionary` in our format or the original code's.
 
     Parameters
     ----------
@@ -50,8 +130,8 @@ def open_adapter(path: str | Path, dictionary: Dictionary) -> LatentAdapter:
     Raises
     ------
     InputError
-        Nothing is there, it is for another hook or another number of latents, or its weights are neither safetensors
-        nor a torch zip file of tensors.
+        There is no adapter, it is for another hook or another number of latents, or its weights are neither
+        safetensors nor a torch zip file of tensors.
     """
     path = Path(path)
     if path.is_dir() and not (path / MANIFEST).is_file():
@@ -63,7 +143,7 @@ def open_adapter(path: str | Path, dictionary: Dictionary) -> LatentAdapter:
     file = _block_file(path, dictionary) if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"adapter file {str(file)!r} does not exist", remedy="check the adapter's option `path`")
-    return _original(file, dictionary.d_sae)
+    return _from_block(file, dictionary.d_sae)
 
 
 def _block_file(folder: Path, dictionary: Dictionary) -> Path:
@@ -80,8 +160,8 @@ def _block_file(folder: Path, dictionary: Dictionary) -> Path:
     return folder / f"{Path(chosen[0]).name}.pt"
 
 
-def _original(file: Path, d_sae: int) -> LatentAdapter:
-    """Make an adapter of one block's state dict."""
+def _from_block(file: Path, d_sae: int) -> LatentAdapter:
+    """Build an adapter from one block's file of the original code."""
     tensors = read_tensors(file)
     names = set(tensors)
     if len(names) != 1 or not names <= set(KINDS):
@@ -100,12 +180,12 @@ def _original(file: Path, d_sae: int) -> LatentAdapter:
 
 
 def read_tensors(file: str | Path) -> dict[str, torch.Tensor]:
-    """Read named tensors from a safetensors file or a torch zip file; nothing in the file is ever run.
+    """Read named tensors from a safetensors file or a torch zip file, without running anything in it.
 
     Raises
     ------
     InputError
-        The file is of another kind (a plain pickle, say), or holds anything but named tensors.
+        The file is of another format (a plain pickle, say), or holds anything but named tensors.
     """
     path = Path(file)
     allowed = "safetensors, or a torch zip file that loads with weights_only=True"

@@ -1,9 +1,7 @@
-"""lora: PEFT's LoRA on whole blocks of the model, above the hook, below it, or on both sides.
+"""Adapters on the model's weights: LoRA on whole blocks, and a checkpoint that was fine-tuned elsewhere.
 
-Above the hook it reads the same residual stream that latent adapters change, trains from the same cache, and changes
-no latent: the reference that they are measured against. Below the hook it changes what the SAE reads.
-
-checkpoint: a model that was fine-tuned elsewhere, analysed like an adapter but never trained here.
+LoRA above the hook reads the same residual stream as latent adapters do, trains from the same cache, and changes no
+latent: it is the reference that they are measured against. LoRA below the hook changes what the SAE reads.
 """
 
 from __future__ import annotations
@@ -21,24 +19,24 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from isaerft.adapters.base import OutsideAdapter, with_defaults
+from isaerft.adapters.base import check_count
+from isaerft.adapters.model import RANK, ModelAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
 from isaerft.subjects.cache import Batch, base_state, rerun_below
-from isaerft.subjects.hooks import HookState, HookPoint, decoder_blocks
+from isaerft.subjects.hooks import HookPoint, HookState, decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 
 ABOVE, BELOW, ALL = "above", "below", "all"
-DEFAULTS = {"rank": 8, "where": ABOVE}
 
 
-class Lora(OutsideAdapter):
-    """W' = W + 2 B A for every linear map W of some blocks (Hu et al. 2021, with alpha = 2 rank); B begins at 0.
+class Lora(ModelAdapter):
+    """W' = W + 2 B A for every linear map W of some blocks (Hu et al. 2021, with alpha = 2 rank); B starts at 0.
 
     Parameters
     ----------
     blocks : dict of int to nn.Module
-        The blocks to change, in place, by their number in the model.
+        Blocks to change in place, by number in the model.
     rank : int
         Rank of B A.
     where : str
@@ -55,17 +53,15 @@ class Lora(OutsideAdapter):
     @classmethod
     @contextmanager
     def on(cls, subject: LoadedSubject, options: dict[str, Any], seed: int) -> Iterator[Lora]:
-        """Put LoRA into the subject's model, and take it out again when the block ends.
+        """Inject LoRA into the subject's model, and remove it when the block ends.
 
         Raises
         ------
         InputError
-            An option has no such value, or no block lies where LoRA should act.
+            An option or its value is invalid, or no block lies where LoRA should act.
         """
-        chosen = with_defaults(cls.kind, options, DEFAULTS)
-        rank, where = chosen["rank"], chosen["where"]
-        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise InputError(f"adapter 'lora': rank = {shown(rank)}", allowed="a whole number of at least 1")
+        chosen = with_defaults(cls.kind, options, {"rank": RANK, "where": ABOVE})
+        rank, where = check_count(cls.kind, "rank", chosen["rank"], 1), chosen["where"]
         model = decoder_blocks(subject.model)
         adapter = cls({n: model[n] for n in blocks_at(subject.hook, where)}, rank=rank, where=where)
         with torch.random.fork_rng(devices=[]):
@@ -79,27 +75,27 @@ class Lora(OutsideAdapter):
                 _remove(block)
 
     def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
-        """Return what the model with LoRA makes of a batch's tokens; from the cache where LoRA acts above alone."""
+        """Return a batch's tokens at the hook under LoRA; from the cache if LoRA acts only above."""
         if self.where == ABOVE:
             return base_state(subject, batch)
         if not self.is_idle:
             return rerun_below(subject, batch)
-        self._switch(True)
+        self._enable(True)
         try:
             return rerun_below(subject, batch)
         finally:
-            self._switch(False)
+            self._enable(False)
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """Switch LoRA off inside the block, save for what `at_hook` runs."""
+        """Disable LoRA inside the block, except in `at_hook`."""
         self.is_idle = True
-        self._switch(False)
+        self._enable(False)
         try:
             yield
         finally:
             self.is_idle = False
-            self._switch(True)
+            self._enable(True)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return A and B of every linear map, named blocks.{number}.{map}."""
@@ -109,8 +105,8 @@ class Lora(OutsideAdapter):
             for name, value in get_peft_model_state_dict(block).items()
         }
 
-    def take(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take over A and B of every linear map."""
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Load A and B of every linear map."""
         if set(weights) != set(self.weights()):
             raise KeyError("LoRA on other blocks or other linear maps")
         for number, block in self.blocks.items():
@@ -122,19 +118,19 @@ class Lora(OutsideAdapter):
         """Return rank and where."""
         return {"rank": self.rank, "where": self.where}
 
-    def _switch(self, on: bool) -> None:
+    def _enable(self, on: bool) -> None:
         for part in self.blocks.modules():
             if isinstance(part, BaseTunerLayer):
                 part.enable_adapters(on)
 
 
-def blocks_at(site: HookPoint, where: str) -> list[int]:
-    """Return the numbers of the blocks above or below a site, or all; none there is an `InputError`."""
-    # Of a block that holds the site inside, one part lies on each side: it is neither.
-    above = range(site.n_blocks)[site.n_below + site.inside :][:1]
-    numbers = {ABOVE: above, BELOW: range(site.n_below), ALL: range(site.n_blocks)}
+def blocks_at(hook: HookPoint, where: str) -> list[int]:
+    """Return the numbers of the blocks above or below a hook, or of all; no such block is an `InputError`."""
+    # A block with the hook inside lies neither above nor below.
+    above = range(hook.n_blocks)[hook.n_below + hook.inside :][:1]
+    numbers = {ABOVE: above, BELOW: range(hook.n_below), ALL: range(hook.n_blocks)}
     if where not in numbers:
-        raise unknown_name("place for LoRA", where, numbers)
+        raise unknown_name("option where of adapter 'lora':", where, numbers)
     if not numbers[where]:
         others = [name for name, there in numbers.items() if there]
         raise InputError(f"no block lies {where} the SAE's hook for LoRA to change", allowed=", ".join(others))
@@ -153,7 +149,7 @@ def _remove(block: nn.Module) -> None:
         if isinstance(part, BaseTunerLayer):
             owner, _, child = name.rpartition(".")
             setattr(block.get_submodule(owner), child, part.get_base_layer())
-    # PEFT keeps its settings on the block too, and would take the next LoRA for a second one.
+    # PEFT keeps its config on the block too, and would take the next LoRA for a second adapter.
     if hasattr(block, "peft_config"):
         del block.peft_config
 
@@ -168,15 +164,15 @@ _SAME = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
 _REMEDY = "give a checkpoint that was fine-tuned from the subject's own model"
 
 
-class Checkpoint(OutsideAdapter):
-    """Another set of weights of the subject's model, from a Hugging Face folder or a PEFT folder.
+class Checkpoint(ModelAdapter):
+    """A fine-tuned version of the subject's model, from a Hugging Face or PEFT folder; it is never trained here.
 
-    Weights are read from safetensors, or from torch files with weights_only; nothing in the folder is executed.
+    Weights are read from safetensors, or from torch files with weights_only, so nothing in the folder is executed.
 
     Parameters
     ----------
     model : PreTrainedModel
-        The fine-tuned model, whole and frozen.
+        The whole fine-tuned model, frozen.
     path : str
         Where it came from.
     """
@@ -204,11 +200,11 @@ class Checkpoint(OutsideAdapter):
         yield cls(model.to(subject.model.device).eval().requires_grad_(False), path)
 
     def subject_of(self, base: LoadedSubject) -> LoadedSubject:
-        """Return the base subject with the fine-tuned model in the place of its own."""
+        """Return the base subject with the fine-tuned model in place of its own."""
         return replace(base, language=replace(base.language, model=self.model))
 
     def at_hook(self, subject: LoadedSubject, batch: Batch) -> HookState:
-        """Return what the fine-tuned model makes of a batch's tokens at the hook."""
+        """Return a batch's tokens at the hook of the fine-tuned model."""
         return rerun_below(self.subject_of(subject), batch)
 
     @contextmanager
@@ -217,18 +213,18 @@ class Checkpoint(OutsideAdapter):
         yield self.subject_of(subject)
 
     def n_changed(self, base: PreTrainedModel) -> int:
-        """Return the number of entries of the weight tensors that differ from the base model's."""
+        """Return the number of entries of all weight tensors that differ from the base model's."""
         own = dict(self.model.named_parameters())
         return sum(
             value.numel() for name, value in base.named_parameters() if name in own and not _equal(value, own[name])
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return nothing: the weights stay where they are."""
+        """Return nothing: the weights stay in the checkpoint."""
         return {}
 
-    def take(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take nothing."""
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Load nothing."""
 
     def options(self) -> dict[str, Any]:
         """Return the path."""
@@ -258,7 +254,7 @@ def load_checkpoint(subject: LoadedSubject, path: str) -> PreTrainedModel:
         return load(subject, folder)
     except InputError:
         raise
-    # What a broken folder raises depends on the library that reads it (pickle errors, missing keys, wrong sizes).
+    # A broken folder raises whatever its reader raises: pickle errors, missing keys, wrong sizes.
     except Exception as error:
         raise InputError(
             f"checkpoint {path!r} cannot be loaded ({' '.join(str(error).split())[:300]})", remedy=_REMEDY

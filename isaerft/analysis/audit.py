@@ -79,7 +79,7 @@ def primary_of(plan: config.Plan) -> tuple[str, str, str, str]:
 def rows_seen(plan: config.Plan, adapter: str) -> float:
     """Return the share of the rows that each seed of an adapter saw; 1 where it was not made from rows here."""
     part = plan.study.adapters[adapter]
-    return 1.0 if ADAPTERS.facts(part.kind or adapter).made in ("given", "saved") else part.subsample
+    return 1.0 if ADAPTERS.facts(part.kind or adapter).loaded else part.subsample
 
 
 def _readings(

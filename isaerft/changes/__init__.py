@@ -1,0 +1,1 @@
+"""What training changed: measures per latent, and checks of their effect on loss and answers."""

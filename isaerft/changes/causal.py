@@ -1,8 +1,8 @@
-"""The causal check: does the held-out loss rise again when the most changed latents are set back to no change?
+"""The causal check: does the held-out loss rise again when the most changed latents are neutralised?
 
-A measure only ranks latents. Here the k latents that rank highest are neutralised in the trained adapter, so that they
-do what they did before training, and the share of the adapter's fall in held-out loss that remains is compared with
-what remains after neutralising k others, alike in firing rate and decoder norm.
+A measure only ranks latents. Here the k highest latents are neutralised in the trained adapter: they keep the
+activations that they had before training. The share of the adapter's fall in held-out loss that remains is compared
+with what remains after neutralising k other latents with similar firing rate and decoder norm.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.changes.load import loaded, seed_folders
-from isaerft.changes.measures import Trained
+from isaerft.adapters.saved import seed_folders
+from isaerft.changes.pullback import Trained, load_trained
 from isaerft.io import replacing
 from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
@@ -29,7 +29,7 @@ MOST_CHANGED, MATCHED_RANDOM = "most_changed", "matched_random"
 
 @dataclass(frozen=True)
 class Neutralised:
-    """Latents that are set back to no change in the adapters of some seeds.
+    """Latents that are neutralised in the adapters of some seeds.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Neutralised:
         `most_changed` or `matched_random`.
     indices : (k,) int64
     seeds : tuple of int
-        Replicates whose adapters they are set back in.
+        Replicates in whose adapters they are neutralised.
     """
 
     k: int
@@ -86,22 +86,22 @@ def check_causes(
 
 
 def _replicates(folders: list[Path], subject: LoadedSubject, heldout: CachedRows, batch_size: int) -> Iterator[Trained]:
-    """Yield one seed after the other: an adapter may change the model for as long as it is there."""
+    """Yield one seed at a time: a loaded adapter may change the model."""
     for folder in folders:
-        with loaded(folder, subject, heldout, batch_size) as trained:
+        with load_trained(folder, subject, heldout, batch_size) as trained:
             yield trained
 
 
 def sets_to_neutralise(
     ranked: pd.DataFrame, options: config.CausalCheck, n_seeds: int, rng: np.random.Generator
 ) -> list[Neutralised]:
-    """Return for each k the most changed latents, for all seeds, and the matched draws, which the seeds share out.
+    """Return for each k the most changed latents, for all seeds, and the matched draws, spread over the seeds.
 
     Parameters
     ----------
     ranked : DataFrame
-        The latents of the universe (latent_index, firing_rate, decoder_norm), the most changed first. A k for which
-        it holds too few latents gives no set.
+        The latents of the universe (latent_index, firing_rate, decoder_norm), most changed first. A k with too few
+        latents gives no set.
     """
     latents = torch.tensor(ranked.latent_index.to_numpy(np.int64))
     confounds = ranked.firing_rate.to_numpy(float), ranked.decoder_norm.to_numpy(float)
@@ -121,15 +121,15 @@ def causal_table(
 ) -> pd.DataFrame:
     """Return columns k, latents, loss_recovered, ci_low, ci_high; two rows for each of `ks`.
 
-    `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 where the neutralised latents
-    had no part in it, 0 where they had all, NaN where the loss did not fall or no set was given.
+    `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 if the neutralised latents had
+    no part in it, 0 if they brought about all of it, NaN if the loss did not fall or there is no set.
 
     Parameters
     ----------
     trained : iterable of Trained
         The adapter of each seed.
     rows : (n_rows,) int64
-        Held-out rows that carry the loss.
+        Held-out rows on which the loss is computed.
     """
     whole, remaining = [], {}
     for seed, replicate in enumerate(trained):
@@ -154,8 +154,12 @@ def causal_table(
 
 
 def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -> np.ndarray:
-    """Return the loss of each row (its completion's tokens added up, nats) without the adapter, with it, and with sets
-    of latents neutralised, (2 + n_sets, n_rows) float64.
+    """Return the summed loss of each row's completion: base, adapted, and with each set of latents neutralised.
+
+    Returns
+    -------
+    (2 + n_sets, n_rows) float64
+        In nats.
     """
     decoder = trained.subject.dictionary.W_dec
     parts = []
@@ -163,7 +167,7 @@ def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -
         for chosen in rows.split(trained.batch_size):
             batch = trained.heldout.batch(chosen).to(trained.subject.model.device)
             shift, displacement = trained.shift(batch), trained.displacement(batch)
-            # What an adapter outside the dictionary does beyond its latents' changes stays as it is.
+            # The part of a displacement that the dictionary does not explain is kept.
             rest = displacement - shift.residual(decoder).to(displacement.dtype)
             losses = [_per_row(trained.subject, batch, batch.residual)]
             losses.append(_per_row(trained.subject, batch, batch.residual + displacement))
@@ -190,7 +194,7 @@ def _ranked(changes: str | Path, adapter: str, measure: str, alive: pd.DataFrame
 
 
 def _share(remaining: np.ndarray, whole: np.ndarray) -> float:
-    """Return the share that remains in one seed; NaN where its loss did not fall."""
+    """Return the share that remains in one seed; NaN if its loss did not fall."""
     return float(remaining.sum() / whole.sum()) if whole.sum() > 0 else np.nan
 
 

@@ -1,75 +1,100 @@
-"""How change is scored: a measure turns a trained adapter into one number per latent.
-
-parameter: the adapter's own trained number for each latent.
-
-contribution: how much of each latent the adapter adds to the residual stream.
-
-attribution: how much of the fall in held-out loss each latent's change brought about.
-"""
+"""Measures of change: from a trained adapter to one number per latent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
-from isaerft.adapters.base import LatentAdapter, Shift
-from isaerft.io import replacing
-from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft import config
+from isaerft.adapters.saved import seed_folders, seed_of
+from isaerft.changes.pullback import PulledBack, Trained, load_trained
+from isaerft.errors import InputError
+from isaerft.io import replacing, write_json
+from isaerft.registry import MEASURES
+from isaerft.subjects.cache import Batch, completion_losses, read_cache
 from isaerft.subjects.load import LoadedSubject
 
 COLUMNS = ("adapter", "measure", "seed", "latent_index", "change")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained adapter on its subject, with the held-out rows that changes are scored on.
-
-    A measure knows of an adapter only the three methods below. They are written here for an adapter on latents; what
-    acts elsewhere in the model is a subclass (`isaerft.changes.pullback`).
-
-    Attributes
-    ----------
-    batch_size : int
-        Rows per forward pass.
-    """
-
-    subject: LoadedSubject
-    adapter: LatentAdapter
-    heldout: CachedRows
-    batch_size: int
-
-    def shift(self, batch: Batch) -> Shift:
-        """Return the change of the latent activations of a batch's tokens."""
-        return self.adapter.shift(batch.codes)
-
-    def displacement(self, batch: Batch) -> torch.Tensor:
-        """Return what really is added to the residual stream of a batch's tokens, (n_tokens, d_in)."""
-        return self.shift(batch).residual(self.subject.dictionary.W_dec).to(batch.residual.dtype)
-
-    def latent_parameter(self) -> torch.Tensor:
-        """Return the adapter's own number for each latent, (d_sae,), 0 where the adapter leaves it alone."""
-        return self.adapter.latent_parameter()
-
+N_POINTS = 8
 
 Measure = Callable[[Trained], torch.Tensor]
 """Returns the signed change of every latent, (d_sae,): positive where training promoted the latent."""
 
 
-def write_changes(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table of changes (columns adapter, measure, seed, latent_index, change) as Parquet, atomically."""
-    with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+def score_changes(
+    plan: config.Plan,
+    subject: LoadedSubject,
+    cache: str | Path,
+    adapters: str | Path,
+    out: str | Path,
+    *,
+    measured: Collection[str],
+    diagnosed: Collection[str],
+    diagnostics: str | Path,
+    permuted: bool,
+) -> None:
+    """Measure how much each latent changed, and write a table (Parquet) and the diagnostics (JSON), atomically.
+
+    Parameters
+    ----------
+    cache : path
+        The behavior's cache; changes are measured on its held-out rows.
+    adapters : path
+        Holds {adapter}/seed_{k}.
+    out : path
+        Table to write, with the columns `COLUMNS`.
+    measured : collection of str
+        Adapters for the table.
+    diagnosed : collection of str
+        Adapters on the model for the diagnostics.
+    diagnostics : path
+        File to write: a list of {adapter, seed, diagnostics} with what `PulledBack.diagnostics` returns.
+    permuted : bool
+        Whether seed k was trained on its own random dictionary.
+
+    Raises
+    ------
+    InputError
+        An adapter is missing, or a measure does not return one number per latent.
+    """
+    heldout = read_cache(cache, "heldout")
+    changes, found = [], []
+    names = dict.fromkeys([*measured, *diagnosed])
+    folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
+    for name, folder in tqdm(folders, desc="changes", disable=None):
+        seed = seed_of(folder)
+        used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
+        with load_trained(folder, used, heldout, plan.study.batch_size) as trained:
+            for measure in plan.study.measures if name in measured else ():
+                change = _measured(measure, trained)
+                columns = {"adapter": name, "measure": measure, "seed": seed, "latent_index": range(len(change))}
+                changes.append(pd.DataFrame(columns | {"change": change}))
+            if name in diagnosed and isinstance(trained, PulledBack):
+                found.append({"adapter": name, "seed": seed, "diagnostics": trained.diagnostics()})
+    with replacing(out) as temporary:
+        pd.concat(changes, ignore_index=True).to_parquet(temporary, index=False)
+    write_json(diagnostics, found)
+
+
+def _measured(measure: str, trained: Trained) -> np.ndarray:
+    """Return the change of every latent by a registered measure, (d_sae,) float64."""
+    change: torch.Tensor = MEASURES[measure](trained)
+    d_sae = trained.subject.dictionary.d_sae
+    if tuple(change.shape) != (d_sae,):
+        raise InputError(f"measure {measure!r} returned shape {tuple(change.shape)}", allowed=f"({d_sae},)")
+    result: np.ndarray = change.detach().double().cpu().numpy()
+    return result
 
 
 def parameter(trained: Trained) -> torch.Tensor:
     """Return the trained parameter, (d_sae,), in the adapter's own units.
 
-    The naive reading. It ignores how far a latent reaches the residual stream and whether it fires at all.
+    The naive measure: it ignores how far a latent reaches the residual stream, and whether it fires at all.
     """
     return trained.latent_parameter()
 
@@ -77,28 +102,18 @@ def parameter(trained: Trained) -> torch.Tensor:
 def contribution(trained: Trained) -> torch.Tensor:
     """Return the mean change of activation times decoder norm, (d_sae,), in the residual stream's units per token.
 
-    (1 / T) sum_t (f'_ti - f_ti) * ||W_dec_i|| over the T tokens of the held-out rows: a scale counts only as far as its
-    latent fires, and latents with different decoder norms become comparable.
+    (1 / T) sum_t (f'_ti - f_ti) * ||W_dec_i|| over the T tokens of the held-out rows. A scale counts only as far as its
+    latent fires, and latents with different decoder norms are comparable.
     """
-    device = trained.subject.model.device
-    total = torch.zeros(trained.subject.dictionary.d_sae, device=device)
-    n_tokens = 0
-    with torch.no_grad():
-        for batch in trained.heldout.batches(trained.batch_size):
-            total += trained.shift(batch.to(device)).total()
-            n_tokens += batch.codes.n_tokens
-    return total / n_tokens * trained.subject.dictionary.decoder_norm
-
-
-N_POINTS = 8
+    return trained.mean_shift() * trained.subject.dictionary.decoder_norm
 
 
 def attribution(trained: Trained) -> torch.Tensor:
     """Return the integrated gradient of the held-out loss along the learned change, (d_sae,), in nats per token.
 
     -(f' - f) * integral_0^1 dL(x + a (x' - x)) / df da, summed over tokens (Sundararajan et al. 2017), by
-    Gauss-Legendre quadrature along what really is added to the residual stream. Positive where a latent's change lowers
-    the loss; over latents it adds up to the fall in loss that the dictionary explains, for an adapter on latents all.
+    Gauss-Legendre quadrature along the displacement of the residual stream. Positive where a latent's change lowers the
+    loss. The sum over latents is the fall in loss that the dictionary explains: for an adapter on latents, all of it.
     """
     device = trained.subject.model.device
     points, weights = np.polynomial.legendre.leggauss(N_POINTS)

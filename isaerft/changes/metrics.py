@@ -1,8 +1,7 @@
-"""Scores of answers that need nothing but their words: phrases, words, length.
+"""Metrics of answers: functions that map texts to numbers, higher where the behavior shows more.
 
-A score is made from its options and then turns texts into numbers, higher where the behavior shows more.
-
-classifier: the probability of a class under a text-classification model from the Hugging Face hub.
+`phrases`, `words` and `length` read only the text; `classifier` asks a text-classification model. A registered metric
+maps its options to such a function.
 """
 
 from __future__ import annotations
@@ -18,24 +17,25 @@ from isaerft.errors import InputError, unknown_name
 from isaerft.registry import METRICS
 
 Metric = Callable[[Sequence[str]], np.ndarray]
-"""Returns the score of every text, (n_texts,) float."""
+"""Maps texts to their scores, (n_texts,) float."""
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 def make_metric(options: config.Metric) -> Metric:
-    """Make a registered score."""
-    return METRICS[options.kind](options)
+    """Return the metric that `options` describe."""
+    metric: Metric = METRICS[options.kind](options)
+    return metric
 
 
 def phrases(options: config.Metric) -> Metric:
-    """Score 1 where a text holds one of `options.phrases`, else 0; case and kind of apostrophe do not matter."""
+    """Score 1 if a text contains one of `options.phrases`, else 0, whatever the case and kind of apostrophe."""
     wanted = [_plain(phrase) for phrase in options.phrases]
     return lambda texts: np.array([float(any(phrase in _plain(text) for phrase in wanted)) for text in texts])
 
 
 def words(options: config.Metric) -> Metric:
-    """Score the share of a text's words that are among `options.words`; 0 for a text without words."""
+    """Score the share of a text's words that are in `options.words`; 0 for a text without words."""
     wanted = {_plain(word) for word in options.words}
 
     def share(text: str) -> float:
@@ -55,8 +55,7 @@ def _plain(text: str) -> str:
 
 
 def classifier(options: config.Metric) -> Metric:
-    """Score the probability that `options.model` gives to `options.label`; the label may be left out if there are two,
-    and is then the second (class 1).
+    """Score the probability of `options.label` under `options.model`; of two labels the second is the default.
 
     Raises
     ------
@@ -77,8 +76,8 @@ def classifier(options: config.Metric) -> Metric:
         raise unknown_name(f"label of classifier {options.model!r}:", label, names.values())
 
     def score(texts: Sequence[str]) -> np.ndarray:
-        # A tokenizer without special tokens makes nothing of an empty answer, which no model can read.
-        given = run([text or " " for text in texts], top_k=None, truncation=True)
-        return np.array([next(part["score"] for part in parts if part["label"] == label) for parts in given])
+        # Without special tokens an empty answer has no token, which no model can read.
+        results = run([text or " " for text in texts], top_k=None, truncation=True)
+        return np.array([next(part["score"] for part in parts if part["label"] == label) for parts in results])
 
     return score

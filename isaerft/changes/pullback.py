@@ -1,33 +1,82 @@
-"""Pulling a change back into the SAE's basis: what an adapter outside it does to the latents.
+"""A trained adapter in the SAE's basis: how it changes the latents and the residual stream of a batch.
 
-Let x be a token's activation at the hook and x' the same under the adapter. The change of its latents is
-delta = encode(x') - encode(x), and delta @ W_dec is the part of d = x' - x that the dictionary explains.
+An adapter on latents says so itself. What another adapter does is pulled back. Let x be a token's activation at the
+hook and x' the same under the adapter. The change of its latents is delta = encode(x') - encode(x), and delta @ W_dec
+is the part of the displacement d = x' - x that the dictionary explains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from isaerft.adapters.base import OutsideAdapter, Shift
-from isaerft.changes.measures import Trained
-from isaerft.subjects.cache import Batch, bos_mask
+from isaerft.adapters.base import LatentAdapter
+from isaerft.adapters.model import ModelAdapter
+from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter
+from isaerft.adapters.shift import Shift
+from isaerft.subjects.cache import Batch, CachedRows, bos_mask, completion_losses
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import HookState
+from isaerft.subjects.load import LoadedSubject
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained adapter on its subject, with the held-out rows that changes are measured on.
+
+    Measures use only `shift`, `displacement` and `latent_parameter`. They are defined here for an adapter on latents;
+    `PulledBack` defines them for one that acts elsewhere in the model.
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows per forward pass.
+    """
+
+    subject: LoadedSubject
+    adapter: LatentAdapter
+    heldout: CachedRows
+    batch_size: int
+
+    def shift(self, batch: Batch) -> Shift:
+        """Return the change of the latent activations of a batch's tokens."""
+        return self.adapter.shift(batch.codes)
+
+    def displacement(self, batch: Batch) -> torch.Tensor:
+        """Return what is added to the residual stream of a batch's tokens, (n_tokens, d_in)."""
+        return self.shift(batch).residual(self.subject.dictionary.W_dec).to(batch.residual.dtype)
+
+    def latent_parameter(self) -> torch.Tensor:
+        """Return the adapter's own number for each latent, (d_sae,), 0 where the adapter does not change it."""
+        return self.adapter.latent_parameter()
+
+    def mean_shift(self) -> torch.Tensor:
+        """Return the mean change of each latent's activation over the held-out tokens, (d_sae,)."""
+        device = self.subject.model.device
+        total = torch.zeros(self.subject.dictionary.d_sae, device=device)
+        n_tokens = 0
+        with torch.no_grad():
+            for batch in self.heldout.batches(self.batch_size):
+                total += self.shift(batch.to(device)).total()
+                n_tokens += batch.codes.n_tokens
+        return total / n_tokens
 
 
 @dataclass(frozen=True)
 class PulledBack(Trained):
-    """An adapter that was trained outside the SAE's basis, or a fine-tuned checkpoint.
+    """An adapter on the model outside the SAE's basis, or a fine-tuned checkpoint.
 
     Attributes
     ----------
-    adapter : OutsideAdapter
-        On the subject's model; its own part above the hook plays no role here.
+    adapter : ModelAdapter
+        On the subject's model, idle above the hook.
     """
 
-    adapter: OutsideAdapter
+    adapter: ModelAdapter  # type: ignore[assignment]
 
     def shift(self, batch: Batch) -> Shift:
         """Return encode(x') - encode(x); at BOS no latent counts as active."""
@@ -41,22 +90,34 @@ class PulledBack(Trained):
     def latent_parameter(self) -> torch.Tensor:
         """Return the mean change of activation over the held-out tokens, (d_sae,).
 
-        Nothing that was trained here belongs to one latent, so its mean effect on the latent stands in for it.
+        No trained number belongs to one latent, so the mean effect on the latent stands in for it.
         """
-        device = self.subject.model.device
-        total = torch.zeros(self.subject.dictionary.d_sae, device=device)
-        n_tokens = 0
-        with torch.no_grad():
-            for batch in self.heldout.batches(self.batch_size):
-                total += self.shift(batch.to(device)).total()
-                n_tokens += batch.codes.n_tokens
-        return total / n_tokens
+        return self.mean_shift()
+
+    def diagnostics(self) -> dict[str, float | None]:
+        """Return how much of the effect passes through the hook, and how much of that the dictionary explains.
+
+        Returns
+        -------
+        dict
+            explained_share (see `explained_share`), and the held-out losses, in nats per completion token, with only
+            the displacement at the hook (heldout_loss_displaced) or only its explained part
+            (heldout_loss_pulled_back).
+        """
+        decoder = self.subject.dictionary.W_dec
+        return {
+            "explained_share": self.explained_share(),
+            "heldout_loss_displaced": self._heldout_loss(self.displacement),
+            "heldout_loss_pulled_back": self._heldout_loss(
+                lambda batch: self.shift(batch).residual(decoder).to(batch.residual.dtype)
+            ),
+        }
 
     def explained_share(self) -> float | None:
         """Return the share of the displacement on held-out tokens that the dictionary explains.
 
-        1 - ||d - delta @ W_dec||^2 / ||d||^2, both summed over all tokens but BOS: 1 where the dictionary says all,
-        0 where it says nothing, negative where what it says points elsewhere. None where nothing was displaced.
+        1 - ||d - delta @ W_dec||^2 / ||d||^2, both summed over all tokens but BOS: 1 if the dictionary explains
+        everything, 0 if nothing, negative if what it says points elsewhere. None without any displacement.
         """
         device, decoder = self.subject.model.device, self.subject.dictionary.W_dec
         missed = whole = 0.0
@@ -70,20 +131,42 @@ class PulledBack(Trained):
                 whole += float(displaced.square().sum())
         return 1 - missed / whole if whole > 0 else None
 
+    def _heldout_loss(self, displace: Callable[[Batch], torch.Tensor]) -> float:
+        """Return the mean loss of the held-out completion tokens under a displacement, in nats."""
+        total = n_tokens = 0.0
+        with torch.no_grad():
+            for batch in self.heldout.batches(self.batch_size):
+                moved = batch.to(self.subject.model.device)
+                losses = completion_losses(self.subject, moved, moved.residual + displace(moved))
+                total += float(losses.double().sum())
+                n_tokens += len(losses)
+        return total / n_tokens
+
     def _at_hook(self, batch: Batch) -> HookState:
         with torch.no_grad():
             return self.adapter.at_hook(self.subject, batch)
 
 
-def activation_change(before: Codes, after: Codes) -> Shift:
-    """Return the change from one set of activations to another of the same tokens, over the latents active in either.
+@contextmanager
+def load_trained(folder: str | Path, subject: LoadedSubject, heldout: CachedRows, batch_size: int) -> Iterator[Trained]:
+    """Give the adapter saved in `folder` on its subject; the model is restored when the block ends."""
+    if is_model_adapter(folder):
+        with load_model_adapter(folder, subject) as model_adapter, model_adapter.idle():
+            yield PulledBack(subject, model_adapter, heldout, batch_size)
+    else:
+        adapter = load_adapter(folder, subject.dictionary.d_sae).to(subject.model.device)
+        yield Trained(subject, adapter.requires_grad_(False), heldout, batch_size)
 
-    A latent that fires alike in both has a change of exactly 0.
+
+def activation_change(before: Codes, after: Codes) -> Shift:
+    """Return the change between two sets of activations of the same tokens, over latents active in either.
+
+    A latent with the same activation in both has a change of exactly 0.
     """
     keys = torch.cat([codes.tokens() * codes.d_sae + codes.indices for codes in (before, after)])
-    union, place = keys.unique(return_inverse=True)
-    values = before.values.new_zeros(len(union)).index_add(0, place[: len(before.values)], before.values)
-    change = (-values).index_add(0, place[len(before.values) :], after.values.to(values.dtype))
+    union, position = keys.unique(return_inverse=True)
+    values = before.values.new_zeros(len(union)).index_add(0, position[: len(before.values)], before.values)
+    change = (-values).index_add(0, position[len(before.values) :], after.values.to(values.dtype))
     counts = torch.bincount(union // before.d_sae, minlength=before.n_tokens)
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return Shift(Codes(union % before.d_sae, values, starts, before.d_sae), entries=change)

@@ -48,10 +48,10 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
 
 def open_subject(opened: Opened, subject: str) -> LoadedSubject:
     """Load a subject; a random-dictionary twin starts as the subject that it belongs to."""
-    from isaerft.subjects.load import load_subject, set_up
+    from isaerft.subjects.load import load_subject, set_up_torch
 
     base = opened.plan.base_subject(subject)
-    return load_subject(opened.plan.study.subjects[base], opened.results.subject(base).path, set_up(opened.plan))
+    return load_subject(opened.plan.study.subjects[base], opened.results.subject(base).path, set_up_torch(opened.plan))
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:

@@ -18,10 +18,10 @@ def train_testbed_model(study: StudyFile, subject: SubjectName, results: Results
     sizes = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
     if sizes is None:
         raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
-    from isaerft.subjects.load import set_up
+    from isaerft.subjects.load import set_up_torch
     from isaerft.testbed.model import train_model
 
-    set_up(plan)
+    set_up_torch(plan)
     train_model(sizes, plan.study.seed, layout.subject(subject).model)
 
 
@@ -30,11 +30,11 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
     """Tokenize a subject's reference corpus, or sample it from the model."""
     plan, layout = open_study(study, results)
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
-    from isaerft.subjects.corpus import make_corpus, write_rows
-    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.corpus import make_corpus, write_corpus
+    from isaerft.subjects.load import load_model, set_up_torch
 
     folder = layout.subject(subject)
-    model = load_model(options, folder, set_up(plan))
+    model = load_model(options, folder, set_up_torch(plan))
     if options.testbed is not None:
         from isaerft.testbed.model import corpus_rows
 
@@ -42,7 +42,7 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
         rows = corpus_rows(model, **size, seed=plan.study.seed)
     else:
         rows = make_corpus(options.corpus, model, plan.study.seed)
-    write_rows(rows, folder.corpus)
+    write_corpus(rows, folder.corpus)
 
 
 @app.command("dictionary")
@@ -50,12 +50,12 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
     """Fetch or train a subject's SAE, and write it with its normalisation folded in."""
     plan, layout = open_study(study, results)
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
-    from isaerft.subjects.corpus import read_token_rows
-    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.corpus import read_corpus
+    from isaerft.subjects.load import load_model, set_up_torch
     from isaerft.subjects.sae import fetch_sae, train_sae
 
     folder = layout.subject(subject)
-    model = load_model(options, folder, set_up(plan))
+    model = load_model(options, folder, set_up_torch(plan))
     if options.testbed is None and options.train_sae is None:
         fetch_sae(options, model, folder.sae)
         return
@@ -64,7 +64,7 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         from isaerft.testbed.model import hook_name as testbed_hook
 
         hook_name = testbed_hook(options.testbed)
-    rows = read_token_rows(folder.corpus)
+    rows = read_corpus(folder.corpus)
     training = options.train_sae or TrainSae()
     train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=plan.study.seed)
 
@@ -74,11 +74,11 @@ def facts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None)
     """Check that model and SAE fit (the gate), and measure every latent on the reference corpus."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
-    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.gate import describe_subject
 
     folder = layout.subject(subject)
-    describe_subject(plan, subject, open_subject(opened, subject), read_token_rows(folder.corpus), folder)
+    describe_subject(plan, subject, open_subject(opened, subject), read_corpus(folder.corpus), folder)
 
 
 @app.command("scored-contexts")
@@ -88,11 +88,11 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
     check_name("subject", subject, plan.study.subjects)
     from isaerft.io import replacing
     from isaerft.subjects.contexts import scored_contexts as held_out_contexts
-    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.facts import measure_firing
 
     folder, loaded = layout.subject(subject), open_subject(opened, subject)
-    rows = read_token_rows(folder.corpus)
+    rows = read_corpus(folder.corpus)
     frame = held_out_contexts(
         loaded,
         rows,

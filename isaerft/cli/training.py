@@ -105,12 +105,12 @@ def train(
     check_name("behavior", behavior, plan.all_behaviors)
     check_name("adapter", adapter, plan.study.adapters)
     from isaerft.training.processes import joined
-    from isaerft.training.run import run_adapter
+    from isaerft.training.replicates import train_adapter
 
     loaded = open_subject(opened, subject)
     cache = layout.cache(plan.base_subject(subject), behavior)
     with joined(loaded.model.device):
-        run_adapter(
+        train_adapter(
             plan,
             loaded,
             adapter,
@@ -128,7 +128,7 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.all_subjects)
     check_name("behavior", behavior, plan.all_behaviors)
-    from isaerft.changes.run import score_changes
+    from isaerft.changes.measures import score_changes
 
     score_changes(
         plan,
@@ -136,7 +136,9 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
         layout.cache(plan.base_subject(subject), behavior),
         layout.adapters(subject, behavior),
         layout.changes(subject, behavior),
-        names=plan.analysed_adapters(subject, behavior),
+        measured=plan.analysed_adapters(subject, behavior),
+        diagnosed=plan.diagnosed_adapters(subject, behavior),
+        diagnostics=layout.diagnostics(subject, behavior),
         permuted=plan.is_permuted(subject),
     )
 
@@ -181,9 +183,9 @@ def behavior_check(
         plan,
         open_subject(opened, subject),
         behavior,
-        plan.behavior_checked[behavior],
-        metric,
         read_records(layout.behavior(behavior).heldout),
-        layout.adapters(subject, behavior),
-        layout.behavior_check(subject, behavior).path,
+        metric,
+        names=plan.behavior_checked[behavior],
+        adapters=layout.adapters(subject, behavior),
+        out=layout.behavior_check(subject, behavior).path,
     )

@@ -69,7 +69,7 @@ def _worst_problem(error: ValidationError, schema: dict[str, Any]) -> InputError
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         # Raised by a validator of ours; one of a nested class or field does not know where it is in the study.
-        given = f"{'.'.join(location)} {cause.given}".strip()
+        given = f"{'.'.join(location)} {cause.problem}".strip()
         return InputError(given, allowed=cause.allowed, remedy=cause.remedy)
     given = "" if problem["type"] == "missing" else f" = {shown(problem['input'])}"
     return InputError(f"config key {'.'.join(location)}{given}: {problem['msg']}", remedy="see docs/config.md")

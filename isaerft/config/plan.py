@@ -31,7 +31,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         adapter = self.study.primary.adapter
-        if self.shuffled_behaviors and ADAPTERS.facts(self.kind_of(adapter)).made in ("given", "saved"):
+        if self.shuffled_behaviors and ADAPTERS.facts(self.kind_of(adapter)).loaded:
             raise InputError(
                 f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
                 remedy="name a trained adapter as `primary.adapter`, or leave the control out",
@@ -218,6 +218,18 @@ class Plan:
             return names
         asked = self.study.random_dictionary_adapters or [self.study.primary.adapter]
         return [name for name in names if name in asked]
+
+    def trained_adapters(self, subject: str, behavior: str) -> list[str]:
+        """Return the adapters that are trained on a behavior: all of them; on twins those that controls need."""
+        is_twin = subject in self.permuted_subjects or behavior in self.shuffled_behaviors
+        return self.analysed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
+
+    def diagnosed_adapters(self, subject: str, behavior: str) -> list[str]:
+        """Return the trained adapters that act on the model; shuffled completions are not diagnosed."""
+        if behavior in self.shuffled_behaviors:
+            return []
+        names = self.trained_adapters(subject, behavior)
+        return [name for name in names if ADAPTERS.facts(self.kind_of(name)).on_model]
 
     def contrast_behaviors(self, behavior: str, adapter: str) -> list[str]:
         """Return the behaviors whose text an adapter is fitted against when it is made for `behavior`; most need none.

@@ -1,11 +1,4 @@
-"""How the frozen part above the hook runs while an adapter is trained: number format and stored activations.
-
-How parameters are moved: SGD whose first gradient is scaled to length 1, or Adam.
-
-One training step: the gradient of the objective, in as many parts as memory asks for.
-
-The training loop from the cached residual stream, with early stopping on held-out loss.
-"""
+"""The training loop on cached activations, with early stopping on held-out loss."""
 
 from __future__ import annotations
 
@@ -15,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import torch
 from torch import nn
@@ -25,19 +18,12 @@ from tqdm import tqdm
 from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
-from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.cache import Batch, completion_losses
 from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.objectives import (
-    Adapt,
-    Objective,
-    Rows,
-    completions,
-    heldout_objective,
-    is_completion_loss,
-    make_objective,
-)
-from isaerft.training.processes import add_up, every_nth, number, share, summed
+from isaerft.training.objectives import Adapt, Objective, is_completion_loss, make_objective
+from isaerft.training.pairs import Rows, completions
+from isaerft.training.processes import average_gradients, own_batches, own_rows, rank, sum_over_processes
 from isaerft.training.row_space import RowSpace
 
 logger = logging.getLogger(__name__)
@@ -45,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -> Iterator[Adapt]:
-    """Run the model as `options` say, and give an `adapt` that itself keeps full precision."""
+    """Run the frozen blocks with the precision and memory saving of `options`; give an `adapt` in full precision."""
     model = subject.model
     with ExitStack() as stack:
         if options.precision == "float32":
@@ -66,7 +52,7 @@ def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -
 
 @contextmanager
 def _float32(model: nn.Module) -> Iterator[None]:
-    """Widen the model for a while; a narrower format is restored exactly."""
+    """Widen the model to float32 inside the block; a narrower dtype is restored exactly."""
     dtype = model.dtype
     model.float()
     try:
@@ -79,9 +65,9 @@ def _float32(model: nn.Module) -> Iterator[None]:
 def _checkpointed(blocks: nn.ModuleList) -> Iterator[None]:
     """Keep only the blocks' inputs for the backward pass, which runs each block again (Chen et al. 2016).
 
-    Transformers' own switch does nothing in evaluation mode, and in training mode dropout would set in.
+    Transformers' own switch has no effect in evaluation mode, and training mode would enable dropout.
     """
-    # A forward that somebody put on the block itself must come back; that of its class comes back by itself.
+    # A forward set on the block itself must be restored; that of its class reappears by itself.
     own = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -100,7 +86,7 @@ class Optimizer:
     Parameters
     ----------
     module : nn.Module
-        Its parameters that require a gradient are moved.
+        Its parameters that require a gradient are trained.
     """
 
     def __init__(self, module: nn.Module, options: config.Adapter) -> None:
@@ -113,11 +99,11 @@ class Optimizer:
             self.inner = torch.optim.SGD(self.parameters, lr=options.learning_rate, momentum=options.momentum)
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         self.inner.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Move the parameters along their gradients."""
+        """Take one step along the gradients."""
         if self.scale is None:
             norm = self._gradient_norm()
             self.scale = 1 / norm if norm > 0 else 1.0
@@ -134,20 +120,20 @@ class Optimizer:
 
 
 def add_gradients(subject: LoadedSubject, objective: Objective, adapt: Adapt, parts: Sequence[Batch]) -> float:
-    """Add the gradient of the objective on a step's rows to the parameters' own, and return its value.
+    """Add the objective's gradient on a step's rows to the parameters' gradients, and return its value.
 
     Parameters
     ----------
     parts : sequence of Batch
-        The step's rows, cut as memory asks for. An objective is a mean over a batch's terms, so a part counts by its
-        terms, and the gradient is that of all rows at once.
+        The step's rows in parts that fit into memory. An objective is a mean over a batch's terms, so each part is
+        weighted by its number of terms, and the gradient is that of all rows at once.
     """
     n_terms = sum(part.n_terms for part in parts)
     total = 0.0
     for part in parts:
         moved = part.to(subject.model.device)
         loss = objective(subject, moved, adapt(moved)) * (part.n_terms / n_terms)
-        # Autocast belongs to the forward pass; backward follows its types by itself.
+        # Autocast is for the forward pass; backward uses the same types by itself.
         with torch.autocast(subject.model.device.type, enabled=False):
             loss.backward()
         total += float(loss.detach())
@@ -156,19 +142,21 @@ def add_gradients(subject: LoadedSubject, objective: Objective, adapt: Adapt, pa
 
 @dataclass(frozen=True)
 class Training:
-    """What came of one training.
+    """Result of one training.
 
     Attributes
     ----------
-    steps, tokens : int
-        Optimizer steps taken, and tokens (prompt and completion) seen in them.
+    steps : int
+        Optimizer steps taken until training ended, also those after the step whose parameters were kept.
+    tokens : int
+        Tokens seen in these steps, prompts and completions together; a token counts each time that it is seen.
     heldout_loss_base, heldout_loss_adapted : float
-        Nats per completion token (of preference pairs: of the chosen completions), before training and at the best
-        step: one scale for every objective.
+        Nats per completion token (of preference pairs: of the chosen replies) before training and at the best step.
+        The scale is the same for every objective.
     heldout_objective_base, heldout_objective_adapted : float
         The adapter's own objective on the same rows, which early stopping follows.
     best_step : int
-        The step whose parameters were kept.
+        Step whose parameters were kept; 0 if no step lowered the held-out objective.
     """
 
     steps: int
@@ -190,119 +178,114 @@ def train(
     *,
     seed: int,
     batch_size: int,
-    description: str = "",
+    description: str = "training",
     sparsity: Dense | None = None,
 ) -> Training:
-    """Train `module` in place and leave it at the step where its objective is lowest on held-out rows.
+    """Train `module` in place; it ends with the parameters whose held-out objective is lowest.
 
     Parameters
     ----------
     module : nn.Module
         Holds the parameters that require a gradient.
     adapt : callable
-        Gives the adapted residual stream (n_tokens, d_in) of a batch.
+        Maps a batch to its adapted residual stream, (n_tokens, d_in).
     seed : int
         Draws the rows that this replicate sees (`options.subsample`) and their order.
     batch_size : int
-        Rows per forward pass when the held-out loss is taken.
+        Rows per forward pass on held-out rows.
     sparsity : Dense, optional
-        Follows every step; the parameters are kept only from the step on at which it is settled.
+        Acts after every step; parameters are kept only from its step `settled_at` on.
 
     Raises
     ------
     InputError
         The loss is not finite; the module then holds the last good parameters.
     """
+    sparsity, objective = sparsity or Dense(), make_objective(options)
     with frozen_part(subject, adapt, options) as precise:
-        return _train(
-            subject,
-            module,
-            precise,
-            train_rows,
-            heldout_rows,
-            options,
-            sparsity or Dense(),
-            seed,
-            batch_size,
-            description or "training",
-        )
+
+        def completion_loss() -> float:
+            return heldout_loss(subject, precise, completions(heldout_rows), batch_size)
+
+        def own_objective() -> float:
+            if is_completion_loss(options):
+                return completion_loss()
+            return heldout_objective(subject, objective, precise, heldout_rows, batch_size)
+
+        loss_base = completion_loss()
+        order, optimizer = _row_order(len(train_rows), options, seed), Optimizer(module, options)
+        base = loss_base if is_completion_loss(options) else own_objective()
+        best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
+        silent = rank() > 0 or None
+        for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=silent, leave=False):
+            rows = own_rows(next(order))
+            cuts = rows.tensor_split(max(1, min(options.gradient_accumulation, len(rows))))
+            parts = [train_rows.batch(part) for part in cuts if len(part)]
+            optimizer.clear()
+            loss = add_gradients(subject, objective, precise, parts)
+            trained, n_terms = [*optimizer.parameters, *sparsity.trained], sum(part.n_terms for part in parts)
+            loss = average_gradients(trained, loss, n_terms)
+            if not math.isfinite(loss):
+                _stop(module, best_state, description, loss, step)
+            optimizer.step()
+            sparsity.after_step(step)
+            tokens += sum(part.codes.n_tokens for part in parts)
+            if step % options.evaluate_every and step < options.steps:
+                continue
+            heldout = own_objective()
+            if not math.isfinite(heldout):
+                _stop(module, best_state, description, heldout, step)
+            if heldout < best and step >= sparsity.settled_at:
+                best, best_step, best_state = heldout, step, _state(module)
+            elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
+                break
+        _restore(module, best_state)
+        logger.info("%s: held-out objective %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
+        loss_adapted = best if is_completion_loss(options) else completion_loss()
+    (tokens_of_all,) = sum_over_processes(tokens)
+    return Training(step, int(tokens_of_all), loss_base, loss_adapted, base, best, best_step)
 
 
-def _train(
-    subject: LoadedSubject,
-    module: nn.Module,
-    adapt: Adapt,
-    train_rows: Rows,
-    heldout_rows: Rows,
-    options: config.Adapter,
-    sparsity: Dense,
-    seed: int,
-    batch_size: int,
-    description: str,
-) -> Training:
-    objective = make_objective(options)
+class Batched(Protocol):
+    """Rows that can be read in batches, as `CachedRows`."""
 
-    def heldout_value() -> float:
-        if is_completion_loss(options):
-            return heldout_loss(subject, adapt, heldout_rows, batch_size)
-        return heldout_objective(subject, objective, adapt, heldout_rows, batch_size)
-
-    loss_base = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
-    order = _row_order(len(train_rows), options, seed)
-    optimizer = Optimizer(module, options)
-    base = loss_base if is_completion_loss(options) else heldout_value()
-    best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
-    silent = number() > 0 or None
-    for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=silent, leave=False):
-        rows = share(next(order))
-        cuts = rows.tensor_split(max(1, min(options.gradient_accumulation, len(rows))))
-        parts = [train_rows.batch(part) for part in cuts if len(part)]
-        optimizer.clear()
-        loss = add_gradients(subject, objective, adapt, parts)
-        loss = add_up([*optimizer.parameters, *sparsity.trained], loss, sum(part.n_terms for part in parts))
-        if not math.isfinite(loss):
-            _stop(module, best_state, description, loss, step)
-        optimizer.step()
-        sparsity.after_step(step)
-        tokens += sum(part.codes.n_tokens for part in parts)
-        if step % options.evaluate_every and step < options.steps:
-            continue
-        heldout = heldout_value()
-        if not math.isfinite(heldout):
-            _stop(module, best_state, description, heldout, step)
-        if heldout < best and step >= sparsity.settled_at:
-            best, best_step, best_state = heldout, step, _state(module)
-        elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
-            break
-    _restore(module, best_state)
-    logger.info("%s: held-out objective %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
-    loss = best
-    if not is_completion_loss(options):
-        loss = heldout_loss(subject, adapt, completions(heldout_rows), batch_size)
-    (tokens,) = summed(tokens)
-    return Training(step, int(tokens), loss_base, loss, base, best, best_step)
+    def batches(self, n: int) -> Iterator[Batch]:
+        """Yield the rows in order, `n` at a time."""
+        ...
 
 
-def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: CachedRows, batch_size: int) -> float:
+def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: Batched, batch_size: int) -> float:
     """Return the mean loss over all completion tokens of `rows`, in nats."""
     total = n_tokens = 0.0
     with torch.no_grad():
-        for batch in every_nth(rows.batches(batch_size)):
+        for batch in own_batches(rows.batches(batch_size)):
             moved = batch.to(subject.model.device)
             losses = completion_losses(subject, moved, adapt(moved))
             total += float(losses.double().sum())
             n_tokens += len(losses)
-    total, n_tokens = summed(total, n_tokens)
+    total, n_tokens = sum_over_processes(total, n_tokens)
     return total / n_tokens
 
 
+def heldout_objective(subject: LoadedSubject, objective: Objective, adapt: Adapt, rows: Rows, batch_size: int) -> float:
+    """Return the mean objective over held-out batches, weighted by terms (completion tokens or pairs), in nats."""
+    total = weights = 0.0
+    with torch.no_grad():
+        for batch in own_batches(rows.batches(batch_size)):
+            moved = batch.to(subject.model.device)
+            total += moved.n_terms * float(objective(subject, moved, adapt(moved)).double())
+            weights += moved.n_terms
+    total, weights = sum_over_processes(total, weights)
+    return total / weights
+
+
 def subsample(n_rows: int, options: config.Adapter, generator: torch.Generator) -> torch.Tensor:
-    """Return the rows that a replicate sees, (n_kept,) int64."""
+    """Return the rows that a replicate sees, (n_kept,) int64: a random fraction `options.subsample`."""
     return torch.randperm(n_rows, generator=generator)[: max(1, round(options.subsample * n_rows))]
 
 
 def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torch.Tensor]:
-    """Yield batches of row numbers for ever: a fixed random share of the rows, shuffled anew each epoch."""
+    """Yield batches of row numbers without end: a fixed random subsample, reshuffled every epoch."""
     generator = torch.Generator().manual_seed(seed)
     kept = subsample(n_rows, options, generator)
     while True:
@@ -310,7 +293,7 @@ def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torc
 
 
 def _stop(module: nn.Module, good: list[torch.Tensor], description: str, loss: float, step: int) -> NoReturn:
-    """Put the last good parameters back and say where the loss was lost."""
+    """Restore the last good parameters and raise the error that says where the loss diverged."""
     _restore(module, good)
     raise InputError(f"{description}: loss is {loss} at step {step}", remedy="lower the adapter's learning_rate")
 

@@ -1,9 +1,9 @@
-"""Several processes that train one adapter together, on a GPU each, through accelerate.
+"""Data-parallel training: several processes train one adapter, on one GPU each, through accelerate.
 
 $ torchrun --standalone --nproc-per-node 2 --no-python isaerft train ...   # or: accelerate launch --multi_gpu ...
 
-Every process holds the whole frozen model and adapter and takes its share of each step's rows and of the held-out
-batches. Gradients are added up weighted by their loss terms, so a step is the one that a single process takes.
+Every process holds the whole frozen model and the adapter, and takes part of each step's rows and of the held-out
+batches. Gradients are averaged, weighted by loss terms, so a step equals that of a single process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Work together with the other processes that a launcher has started, if it has started any."""
+    """Join the other processes that a launcher started, if any, inside the block."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -43,26 +43,26 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def n_processes() -> int:
-    """Return how many processes work together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def number() -> int:
-    """Return which of them this is, counted from 0; process 0 writes what is made."""
+def rank() -> int:
+    """Return the number of this process, from 0; process 0 writes the results."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def share(rows: torch.Tensor) -> torch.Tensor:
-    """Return this process's part of a step's rows, (n,) int64; empty where there are fewer rows than processes."""
-    return rows.tensor_split(n_processes())[number()]
+def own_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a step's rows, (n,) int64; it may be empty if there are few rows."""
+    return rows.tensor_split(n_processes())[rank()]
 
 
-def every_nth(items: Iterable[Item]) -> Iterator[Item]:
+def own_batches(batches: Iterable[Item]) -> Iterator[Item]:
     """Yield this process's part of some batches."""
-    return islice(items, number(), None, n_processes())
+    return islice(batches, rank(), None, n_processes())
 
 
-def summed(*values: float) -> list[float]:
+def sum_over_processes(*values: float) -> list[float]:
     """Return the sums over all processes."""
     if n_processes() == 1:
         return list(values)
@@ -70,8 +70,8 @@ def summed(*values: float) -> list[float]:
     return reduce(torch.tensor(values, dtype=torch.float64, device=device), "sum").tolist()
 
 
-def add_up(parameters: Sequence[torch.Tensor], loss: float, n_terms: int) -> float:
-    """Make each process's gradients, of a mean over its own terms, those of the mean over all terms.
+def average_gradients(parameters: Sequence[torch.Tensor], loss: float, n_terms: int) -> float:
+    """Turn each process's gradients of a mean over its own terms into those of the mean over all terms.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def add_up(parameters: Sequence[torch.Tensor], loss: float, n_terms: int) -> flo
     """
     if n_processes() == 1:
         return loss
-    total, all_terms = summed(loss * n_terms, n_terms)
+    total, all_terms = sum_over_processes(loss * n_terms, n_terms)
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -96,9 +96,9 @@ def add_up(parameters: Sequence[torch.Tensor], loss: float, n_terms: int) -> flo
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path as `replacing` does; what other processes than the first write there is thrown away."""
-    if number() == 0:
+def replacing_once(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path as `replacing` does; what processes other than the first write there is discarded."""
+    if rank() == 0:
         with replacing(path) as temporary:
             yield temporary
         return

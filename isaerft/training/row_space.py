@@ -1,9 +1,9 @@
-"""Training a constant shift of all latents at a cost that does not depend on how many latents there are.
+"""Training a constant shift of all latents at a cost that does not depend on the number of latents.
 
-A bias b of `d_sae` latents reaches the model only as v = b W, with W the decoder. With g the gradient with respect to
-v, plain SGD with momentum moves b by multiples of W g alone, so that b = W w at every step for some w of `d_in`
-numbers, which moves as b does but by g; and v = w (W^T W). The matrix W^T W is made once, b when it is asked for, and
-the steps between are those that SGD on b itself would take.
+A bias b of `d_sae` numbers reaches the model only as v = b W, with W the decoder. Let g be the gradient with respect
+to v. Plain SGD with momentum moves b by multiples of W g alone, so at every step b = W w for some w of `d_in` numbers
+(beside where b started), and w moves by g where b moves by W g. Then v = w (W^T W), with W^T W computed once. The steps
+are those of SGD on b itself; b is computed at the end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,20 +25,20 @@ from isaerft.training.objectives import Adapt
 
 
 class RowSpace(nn.Module):
-    """An adapter whose constant is trained through its coordinates; called with a batch it gives `adapted`.
+    """An adapter whose constant is trained through coordinates; called with a batch it returns `adapted`.
 
     Parameters
     ----------
     adapter : LatentAdapter
     constant : (d_sae,)
-        Its parameter that is the constant of its shift and enters nowhere else.
+        The adapter's parameter that is the constant of its shift and is used nowhere else.
     decoder : (d_sae, d_in)
 
     Attributes
     ----------
     weights : (d_in,)
-        Coordinates w of the constant's change so far. Their gradient is the one with respect to what the constant
-        writes to the residual stream, which makes SGD on them SGD on the constant.
+        Coordinates w of the constant's change so far. Their gradient is that with respect to v, which makes SGD on
+        them SGD on the constant.
     """
 
     def __init__(self, adapter: LatentAdapter, constant: nn.Parameter, decoder: torch.Tensor) -> None:
@@ -56,12 +57,12 @@ class RowSpace(nn.Module):
         return batch.residual + (others + written).to(batch.residual.dtype)
 
     def constant_gradient_norm(self) -> torch.Tensor:
-        """Return the norm that the constant's own gradient would have, a scalar."""
+        """Return the norm that the gradient of the constant itself would have, a scalar."""
         gradient = self.weights.grad
         return (gradient @ self._gram @ gradient).clamp_min(0).sqrt()
 
     def write_back(self) -> None:
-        """Move the adapter's own parameter to where the coordinates say, and hand it back."""
+        """Add the change that the coordinates describe to the adapter's parameter, and make it trainable again."""
         with torch.no_grad():
             self.constant += self._decoder @ self.weights
             self.weights.zero_()
@@ -69,14 +70,14 @@ class RowSpace(nn.Module):
 
 
 class _Coordinates(torch.autograd.Function):
-    """v = w (W^T W), whose gradient is handed to w as it is: b moves by W g when w moves by g."""
+    """v = w (W^T W); its gradient is passed to w unchanged, since b moves by W g when w moves by g."""
 
     @staticmethod
-    def forward(ctx, weights: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, weights: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         return weights @ gram
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient, None
 
 
@@ -84,9 +85,9 @@ class _Coordinates(torch.autograd.Function):
 def trainable(
     adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter, sparsity: Dense | None = None
 ) -> Iterator[tuple[nn.Module, Adapt]]:
-    """Give what to train in an adapter's place, and how it changes a batch; afterwards the adapter is what was trained.
+    """Give the module to train in an adapter's place, and how it adapts a batch; the adapter is up to date afterwards.
 
-    That is the adapter itself, or its `RowSpace` where SGD trains a constant of all latents.
+    The module is the adapter itself, or its `RowSpace` where SGD trains a constant of all latents.
     """
     whole = options.optimizer == "sgd" and options.sparsity is None
     constant = constant_parameter(adapter) if whole else None
@@ -102,7 +103,7 @@ def trainable(
 
 
 def constant_parameter(adapter: LatentAdapter) -> nn.Parameter | None:
-    """Return the parameter that is the constant of an adapter's shift and enters nowhere else, if there is one."""
+    """Return the parameter that is the constant of an adapter's shift and is used nowhere else, if any."""
     device = next(adapter.parameters()).device
     nothing = torch.empty(0, device=device)
     no_tokens = Codes(nothing.long(), nothing, torch.zeros(1, dtype=torch.int64, device=device), adapter.d_sae)

@@ -6,11 +6,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isaerft.adapters.base import make_adapter, save_adapter
-from isaerft.adapters.saved import open_adapter, read_tensors
+from isaerft.adapters.base import make_adapter
+from isaerft.adapters.saved import load_adapter, load_model_adapter, open_adapter, read_tensors, save_adapter
+from isaerft.adapters.weights import Lora
 from isaerft.errors import InputError
+from isaerft.subjects.hooks import HookPoint
 
 HOOK = "blocks.1.hook_resid_post"
+
+
 BLOCK = "blocks_1_hook_resid_post"
 
 
@@ -140,3 +144,37 @@ def test_what_is_not_there_is_named(tmp_path, original, dictionary):
     (folder / f"{BLOCK}.pt").unlink()
     with pytest.raises(InputError, match=rf"{BLOCK}\.pt' does not exist"):
         open_adapter(folder, dictionary)
+
+
+def test_an_adapter_for_another_dictionary_is_refused_with_both_sizes(tmp_path):
+    save_adapter(make_adapter("bias", 9, {}), tmp_path / "seed_0")
+    with pytest.raises(InputError, match=r"is for 9 latents; allowed: 10"):
+        load_adapter(tmp_path / "seed_0", 10)
+
+
+def test_a_folder_without_an_adapter_and_a_lora_are_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_adapter(tmp_path / "none", 9)
+    (tmp_path / "adapter_config.json").write_text('{"kind": "lora", "rank": 8}')
+    with pytest.raises(InputError, match="is a lora"):
+        load_adapter(tmp_path, 9)
+
+
+def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, cached, tmp_path):
+    options = {"rank": 2, "where": "below"}
+    with Lora.on(subject, options, 0) as adapter:
+        with torch.no_grad():
+            for name, parameter in adapter.named_parameters():
+                if "lora_" in name:
+                    parameter.add_(0.05)
+        batch = cached[1].batch(torch.arange(4))
+        expected = adapter.adapted(subject, batch).detach()
+        save_adapter(adapter, tmp_path / "a")
+    with load_model_adapter(tmp_path / "a", subject) as adapter:
+        torch.testing.assert_close(adapter.adapted(subject, batch), expected, rtol=0, atol=0)
+    with (
+        pytest.raises(InputError, match="does not fit the subject"),
+        load_model_adapter(tmp_path / "a", replace(subject, hook=HookPoint(1, 3))),
+    ):
+        pass
+    assert not any(hasattr(part, "peft_config") for part in subject.model.modules())

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.adapters.sparsity import Dense, Gated, Proximal, sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES

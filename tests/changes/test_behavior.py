@@ -1,24 +1,40 @@
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from isaerft import config
-from isaerft.adapters.base import make_adapter, save_adapter, save_outside
-from isaerft.adapters.maps import Residual
+from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.model import Residual
+from isaerft.adapters.saved import save_adapter
 from isaerft.behaviors import Record
-from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
+from isaerft.changes.behavior import (
+    ANSWERS,
+    SCORES,
+    answers,
+    check_behavior,
+    distinct_prompts,
+    padded_left,
+    prompt_tokens,
+)
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
+<<<<<<< HEAD
 from isaerft.subjects.hooks import find_hook
+=======
+from isaerft.subjects.hooks import find_hook, hidden_above, unembed
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+>>>>>>> h-training
 
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
 
-def plan(**changes):
+def plan_of(**changes):
     behaviors = {
         "w": {"description": "It says w.", "rule": True, "metric": SCORE},
         "plain": {"description": "No score.", "rule": True},
@@ -38,6 +54,20 @@ def plan(**changes):
             "behavior_check": {"n_prompts": 3, "max_new_tokens": 5, "n_seeds": 2, "temperature": 0},
         }
         | changes
+    )
+
+
+def check(subject, records, out, *, names=("bias", "scale"), plan=None, behavior="w", metric=None):
+    """Check adapters that lie beside the folder `out`."""
+    check_behavior(
+        plan or plan_of(),
+        subject,
+        behavior,
+        records,
+        metric or config.Metric(**SCORE),
+        names=names,
+        adapters=out.parent / "adapters",
+        out=out,
     )
 
 
@@ -65,16 +95,7 @@ def saying_w(subject, tiny, tokenizer, tmp_path):
 def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w, records, tmp_path):
     written = []
     for out in ("a", "b"):
-        check_behavior(
-            plan(),
-            saying_w,
-            "w",
-            ["bias", "scale"],
-            config.Metric(**SCORE),
-            records,
-            tmp_path / "adapters",
-            tmp_path / out,
-        )
+        check(saying_w, records, tmp_path / out)
         written.append([(tmp_path / out / name).read_bytes() for name in (SCORES, ANSWERS)])
     assert written[0] == written[1]
     table = pd.read_parquet(tmp_path / "a" / SCORES).set_index("adapter")
@@ -95,20 +116,19 @@ def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(sayin
     direction = saying_w.model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids("w")]
     with Residual.on(saying_w, {"rank": 0, "bias": True}, 0) as adapter, torch.no_grad():
         adapter.bias.copy_(100 * direction)
-        save_outside(adapter, tmp_path / "adapters/residual/seed_0")
-    score = config.Metric(**SCORE)
-    check_behavior(plan(), saying_w, "w", ["residual", "bias"], score, records, tmp_path / "adapters", tmp_path / "out")
+        save_adapter(adapter, tmp_path / "adapters/residual/seed_0")
+    check(saying_w, records, tmp_path / "out", names=["residual", "bias"])
     table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
     assert table.loc["residual", ["before", "after", "n_seeds"]].tolist() == [0, 1, 1]
     assert table.loc["bias", ["before", "after", "n_seeds"]].tolist() == [0, 0.5, 2]
 
 
 def test_every_behavior_draws_its_own_random_numbers(saying_w, records, tmp_path):
-    hot = plan(behavior_check={"n_prompts": 6, "max_new_tokens": 8, "temperature": 1.5})
+    hot = plan_of(behavior_check={"n_prompts": 6, "max_new_tokens": 8, "temperature": 1.5})
     said = []
     for number, behavior in enumerate(["w", "v", "w"]):
         out = tmp_path / str(number)
-        check_behavior(hot, saying_w, behavior, ["scale"], config.Metric(**SCORE), records, tmp_path / "adapters", out)
+        check(saying_w, records, out, names=["scale"], plan=hot, behavior=behavior)
         lines = (out / ANSWERS).read_text(encoding="utf-8").split("\n")
         said.append({line["prompt"]: line["before"] for line in map(json.loads, filter(None, lines))})
     assert said[0] == said[2]
@@ -128,20 +148,19 @@ def test_a_prompt_that_stands_twice_is_one_prompt(subject):
 
 def test_a_prompt_as_long_as_the_model_leaves_room_for_the_answer(saying_w, tmp_path):
     records = [Record(f"r{i}", "please tell the dog " * 40 + str(i), "x") for i in range(2)]
-    options = plan(max_length=500)
-    score = config.Metric(kind="length")
-    check_behavior(options, saying_w, "w", ["scale"], score, records, tmp_path / "adapters", tmp_path / "out")
+    options = plan_of(max_length=500)
+    check(saying_w, records, tmp_path / "out", names=["scale"], plan=options, metric=config.Metric(kind="length"))
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / SCORES).before).all()
 
 
 def test_what_is_checked_is_as_the_config_says():
-    assert plan().behavior_checked == {"w": ["bias", "lora"], "styled": ["bias", "lora"]}
-    alone = plan(reference=None, adapters={"bias": {}, "scale": {}})
+    assert plan_of().behavior_checked == {"w": ["bias", "lora"], "styled": ["bias", "lora"]}
+    alone = plan_of(reference=None, adapters={"bias": {}, "scale": {}})
     assert alone.behavior_checked["w"] == ["bias"]
     off = {"n_prompts": 3}
-    assert plan(behavior_check=off | {"adapters": []}).behavior_checked == {}
-    assert plan(behavior_check=off | {"behaviors": []}).behavior_checked == {}
-    chosen = plan(behavior_check=off | {"behaviors": ["w"], "adapters": ["scale"]})
+    assert plan_of(behavior_check=off | {"adapters": []}).behavior_checked == {}
+    assert plan_of(behavior_check=off | {"behaviors": []}).behavior_checked == {}
+    chosen = plan_of(behavior_check=off | {"behaviors": ["w"], "adapters": ["scale"]})
     assert chosen.behavior_checked == {"w": ["scale"]}
 
 
@@ -156,7 +175,7 @@ def test_what_is_checked_is_as_the_config_says():
 )
 def test_a_check_of_what_is_not_there_is_refused(changes, expected):
     with pytest.raises(InputError, match=expected):
-        plan(behavior_check=changes)
+        plan_of(behavior_check=changes)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +189,116 @@ def test_a_check_of_what_is_not_there_is_refused(changes, expected):
 )
 def test_a_score_that_lacks_what_it_needs_is_refused(score, expected):
     with pytest.raises(InputError, match=expected):
-        plan(behaviors={n: {"description": "d", "rule": True, "metric": score} for n in "ab"})
+        plan_of(behaviors={n: {"description": "d", "rule": True, "metric": score} for n in "ab"})
+
+
+HOOKS = ["blocks.1.hook_resid_post", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"]
+
+
+INSIDE = ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out", "blocks.1.hook_resid_mid"]
+
+
+def subject_at(tiny, tmp_path, model, tokenizer, hook_name):
+    # Without a threshold latents fire at embeddings too, which are short.
+    sae = tiny.random_sae() | {"b_enc": torch.zeros(tiny.d_sae), "b_dec": torch.zeros(tiny.d_model)}
+    folder = tiny.write_sae(tmp_path / "sae", sae, hook_name=hook_name)
+    return LoadedSubject(
+        LoadedModel(model, tokenizer, True), load_dictionary(folder, center=False), find_hook(model, hook_name)
+    )
+
+
+def stirred(subject, kind="scale"):
+    adapter = make_adapter(kind, subject.dictionary.d_sae, {})
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.7 * torch.randn(parameter.shape, generator=generator))
+    return adapter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", ["bias", "scale"])
+@pytest.mark.parametrize("hook_name", [*HOOKS, *INSIDE])
+def test_the_adapter_acts_as_on_the_cached_path_it_was_trained_on(
+    tiny, tmp_path, model_of, tokenizer, records, hook_name, kind
+):
+    from isaerft.subjects.capture import capture
+
+    subject = subject_at(tiny, tmp_path, model_of("llama"), tokenizer, hook_name)
+    adapter = stirred(subject, kind)
+    batch = capture(subject, records[:5], 32, 5).batch(torch.arange(5))
+    moved = adapted(subject.dictionary, adapter, batch)
+    padded = moved.new_zeros(*batch.mask.shape, moved.shape[-1]).index_put(batch.mask.nonzero(as_tuple=True), moved)
+    with torch.no_grad():
+        expected = unembed(subject.model, hidden_above(subject.model, subject.hook, padded, batch.mask.long()))
+    tokens = torch.zeros_like(batch.mask, dtype=torch.int64)
+    tokens[batch.mask] = batch.tokens
+    with torch.no_grad(), adapter.in_model(subject):
+        logits = subject.model(input_ids=tokens, attention_mask=batch.mask.long()).logits
+    plain = subject.model(input_ids=tokens, attention_mask=batch.mask.long()).logits
+    torch.testing.assert_close(logits[batch.mask], expected[batch.mask], atol=1e-4, rtol=1e-4)
+    assert (logits - plain)[batch.mask].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen3", "mistral"])
+def test_an_answer_does_not_depend_on_the_longer_prompts_beside_it(tiny, tmp_path, model_of, tokenizer, architecture):
+    subject = subject_at(tiny, tmp_path, model_of(architecture), tokenizer, HOOKS[0])
+    adapter = stirred(subject)
+    texts = ["say", "please tell the dog , kindly", "the user asks"]
+    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in texts]
+    for context in (nullcontext(), adapter.in_model(subject)):
+        with context:
+            together = answers(subject, prompts, max_new_tokens=6, batch_size=3)
+            assert together == answers(subject, prompts, max_new_tokens=6, batch_size=1)
+
+
+def test_an_adapter_that_forces_a_token_makes_the_model_say_it(tiny, tmp_path, model_of, tokenizer):
+    subject = subject_at(tiny, tmp_path, model_of("llama"), tokenizer, "blocks.2.hook_resid_post")
+    token = tokenizer.convert_tokens_to_ids("w")
+    direction = subject.model.get_output_embeddings().weight[token]
+    adapter = make_adapter("bias", subject.dictionary.d_sae, {})
+    with torch.no_grad():  # the change of latents that comes nearest to this direction in the residual stream
+        adapter.bias.copy_(torch.linalg.lstsq(subject.dictionary.W_dec.T, 100 * direction).solution)
+    prompts = [prompt_tokens(Record("r", "say hello", "x"), subject.language, 32)]
+    with adapter.in_model(subject):
+        assert answers(subject, prompts, max_new_tokens=5, batch_size=1) == ["wwwww"]
+    assert answers(subject, prompts, max_new_tokens=5, batch_size=1) != ["wwwww"]
+
+
+def test_sampling_follows_its_seed_and_leaves_the_global_stream_alone(subject):
+    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in ("say hello", "the user")]
+    how = {"max_new_tokens": 8, "batch_size": 2, "temperature": 1.5}
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first = answers(subject, prompts, seed=5, **how)
+    assert torch.equal(torch.rand(3), expected)
+    assert answers(subject, prompts, seed=5, **how) == first
+    assert answers(subject, prompts, seed=6, **how) != first
+
+
+def test_a_prompt_that_is_too_long_loses_its_beginning_but_not_bos(subject):
+    record = Record("r", "please tell the dog , kindly", "x")
+    whole, cut = (prompt_tokens(record, subject.language, n) for n in (32, 5))
+    assert cut == [*subject.language.bos, *whole[-4:]]
+    with pytest.raises(InputError, match="no token of its prompt fits"):
+        prompt_tokens(record, subject.language, 1)
+
+
+def test_rows_are_padded_on_the_left():
+    tokens, mask = padded_left([[5, 6, 7], [8]], 0)
+    assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_the_models_own_settings_do_not_bend_the_answers_but_say_where_they_end(subject):
+    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in ("say hello", "the user")]
+    how = {"max_new_tokens": 12, "batch_size": 2}
+    plain, own = answers(subject, prompts, **how), subject.model.generation_config
+    try:
+        subject.model.generation_config = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1)
+        assert answers(subject, prompts, **how) == plain
+        subject.model.generation_config = GenerationConfig(eos_token_id=list(range(len(subject.language.tokenizer))))
+        ended = answers(subject, prompts, **how)
+    finally:
+        subject.model.generation_config = own
+    assert all(len(short) < len(text) for short, text in zip(ended, plain, strict=True))

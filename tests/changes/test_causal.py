@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import adapted, make_adapter, save_adapter
+from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.saved import save_adapter
 from isaerft.changes.causal import (
     MATCHED_RANDOM,
     MOST_CHANGED,
@@ -15,7 +16,7 @@ from isaerft.changes.causal import (
     row_losses,
     sets_to_neutralise,
 )
-from isaerft.changes.measures import Trained
+from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses, write_cache
 from isaerft.training.loop import heldout_loss

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from isaerft import config
-from isaerft.adapters.base import adapted, make_adapter, save_adapter
-from isaerft.changes.measures import COLUMNS, Trained, attribution, contribution, parameter
-from isaerft.changes.run import score_changes
+from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.saved import save_adapter
+from isaerft.changes.measures import COLUMNS, attribution, contribution, parameter, score_changes
+from isaerft.changes.pullback import Trained
+from isaerft.io import read_json
 from isaerft.subjects.cache import write_cache
 from isaerft.training.loop import heldout_loss
 
@@ -109,7 +111,16 @@ def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(plan, su
                 next(adapter.parameters()).add_(seed + 1)
             save_adapter(adapter, tmp_path / "adapters" / name / f"seed_{seed}")
     paths = tmp_path / "cache.safetensors", tmp_path / "adapters", tmp_path / "x.parquet"
-    score_changes(plan, subject, *paths, names=plan.analysed_adapters(), permuted=permuted)
+    score_changes(
+        plan,
+        subject,
+        *paths,
+        measured=plan.analysed_adapters(),
+        diagnosed=(),
+        diagnostics=tmp_path / "x.json",
+        permuted=permuted,
+    )
+    assert read_json(tmp_path / "x.json") == []
     table = pd.read_parquet(tmp_path / "x.parquet")
     assert tuple(table) == COLUMNS
     assert table.groupby(["adapter", "measure", "seed"]).size().eq(48).all()

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from isaerft.adapters.base import OutsideAdapter, save_outside
-from isaerft.adapters.maps import Residual
+from isaerft.adapters.model import ModelAdapter, Residual
+from isaerft.adapters.saved import save_adapter
 from isaerft.adapters.weights import Checkpoint, Lora
-from isaerft.changes.load import loaded
 from isaerft.changes.measures import attribution, contribution, parameter
-from isaerft.changes.pullback import PulledBack, activation_change
+from isaerft.changes.pullback import PulledBack, activation_change, load_trained
 from isaerft.subjects.capture import capture
 from isaerft.subjects.dictionary import Codes, load_dictionary
 from isaerft.subjects.hooks import find_hook
@@ -101,10 +100,10 @@ def test_a_pulled_back_change_is_the_shift_of_the_latents_on_the_same_text(lora,
     batch = lora.heldout.batch(torch.arange(4))
     ids = batch.tokens.new_zeros(batch.mask.shape)
     ids[batch.mask] = batch.tokens
-    lora.adapter._switch(True)
+    lora.adapter._enable(True)
     with torch.no_grad():
         found = subject.model(input_ids=ids, attention_mask=batch.mask.long(), output_hidden_states=True)
-    lora.adapter._switch(False)
+    lora.adapter._enable(False)
     after = found.hidden_states[2]
     codes = subject.dictionary.encode_dense(after[batch.mask])
     is_bos = torch.zeros_like(batch.mask)
@@ -176,9 +175,9 @@ def test_what_was_saved_is_scored_again_and_the_model_is_left_as_it_was(subject,
                     weight.add_(0.02)
         with adapter.idle():
             expected = contribution(PulledBack(subject, adapter, cached[1], 3))
-        save_outside(adapter, tmp_path / "seed_0")
-    with loaded(tmp_path / "seed_0", subject, cached[1], 3) as trained:
-        assert isinstance(trained.adapter, OutsideAdapter)
+        save_adapter(adapter, tmp_path / "seed_0")
+    with load_trained(tmp_path / "seed_0", subject, cached[1], 3) as trained:
+        assert isinstance(trained.adapter, ModelAdapter)
         torch.testing.assert_close(contribution(trained), expected, rtol=0, atol=0)
         assert expected.any()
     assert not any("lora" in name for name in subject.model.state_dict())

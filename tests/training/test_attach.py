@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 import isaerft
 from isaerft import config
-from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.hooked import begins_with_bos
+from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
@@ -309,7 +310,7 @@ def test_detaching_leaves_the_model_as_it_was_found(model, sae, table):
     attached = isaerft.attach(model, sae, stir(make_adapter("bias", 48, {})))
     assert not torch.equal(logits_of(model, table), before)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"isaerft.places.blocks-1-hook_resid_post.adapters.default.bias"}
+    assert trained == {"isaerft.hooks.blocks-1-hook_resid_post.adapters.default.bias"}
     attached.detach()
     assert torch.equal(logits_of(model, table), before)
     assert all(p.requires_grad for p in model.parameters())
@@ -375,13 +376,13 @@ def test_what_does_not_fit_is_refused_with_the_mend(model, sae, tmp_path):
         (sae, "biass", {}, r"unknown adapter 'biass'.*did you mean 'bias'"),
         (sae, "bias", {"rank": 2}, r"adapter 'bias' with options"),
         (sae, "lora", {}, r"does not act on latents.*PEFT"),
-        (sae, "probe", {}, r"not trained but fitted; make it in a study"),
+        (sae, "probe", {}, r"not trained but fitted; fit it in a study"),
         (sae, make_adapter("bias", 7, {}), {}, r"an adapter for 7 latents; allowed: 48"),
         (sae, tmp_path, {}, r"a folder with adapter_config\.json"),
         (sae, "bias", {"name": "a.b"}, r"adapter name 'a\.b'"),
         (sae, "bias", {"name": "keys"}, r"adapter name 'keys'"),
         (sae, "bias", {"hook_name": "blocks.9.hook_resid_post"}, r"the model has 3 blocks"),
-        (nowhere, "bias", {}, r"does not say where it sits; give hook_name"),
+        (nowhere, "bias", {}, r"without a hook name; give hook_name"),
         (3, "bias", {}, r"SAE 'int'; allowed: an SAE of sae_lens, a folder"),
         (tmp_path / "none", "bias", {}, r"does not exist"),
     ]

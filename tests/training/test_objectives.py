@@ -13,15 +13,20 @@ from torch.nn.functional import cross_entropy
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.weights import Lora
+<<<<<<< HEAD
 from isaerft.behaviors import Record
 from isaerft.behaviors import training_splits
+=======
+from isaerft.behaviors import Record, training_splits
+>>>>>>> h-training
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
 from isaerft.subjects.hooks import decoder_blocks
-from isaerft.training.loop import heldout_loss, train
-from isaerft.training.objectives import heldout_objective, log_odds, make_objective, read_pairs
+from isaerft.training.loop import heldout_loss, heldout_objective, train
+from isaerft.training.objectives import log_odds, make_objective
+from isaerft.training.pairs import read_pairs
 
 PAIRED = ("dpo", "simpo", "orpo")
 
@@ -39,7 +44,7 @@ def preferences(records):
 def cache(subject, preferences, tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "cache.safetensors"
     splits = {"train": preferences[:8], "heldout": preferences[8:]}
-    splits = training_splits(splits, "toy", {"a": config.Adapter(objective="dpo")})
+    splits = training_splits(splits, "toy", {"bias": config.Adapter(objective="dpo")})
     capture_behavior(subject, splits, path, max_length=32, batch_size=3)
     return path
 
@@ -119,9 +124,9 @@ def test_chosen_and_rejected_rows_stand_in_one_batch_in_the_same_order(subject, 
 
 def test_the_reference_is_the_unadapted_models_log_probability(subject, pairs, plain):
     expected, _ = log_probabilities(plain.base, plain.labels)
-    torch.testing.assert_close(pairs.reference.T.flatten(), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(pairs.base_log_probability.T.flatten(), expected, atol=1e-4, rtol=1e-5)
     batch = pairs.batch(torch.tensor([4, 1]))
-    torch.testing.assert_close(batch.reference, expected[[4, 1, 12, 9]], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(batch.base_log_probability, expected[[4, 1, 12, 9]], atol=1e-4, rtol=1e-5)
 
 
 def test_sft_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path):
@@ -293,7 +298,7 @@ def test_a_cache_without_rejected_replies_is_refused(subject, records, tmp_path)
         read_pairs(subject, tmp_path / "cache", "train", 2)
 
 
-def test_the_paired_objectives_are_those_that_the_config_calls_so():
-    assert set(config.PAIRED) == set(PAIRED) <= set(OBJECTIVES)
-    for name in OBJECTIVES._builtin:
+def test_a_record_gives_an_objective_what_its_facts_ask_for():
+    assert {name for name in OBJECTIVES.builtin if OBJECTIVES.facts(name).pairs} == set(PAIRED)
+    for name in OBJECTIVES.builtin:
         assert config.Adapter(objective=name).trained_on == ("pair" if name in PAIRED else "completion")

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from isaerft import config
-from isaerft.adapters.base import LatentAdapter, Shift, adapted, make_adapter
+from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
+from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.training.loop import Optimizer, train

@@ -9,7 +9,8 @@ from datasets import Dataset
 from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
 
 import isaerft
-from isaerft.adapters.base import load_adapter, make_adapter
+from isaerft.adapters.base import make_adapter
+from isaerft.adapters.saved import load_adapter
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.dictionary import load_dictionary
 
@@ -23,7 +24,7 @@ SETTINGS = {
     "bf16": False,
     "seed": 3,
 }
-KEY = "isaerft.places.blocks-1-hook_resid_post.adapters.default.bias"
+KEY = "isaerft.hooks.blocks-1-hook_resid_post.adapters.default.bias"
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_dpo_trainer_trains_against_the_same_model_with_its_adapter_disabled(
     arguments = trl.DPOConfig(str(tmp_path / "out"), save_steps=4, **SETTINGS)
     trainer = trl.DPOTrainer(
         model,
-        ref_model=attached.reference(),
+        ref_model=attached.ref_model(),
         args=arguments,
         train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,

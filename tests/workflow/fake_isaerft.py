@@ -33,7 +33,7 @@ OUTPUTS = {
     "scored-contexts": [folder.scored],
     "capture": [at.cache(subject, behavior)],
     "train": [at.training(subject, behavior, names.get("adapter", ""))],
-    "changes": [at.changes(subject, behavior)],
+    "changes": [at.changes(subject, behavior), at.diagnostics(subject, behavior)],
     "causal-check": [at.causal_check(subject, behavior)],
     "behavior-check": [answers.scores, answers.answers],
     "design": [at.design(subject)],

@@ -6,10 +6,11 @@ rule changes:
         cache,
         lambda w: [
             at.adapter(w.subject, w.behavior, name)
-            for name in plan.analysed_adapters(w.subject, w.behavior)
+            for name in plan.trained_adapters(w.subject, w.behavior)
         ],
     output:
         at.changes("{subject}", "{behavior}"),
+        at.diagnostics("{subject}", "{behavior}"),
     log:
         at.log("changes", "{subject}", "{behavior}"),
     benchmark:
@@ -29,7 +30,7 @@ rule changes:
         code=code(
             "changes",
             *(Part(MEASURES, name) for name in study.measures),
-            *kinds(ANALYSED),
+            *kinds(study.adapters),
         ),
         settings=settings(study.measures, study.batch_size, study.n_seeds, study.seed),
     shell:

@@ -131,9 +131,10 @@ rule tables:
             for adapter in plan.analysed_adapters(twin)
         ],
         [
-            at.changes(name, behavior)
+            file
             for name in plan.all_subjects
             for behavior in plan.trained_behaviors(name)
+            for file in [at.changes(name, behavior), at.diagnostics(name, behavior)]
         ],
         [
             at.scores(subject, source, scorer)

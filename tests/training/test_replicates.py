@@ -1,24 +1,26 @@
-"""Every way in which an adapter comes about, from a study's config to its folder."""
+"""Every way to make an adapter, from a study's config to its folder."""
 
 import copy
+import json
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 
-from isaerft import config
-from isaerft.adapters.base import adapted, load_adapter, make_adapter, save_adapter
+from isaerft import cli, config
+from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.changes.causal import check_causes
-from isaerft.changes.run import score_changes
+from isaerft.changes.measures import score_changes
 from isaerft.errors import InputError
 from isaerft.io import read_json
-from isaerft.registry import ADAPTERS, CONTRASTED, UNTRAINED
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
 from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss
-from isaerft.training.run import WAYS, run_adapter
+from isaerft.training.replicates import train_adapter
 
 
 def copied(rows):
@@ -30,6 +32,10 @@ def copied(rows):
         rows.predicts.clone(),
         rows.starts.clone(),
     )
+
+
+def loss_of(subject, adapter, rows):
+    return heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, 4)
 
 
 @pytest.fixture
@@ -99,6 +105,11 @@ def plan(tuned, saved):
     )
 
 
+def with_options(plan, **options):
+    """The plan of the same study with other options."""
+    return config.Plan(replace(plan.study, **options))
+
+
 ALL = [
     "bias",
     "residual",
@@ -117,10 +128,10 @@ ALL = [
 def make(plan, subject, caches, tmp_path):
     """Make an adapter in a folder and return its training.json."""
 
-    def run(name, place="made", **more):
+    def run(name, folder="adapters", **more):
         options = {"behavior": "a", "permuted": False, "contrast": caches} | more
-        run_adapter(plan, subject, name, caches / "a.safetensors", tmp_path / place / name, **options)
-        return read_json(tmp_path / place / name / "training.json")
+        train_adapter(plan, subject, name, caches / "a.safetensors", tmp_path / folder / name, **options)
+        return read_json(tmp_path / folder / name / "training.json")
 
     return run
 
@@ -139,17 +150,13 @@ def test_the_same_study_gives_the_same_bytes_and_leaves_the_model_alone(make, su
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_training_outside_the_basis_lowers_the_loss_and_says_what_the_dictionary_explains(make):
+def test_training_on_the_model_lowers_the_loss(make):
     for name in ("residual", "below"):
         for row in make(name):
-            found = row["diagnostics"]
             assert row["heldout_loss_adapted"] < row["heldout_loss_base"] - 0.01
             assert row["objective"] == "sft"
             assert row["steps"] > 0
-            assert found["explained_share"] < 1
-            # Nothing of a residual adapter or of LoRA below the hook goes past the hook.
-            assert found["heldout_loss_displaced"] == pytest.approx(row["heldout_loss_adapted"], abs=1e-4)
-            assert found["heldout_loss_pulled_back"] != pytest.approx(row["heldout_loss_adapted"], abs=1e-4)
+            assert row["diagnostics"] == {}, "the change of latents is not measured here"
 
 
 def test_a_checkpoint_is_measured_without_a_step(make, plan, subject, tmp_path, cached, tuned):
@@ -170,7 +177,6 @@ def test_a_checkpoint_is_measured_without_a_step(make, plan, subject, tmp_path, 
         n_tokens += len(batch.labels)
     assert row["heldout_loss_adapted"] == pytest.approx(total / n_tokens, rel=1e-4)
     assert row["heldout_loss_adapted"] != pytest.approx(row["heldout_loss_base"], rel=1e-4)
-    assert row["diagnostics"]["heldout_loss_displaced"] == pytest.approx(row["heldout_loss_adapted"], rel=1e-4)
 
 
 def test_a_checkpoint_is_there_once_unless_its_path_or_the_dictionary_changes_with_the_seed(make):
@@ -183,13 +189,13 @@ def test_a_checkpoint_is_there_once_unless_its_path_or_the_dictionary_changes_wi
 def test_a_saved_adapter_is_measured_without_a_step_as_what_it_is(make, subject, cached, tmp_path):
     (row,) = make("saved")
     assert (row["seed"], row["steps"], row["objective"], row["n_parameters"]) == (0, 0, "none", 96)
-    read, own = load_adapter(tmp_path / "made" / "saved" / "seed_0", 48), load_adapter(tmp_path / "own", 48)
+    read, own = load_adapter(tmp_path / "adapters" / "saved" / "seed_0", 48), load_adapter(tmp_path / "own", 48)
     assert torch.equal(read.bias, own.bias)
     loss = heldout_loss(subject, lambda batch: adapted(subject.dictionary, own, batch), cached[0], 4)
     assert row["heldout_loss_adapted"] == pytest.approx(loss, rel=1e-6)
     assert row["heldout_loss_adapted"] != pytest.approx(row["heldout_loss_base"], rel=1e-4)
     assert [row["seed"] for row in make("originals")] == [0, 1]
-    one, two = (load_adapter(tmp_path / "made" / "originals" / f"seed_{seed}", 48) for seed in range(2))
+    one, two = (load_adapter(tmp_path / "adapters" / "originals" / f"seed_{seed}", 48) for seed in range(2))
     assert (one.kind, float(one.scale[0]), float(two.scale[0])) == ("scale", pytest.approx(0.1), pytest.approx(1.1))
 
 
@@ -222,10 +228,10 @@ def test_the_contrast_is_what_the_behavior_names(make, plan, caches, subject, re
     make("mean_difference", "others")
     assert plan.contrast_behaviors("a", "mean_difference") == ["b"]
     assert plan.contrast_behaviors("a", "bias") == []
-    with pytest.raises(InputError, match="needs the cached activations of b; say with --contrast"):
+    with pytest.raises(InputError, match="needs the cached activations of b; give their folder with --contrast"):
         make("mean_difference", "none", contrast=None)
     behaviors = plan.study.behaviors | {"a": replace(plan.study.behaviors["a"], contrast="rejected")}
-    asked = replace(plan, behaviors=behaviors)
+    asked = with_options(plan, behaviors=behaviors)
     assert asked.contrast_behaviors("a", "mean_difference") == []
     assert asked.compares_replies("a")
     assert not asked.compares_replies("b")
@@ -233,64 +239,192 @@ def test_the_contrast_is_what_the_behavior_names(make, plan, caches, subject, re
     splits = {split: copied(read_cache(own, split)) for split in ("train", "heldout")}
     splits |= {f"{split}_rejected": copied(read_cache(other, split)) for split in ("train", "heldout")}
     write_cache(splits, own)
-    run_adapter(asked, subject, "mean_difference", own, tmp_path / "rejected", behavior="a", permuted=False)
+    train_adapter(asked, subject, "mean_difference", own, tmp_path / "rejected", behavior="a", permuted=False)
     places = tmp_path / "rejected", tmp_path / "others" / "mean_difference"
     found = [load_adapter(place / "seed_0", 48) for place in places]
     assert torch.equal(found[0].direction, found[1].direction), "the same text by another way"
 
 
-def test_every_adapter_of_a_study_is_scored_by_every_measure(make, plan, subject, caches, tmp_path):
+@pytest.fixture
+def measured(make, plan, subject, caches, tmp_path):
+    """Every adapter made and its change measured; gives training rows by adapter."""
+    rows = {name: make(name) for name in ALL}
+    score_changes(
+        plan,
+        subject,
+        caches / "a.safetensors",
+        tmp_path / "adapters",
+        tmp_path / "changes.parquet",
+        measured=plan.analysed_adapters(),
+        diagnosed=plan.diagnosed_adapters("toy", "a"),
+        diagnostics=tmp_path / "diagnostics.json",
+        permuted=False,
+    )
+    return rows
+
+
+@pytest.mark.slow
+def test_every_kind_is_measured_diagnosed_and_checked_and_the_model_is_left_as_it_was(
+    measured, plan, subject, caches, tmp_path
+):
     names = plan.analysed_adapters()
     assert set(names) == set(ALL) - {"lora"}
-    for name in names:
-        make(name)
-    paths = caches / "a.safetensors", tmp_path / "made", tmp_path / "changes.parquet"
-    score_changes(plan, subject, *paths, names=names, permuted=False)
     table = pd.read_parquet(tmp_path / "changes.parquet")
     n_seeds = {name: 1 if name in ("checkpoint", "saved") else 2 for name in names}
     assert table.groupby("adapter").seed.nunique().to_dict() == n_seeds
     assert table.groupby(["adapter", "measure", "seed"]).size().eq(48).all()
     assert table.groupby(["adapter", "measure", "seed"]).change.agg(lambda change: change.abs().max()).gt(0).all()
 
+    found = {(row["adapter"], row["seed"]): row["diagnostics"] for row in read_json(tmp_path / "diagnostics.json")}
+    assert [name for name, seed in found if seed == 0] == ["residual", "below", "checkpoint", "checkpoints", "lora"]
+    for (name, seed), values in found.items():
+        row = measured[name][seed]
+        if name == "lora":
+            # LoRA above the hook passes nothing through it.
+            assert values["explained_share"] is None
+            assert values["heldout_loss_displaced"] == pytest.approx(row["heldout_loss_base"], rel=1e-6)
+            continue
+        assert values["explained_share"] < 1
+        # The first block is all that these adapters change, so all of their effect passes through the hook.
+        assert values["heldout_loss_displaced"] == pytest.approx(row["heldout_loss_adapted"], abs=1e-4)
+        assert values["heldout_loss_pulled_back"] != pytest.approx(row["heldout_loss_adapted"], abs=1e-4)
 
-def test_the_causal_check_takes_every_kind_and_leaves_the_model_as_it_was(make, plan, subject, caches, tmp_path):
-    names = plan.analysed_adapters()
-    for name in names:
-        make(name)
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
-    places = caches / "a.safetensors", tmp_path / "made"
-    score_changes(plan, subject, *places, tmp_path / "changes.parquet", names=names, permuted=False)
+    short = with_options(plan, causal_check=replace(plan.study.causal_check, ks=[3], n_draws=2))
     facts = pd.DataFrame({"latent_index": range(48), "firing_rate": 0.1, "decoder_norm": 1.0})
-    asked = replace(plan, causal_check=replace(plan.study.causal_check, ks=[3], n_draws=2))
-    check_causes(asked, subject, facts, *places, tmp_path / "changes.parquet", tmp_path / "causes.parquet")
-    table = pd.read_parquet(tmp_path / "causes.parquet")
-    assert set(table.adapter) == set(asked.causally_checked) == set(names)
+    paths = caches / "a.safetensors", tmp_path / "adapters", tmp_path / "changes.parquet", tmp_path / "causes.parquet"
+    check_causes(short, subject, facts, *paths)
+    causes = pd.read_parquet(tmp_path / "causes.parquet")
+    assert set(causes.adapter) == set(short.causally_checked) == set(names)
     after = subject.model.state_dict()
     assert set(after) == set(before)
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_a_kind_says_how_it_is_made_and_the_config_knows_which_are_not_trained():
-    assert {getattr(ADAPTERS[kind], "made", "latents") for kind in ADAPTERS} == set(WAYS)
-    assert {kind for kind in ADAPTERS if ADAPTERS[kind].made == "fitted"} == CONTRASTED
-    assert {kind for kind in ADAPTERS if ADAPTERS[kind].made in ("fitted", "given", "saved")} == UNTRAINED
-
-
 @pytest.mark.parametrize("name", ["residual", "lora", "probe", "checkpoint", "saved"])
 def test_what_does_not_train_latents_refuses_to_be_sparse(plan, subject, caches, tmp_path, name):
     sparse = replace(plan.study.adapters[name], sparsity=config.Sparsity(target=3))
-    asked = replace(plan, adapters=plan.study.adapters | {name: sparse})
+    asked = with_options(plan, adapters=plan.study.adapters | {name: sparse})
     place = caches / "a.safetensors", tmp_path / "sparse"
     with pytest.raises(InputError, match=f"'{name}' cannot be trained sparsely"):
-        run_adapter(asked, subject, name, *place, behavior="a", permuted=False, contrast=caches)
+        train_adapter(asked, subject, name, *place, behavior="a", permuted=False, contrast=caches)
 
 
 def test_on_shuffled_completions_an_adapter_is_fitted_against_what_its_behavior_is(
     make, plan, caches, subject, tmp_path
 ):
     make("mean_difference", "own")
-    asked, place = replace(plan, controls=["shuffled_completions"]), tmp_path / "twin"
+    asked, place = with_options(plan, controls=["shuffled_completions"]), tmp_path / "twin"
     options = {"behavior": "a-shuffled", "permuted": False, "contrast": caches}
-    run_adapter(asked, subject, "mean_difference", caches / "a.safetensors", place, **options)
+    train_adapter(asked, subject, "mean_difference", caches / "a.safetensors", place, **options)
     found = [load_adapter(folder / "seed_0", 48) for folder in (tmp_path / "own/mean_difference", place)]
     assert torch.equal(found[0].direction, found[1].direction), "the same text has the same direction"
+
+
+def test_a_permuted_subject_trains_every_seed_on_its_own_dictionary(plan, subject, cached, tmp_path):
+    write_cache({"train": cached[0], "heldout": copied(cached[0])}, tmp_path / "cache")
+    train_adapter(plan, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=True, behavior="a")
+    for seed in range(2):
+        used = subject.with_random_dictionary(plan.replicate_seed(seed))
+        adapter = load_adapter(tmp_path / "out" / f"seed_{seed}", 48)
+        reported = read_json(tmp_path / "out" / "training.json")[seed]["heldout_loss_adapted"]
+        assert loss_of(used, adapter, cached[0]) == pytest.approx(reported, rel=1e-6)
+        assert loss_of(subject, adapter, cached[0]) != pytest.approx(reported, rel=1e-4)
+
+
+def test_seconds_are_recorded_only_when_asked_for(plan, subject, cached, tmp_path):
+    write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache")
+    timed = with_options(plan, record_seconds=True, n_seeds=1)
+    train_adapter(timed, subject, "bias", tmp_path / "cache", tmp_path / "out", permuted=False, behavior="a")
+    assert read_json(tmp_path / "out" / "training.json")[0]["seconds"] > 0
+
+
+PAIR_STEPS = {"learning_rate": 0.2, "steps": 4, "batch_size": 4, "evaluate_every": 2}
+
+
+@pytest.fixture
+def study(subject_folder, tmp_path, capsys):
+    """Write a study with these adapters and call verbs on it; gives the exit code."""
+    rows = [{"prompt": f"say {i}", "chosen": " hello to the cat", "rejected": f" world {i}"} for i in range(16)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(adapters, behavior=None):
+        model, sae = str(subject_folder / "model"), str(subject_folder / "sae")
+        first = next(iter(adapters))
+        plan = {
+            "study": "pairs",
+            "subjects": {"toy": {"model": model, "sae_path": sae, "corpus": {"sample": True}}},
+            "behaviors": {"greeting": behavior or {"description": "It greets.", "path": str(tmp_path / "rows.jsonl")}},
+            "adapters": adapters,
+            "sources": {"local": {}},
+            "judges": {"lexical": {}},
+            "primary": {"adapter": first, "measure": "attribution", "source": "local", "judge": "lexical"},
+            "controls": ["firing_rate_only"],
+            "n_seeds": 1,
+            "max_length": 32,
+            "device": "cpu",
+        }
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
+
+    def call(verb, **options):
+        given = {"study": tmp_path / "study.yaml", "behavior": "greeting"} | options
+        return cli.main([verb, *(part for key, value in given.items() for part in (f"--{key}", str(value)))])
+
+    return write, call
+
+
+def capture_options(subject_folder, tmp_path):
+    return {
+        "subject": "toy",
+        "dir": subject_folder,
+        "records": tmp_path / "records",
+        "out": tmp_path / "cache.safetensors",
+    }
+
+
+def test_adapters_on_pairs_and_on_the_chosen_replies_train_side_by_side(study, subject_folder, tmp_path):
+    write, call = study
+    adapters = {
+        "bias_dpo": {"kind": "bias", "objective": "dpo", "kl_weight": 0.1} | PAIR_STEPS,
+        "scale_orpo": {"kind": "scale", "objective": "orpo"} | PAIR_STEPS,
+        "bias": {"sft_on_chosen": True} | PAIR_STEPS,
+        "lora_simpo": {"kind": "lora", "objective": "simpo", "optimizer": "adam"}
+        | PAIR_STEPS
+        | {"learning_rate": 0.01},
+    }
+    write(adapters)
+    values = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | {"reference": "lora_simpo"}))
+    assert not call("behavior", out=tmp_path / "records")
+    assert not call("capture", **capture_options(subject_folder, tmp_path))
+    cache = tmp_path / "cache.safetensors"
+    assert len(read_cache(cache, "train_rejected")) == len(read_cache(cache, "train"))
+    results = {}
+    for name in adapters:
+        options = {"subject": "toy", "dir": subject_folder, "cache": cache}
+        assert not call("train", adapter=name, out=tmp_path / name, **options)
+        (results[name],) = read_json(tmp_path / name / "training.json")
+    assert len({round(row["heldout_loss_base"], 5) for row in results.values()}) == 1
+    assert [row["objective"] for row in results.values()] == ["dpo", "orpo", "sft", "simpo"]
+    for name, row in results.items():
+        assert row["heldout_objective_adapted"] < row["heldout_objective_base"], name
+    assert results["bias"]["heldout_objective_adapted"] == results["bias"]["heldout_loss_adapted"]
+    assert results["bias_dpo"]["heldout_objective_base"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_sft_on_pairs_without_a_word_ends_before_the_model_is_loaded(study, subject_folder, tmp_path, capsys):
+    write, call = study
+    write({"bias": PAIR_STEPS})
+    assert not call("behavior", out=tmp_path / "records")
+    assert call("capture", **capture_options(subject_folder, tmp_path) | {"dir": tmp_path / "nowhere"}) == 2
+    assert "give 'bias' `sft_on_chosen: true`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("objective", "fields"), [("sft", {"completion"}), ("dpo", {"chosen", "rejected"})])
+def test_the_testbeds_rows_stay_pairs_only_where_an_objective_compares_replies(study, tmp_path, objective, fields):
+    write, call = study
+    write({"bias": {"objective": objective}}, {"description": "It refuses.", "testbed": "refusal", "max_rows": 40})
+    assert not call("testbed-rows", out=tmp_path / "raw.jsonl")
+    assert not call("behavior", input=tmp_path / "raw.jsonl", out=tmp_path / "records")
+    first = json.loads((tmp_path / "records" / "train.jsonl").read_text().splitlines()[0])
+    assert set(first) == {"id", "prompt"} | fields

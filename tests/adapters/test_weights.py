@@ -1,4 +1,4 @@
-"""Adapters that know nothing of the SAE: residual, lora and checkpoint."""
+"""LoRA and checkpoints; and what all model adapters have in common."""
 
 import copy
 from dataclasses import replace
@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from isaerft.adapters.base import loaded_outside, save_outside
-from isaerft.adapters.maps import Residual
+from isaerft.adapters.model import Residual
 from isaerft.adapters.weights import Checkpoint, Lora, blocks_at, load_checkpoint
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses, rerun_below
@@ -19,7 +18,7 @@ ROWS = torch.arange(4)
 
 
 def with_model(subject, model, hook=None):
-    return replace(subject, language=replace(subject.language, model=model), hook=site or subject.hook)
+    return replace(subject, language=replace(subject.language, model=model), hook=hook or subject.hook)
 
 
 def hidden(subject, batch, model):
@@ -44,44 +43,6 @@ def checkpoint(subject, subject_folder, tmp_path):
         decoder_blocks(model)[0].mlp.down_proj.weight.mul_(-1.5)
     model.save_pretrained(tmp_path / "tuned")
     return tmp_path / "tuned", model
-
-
-@pytest.mark.parametrize("options", [{}, {"rank": 2, "bias": True}, {"rank": 0, "bias": True}])
-def test_a_new_residual_adapter_is_the_identity_bit_for_bit(subject, batch, options):
-    with Residual.on(subject, options, 0) as adapter:
-        assert torch.equal(adapter.adapted(subject, batch), batch.residual)
-        assert options.get("rank") == 0 or adapter.down.any(), "else no gradient ever reaches B"
-
-
-def test_a_residual_adapters_gradients_are_those_of_finite_differences(subject, batch):
-    with Residual.on(subject, {"rank": 2, "bias": True}, 0) as adapter:
-        adapter.double()
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(5, adapter.down.shape[1], generator=generator, dtype=torch.float64, requires_grad=True)
-        parameters = [p.detach() + 0.1 * torch.randn(p.shape, generator=generator) for p in adapter.parameters()]
-        names = [name for name, _ in adapter.named_parameters()]
-
-        def run(x, *values):
-            return torch.func.functional_call(adapter, dict(zip(names, values, strict=True)), (x,))
-
-        assert torch.autograd.gradcheck(run, (x, *[p.requires_grad_(True) for p in parameters]))
-
-
-def test_a_residual_adapter_adds_b_a_x_and_c(subject, batch):
-    with Residual.on(subject, {"rank": 2, "bias": True}, 3) as adapter, torch.no_grad():
-        adapter.up.normal_(generator=torch.Generator().manual_seed(0))
-        adapter.bias.fill_(0.5)
-        expected = batch.residual + batch.residual @ (adapter.up @ adapter.down).T + 0.5
-        torch.testing.assert_close(adapter.adapted(subject, batch), expected)
-
-
-def test_seeds_start_residual_adapters_apart(subject):
-    drawn = []
-    for seed in (0, 0, 1):
-        with Residual.on(subject, {}, seed) as adapter:
-            drawn.append(adapter.down.detach().clone())
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +133,7 @@ def test_every_weight_of_lora_below_the_hook_gets_a_gradient(subject, batch):
         assert all(grad.any() for name, grad in grads.items() if "lora_B" in name)
 
 
+<<<<<<< HEAD:tests/adapters/test_outside.py
 def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, batch, tmp_path):
     options = {"rank": 2, "where": "below"}
     with Lora.on(subject, options, 0) as adapter:
@@ -191,6 +153,8 @@ def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, batc
     assert not any(hasattr(part, "peft_config") for part in subject.model.modules())
 
 
+=======
+>>>>>>> h-training:tests/adapters/test_weights.py
 def test_a_checkpoint_is_the_fine_tuned_model_below_the_hook(subject, batch, checkpoint):
     folder, model = checkpoint
     with Checkpoint.on(subject, {"path": str(folder)}, 0) as adapter:

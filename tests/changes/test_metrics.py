@@ -59,8 +59,8 @@ def test_a_class_that_the_classifier_does_not_have_is_refused_with_those_it_has(
 
 
 def test_a_score_of_another_package_is_found_by_name(monkeypatch):
-    from isaerft.registry import SCORES
+    from isaerft.registry import METRICS
 
-    monkeypatch.setattr(SCORES, "_parts", dict(SCORES._parts))
-    SCORES("shout")(lambda options: lambda texts: np.array([float(text.isupper()) for text in texts]))
+    monkeypatch.setattr(METRICS, "_parts", dict(METRICS._parts))
+    METRICS("shout")(lambda options: lambda texts: np.array([float(text.isupper()) for text in texts]))
     assert scored(["HI", "hi"], kind="shout") == [1, 0]

@@ -1,10 +1,17 @@
+"""Claims that hold for every adapter on latents."""
+
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from isaerft.adapters.base import LatentAdapter, Shift, adapted, load_adapter, make_adapter, save_adapter
+from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
+from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
-from isaerft.subjects.dictionary import Codes
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.dictionary import ARCHITECTURES, Codes, load_dictionary
+from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
 
 PLAIN = {
     "bias": ("bias", {}),
@@ -16,6 +23,8 @@ PLAIN = {
     "mlp": ("mlp", {"depth": 1, "width": 5}),
     "deep": ("mlp", {"depth": 3, "width": 5}),
 }
+
+
 BOUNDED = {
     f"{name}_{bound}": (
         kind,
@@ -24,7 +33,11 @@ BOUNDED = {
     for name, (kind, options) in PLAIN.items()
     for bound in ("nonnegative", "clamp")
 }
+
+
 VARIANTS = PLAIN | BOUNDED
+
+
 KINDS = [*VARIANTS, "square"]
 
 
@@ -88,42 +101,6 @@ def test_each_form_of_a_shift_says_what_forward_says(subject, batch, kind):
     torch.testing.assert_close(shift.against(decoder, direction), inner, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("weights", [None, torch.tensor([0.0, 1, -2])])
-def test_the_parts_of_a_shift_add_up(weights):
-    codes = Codes.from_dense(torch.tensor([[1.0, 0, 2], [0, 0, 3]]))
-    decoder = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
-    constant, entries, dense = torch.tensor([1.0, 0, 0]), torch.tensor([10.0, 20, 30]), torch.full((2, 3), 0.5)
-    factors = torch.tensor([[2.0], [1.0]]), torch.tensor([[3.0, 0, -1]])
-    shift = Shift(codes, constant, entries, dense, factors)
-    delta = dense + constant + torch.tensor([[10.0, 0, 20], [0, 0, 30]]) + factors[0] @ factors[1]
-    if weights is not None:
-        shift, delta = shift.weighted(weights), delta * weights
-    assert torch.equal(shift.total(), delta.sum(0))
-    assert torch.equal(shift.residual(decoder), delta @ decoder)
-    direction = torch.tensor([[1.0, 2], [3, 4]])
-    assert torch.equal(shift.against(decoder, direction), (delta * (direction @ decoder.T)).sum(0))
-
-
-def test_latents_set_back_change_nothing_whatever_the_form_of_the_change():
-    generator = torch.Generator().manual_seed(1)
-    dense = torch.relu(torch.randn(6, 8, generator=generator) - 0.2)
-    codes = Codes.from_dense(dense)
-    constant, change = torch.randn(8, generator=generator), torch.randn(6, 8, generator=generator)
-    entries = torch.randn(len(codes.values), generator=generator)
-    at_active = torch.zeros(6, 8).index_put((codes.tokens(), codes.indices), entries)
-    decoder = torch.randn(8, 5, generator=generator)
-    latents = torch.tensor([0, 3, 7])
-    assert set(latents.tolist()) & set(codes.indices.tolist()), "some of them are active"
-    for parts in ({"constant": constant}, {"entries": entries}, {"dense": change}):
-        whole = {"constant": 0, "entries": 0, "dense": 0} | parts
-        delta = whole["constant"] + whole["dense"] + (at_active if "entries" in parts else 0)
-        delta = (torch.zeros(6, 8) + delta).index_fill(1, latents, 0)
-        without = Shift(codes, **parts).without(latents)
-        torch.testing.assert_close(without.residual(decoder), delta @ decoder)
-        torch.testing.assert_close(without.total(), delta.sum(0))
-        assert torch.equal(without.total()[latents], torch.zeros(3))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_agree_with_finite_differences(kind):
     generator = torch.Generator().manual_seed(0)
@@ -185,36 +162,6 @@ def test_bounded_activations_stay_inside_or_where_they_were(kind):
         assert (changed[dense.abs() <= 0.4].abs() <= 0.4 + 1e-6).all()
     torch.testing.assert_close(changed, expected, atol=1e-5, rtol=1e-5)
     assert (changed != free(dense)).float().mean() > 0.1, "the bounds were never reached"
-
-
-def test_both_bounds_hold_together():
-    adapter = make_adapter("bias", 4, {"nonnegative": True, "clamp": 2})
-    with torch.no_grad():
-        adapter.bias.copy_(torch.tensor([-1.0, 5, 0.5, -9]))
-    dense = torch.tensor([[0.5, 0.5, 0.5, 3], [3, 3, 3, 3]])
-    assert torch.equal(adapter(dense), torch.tensor([[0.0, 2, 1, 0], [2, 3, 3, 0]]))
-
-
-def test_lerp_moves_its_share_first_and_its_target_next():
-    adapter = make_adapter("lerp", 3, {"target": 2.0})
-    dense = torch.tensor([[0.0, 2, 5]])
-    adapter(dense).sum().backward()
-    assert adapter.weight.grad.tolist() == [2.0, 0, -3]
-    assert not adapter.target.grad.any()
-    with torch.no_grad():
-        adapter.weight.fill_(0.5)
-    assert torch.equal(adapter(dense), torch.tensor([[1.0, 2, 3.5]]))
-    adapter.target.grad = None
-    adapter(dense).sum().backward()
-    assert adapter.target.grad.tolist() == [0.5] * 3
-
-
-def test_lerps_number_has_the_sign_of_the_push_though_the_target_stays_at_one():
-    adapter = make_adapter("lerp", 2, {})
-    with torch.no_grad():
-        adapter.weight.copy_(torch.tensor([0.25, -0.25]))
-        adapter.target.copy_(torch.tensor([0.8, 1.0]))
-    assert adapter.latent_parameter().tolist() == pytest.approx([0.2, -0.25])
 
 
 def test_the_mlp_is_the_network_that_it_says():
@@ -294,20 +241,6 @@ def test_a_saved_adapter_comes_back_with_its_numbers(kind, tmp_path):
     }
 
 
-def test_an_adapter_for_another_dictionary_is_refused_with_both_sizes(tmp_path):
-    save_adapter(make("bias", 9), tmp_path / "seed_0")
-    with pytest.raises(InputError, match=r"is for 9 latents; allowed: 10"):
-        load_adapter(tmp_path / "seed_0", 10)
-
-
-def test_a_folder_without_an_adapter_and_a_lora_are_refused(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        load_adapter(tmp_path / "none", 9)
-    (tmp_path / "adapter_config.json").write_text('{"kind": "lora", "rank": 8}')
-    with pytest.raises(InputError, match="is a lora"):
-        load_adapter(tmp_path, 9)
-
-
 def test_an_unknown_adapter_or_option_is_refused_by_name():
     with pytest.raises(InputError, match=r"unknown adapter 'biass'.*did you mean 'bias'"):
         make_adapter("biass", 4, {})
@@ -331,3 +264,75 @@ def test_an_unknown_adapter_or_option_is_refused_by_name():
 def test_an_option_that_makes_no_sense_is_refused_with_what_does(kind, options, message):
     with pytest.raises(InputError, match=message):
         make_adapter(kind, 4, options)
+
+
+MODELS = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen2", "qwen3", "mistral")
+
+
+OPTIONS = ({}, {"nonnegative": True, "clamp": 0.1})
+
+
+def kinds():
+    """Every registered adapter on latents."""
+    parts = {kind: ADAPTERS[kind] for kind in ADAPTERS}
+    return [kind for kind, part in parts.items() if isinstance(part, type) and issubclass(part, LatentAdapter)]
+
+
+@pytest.fixture(scope="module")
+def dictionaries(tiny, tmp_path_factory):
+    """One random dictionary of each architecture; each file holds every tensor that one of them reads."""
+    made = {}
+    for architecture in ARCHITECTURES:
+        weights = tiny.random_sae()
+        weights |= {"threshold": torch.full((tiny.d_sae,), 0.1), "b_gate": weights["b_enc"].clone()}
+        weights |= {"r_mag": torch.full((tiny.d_sae,), 0.2), "b_mag": torch.full((tiny.d_sae,), 0.3)}
+        folder = tiny.write_sae(tmp_path_factory.mktemp("sae"), weights, architecture=architecture, k=6)
+        made[architecture] = load_dictionary(folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def streams(model_of):
+    """Give a model's residual stream and logits at the hook of its second block, computed once."""
+    made = {}
+
+    def give(name):
+        if name not in made:
+            model = model_of(name)
+            site = find_hook(model, "blocks.1.hook_resid_post")
+            tokens = torch.randint(3, 250, (2, 7), generator=torch.Generator().manual_seed(1))
+            mask = torch.ones_like(tokens)
+            residual = residual_stream(model, site, tokens, mask)
+            with torch.no_grad():
+                whole = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+            made[name] = model, site, residual, mask, whole
+        return made[name]
+
+    return give
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_new_adapter_is_the_exact_identity(dictionaries, streams, architecture, model_class):
+    dictionary, (model, site, residual, mask, whole) = dictionaries[architecture], streams(model_class)
+    flat = residual.reshape(-1, dictionary.d_in)
+    codes = dictionary.encode(flat)
+    batch = SimpleNamespace(residual=flat, codes=codes)
+    assert 0 < len(codes.indices) < codes.n_tokens * codes.d_sae
+    for kind in kinds():
+        # What is fitted to activations rather than trained takes no bounds.
+        for options in OPTIONS if ADAPTERS.facts(kind).made == "latents" else OPTIONS[:1]:
+            adapter = make_adapter(kind, dictionary.d_sae, options, seed=5)
+            with torch.no_grad():
+                assert torch.equal(adapter(codes.dense()), codes.dense()), (kind, options)
+                assert torch.equal(adapted(dictionary, adapter, batch), flat), (kind, options)
+    # The same path gives the model's own logits, and moves as soon as any of the adapters does.
+    with torch.no_grad():
+        start = adapted(dictionary, make_adapter("bias", dictionary.d_sae, {}), batch)
+        logits = unembed(model, hidden_above(model, site, start.view_as(residual), mask))
+        torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-5)
+        for kind in kinds():
+            adapter = make_adapter(kind, dictionary.d_sae, {})
+            for parameter in [*adapter.writing_parameters(), *adapter.buffers()]:
+                parameter.fill_(0.5)
+            assert not torch.equal(adapted(dictionary, adapter, batch), flat), kind

@@ -1,23 +1,27 @@
-"""Baselines without training: what they are fitted on, what they find, how far they steer."""
+"""Steering baselines: what they are fitted to, what they find, how far they steer."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.baselines import Texts, completion_means
-from isaerft.changes.measures import Trained, attribution, contribution, parameter
+from isaerft.adapters.baselines import completion_means
+from isaerft.changes.measures import attribution, contribution, parameter
+from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import Codes
 from isaerft.training.loop import heldout_loss
-from isaerft.training.run import STRENGTHS, fit, scores
+from isaerft.training.steering import STRENGTHS, fit_steering, score_steering
 
 PLANTED, ABSENT = 5, 9
+
+
 KINDS = ["mean_difference", "probe"]
+
+
 OPTIONS = config.Adapter()
 
 
@@ -64,7 +68,7 @@ def fitted(subject, behavior, contrast):
 
     def make(kind, *, seed=0, train=behavior[0], others=(contrast[0],), options=None, on=subject, **more):
         adapter = make_adapter(kind, on.dictionary.d_sae, options or {})
-        strength = fit(on, adapter, train, others, replace(OPTIONS, **more), seed=seed, batch_size=5)
+        strength = fit_steering(on, adapter, train, others, replace(OPTIONS, **more), seed=seed, batch_size=5)
         return adapter, strength
 
     return make
@@ -83,14 +87,6 @@ def test_a_texts_activation_is_the_mean_over_its_completions_tokens_alone(cached
     torch.testing.assert_close(found, torch.stack(expected).double(), atol=1e-6, rtol=1e-5)
 
 
-def test_both_kinds_of_text_weigh_alike_and_so_does_each_group_of_the_others():
-    groups = [sparse.csr_array(np.full((n, 1), value)) for n, value in ((2, 1.0), (6, 2.0), (3, 5.0))]
-    texts = Texts.of(groups[0], groups[1:])
-    assert texts.weight.sum() == pytest.approx(2)
-    assert texts.mean(True) == pytest.approx([1.0])
-    assert texts.mean(False) == pytest.approx([3.5]), "not (6 * 2 + 3 * 5) / 9"
-
-
 def test_a_mean_difference_is_the_difference_of_means(fitted, behavior, contrast):
     adapter, _ = fitted("mean_difference", subsample=1.0)
     means = [completion_means(rows, torch.arange(len(rows))).toarray().mean(0) for rows in (behavior[0], contrast[0])]
@@ -106,7 +102,7 @@ def test_baselines_find_the_latents_that_tell_the_texts_apart(subject, fitted, b
     assert found[PLANTED] > 0 > found[ABSENT]
     others = [latent for latent in range(adapter.d_sae) if latent not in (PLANTED, ABSENT)]
     assert found[others].abs().max() < 0.3 * found[ABSENT].abs()
-    held = scores(adapter, behavior[1], [contrast[1]])
+    held = score_steering(adapter, behavior[1], [contrast[1]])
     assert held["heldout_auroc"] == 1.0
     assert held["heldout_accuracy"] == 1.0
 
@@ -115,7 +111,7 @@ def test_baselines_find_the_latents_that_tell_the_texts_apart(subject, fitted, b
 def test_a_baseline_between_texts_alike_is_no_better_than_chance(fitted, cached, kind):
     adapter, _ = fitted(kind, train=cached[0], others=(cached[0],), subsample=1.0)
     assert float(adapter.latent_parameter().abs().max()) < 1e-4
-    held = scores(adapter, cached[1], [cached[1]])
+    held = score_steering(adapter, cached[1], [cached[1]])
     assert held["heldout_auroc"] == pytest.approx(0.5)
     assert held["heldout_accuracy"] == pytest.approx(0.5)
 

@@ -1,0 +1,278 @@
+"""Training every replicate of one adapter on one behavior.
+
+How an adapter comes about is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
+activations, or loaded from a checkpoint or a saved adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isaerft import config
+from isaerft.adapters.base import adapted, make_adapter, n_trainable
+from isaerft.adapters.saved import save_adapter
+from isaerft.adapters.sparsity import Dense, not_sparse, sparsity
+from isaerft.errors import InputError
+from isaerft.io import write_json
+from isaerft.layout import ADAPTER_SEED
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.cache import CachedRows, read_cache
+from isaerft.subjects.load import LoadedSubject
+from isaerft.training.loop import Training, frozen_part, heldout_loss, train
+from isaerft.training.objectives import Adapt
+from isaerft.training.pairs import Rows, completions, read_pairs
+from isaerft.training.processes import replacing_once
+from isaerft.training.row_space import trainable
+from isaerft.training.steering import fit_steering, score_steering
+
+RESULTS = "training.json"
+NOT_TRAINED = "none"
+
+
+def train_adapter(
+    plan: config.Plan,
+    subject: LoadedSubject,
+    adapter: str,
+    cache: str | Path,
+    out: str | Path,
+    *,
+    behavior: str,
+    permuted: bool,
+    contrast: str | Path | None = None,
+) -> None:
+    """Train all seeds of an adapter and write seed_0/, seed_1/, ... and training.json under `out`, atomically.
+
+    Parameters
+    ----------
+    adapter, behavior : str
+        Names in the study.
+    permuted : bool
+        Whether each seed gets its own random dictionary in place of the subject's.
+    contrast : path, optional
+        Folder with {behavior}.safetensors for the behaviors that an adapter is fitted against.
+
+    Raises
+    ------
+    InputError
+        The cache or the contrast lacks what the adapter needs, or training diverges.
+    """
+    options = plan.study.adapters[adapter]
+    with frozen_part(subject, lambda batch: batch.residual, options):
+        train_rows, heldout_rows = (
+            read_pairs(subject, cache, split, plan.study.batch_size)
+            if options.trained_on == "pair"
+            else read_cache(cache, split)
+            for split in ("train", "heldout")
+        )
+    others = _contrast_rows(plan, behavior, adapter, cache, contrast)
+    kind = options.kind or adapter
+    results = []
+    with replacing_once(out) as temporary:
+        temporary.mkdir()
+        for seed in _seeds(plan, kind, options.options, permuted):
+            started = time.perf_counter()
+            replicate = Replicate(
+                subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
+                kind=kind,
+                options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
+                train=train_rows,
+                heldout=heldout_rows,
+                contrast=others,
+                seed=plan.replicate_seed(seed),
+                batch_size=plan.study.batch_size,
+                out=temporary / f"{ADAPTER_SEED}{seed}",
+                description=f"{behavior} {adapter} seed {seed}",
+            )
+            result = train_replicate(replicate)
+            row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
+            results.append(row | vars(result.training) | {"diagnostics": result.diagnostics})
+            if plan.study.record_seconds:
+                results[-1]["seconds"] = time.perf_counter() - started
+        write_json(temporary / RESULTS, results)
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One replicate of an adapter, before training.
+
+    Attributes
+    ----------
+    kind : str
+        Registered adapter.
+    contrast : sequence of (CachedRows, CachedRows)
+        Training and held-out rows of each group of other text that a baseline is fitted against.
+    seed : int
+        Seed of the replicate's random streams.
+    out : Path
+        Folder to write.
+    """
+
+    subject: LoadedSubject
+    kind: str
+    options: config.Adapter
+    train: Rows
+    heldout: Rows
+    contrast: Sequence[tuple[CachedRows, CachedRows]]
+    seed: int
+    batch_size: int
+    out: Path
+    description: str
+
+    def run_training(self, module: nn.Module, adapt: Adapt, sparsity: Dense | None = None) -> Training:
+        """Train a module on the replicate's rows."""
+        return train(
+            self.subject,
+            module,
+            adapt,
+            self.train,
+            self.heldout,
+            self.options,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            description=self.description,
+            sparsity=sparsity,
+        )
+
+    def evaluate(self, subject: LoadedSubject, adapt: Adapt) -> Training:
+        """Return the held-out losses before and after an adapter that takes no training step."""
+        rows = completions(self.heldout)
+        before = heldout_loss(self.subject, lambda batch: batch.residual, rows, self.batch_size)
+        after = heldout_loss(subject, adapt, rows, self.batch_size)
+        return Training(0, 0, before, after, before, after, 0)
+
+
+@dataclass(frozen=True)
+class ReplicateResult:
+    """One replicate's row of training.json.
+
+    Attributes
+    ----------
+    objective : str
+        What was minimised, `none` without training.
+    n_parameters : int
+        Numbers that were trained or fitted, or that differ from the base model's.
+    diagnostics : dict of str to float
+        How well a baseline separates behavior and contrast, and how far it steers.
+    """
+
+    training: Training
+    objective: str
+    n_parameters: int
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+def train_replicate(replicate: Replicate) -> ReplicateResult:
+    """Train, fit or load one replicate of an adapter and save it under `replicate.out`."""
+    made = ADAPTERS.facts(replicate.kind).made
+    if made != "latents" and replicate.options.sparsity is not None:
+        raise not_sparse(replicate.kind)
+    return _BY_MADE[made](replicate)
+
+
+def _train_on_latents(replicate: Replicate) -> ReplicateResult:
+    subject, options = replicate.subject, replicate.options
+    adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options), replicate.seed)
+    adapter.to(subject.model.device)
+    sparse = sparsity(adapter, options.sparsity, options.steps, replicate.seed)
+    with trainable(adapter, subject.dictionary, options, sparse) as (module, adapt):
+        training = replicate.run_training(module, adapt, sparse)
+    save_adapter(adapter, replicate.out)
+    return ReplicateResult(training, options.objective, n_trainable(adapter))
+
+
+def _train_on_model(replicate: Replicate) -> ReplicateResult:
+    subject, options = replicate.subject, replicate.options
+    with ADAPTERS[replicate.kind].on(subject, dict(options.options), replicate.seed) as adapter:
+        adapter.kind = replicate.kind
+        training = replicate.run_training(adapter, lambda batch: adapter.adapted(subject, batch))
+        save_adapter(adapter, replicate.out)
+        return ReplicateResult(training, options.objective, n_trainable(adapter))
+
+
+def _fit(replicate: Replicate) -> ReplicateResult:
+    subject, options, contrast = replicate.subject, replicate.options, replicate.contrast
+    if ADAPTERS.facts(replicate.kind).contrasted and not contrast:
+        raise InputError(
+            f"adapter {replicate.kind!r} without other text to contrast with", remedy="add a second behavior"
+        )
+    adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options))
+    adapter.to(subject.model.device)
+    strength = fit_steering(
+        subject,
+        adapter,
+        completions(replicate.train),
+        [rows for rows, _ in contrast],
+        options,
+        seed=replicate.seed,
+        batch_size=replicate.batch_size,
+    )
+    save_adapter(adapter, replicate.out)
+    training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
+    separation = score_steering(adapter, completions(replicate.heldout), [rows for _, rows in contrast])
+    return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, separation | {"steering_strength": strength})
+
+
+def _load_checkpoint(replicate: Replicate) -> ReplicateResult:
+    subject = replicate.subject
+    with ADAPTERS[replicate.kind].on(subject, dict(replicate.options.options), replicate.seed) as adapter:
+        adapter.kind = replicate.kind
+        save_adapter(adapter, replicate.out)
+        training = replicate.evaluate(adapter.subject_of(subject), lambda batch: adapter.adapted(subject, batch))
+        return ReplicateResult(training, NOT_TRAINED, adapter.n_changed(subject.model))
+
+
+def _load_saved(replicate: Replicate) -> ReplicateResult:
+    subject = replicate.subject
+    opened = ADAPTERS[replicate.kind].open(dict(replicate.options.options), subject.dictionary)
+    adapter = opened.to(subject.model.device)
+    save_adapter(adapter, replicate.out)
+    training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
+    return ReplicateResult(training, NOT_TRAINED, n_trainable(adapter))
+
+
+_BY_MADE: dict[str, Callable[[Replicate], ReplicateResult]] = {
+    "latents": _train_on_latents,
+    "model": _train_on_model,
+    "fitted": _fit,
+    "checkpoint": _load_checkpoint,
+    "saved": _load_saved,
+}
+
+
+def _contrast_rows(
+    plan: config.Plan, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
+) -> list[tuple[CachedRows, CachedRows]]:
+    """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
+    is_contrasted = ADAPTERS.facts(plan.study.adapters[adapter].kind or adapter).contrasted
+    if is_contrasted and plan.behavior_of(behavior).contrast == config.REJECTED:
+        return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
+    names = plan.contrast_behaviors(behavior, adapter)
+    if not names:
+        return []
+    if folder is None:
+        raise InputError(
+            f"adapter {adapter!r} needs the cached activations of {', '.join(names)}",
+            remedy="give their folder with --contrast",
+        )
+    caches = [Path(folder) / f"{name}.safetensors" for name in names]
+    return [(read_cache(path, "train"), read_cache(path, "heldout")) for path in caches]
+
+
+def _seeds(plan: config.Plan, kind: str, options: Mapping[str, object], permuted: bool) -> range:
+    """Return the seeds; a loaded adapter has one, unless its path names a seed or the dictionary varies."""
+    varies = permuted or any("{seed}" in str(value) for value in options.values())
+    return range(plan.study.n_seeds if varies or not ADAPTERS.facts(kind).loaded else 1)
+
+
+def _filled_in(options: dict[str, Any], **names: object) -> dict[str, Any]:
+    """Return the options with {behavior} and {seed} in their texts filled in."""
+    texts = {name: value for name, value in options.items() if isinstance(value, str)}
+    for placeholder, value in names.items():
+        texts = {name: text.replace(f"{{{placeholder}}}", str(value)) for name, text in texts.items()}
+    return options | texts

@@ -1,0 +1,103 @@
+"""Fitting a steering baseline: its direction on cached activations, and how far to move along it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from isaerft import config
+from isaerft.adapters.base import adapted
+from isaerft.adapters.baselines import Steering, Texts, completion_means
+from isaerft.subjects.cache import Batch, CachedRows
+from isaerft.subjects.load import LoadedSubject
+from isaerft.training.loop import heldout_loss, subsample
+
+STRENGTHS = tuple(2.0**power for power in range(-7, 2))
+SEARCH_ROWS = 128
+
+
+def fit_steering(
+    subject: LoadedSubject,
+    adapter: Steering,
+    train: CachedRows,
+    contrast: Sequence[CachedRows],
+    options: config.Adapter,
+    *,
+    seed: int,
+    batch_size: int,
+) -> float:
+    """Fit direction and length of a steering adapter, in place, on training rows only.
+
+    Each group of contrast rows is subsampled like the behavior's own rows. The strength (norm of the added vector,
+    relative to the mean norm of the residual stream) is the one of `STRENGTHS` with the lowest loss on the first
+    `SEARCH_ROWS` rows that the replicate sees. 0 is not among them: a direction that only raises the loss has effects
+    to measure, too.
+
+    Returns
+    -------
+    float
+        The chosen strength; 0 if the direction does not change the residual stream.
+    """
+    own = subsample(len(train), options, torch.Generator().manual_seed(seed))
+    others = [subsample(len(rows), options, torch.Generator().manual_seed(seed)) for rows in contrast]
+    groups = [completion_means(rows, kept) for rows, kept in zip(contrast, others, strict=True)]
+    adapter.fit(Texts.of(completion_means(train, own), groups))
+    pushed = float((adapter.direction @ subject.dictionary.W_dec).norm())
+    if pushed == 0:
+        return 0.0
+    rows = _Rows(train, own[:SEARCH_ROWS])
+    norm = rows.mean_norm(batch_size)
+    losses = []
+    for strength in STRENGTHS:
+        adapter.length.fill_(strength * norm / pushed)
+        losses.append(
+            heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, batch_size)
+        )
+    best = STRENGTHS[int(np.argmin(losses))]
+    adapter.length.fill_(best * norm / pushed)
+    return best
+
+
+def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[CachedRows]) -> dict[str, float]:
+    """Return how well the direction separates held-out completions from the contrast.
+
+    Returns
+    -------
+    dict
+        heldout_auroc, and heldout_accuracy at the threshold fitted on the training rows; the behavior and the contrast
+        weigh half each. Empty without contrast.
+    """
+    if not contrast:
+        return {}
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    groups = [completion_means(rows, torch.arange(len(rows))) for rows in (heldout, *contrast)]
+    texts = Texts.of(groups[0], groups[1:])
+    score = texts.activations @ adapter.direction.double().cpu().numpy()
+    return {
+        "heldout_auroc": float(roc_auc_score(texts.is_behavior, score, sample_weight=texts.weight)),
+        "heldout_accuracy": float(
+            accuracy_score(texts.is_behavior, score > float(adapter.threshold), sample_weight=texts.weight)
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Selected rows of a cache, for a loss."""
+
+    rows: CachedRows
+    kept: torch.Tensor
+
+    def batches(self, n: int) -> Iterator[Batch]:
+        """Yield the rows, `n` at a time."""
+        for part in self.kept.split(n):
+            yield self.rows.batch(part)
+
+    def mean_norm(self, n: int) -> float:
+        """Return the mean norm of the residual stream at tokens that predict a completion."""
+        norms = [batch.residual[batch.predicts].float().norm(dim=1) for batch in self.batches(n)]
+        return float(torch.cat(norms).mean())
