@@ -133,28 +133,6 @@ def test_every_weight_of_lora_below_the_hook_gets_a_gradient(subject, batch):
         assert all(grad.any() for name, grad in grads.items() if "lora_B" in name)
 
 
-<<<<<<< HEAD:tests/adapters/test_outside.py
-def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, batch, tmp_path):
-    options = {"rank": 2, "where": "below"}
-    with Lora.on(subject, options, 0) as adapter:
-        with torch.no_grad():
-            for name, parameter in adapter.named_parameters():
-                if "lora_" in name:
-                    parameter.add_(0.05)
-        expected = adapter.adapted(subject, batch).detach()
-        save_outside(adapter, tmp_path / "a")
-    with loaded_outside(Lora, tmp_path / "a", subject) as adapter:
-        torch.testing.assert_close(adapter.adapted(subject, batch), expected, rtol=0, atol=0)
-    with (
-        pytest.raises(InputError, match="does not fit the subject"),
-        loaded_outside(Lora, tmp_path / "a", replace(subject, hook=HookPoint(1, 3))),
-    ):
-        pass
-    assert not any(hasattr(part, "peft_config") for part in subject.model.modules())
-
-
-=======
->>>>>>> h-training:tests/adapters/test_weights.py
 def test_a_checkpoint_is_the_fine_tuned_model_below_the_hook(subject, batch, checkpoint):
     folder, model = checkpoint
     with Checkpoint.on(subject, {"path": str(folder)}, 0) as adapter:

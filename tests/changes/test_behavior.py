@@ -24,12 +24,8 @@ from isaerft.changes.behavior import (
 )
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
-<<<<<<< HEAD
-from isaerft.subjects.hooks import find_hook
-=======
 from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
->>>>>>> h-training
 
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
