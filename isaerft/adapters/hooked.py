@@ -79,7 +79,7 @@ class Place(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.active: set[str] = set()
-        self.hook, self._dictionary, self._passes = site, dictionary, passes
+        self.site, self._dictionary, self._passes = site, dictionary, passes
 
     @property
     def dictionary(self) -> Dictionary:
@@ -88,7 +88,7 @@ class Place(nn.Module):
 
     def hook(self, model: nn.Module) -> list[RemovableHandle]:
         """Put this place into the forward pass of `model`."""
-        site, blocks = self.hook, decoder_blocks(model)
+        site, blocks = self.site, decoder_blocks(model)
         if site.reads != "residual":
             return [writer_of(model, site.block, site.reads).register_forward_hook(self._at_output)]
         if site.inside:

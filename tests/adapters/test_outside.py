@@ -19,7 +19,7 @@ ROWS = torch.arange(4)
 
 
 def with_model(subject, model, hook=None):
-    return replace(subject, language=replace(subject.language, model=model), hook=site or subject.hook)
+    return replace(subject, language=replace(subject.language, model=model), hook=hook or subject.hook)
 
 
 def hidden(subject, batch, model):
