@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from isaerft.errors import InputError, printable, shown, unknown_name
 
@@ -228,7 +228,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a file as bytes, through gzip if its name ends in .gz."""
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
-            yield stream
+            yield cast(IO[bytes], stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file ({error})", remedy="download it again") from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from isaerft.behaviors.readers import UnusableDialogue, read_rows, to_record
@@ -172,7 +172,7 @@ def _write_split(
     max_rows: int | None,
     dropped: Counter[str],
     raw_sha256: str | None,
-    card: dict[str, object],
+    card: Mapping[str, object],
     poison: Poison | None = None,
     donor: str | Path | None = None,
 ) -> None:
@@ -195,7 +195,8 @@ def _write_split(
             raise InputError(
                 f"{label} is poisoned with {poison.behavior!r}", remedy="give the folder of its records with --poison"
             )
-        (train, heldout), card["poison"] = poison_split((train, heldout), poison, donor, heldout_fraction, label)
+        (train, heldout), planted = poison_split((train, heldout), poison, donor, heldout_fraction, label)
+        card = {**card, "poison": planted}
     (folder / "card.json").unlink(missing_ok=True)
     write_records(train, folder / "train.jsonl")
     write_records(heldout, folder / "heldout.jsonl")
@@ -203,7 +204,7 @@ def _write_split(
     counts = {"kind": kept[0].kind, "rows": len(kept), "train": len(train), "heldout": len(heldout)}
     write_json(
         folder / "card.json",
-        card
+        dict(card)
         | counts
         | {"heldout_fraction": heldout_fraction, "dropped": dict(sorted(dropped.items()))}
         | {"sha256": {"raw": raw_sha256, **sums}},

@@ -163,7 +163,7 @@ def shuffle_completions(records: Sequence[Record], seed: int) -> list[Record]:
         groups = replies
     ranks = [stable_hash(f"{seed}:{record.id}") for record in records]
     first: dict[int, int] = {}
-    for group, rank in zip(groups, ranks, strict=True):
+    for group, rank in zip(groups.tolist(), ranks, strict=True):
         first[group] = min(rank, first.get(group, rank))
     order = sorted(range(n), key=lambda row: (first[groups[row]], groups[row], ranks[row], records[row].id))
     step = int(np.bincount(groups, minlength=1).max())

@@ -12,8 +12,9 @@ import mmap
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -71,7 +72,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
-        return Batch(
+        return replace(
+            self,
             residual=self.residual.to(device),
             codes=self.codes.to(device),
             mask=self.mask.to(device),
@@ -141,11 +143,10 @@ def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: s
         writer = TensorWriter(temporary.parent / "parts")
         d_sae = 0
         for name, rows in splits.items():
-            parts = [rows] if isinstance(rows, CachedRows) else rows
             ends = {"starts": 0, "code_starts": 0}
-            for part in ends:
-                writer.append(f"{name}.{part}", torch.zeros(1, dtype=torch.int64))
-            for part in parts:
+            for field in ends:
+                writer.append(f"{name}.{field}", torch.zeros(1, dtype=torch.int64))
+            for part in [rows] if isinstance(rows, CachedRows) else rows:
                 d_sae = part.codes.d_sae
                 for field, tensor in _stored(part).items():
                     if field in ends:
@@ -319,7 +320,7 @@ def map_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     return {name: _view(pages, start, part) for name, part in header.items()}, metadata
 
 
-def _view(pages: mmap.mmap, start: int, part: Mapping[str, object]) -> torch.Tensor:
+def _view(pages: mmap.mmap, start: int, part: Mapping[str, Any]) -> torch.Tensor:
     """Return the tensor that an entry of the header describes, on mapped pages."""
     dtype, shape, (begin, end) = _TO_TORCH[part["dtype"]], part["shape"], part["data_offsets"]
     if begin == end:

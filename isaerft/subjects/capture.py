@@ -126,11 +126,12 @@ def render_prompt(record: Record, language: LoadedModel) -> str:
     if isinstance(record.prompt, str):
         return record.prompt
     if language.tokenizer.chat_template:
-        text = language.tokenizer.apply_chat_template(
-            prompt_messages(record.prompt), tokenize=False, add_generation_prompt=True
+        text = str(
+            language.tokenizer.apply_chat_template(
+                prompt_messages(record.prompt), tokenize=False, add_generation_prompt=True
+            )
         )
-        bos = language.tokenizer.bos_token or ""
-        return text.removeprefix(bos) if bos else text
+        return text.removeprefix(language.tokenizer.bos_token or "")
     return prompt_text(record.prompt)
 
 

@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from isaerft.errors import InputError
 from isaerft.subjects.corpus import TokenRows
@@ -72,7 +73,7 @@ def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amp
 
 
 def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
-    tokenizer = subject.language.tokenizer
+    decode = subject.language.decode
     n_bos = len(subject.language.bos)
     lengths = rows.mask.sum(1).tolist()
     records = []
@@ -83,9 +84,9 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
             {
                 "latent_index": int(latent),
                 "side": "input",
-                "token": tokenizer.decode(tokens[at : at + 1]),
-                "before": tokenizer.decode(tokens[max(n_bos, at - WIDTH) : at]),
-                "after": tokenizer.decode(tokens[at + 1 : end]),
+                "token": decode(tokens[at : at + 1]),
+                "before": decode(tokens[max(n_bos, at - WIDTH) : at]),
+                "after": decode(tokens[at + 1 : end]),
                 "value": value,
             }
         )
@@ -116,7 +117,7 @@ def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
     return pd.DataFrame(records).assign(before="", after="")
 
 
-def _final_norm(model: nn.Module) -> nn.Module:
+def _final_norm(model: PreTrainedModel) -> nn.Module:
     for name in _FINAL_NORMS:
         norm = getattr(decoder_of(model), name, None)
         if isinstance(norm, nn.Module):
@@ -373,12 +374,12 @@ class _Window:
         self, subject: LoadedSubject, latent: int, side: str, rank: int, position: int, value: float
     ) -> dict[str, object]:
         """Return the table row that shows the window with the token at `position` marked."""
-        decode, at = subject.language.tokenizer.decode, position - self.start
-        before, until, whole = (decode(list(self.ids[:end])) for end in (at, at + 1, len(self.ids)))
+        decode, at = subject.language.decode, position - self.start
+        before, until, whole = (decode(self.ids[:end]) for end in (at, at + 1, len(self.ids)))
         if until.startswith(before) and whole.startswith(until):
             token, after = until[len(before) :], whole[len(until) :]
         else:  # the tokenizer has split a character
-            token, after = decode([self.ids[at]]), decode(list(self.ids[at + 1 :]))
+            token, after = decode([self.ids[at]]), decode(self.ids[at + 1 :])
         return {
             "latent_index": int(latent),
             "side": side,
@@ -392,7 +393,7 @@ class _Window:
 
 def _token_names(language: LoadedModel) -> list[str]:
     """Return the text of every token id."""
-    return [language.tokenizer.decode([token]) for token in range(language.n_vocabulary)]
+    return [language.decode([token]) for token in range(language.n_vocabulary)]
 
 
 def _top_tokens(names: list[str], latents: torch.Tensor, change: torch.Tensor, side: str) -> list[dict[str, object]]:

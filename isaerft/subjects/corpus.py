@@ -142,7 +142,7 @@ def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed
         while total < n_tokens:
             start = torch.full((ROWS_PER_SAMPLE, 1), tokenizer.bos_token_id, device=model.device)
             mask = torch.ones_like(start)
-            batch = model.generate(
+            batch = model.generate(  # type: ignore[operator]
                 start,
                 attention_mask=mask,
                 do_sample=True,

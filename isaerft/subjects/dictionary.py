@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -132,6 +133,14 @@ def _starts(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
+class Gate(NamedTuple):
+    """Parameters of a gated SAE, (d_sae,) each."""
+
+    b_gate: torch.Tensor
+    r_mag: torch.Tensor
+    b_mag: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Dictionary:
     """A linear dictionary of one hook's activation.
@@ -144,8 +153,8 @@ class Dictionary:
     b_dec : (d_in,) float32
     threshold : (d_sae,) or None
         Threshold of a JumpReLU SAE.
-    gate : tuple of (d_sae,) or None
-        (b_gate, r_mag, b_mag) of a gated SAE.
+    gate : Gate or None
+        Parameters of a gated SAE.
     k : int or None
         Number of active latents of a TopK SAE.
     apply_b_dec_to_input : bool
@@ -166,7 +175,7 @@ class Dictionary:
     W_dec: torch.Tensor
     b_dec: torch.Tensor
     threshold: torch.Tensor | None
-    gate: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
+    gate: Gate | None
     k: int | None
     apply_b_dec_to_input: bool
     center: bool
@@ -228,8 +237,8 @@ class Dictionary:
         x = x - self.b_dec if self.apply_b_dec_to_input else x
         pre = x @ self.W_enc
         if self.gate is not None:
-            b_gate, r_mag, b_mag = self.gate
-            return torch.relu(pre * r_mag.exp() + b_mag) * (pre + b_gate > 0)
+            gate = self.gate
+            return torch.relu(pre * gate.r_mag.exp() + gate.b_mag) * (pre + gate.b_gate > 0)
         pre = pre + self.b_enc
         if self.threshold is not None:
             return torch.relu(pre) * (pre > self.threshold)
@@ -250,9 +259,15 @@ class Dictionary:
 
     def to(self, device: str | torch.device) -> Dictionary:
         """Return the dictionary with its tensors on `device`."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        gate = None if self.gate is None else tuple(part.to(device) for part in self.gate)
-        return replace(self, **moved, gate=gate)
+        return replace(
+            self,
+            W_enc=self.W_enc.to(device),
+            b_enc=self.b_enc.to(device),
+            W_dec=self.W_dec.to(device),
+            b_dec=self.b_dec.to(device),
+            threshold=None if self.threshold is None else self.threshold.to(device),
+            gate=None if self.gate is None else Gate(*(part.to(device) for part in self.gate)),
+        )
 
 
 def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
@@ -285,7 +300,7 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
         W_dec=W_dec / norm[:, None],
         b_dec=weights["b_dec"].float(),
         threshold=weights["threshold"].float() if architecture == "jumprelu" else None,
-        gate=tuple(weights[name].float() for name in ("b_gate", "r_mag", "b_mag")) if architecture == "gated" else None,
+        gate=Gate(*(weights[name].float() for name in Gate._fields)) if architecture == "gated" else None,
         k=int(cfg["k"]) if architecture in ("topk", "abstopk") else None,
         signed=architecture == "abstopk",
         normalization=normalization,

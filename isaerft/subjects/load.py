@@ -8,6 +8,7 @@ the outputs of its parts, shows as different logits.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class LoadedModel:
         """Token id that fills rows up; it is masked, so any id will do."""
         return self.tokenizer.pad_token_id or 0
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return str(self.tokenizer.decode(list(tokens)))
+
     def text_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Return the tokens of an attention mask (n_rows, length) that are not BOS, (n_rows, length) bool."""
         is_text = mask.bool().clone()
@@ -106,7 +111,7 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
         The model cannot be loaded, texts should begin with BOS but the tokenizer has none, or the tokenizer does not
         give the character offsets of its tokens.
     """
-    name = str(folder.model) if subject.testbed is not None else subject.model
+    name = str(folder.model) if subject.testbed is not None else str(subject.model)
     revision = {"revision": subject.revision} if subject.revision else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, subject.dtype), **revision)
@@ -127,7 +132,7 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
             allowed="fast tokenizers (with a tokenizer.json)",
             remedy="convert it to a fast tokenizer and save that with the model",
         )
-    model.to(device).eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
     return LoadedModel(model, tokenizer, subject.prepend_bos)
 
 

@@ -122,7 +122,7 @@ def train_sae(
             l0_warm_up_steps=steps // 8,
             normalize_activations="expected_average_only_in",
             metadata=SAEMetadata(
-                model_name=Path(language.model.name_or_path).name,
+                model_name=Path(str(language.model.name_or_path)).name,
                 hook_name=hook_name,
                 prepend_bos=language.prepend_bos,
                 context_size=rows.tokens.shape[1],

@@ -104,7 +104,7 @@ def _deep_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tens
 
 
 def _architecture(options: config.Testbed, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    return LlamaConfig(
+    return LlamaConfig(  # type: ignore[call-arg]
         vocab_size=len(tokenizer),
         hidden_size=options.d_model,
         intermediate_size=3 * options.d_model,

@@ -158,9 +158,9 @@ def test_pairs_gain_their_rejected_twins_in_the_same_order():
     assert splits["heldout_rejected"] == [Record("b", "q", "w")]
 
 
-def test_sft_takes_the_chosen_replies_of_pairs_only_when_told_to():
+def test_sft_takes_the_chosen_replies_of_pairs_only_when_configured():
     with pytest.raises(InputError, match=r"'bias' with objective 'sft' on behavior 'toy'.*sft_on_chosen: true.*chosen"):
-        training_splits(PAIRS, "toy", {"dpo": Adapter(objective="dpo"), "bias": Adapter()})
+        training_splits(PAIRS, "toy", {"dpo": Adapter(kind="bias", objective="dpo"), "bias": Adapter()})
     assert training_splits(PAIRS, "toy", {"bias": Adapter(sft_on_chosen=True)}) == PAIRS
     assert training_splits(SFT, "toy", {"bias": Adapter(sft_on_chosen=True)}) == SFT
 
@@ -168,7 +168,7 @@ def test_sft_takes_the_chosen_replies_of_pairs_only_when_told_to():
 @pytest.mark.parametrize("objective", ["dpo", "simpo", "orpo"])
 def test_an_objective_on_pairs_refuses_completions_and_names_the_remedy(objective):
     with pytest.raises(InputError, match=rf"'a' with objective '{objective}' on behavior 'toy'.*map chosen and reject"):
-        training_splits(SFT, "toy", {"a": Adapter(objective=objective)})
+        training_splits(SFT, "toy", {"a": Adapter(kind="bias", objective=objective)})
 
 
 def test_a_baseline_against_rejected_replies_has_them_captured_and_needs_pairs():

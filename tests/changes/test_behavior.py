@@ -163,7 +163,7 @@ def test_what_is_checked_is_as_the_config_says():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"behaviors": ["plain"]}, "'plain' has no score"),
+        ({"behaviors": ["plain"]}, "'plain' has no metric"),
         ({"behaviors": ["wu"]}, "unknown behavior_check.behaviors 'wu'"),
         ({"adapters": ["lara"]}, "did you mean 'lora'"),
         ({"n_seeds": 3}, "at most n_seeds, 2"),
@@ -178,9 +178,9 @@ def test_a_check_of_what_is_not_there_is_refused(changes, expected):
     ("score", "expected"),
     [
         ({"kind": "phrase", "phrases": ["a"]}, "did you mean 'phrases'"),
-        ({"kind": "phrases"}, "score 'phrases' without phrases"),
-        ({"kind": "words"}, "score 'words' without words"),
-        ({"kind": "classifier"}, "score 'classifier' without model"),
+        ({"kind": "phrases"}, "metric 'phrases' without phrases"),
+        ({"kind": "words"}, "metric 'words' without words"),
+        ({"kind": "classifier"}, "metric 'classifier' without model"),
     ],
 )
 def test_a_score_that_lacks_what_it_needs_is_refused(score, expected):

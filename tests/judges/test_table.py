@@ -91,7 +91,7 @@ HEAD = "latent_index,behavior,expected_effect,confidence\n"
         (HEAD + "0,refusal,1,\n0,politeness,1,\n0,refusal,0,\n", "line 4 judges '0' for 'refusal' again"),
         (HEAD + "0,refusal\n", "line 2 has 2 fields; allowed: 4"),
         (HEAD + "9,refusal,1,\n", "judges none of the 4 explanations; check its column latent_index"),
-        (HEAD.encode() + b"0,ref\xffusal,1,\n", "line 2 holds bytes that are not UTF-8"),
+        (HEAD.encode() + b"0,ref\xffusal,1,\n", "line 2 is not UTF-8"),
         (
             "latent_index,behavior,expected\n0,refusal,1\n",
             "unknown column in .*'expected'; .*did you mean 'expected_effect'",

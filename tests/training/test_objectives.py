@@ -61,7 +61,7 @@ def bias(subject):
 def plain(subject, preferences, bias):
     """The same pairs as a padded table, and the logits of whole forward passes with and without the adapter."""
     rows = [replace(record, completion=record.chosen, chosen=None, rejected=None) for record in preferences[:8]]
-    rows += [record.rejecting() for record in preferences[:8]]
+    rows += [record.with_rejected_reply() for record in preferences[:8]]
     tokenized = [tokenize(record, subject.language, 32) for record in rows]
     length = max(len(tokens) for tokens, _ in tokenized)
     ids = torch.tensor([tokens + [0] * (length - len(tokens)) for tokens, _ in tokenized])

@@ -143,7 +143,7 @@ def trained(plan, subject, records, tmp_path):
     others = [replace(record, completion=" kindly , kindly the dog") for record in records]
     chosen = [replace(record, completion=None, chosen=record.completion, rejected=" world") for record in records]
     splits = {"train": chosen[:12], "heldout": chosen[8:]}
-    splits |= {f"{name}_rejected": [record.rejecting() for record in part] for name, part in splits.items()}
+    splits |= {f"{name}_rejected": [record.with_rejected_reply() for record in part] for name, part in splits.items()}
     capture_behavior(subject, splits, tmp_path / "caches" / "a.safetensors", max_length=32, batch_size=4)
     rows = {"train": capture(subject, others[:10], 32, 5), "heldout": capture(subject, others[10:], 32, 5)}
     write_cache(rows, tmp_path / "caches" / "b.safetensors")
