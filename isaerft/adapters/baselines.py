@@ -52,7 +52,8 @@ class Texts:
     def mean(self, is_behavior: bool) -> np.ndarray:
         """Return the weighted mean of the behavior's texts, or of the others, (d_sae,)."""
         chosen = self.is_behavior == is_behavior
-        return self.activations[chosen].T @ self.weight[chosen]
+        mean: np.ndarray = self.activations[chosen].T @ self.weight[chosen]
+        return mean
 
 
 def completion_means(rows: CachedRows, chosen: torch.Tensor) -> sparse.csr_array:
@@ -92,6 +93,10 @@ class Steering(LatentAdapter):
     threshold : () float32
         A text is classified as the behavior's if its mean activation times the direction exceeds this.
     """
+
+    direction: torch.Tensor
+    length: torch.Tensor
+    threshold: torch.Tensor
 
     def __init__(self, d_sae: int) -> None:
         super().__init__(d_sae)

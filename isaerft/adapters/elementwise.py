@@ -56,7 +56,8 @@ class ElementwiseAdapter(LatentAdapter):
 
     def latent_parameter(self) -> torch.Tensor:
         """Return c + s, (d_sae,): how far each latent moves at activation 1, without bounds."""
-        return sum(part.detach() for part in (self.offset(), self.slope()) if part is not None)
+        parts = [part.detach() for part in (self.offset(), self.slope()) if part is not None]
+        return sum(parts, start=torch.zeros_like(parts[0]))
 
 
 class Bias(ElementwiseAdapter):

@@ -53,7 +53,7 @@ def load_adapter(folder: str | Path, d_sae: int) -> LatentAdapter:
     InputError
         The folder holds no latent adapter, or one for a dictionary of another size.
     """
-    saved = read_json(Path(folder) / CONFIG)
+    saved = _config_of(folder)
     if "d_sae" not in saved:
         raise InputError(
             f"adapter in {str(folder)!r} is a {saved.get('kind')}", allowed="adapters on latent activations"
@@ -77,7 +77,7 @@ def load_model_adapter(folder: str | Path, subject: LoadedSubject) -> Iterator[M
         The tensors do not fit the subject.
     """
     folder = Path(folder)
-    saved = read_json(folder / CONFIG)
+    saved = _config_of(folder)
     with ADAPTERS[saved["kind"]].on(subject, saved["options"], 0) as adapter:
         try:
             adapter.load_weights(load_file(folder / WEIGHTS))
@@ -91,7 +91,7 @@ def load_model_adapter(folder: str | Path, subject: LoadedSubject) -> Iterator[M
 
 def is_model_adapter(folder: str | Path) -> bool:
     """Tell whether the adapter saved in `folder` acts on the model outside the SAE's basis."""
-    return ADAPTERS.facts(read_json(Path(folder) / CONFIG)["kind"]).on_model
+    return ADAPTERS.facts(_config_of(folder)["kind"]).on_model
 
 
 def seed_folders(folder: Path) -> list[Path]:
@@ -105,6 +105,11 @@ def seed_folders(folder: Path) -> list[Path]:
 def seed_of(folder: Path) -> int:
     """Return k of a folder seed_k."""
     return int(folder.name.removeprefix(ADAPTER_SEED))
+
+
+def _config_of(folder: str | Path) -> dict[str, Any]:
+    config: Any = read_json(Path(folder) / CONFIG)
+    return dict(config)
 
 
 class Saved:
@@ -135,7 +140,7 @@ def open_adapter(path: str | Path, dictionary: Dictionary) -> LatentAdapter:
     """
     path = Path(path)
     if path.is_dir() and not (path / MANIFEST).is_file():
-        if read_json(path / CONFIG).get("peft_type") == "ISAERFT":
+        if _config_of(path).get("peft_type") == "ISAERFT":
             raise InputError(
                 f"adapter in {str(path)!r} has no {MANIFEST}", remedy="give the path of one of its .pt files"
             )
@@ -148,7 +153,8 @@ def open_adapter(path: str | Path, dictionary: Dictionary) -> LatentAdapter:
 
 def _block_file(folder: Path, dictionary: Dictionary) -> Path:
     """Return the file of the block at the dictionary's hook."""
-    names = read_json(folder / MANIFEST).get("block_names", [])
+    manifest: Any = read_json(folder / MANIFEST)
+    names = manifest.get("block_names", [])
     wanted = dictionary.hook_name.replace(".", "_").replace("/", "_")
     chosen = [name for name in names if name == wanted]
     if not chosen:

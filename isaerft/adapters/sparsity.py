@@ -71,7 +71,8 @@ class Sparse(Dense):
     def allowed(self, step: int) -> int:
         """Return how many latents may be active after a step; the number falls geometrically."""
         share = min(1.0, step / max(1.0, FALL * self.settled_at))
-        return round(self.adapter.d_sae ** (1 - share) * self.options.target**share)
+        n_allowed: float = self.adapter.d_sae ** (1 - share) * self.options.target**share
+        return round(n_allowed)
 
     def after_step(self, step: int) -> None:
         """Let latents compete, or keep the latents that were not chosen at 0."""
@@ -145,11 +146,14 @@ class Gated(Sparse):
         Price times expected number of open gates is the penalty of Louizos et al. Its gradient is added here, so that
         a gate's worth is read from the loss alone.
         """
+        gradient = self.log_alpha.grad
+        if gradient is None:
+            return
         is_open = torch.sigmoid(self.log_alpha - self.options.temperature * math.log(-LOW / HIGH))
         slope = is_open * (1 - is_open)
-        self.worth.lerp_(-self.log_alpha.grad / (slope + LEAST_SLOPE), 1 - MEMORY)
+        self.worth.lerp_(-gradient / (slope + LEAST_SLOPE), 1 - MEMORY)
         last = float(self.worth.sort(descending=True).values[self.allowed(step) - 1])
-        self.log_alpha.grad += self.options.price * max(last, 0.0) * slope
+        gradient += self.options.price * max(last, 0.0) * slope
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -287,11 +287,11 @@ def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
 def _load_peft(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
-    kind = read_json(folder / PEFT_CONFIG).get("peft_type")
+    peft_config: Any = read_json(folder / PEFT_CONFIG)
     model = PeftModel.from_pretrained(copy.deepcopy(subject.model), folder, local_files_only=True)
     if not hasattr(model.base_model, "merge_and_unload"):
         raise InputError(
-            f"checkpoint {str(folder)!r} is a PEFT adapter of type {shown(kind)}",
+            f"checkpoint {str(folder)!r} is a PEFT adapter of type {shown(peft_config.get('peft_type'))}",
             allowed="types that merge into the weights (LORA, IA3, LOHA, LOKR, OFT, ...)",
         )
     return model.merge_and_unload()

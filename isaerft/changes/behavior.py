@@ -135,7 +135,7 @@ def _longest_prompt(plan: config.Plan, subject: LoadedSubject) -> int:
     longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
     if longest is None:
         return plan.study.max_length
-    return min(plan.study.max_length, longest - plan.study.behavior_check.max_new_tokens)
+    return min(plan.study.max_length, int(longest) - plan.study.behavior_check.max_new_tokens)
 
 
 def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, seed: int) -> list[Record]:

@@ -131,7 +131,8 @@ def causal_table(
     rows : (n_rows,) int64
         Held-out rows on which the loss is computed.
     """
-    whole, remaining = [], {}
+    whole: list[np.ndarray] = []
+    remaining: dict[tuple[int, int], np.ndarray] = {}
     for seed, replicate in enumerate(trained):
         own = [number for number, part in enumerate(sets) if seed in part.seeds]
         base, adapted, *without = row_losses(replicate, rows, [sets[number].indices for number in own])

@@ -70,7 +70,7 @@ def classifier(options: config.Metric) -> Metric:
             allowed="a Hugging Face text-classification model, by id or folder",
             remedy="check the id and the network",
         ) from None
-    names = run.model.config.id2label
+    names: dict[int, str] = run.model.config.id2label or {}
     label = options.label or (names[1] if len(names) == 2 else "")
     if label not in names.values():
         raise unknown_name(f"label of classifier {options.model!r}:", label, names.values())

@@ -105,6 +105,8 @@ class Attached(nn.Module):
     checkpoints) writes only the adapters.
     """
 
+    model: PreTrainedModel
+
     def __init__(self, model: PreTrainedModel, bos_token_id: int | None) -> None:
         super().__init__()
         text = model.config.get_text_config()
@@ -246,6 +248,8 @@ class RefModel(nn.Module):
     It has no weights of its own, so moving it, setting its evaluation mode or listing its parameters does not affect
     the trained model. Other attributes are the model's.
     """
+
+    attached: Attached
 
     def __init__(self, attached: Attached) -> None:
         super().__init__()

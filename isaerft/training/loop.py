@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from isaerft import config
 from isaerft.adapters.sparsity import Dense
@@ -51,9 +52,9 @@ def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -
 
 
 @contextmanager
-def _float32(model: nn.Module) -> Iterator[None]:
+def _float32(model: PreTrainedModel) -> Iterator[None]:
     """Widen the model to float32 inside the block; a narrower dtype is restored exactly."""
-    dtype = model.dtype
+    dtype: torch.dtype = model.dtype
     model.float()
     try:
         yield
@@ -109,11 +110,12 @@ class Optimizer:
             self.scale = 1 / norm if norm > 0 else 1.0
         if self.scale != 1.0:
             for parameter in self.parameters:
-                parameter.grad.mul_(self.scale)
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.scale)
         self.inner.step()
 
     def _gradient_norm(self) -> float:
-        norms = {id(parameter): parameter.grad.norm() for parameter in self.parameters}
+        norms = {id(part): part.grad.norm() for part in self.parameters if part.grad is not None}
         if isinstance(self.module, RowSpace):
             norms[id(self.module.weights)] = self.module.constant_gradient_norm()
         return float(torch.stack(list(norms.values())).norm())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import pad
@@ -36,7 +36,8 @@ class PreferenceBatch(Batch):
 
     def to(self, device: torch.device | str) -> PreferenceBatch:
         """Return the batch on `device`."""
-        return replace(super().to(device), base_log_probability=self.base_log_probability.to(device))
+        moved = cast("PreferenceBatch", super().to(device))
+        return replace(moved, base_log_probability=self.base_log_probability.to(device))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import nn
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter, n_trainable
+from isaerft.adapters.baselines import Steering
 from isaerft.adapters.saved import save_adapter
 from isaerft.adapters.sparsity import Dense, not_sparse, sparsity
 from isaerft.errors import InputError
@@ -202,6 +203,8 @@ def _fit(replicate: Replicate) -> ReplicateResult:
             f"adapter {replicate.kind!r} without other text to contrast with", remedy="add a second behavior"
         )
     adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options))
+    if not isinstance(adapter, Steering):
+        raise TypeError(f"adapter {replicate.kind!r} is registered as fitted, but is not a Steering adapter")
     adapter.to(subject.model.device)
     strength = fit_steering(
         subject,

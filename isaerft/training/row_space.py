@@ -59,6 +59,8 @@ class RowSpace(nn.Module):
     def constant_gradient_norm(self) -> torch.Tensor:
         """Return the norm that the gradient of the constant itself would have, a scalar."""
         gradient = self.weights.grad
+        if gradient is None:
+            return self._gram.new_zeros(())
         return (gradient @ self._gram @ gradient).clamp_min(0).sqrt()
 
     def write_back(self) -> None:

@@ -23,6 +23,7 @@ from isaerft.changes.behavior import (
     prompt_tokens,
 )
 from isaerft.errors import InputError
+from isaerft.registry import METRICS
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
@@ -298,3 +299,19 @@ def test_the_models_own_settings_do_not_bend_the_answers_but_say_where_they_end(
     finally:
         subject.model.generation_config = own
     assert all(len(short) < len(text) for short, text in zip(ended, plain, strict=True))
+
+
+def test_a_metric_of_an_outside_package_scores_the_answers(saying_w, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(METRICS, "_parts", dict(METRICS._parts))
+    monkeypatch.setattr(METRICS, "_facts", dict(METRICS._facts))
+
+    @METRICS("share_of")
+    def share_of(options):
+        return lambda texts: np.array([text.count(options.options["letter"]) / max(1, len(text)) for text in texts])
+
+    metric = {"kind": "share_of", "options": {"letter": "w"}}
+    plan = plan_of(behaviors={name: {"description": "It says w.", "rule": True, "metric": metric} for name in "wv"})
+    check(saying_w, records, tmp_path / "out", plan=plan, metric=plan.study.behaviors["w"].metric)
+    table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
+    assert (table.score == "share_of").all()
+    assert table.loc["bias", "after"] > table.loc["scale", "after"] + 0.4

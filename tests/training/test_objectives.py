@@ -1,9 +1,7 @@
 """Every objective against TRL's own loss, or the published formula, on the same batch through a plain forward pass."""
 
 import math
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,12 +11,9 @@ from torch.nn.functional import cross_entropy
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.weights import Lora
-from isaerft.behaviors import Record, training_splits
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
-from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss, heldout_objective, train
 from isaerft.training.objectives import log_odds, make_objective
 from isaerft.training.pairs import read_pairs
@@ -26,102 +21,10 @@ from isaerft.training.pairs import read_pairs
 PAIRED = ("dpo", "simpo", "orpo")
 
 
-@pytest.fixture(scope="module")
-def preferences(records):
-    """Twelve pairs whose replies differ in length; the rejected reply is another record's completion."""
-    others = records[1:] + records[:1]
-    pairs = zip(records, others, strict=True)
-    made = [Record(a.id, a.prompt, chosen=a.reply, rejected=b.reply) for a, b in pairs if a.reply != b.reply]
-    return made[:12]
-
-
-@pytest.fixture(scope="module")
-def cache(subject, preferences, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "cache.safetensors"
-    splits = {"train": preferences[:8], "heldout": preferences[8:]}
-    splits = training_splits(splits, "toy", {"bias": config.Adapter(objective="dpo")})
-    capture_behavior(subject, splits, path, max_length=32, batch_size=3)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pairs(subject, cache):
-    return read_pairs(subject, cache, "train", 3)
-
-
-@pytest.fixture(scope="module")
-def bias(subject):
-    adapter = make_adapter("bias", subject.dictionary.d_sae, {})
-    with torch.no_grad():
-        adapter.bias.copy_(0.6 * torch.randn(48, generator=torch.Generator().manual_seed(3)))
-    return adapter.requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def plain(subject, preferences, bias):
-    """The same pairs as a padded table, and the logits of whole forward passes with and without the adapter."""
-    rows = [replace(record, completion=record.chosen, chosen=None, rejected=None) for record in preferences[:8]]
-    rows += [record.with_rejected_reply() for record in preferences[:8]]
-    tokenized = [tokenize(record, subject.language, 32) for record in rows]
-    length = max(len(tokens) for tokens, _ in tokenized)
-    ids = torch.tensor([tokens + [0] * (length - len(tokens)) for tokens, _ in tokenized])
-    mask = torch.tensor([[1] * len(tokens) + [0] * (length - len(tokens)) for tokens, _ in tokenized])
-    completion = mask.clone()
-    for row, (_, n_before) in enumerate(tokenized):
-        completion[row, :n_before] = 0
-    table = {"input_ids": ids, "attention_mask": mask}
-    with torch.no_grad():
-        base = subject.model(**table, use_cache=False).logits
-        with through(subject, bias):
-            logits = subject.model(**table, use_cache=False).logits
-    return SimpleNamespace(
-        table=table, completion=completion, labels=ids.masked_fill(completion == 0, -100), logits=logits, base=base
-    )
-
-
-@contextmanager
-def through(subject, bias, model=None):
-    """Add the bias to the output of the block below the site."""
-    block = decoder_blocks(model or subject.model)[1]
-    handle = block.register_forward_hook(lambda module, arguments, out: out + bias.bias @ subject.dictionary.W_dec)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def log_probabilities(logits, labels):
-    """Return each row's summed log-probability and length by the plainest reading of the words."""
-    found = logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    wanted = labels[:, 1:] != -100
-    return (found * wanted).sum(1), wanted.sum(1)
-
-
 def value(subject, rows, adapter, **options):
     batch = rows.batch(torch.arange(len(rows)))
     with torch.no_grad():
         return make_objective(config.Adapter(**options))(subject, batch, adapted(subject.dictionary, adapter, batch))
-
-
-def test_chosen_and_rejected_rows_stand_in_one_batch_in_the_same_order(subject, pairs, plain):
-    order = torch.tensor([5, 0, 2])
-    batch = pairs.batch(order)
-    both = torch.cat([order, order + 8])
-    ids = plain.table["input_ids"][both]
-    mask = plain.table["attention_mask"][both].bool()
-    assert torch.equal(batch.mask, mask[:, : batch.mask.shape[1]])
-    assert torch.equal(batch.labels, ids[plain.completion[both].bool()])
-    codes = subject.dictionary.encode(batch.residual).dense()
-    starts = torch.cat([torch.zeros(1).long(), batch.mask.sum(1).cumsum(0)[:-1]])
-    codes[starts] = 0
-    torch.testing.assert_close(batch.codes.dense(), codes)
-
-
-def test_the_reference_is_the_unadapted_models_log_probability(subject, pairs, plain):
-    expected, _ = log_probabilities(plain.base, plain.labels)
-    torch.testing.assert_close(pairs.base_log_probability.T.flatten(), expected, atol=1e-4, rtol=1e-5)
-    batch = pairs.batch(torch.tensor([4, 1]))
-    torch.testing.assert_close(batch.base_log_probability, expected[[4, 1, 12, 9]], atol=1e-4, rtol=1e-5)
 
 
 def test_sft_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path):
@@ -133,7 +36,7 @@ def test_sft_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path):
     options = trl.SFTConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False)
     trainer = trl.SFTTrainer(model, args=options, train_dataset=any_row, processing_class=tokenizer)
     rows = {"labels": plain.labels[:8]} | {name: part[:8] for name, part in plain.table.items()}
-    with torch.no_grad(), through(subject, bias, model):
+    with torch.no_grad(), plain.through(subject, bias, model):
         expected = trainer.compute_loss(model, rows)
     torch.testing.assert_close(value(subject, pairs.chosen, bias, objective="sft"), expected, atol=1e-5, rtol=1e-5)
 
@@ -149,7 +52,7 @@ def test_dpo_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path, beta
     trainer = trl.DPOTrainer(
         model, ref_model=deepcopy(subject.model), args=options, train_dataset=any_pair, processing_class=tokenizer
     )
-    with torch.no_grad(), through(subject, bias, model):
+    with torch.no_grad(), plain.through(subject, bias, model):
         expected = trainer.compute_loss(model, {**plain.table, "completion_mask": plain.completion})
     found = value(subject, pairs, bias, objective="dpo", dpo={"beta": beta})
     assert abs(float(expected) - math.log(2)) > 0.01
@@ -285,12 +188,6 @@ def test_an_objective_on_pairs_refuses_rows_with_one_completion(subject, cached,
     batch = cached[0].batch(torch.arange(2))
     with pytest.raises(InputError, match=rf"objective '{objective}' on rows with one completion.*objective: sft"):
         make_objective(config.Adapter(objective=objective))(subject, batch, batch.residual)
-
-
-def test_a_cache_without_rejected_replies_is_refused(subject, records, tmp_path):
-    capture_behavior(subject, {"train": records[:2]}, tmp_path / "cache", max_length=32, batch_size=2)
-    with pytest.raises(InputError, match=r"split 'train_rejected'; run `isaerft capture` again"):
-        read_pairs(subject, tmp_path / "cache", "train", 2)
 
 
 def test_a_record_gives_an_objective_what_its_facts_ask_for():
