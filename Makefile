@@ -3,7 +3,7 @@
 # make test                   environment, then lint, types and the fast tests: at most 5 minutes on two cores
 # make test-all               all checks: the slow tests, the small study, the workflow's lint and the docs as well
 # make test-all COVERAGE=1    the same, with a coverage report in build/coverage
-# make lint, types, fast, docs  one part of the tests at a time
+# make lint, types, fast, slow, docs  one part of the tests at a time
 # make install                install the locked packages into the active environment instead of .venv (conda)
 # make lock                   add to requirements.lock what pyproject.toml newly asks for; UPGRADE=1 renews every pin
 # make clean                  remove the environment and caches; results stay
@@ -39,7 +39,7 @@ $(1) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-iso
 endef
 
 .DELETE_ON_ERROR:
-.PHONY: results environment test test-all lint types fast docs install lock clean
+.PHONY: results environment test test-all lint types fast slow docs install lock clean
 
 results: $(STAMP)
 	snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
@@ -64,8 +64,12 @@ types: $(STAMP)
 fast: $(STAMP)
 	$(PYTEST) -m "not slow"
 
+slow: $(STAMP)
+	snakemake --lint
+	$(PYTEST) -m slow
+
 docs: $(STAMP)
-	mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 # The stamp is the last thing written, so an interrupted installation is taken up again.
 $(STAMP): $(LOCKS) pyproject.toml
