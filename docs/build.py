@@ -1,0 +1,96 @@
+"""What `mkdocs build` adds to the pages of docs/: README.md as the first page, the API reference, the menu.
+
+Each package of isaerft has one API page with its modules; mkdocstrings reads their docstrings.
+A link from a page to a file outside docs/ (an example, a config) takes that file into the site.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mkdocs.structure.files import File, Files
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "isaerft"
+FIRST = ("quickstart", "reading_summary", "faq")
+REFERENCE = ("tables", "config", "architecture")
+PROJECT = {"CONTRIBUTING.md": "Contributing", "CHANGELOG.md": "Changes"}
+LINK = re.compile(r"(\]\()([^)#\s:]+)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the first page, the project's pages, the API reference and every file that a page links to; make the menu."""
+    guides = sorted(path.stem for path in DOCS.glob("*.md"))
+    api = dict(_api_pages())
+    pages = {"index.md": "README.md"} | {name: name for name in PROJECT}
+    for uri, source in pages.items():
+        files.append(File.generated(config, uri, content=_relinked((ROOT / source).read_text("utf-8"), ROOT)))
+    for uri, content in api.items():
+        files.append(File.generated(config, uri, content=content))
+    for path in sorted(_linked_outside()):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    config.nav = [
+        {"isaerft": "index.md"},
+        *(f"{name}.md" for name in FIRST if name in guides),
+        {"Guides": [f"{name}.md" for name in guides if name not in FIRST + REFERENCE]},
+        {"Reference": [f"{name}.md" for name in REFERENCE if name in guides]},
+        {"API": list(api)},
+        {"Project": [{title: name} for name, title in PROJECT.items()]},
+    ]
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn the links of a page in docs/ that leave docs/ into links within the site."""
+    source = DOCS / page.file.src_uri
+    return _relinked(markdown, DOCS) if source.is_file() else markdown
+
+
+def _api_pages() -> Iterator[tuple[str, str]]:
+    """Yield the path and the content of an API page for isaerft's own modules and for each of its packages."""
+    groups = {"isaerft": sorted(PACKAGE.glob("*.py"))}
+    for package in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
+        groups[f"isaerft.{package.name}"] = sorted(package.rglob("*.py"))
+    for name, paths in groups.items():
+        modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+        listed = sorted(module.removesuffix(".__init__") for module in modules if not module.endswith("__main__"))
+        blocks = [f"::: {module}\n    options: {{show_submodules: false}}\n" for module in listed]
+        yield f"api/{name}.md", "\n".join([f"# {name}\n", *blocks])
+
+
+def _linked_outside() -> Iterator[Path]:
+    """Yield the files outside docs/, other than pages, that the pages link to."""
+    found = {target for page in DOCS.glob("*.md") for target in _targets(page.read_text("utf-8"), DOCS)}
+    for name in ("README.md", *PROJECT):
+        found |= set(_targets((ROOT / name).read_text("utf-8"), ROOT))
+    pages = {ROOT / "README.md", *(ROOT / name for name in PROJECT)}
+    yield from (path for path in found - pages if not path.is_relative_to(DOCS))
+
+
+def _targets(markdown: str, folder: Path) -> Iterator[Path]:
+    for match in LINK.finditer(markdown):
+        path = (folder / match[2]).resolve()
+        if path.is_file():
+            yield path
+
+
+def _relinked(markdown: str, folder: Path) -> str:
+    """Rewrite the links of a page in `folder` to where their files are in the site, seen from its root."""
+
+    def rewrite(match: re.Match[str]) -> str:
+        path = (folder / match[2]).resolve()
+        if not path.is_file():
+            return match[0]
+        if path.is_relative_to(DOCS):
+            return match[1] + path.relative_to(DOCS).as_posix()
+        return match[1] + ("index.md" if path == ROOT / "README.md" else path.relative_to(ROOT).as_posix())
+
+    return LINK.sub(rewrite, markdown)
