@@ -174,9 +174,7 @@ def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float
     return stats.minimum_detectable_correlation(**null) if comparison.statistic == "spearman" else math.nan
 
 
-def _comparisons(
-    plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]
-) -> Iterator[dict[str, Any]]:
+def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, Any]]:
     """Yield the rows of source_comparison from matrices by (judge, measure, source)."""
     for judge, sources in plan.compared_sources.items():
         for measure in plan.study.measures:

@@ -226,7 +226,9 @@ def _genericity(comparison: Comparison) -> np.ndarray | None:
 
     Its own behavior is left out: otherwise the number would contain the label that it is compared with.
     """
-    return _unsigned(comparison, np.delete(comparison.reading.expectation.expected, comparison.behavior, axis=0).sum(axis=0))
+    return _unsigned(
+        comparison, np.delete(comparison.reading.expectation.expected, comparison.behavior, axis=0).sum(axis=0)
+    )
 
 
 def _unsigned(comparison: Comparison, values: np.ndarray) -> np.ndarray | None:

@@ -250,9 +250,7 @@ def expectation_of(
     return Expectation(latents, wide["expected"].to_numpy(bool), wide["expected_effect"].to_numpy(float))
 
 
-def confounds_of(
-    plan: Plan, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None
-) -> Confounds:
+def confounds_of(plan: Plan, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None) -> Confounds:
     """Return firing rate, decoder norm and density with strata of them, and clusters of near-duplicates.
 
     A sample keeps the strata that it was drawn within: bins of its own would join latents that are not exchangeable.
