@@ -17,9 +17,9 @@ def calibrate(options: argparse.Namespace) -> None:
     chosen = config.load_calibration(options.config)
     if options.part not in chosen.parts:
         raise unknown_name("part", options.part, chosen.parts)
+    from isaerft.analysis import table
     from isaerft.calibration import Sizes, rows_of
     from isaerft.calibration.rows import table_of
-    from isaerft.analysis import table
 
     sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
     table("calibration").write(table_of(rows_of(options.part, sizes)), options.out)
