@@ -53,26 +53,28 @@ class ResultTable(Table):
 
 @dataclass(frozen=True)
 class Analysis:
-    """One study's plan and results, with the tables that were made of them.
+    """One study's plan and results, with the tables made so far.
 
     Attributes
     ----------
     plan : Plan
     results : Results
+    frames : dict of str to DataFrame
+        Tables by name, as their makers gave them; numbers are not rounded.
     """
 
     plan: Plan
     results: Results
-    _frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Return a table of this study, made once; its numbers are not rounded."""
+        """Return a table of this study; it is made once."""
         from isaerft.analysis import table
 
-        if name not in self._frames:
+        if name not in self.frames:
             made = table(name)
-            self._frames[name] = made.make(self).reindex(columns=made.column_names)
-        return self._frames[name]
+            self.frames[name] = made.make(self).reindex(columns=made.column_names)
+        return self.frames[name]
 
     def facts(self, subject: str) -> pd.DataFrame:
         """Return the facts of a subject's latents, one row each."""
