@@ -12,6 +12,6 @@ def test_what_was_noted_of_a_run_is_a_row_of_the_diagnostics(finished):
     assert table[table.quantity == "none"].value.isna().all()
 
 
-def test_a_study_in_which_nothing_was_noted_has_an_empty_table(parts, tmp_path):
-    table = parts.tables(make_study(adapters={"bias": {}}, reference=None, random_dictionary_adapters=["bias"]))
-    assert table["diagnostics"].empty
+def test_a_study_in_which_nothing_was_noted_has_an_empty_table(parts):
+    plan = make_study(adapters={"bias": {}}, reference=None, random_dictionary_adapters=["bias"])
+    assert parts.table(plan, "diagnostics").empty
