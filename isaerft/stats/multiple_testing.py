@@ -1,4 +1,4 @@
-"""Correction for many tests.
+"""Correction for multiple testing.
 
 >>> qvalues([0.01, float("nan"), 0.04]).tolist()
 [0.02, nan, 0.04]
