@@ -175,5 +175,5 @@ class Parts:
     def tables(self, plan):
         """Test agreement and return every table as it was written."""
         self.agreement(plan)
-        write_tables(plan, Results(self.folder), self.folder / "tables")
+        write_tables(plan, Results(self.folder))
         return {name: table(name).read(self.folder / "tables" / f"{name}.csv") for name in tables_of(plan)}
