@@ -180,6 +180,10 @@ class Results:
         """Change of each latent: adapter, measure, seed, latent_index, change."""
         return self._at("changes", subject, f"{behavior}.parquet")
 
+    def diagnostics(self, subject: str, behavior: str) -> Path:
+        """How much of each model adapter's effect passes through the hook and is explained by the dictionary."""
+        return self._at("changes", subject, f"{behavior}.json")
+
     def causal_check(self, subject: str, behavior: str) -> Path:
         """Held-out loss without the latents that changed most."""
         return self._at("causal_check", subject, f"{behavior}.parquet")

@@ -102,6 +102,8 @@ class Parts:
         if edit:
             edit(table)
         table.to_parquet(self.path("changes", subject, f"{behavior}.parquet"))
+        found = [{"adapter": "bias", "seed": 1, "diagnostics": {"explained_share": 0.75}}] if subject == "toy" else []
+        self.path("changes", subject, f"{behavior}.json").write_text(json.dumps(found))
 
     def training(self, subject, behavior, adapter):
         after = {"bias": (2.6, 2.8), "scale": (3.0, 3.2), "lora": (2.0, 2.2)}[adapter]
