@@ -233,7 +233,9 @@ MEASURES.declare("attribution", "isaerft.changes.measures:attribution", directed
 
 STATISTICS = Registry("statistic", StatisticFacts, group="isaerft.statistics")
 STATISTICS.declare("auroc", "isaerft.stats.statistics:AUROC", title="AUROC", pooled=True, chance=0.5, bounds=(0.0, 1.0))
-STATISTICS.declare("stratified_auroc", "isaerft.stats.statistics:STRATIFIED_AUROC", chance=0.5, bounds=(0.0, 1.0))
+STATISTICS.declare(
+    "stratified_auroc", "isaerft.stats.statistics:STRATIFIED_AUROC", primary=False, chance=0.5, bounds=(0.0, 1.0)
+)
 STATISTICS.declare(
     "spearman",
     "isaerft.stats.statistics:SPEARMAN",
@@ -243,11 +245,12 @@ STATISTICS.declare(
     chance=0.0,
     bounds=(-1.0, 1.0),
 )
-STATISTICS.declare("precision_at_k", "isaerft.stats.statistics:PRECISION_AT_K", bounds=(0.0, 1.0))
-STATISTICS.declare("enrichment", "isaerft.stats.statistics:ENRICHMENT")
+STATISTICS.declare("precision_at_k", "isaerft.stats.statistics:PRECISION_AT_K", primary=False, bounds=(0.0, 1.0))
+STATISTICS.declare("enrichment", "isaerft.stats.statistics:ENRICHMENT", primary=False)
 STATISTICS.declare(
     "sign_agreement",
     "isaerft.stats.statistics:SIGN_AGREEMENT",
+    primary=False,
     graded=True,
     directed=True,
     pooled=True,

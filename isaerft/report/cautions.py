@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from isaerft.config.options import ASKED_CONTROLS, CONTROLS
+from isaerft.config import ASKED_CONTROLS, CONTROLS
 from isaerft.report.headline import P_LEVEL, headlines
 from isaerft.report.selection import (
     RESULT,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from isaerft.config.options import ASKED_CONTROLS, CONTROLS, PERMUTED
+from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED
 from isaerft.errors import InputError
 
 Tables = Mapping[str, pd.DataFrame]

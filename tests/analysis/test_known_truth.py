@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft.analysis.known_truth import calibration_table
-from isaerft.config.options import Adapter, Behavior, Judge, Primary, Source, Study, Subject
-from isaerft.config.plan import Plan
+from isaerft.config import Adapter, Behavior, Judge, Plan, Primary, Source, Study, Subject
 from isaerft.stats import auroc
 from isaerft.table import conform
 

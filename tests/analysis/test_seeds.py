@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft.analysis.seeds import seeds_table
-from isaerft.config.options import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
-from isaerft.config.plan import Plan
+from isaerft.config import Adapter, Agreement, Behavior, Judge, Plan, Primary, Source, Study, Subject
 from isaerft.report.cautions import cautions
 from isaerft.stats import auroc
 from isaerft.table import conform

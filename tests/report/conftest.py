@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.config.options import CONTROLS
+from isaerft.config import CONTROLS
 from isaerft.table import TABLES, conform
 
 BEHAVIORS = ("helpfulness", "refusal", "sycophancy", "politeness", "hedging", "brevity", "formality", "enthusiasm")

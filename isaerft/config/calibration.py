@@ -1,13 +1,14 @@
-"""The calibration study, which is no study of a model: how large it is."""
+"""Options of the calibration study, which measures our own statistics and needs no model."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from isaerft.config.options.base import STRICT
+from isaerft.config.base import STRICT, read_options, validated
 
 Ratio = Annotated[float, Field(gt=0)]
 Latents = Annotated[int, Field(ge=50)]
@@ -81,3 +82,8 @@ class Calibration:
             *(f"verdicts-{share:g}" for share in self.wrong_shares),
             *(f"bins-{world}-{n}" for n in self.bins_latents for world in self.worlds if world.endswith("confounded")),
         ]
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Read and check the YAML file of the calibration study; errors as in `load_plan`."""
+    return validated(Calibration, read_options(path))

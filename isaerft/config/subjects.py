@@ -1,4 +1,4 @@
-"""A subject: its model, its SAE and the corpus that its latents are measured on."""
+"""Options of a subject: its model, its SAE, and the corpus on which its latents are measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from isaerft.config.options.base import STRICT
+from isaerft.config.base import STRICT
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
