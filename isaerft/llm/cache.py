@@ -90,7 +90,7 @@ class ResponseCache:
                 if after > cap:
                     raise InputError(
                         f"llm {name!r} has used {calls} requests, {used} tokens; one more would pass {option}: {cap}",
-                        remedy=f"the answers so far are kept in {self.path}; allow more {what} under `llms` to continue",
+                        remedy=f"all answers so far are kept in {self.path}; allow more {what} under `llms` to continue",
                     )
             cursor = connection.execute("INSERT INTO used (study, llm, tokens) VALUES (?, ?, ?)", (study, name, tokens))
             return int(cursor.lastrowid or 0)
