@@ -136,9 +136,7 @@ class LlmSource:
 llm = LlmSource()
 
 
-def _questions(
-    source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, seed: int
-) -> list[_Question]:
+def _questions(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, seed: int) -> list[_Question]:
     """Return a question per latent with evidence."""
     limits = _limits(source)
     path = subject_dir / "contexts.parquet"

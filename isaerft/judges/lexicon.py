@@ -167,7 +167,7 @@ class WordList:
 
 
 def _read(text: str, side: str, lists: Mapping[str, WordList], n_behaviors: int) -> Reading:
-    """Read an explanation on each of its sides; take the larger effect for each behavior, that of the input if equal."""
+    """Read an explanation on each of its sides; keep the larger effect on each behavior, of equal ones the input's."""
     effects, reasons = np.zeros(n_behaviors), [""] * n_behaviors
     text_clauses = clauses(text, side)
     for part in SIDES:

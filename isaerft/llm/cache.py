@@ -66,7 +66,14 @@ class ResponseCache:
     def put(self, request: dict[str, Any], reply: Reply) -> Reply:
         """Keep a reply and return the one that is kept: the first, where two jobs sent the same request."""
         storable = [_storable(text) for text in (reply.content, reply.refusal, reply.finish_reason)]
-        row = (digest(request), request["model"], canonical(request), *storable, reply.prompt_tokens, reply.completion_tokens)
+        row = (
+            digest(request),
+            request["model"],
+            canonical(request),
+            *storable,
+            reply.prompt_tokens,
+            reply.completion_tokens,
+        )
         with self._opened() as connection:
             connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         kept = self.get(request)

@@ -21,7 +21,7 @@ def explain(options: argparse.Namespace) -> None:
     """Get one source's explanations of a subject's latents, or of a sample of them."""
     plan = plan_of(options)
     from isaerft import explanations
-    from isaerft.explanations.base import latents_asked
+    from isaerft.explanations import latents_to_explain
     from isaerft.layout import SubjectFolder
     from isaerft.llm import LanguageModel
 
@@ -32,7 +32,7 @@ def explain(options: argparse.Namespace) -> None:
         chosen,
         subject_dir=options.dir,
         d_sae=d_sae,
-        latents=latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate, options.sample),
+        latents=latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate, options.sample),
         only=options.sample is not None,
         llm=None if chosen.llm is None else LanguageModel.of(plan, chosen.llm),
     )
@@ -59,14 +59,13 @@ def score(options: argparse.Namespace) -> None:
     """Score one source's explanations: detection, fuzzing and output, each beside its measured floor."""
     plan = plan_of(options)
     from isaerft import scorers as scoring
-    from isaerft.explanations import read_explanations
-    from isaerft.explanations.base import latents_asked
-    from isaerft.explanations.local import read_contexts
+    from isaerft.explanations import latents_to_explain, read_explanations
+    from isaerft.explanations.contexts import read_contexts
     from isaerft.layout import SubjectFolder
     from isaerft.llm import LanguageModel
 
     folder, chosen = SubjectFolder(options.dir), plan.study.scorers[options.scorer]
-    alive = latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate)
+    alive = latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate)
     found = read_explanations(options.explanations)
     found = found[found["latent_index"].isin(alive)]
     tasks = scoring.tasks_of(read_contexts(folder.scored), found, plan.study.seed, chosen.n_latents)
