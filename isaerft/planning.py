@@ -20,7 +20,7 @@ import pandas as pd
 
 from isaerft.config import Llm, Plan, Subject, TrainSae
 from isaerft.errors import InputError
-from isaerft.explanations import AskingSource, latents_to_explain, read_explanations
+from isaerft.explanations import AskingSource, latents_to_explain, read_explanations, sample_path
 from isaerft.explanations.contexts import read_contexts
 from isaerft.judges import AskingJudge
 from isaerft.layout import Results, SubjectFolder
@@ -162,7 +162,7 @@ class _Planner:
     def __init__(self, plan: Plan, results: Results, subject: str, source: str) -> None:
         self._plan, self._subject, self._source = plan, subject, source
         self._folder = results.subject(subject)
-        self._sample = results.design(subject) if plan.design_of(source) == "case_control" else None
+        self._sample = sample_path(plan, results.root, subject, source)
         path = results.explanations(subject, source)
         self._explained = path.is_file()
         self._explanations = read_explanations(path) if self._explained else _stand_ins(self._latents())

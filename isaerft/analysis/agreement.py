@@ -27,8 +27,7 @@ from isaerft.analysis.inputs import (
     sources_of,
 )
 from isaerft.analysis.sources import compared_sources
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import read_sample
+from isaerft.explanations import read_explanations, read_sample
 from isaerft.io import replacing
 from isaerft.layout import SubjectFolder
 from isaerft.registry import MEASURES

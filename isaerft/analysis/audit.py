@@ -23,8 +23,7 @@ from isaerft.analysis.inputs import (
     sources_of,
 )
 from isaerft.errors import InputError
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import read_sample, sample_path
+from isaerft.explanations import read_explanations, read_sample, sample_path
 from isaerft.io import replacing
 from isaerft.judges import read_judgements
 from isaerft.layout import SubjectFolder

@@ -9,8 +9,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.analysis.inputs import sources_of
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import latents_asked, sample_path
+from isaerft.explanations import latents_to_explain, read_explanations, sample_path
 from isaerft.layout import SubjectFolder
 
 
@@ -21,7 +20,7 @@ def coverage_table(plan: config.Plan, results: str | Path) -> pd.DataFrame:
         facts = SubjectFolder(results / "subjects" / subject).read_latents()
         for source in sources_of(plan, subject):
             sample = sample_path(plan, results, subject, source)
-            asked = latents_asked(facts, plan.study.agreement.min_firing_rate, sample)
+            asked = latents_to_explain(facts, plan.study.agreement.min_firing_rate, sample)
             found = read_explanations(results / "explanations" / subject / f"{source}.parquet")
             explained = int(np.isin(asked, found["latent_index"]).sum())
             failed = int(found.attrs["counts"].get("failed", 0))

@@ -11,7 +11,7 @@ import pandas as pd
 from isaerft import config
 from isaerft.analysis.inputs import alive_latents, confounds_of, read_changes
 from isaerft.errors import InputError
-from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
+from isaerft.explanations import CASE_ROLE, CONTROL_ROLE, write_sample
 from isaerft.layout import SubjectFolder
 from isaerft.stats import sampling as case_control
 

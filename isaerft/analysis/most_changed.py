@@ -10,8 +10,7 @@ import pandas as pd
 
 from isaerft import config
 from isaerft.analysis.inputs import alive_latents, judges_of, read_changes, sources_of
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import latents_asked, sample_path
+from isaerft.explanations import latents_to_explain, read_explanations, sample_path
 from isaerft.judges import read_judgements
 from isaerft.layout import SubjectFolder
 from isaerft.stats import qvalues, stability_pvalue
@@ -35,7 +34,7 @@ def most_changed(plan: config.Plan, subject: str, results: str | Path) -> pd.Dat
         judge = judges_of(plan, source)[0]
     known = _what_is_said(results, subject, source, judge)
     sample = sample_path(plan, results, subject, source)
-    asked = set(latents_asked(facts, plan.study.agreement.min_firing_rate, sample).tolist())
+    asked = set(latents_to_explain(facts, plan.study.agreement.min_firing_rate, sample).tolist())
     parts = []
     for adapter in plan.study.adapters:
         if adapter == plan.study.reference:

@@ -23,8 +23,7 @@ from isaerft.analysis.inputs import (
     read_expectation,
     sources_of,
 )
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import read_sample, sample_path
+from isaerft.explanations import read_explanations, read_sample, sample_path
 from isaerft.layout import SubjectFolder
 from isaerft.registry import MEASURES
 from isaerft.stats import ProfileMatch, match_profiles, mean_rank, score_elsewhere

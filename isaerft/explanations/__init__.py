@@ -14,6 +14,7 @@ from isaerft.explanations.sample import (
     CONTROL_ROLE,
     latents_to_explain,
     read_sample,
+    sample_path,
     write_sample,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "latents_to_explain",
     "read_explanations",
     "read_sample",
+    "sample_path",
     "write_explanations",
     "write_sample",
 ]

@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isaerft.config import Plan
 from isaerft.errors import InputError
 from isaerft.io import read_parquet, replacing
+from isaerft.layout import Results
 
 CASE_ROLE, CONTROL_ROLE = "case", "control"
 _COLUMNS = {
@@ -46,6 +48,11 @@ def latents_to_explain(facts: pd.DataFrame, min_firing_rate: float, sample: str 
     if sample is not None:
         return np.sort(read_sample(sample)["latent_index"].to_numpy())
     return np.sort(facts.loc[facts["firing_rate"] >= min_firing_rate, "latent_index"].to_numpy(np.int64))
+
+
+def sample_path(plan: Plan, results: str | Path, subject: str, source: str) -> Path | None:
+    """Return the file of the sample that a source explains; None if it explains all live latents."""
+    return Results(results).design(subject) if plan.design_of(source) == "case_control" else None
 
 
 def write_sample(sample: pd.DataFrame, path: str | Path) -> None:

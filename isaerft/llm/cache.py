@@ -97,7 +97,7 @@ class ResponseCache:
                 if after > cap:
                     raise InputError(
                         f"llm {name!r} has used {calls} requests, {used} tokens; one more would pass {option}: {cap}",
-                        remedy=f"all answers so far are kept in {self.path}; allow more {what} under `llms` to continue",
+                        remedy=f"all answers so far are kept in {self.path}; allow more {what} under `llms`",
                     )
             cursor = connection.execute("INSERT INTO used (study, llm, tokens) VALUES (?, ?, ?)", (study, name, tokens))
             return int(cursor.lastrowid or 0)
@@ -142,7 +142,7 @@ class ResponseCache:
         except sqlite3.Error as error:
             raise InputError(
                 f"the LLM cache {str(self.path)!r} cannot be used ({error})",
-                remedy="check that it is an SQLite file on a local disk with free space, or name another under `llm_cache`",
+                remedy="check that it is an SQLite file on a local disk with free space, or change `llm_cache`",
             ) from None
 
     def _connect(self) -> sqlite3.Connection:

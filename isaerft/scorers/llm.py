@@ -67,9 +67,8 @@ def form_of(n_items: int) -> type[BaseModel]:
 def _prompt(task: Task, seed: int) -> Prompt:
     block, n_items = _block(task), len(task.items)
     system = SYSTEM.replace("{asked}", INSTRUCTION[task.score])
-    user = (
-        f"The description of the latent and the items. {SIDES[task.side]}\n{between_markers(block, marker_of(block))}"
-    )
+    marked = between_markers(block, marker_of(block))
+    user = f"The description of the latent and the items. {SIDES[task.side]}\n{marked}"
     return Prompt(system, user, form_of(n_items), TOKENS_AROUND + TOKENS_PER_ITEM * n_items, seed)
 
 

@@ -38,8 +38,8 @@ def _fits(
     Parameters
     ----------
     similarity : callable
-        `similarity(texts, first, second)` takes distinct texts, sorted, and the indices of pairs, (n_pairs,) int64 each;
-        it returns (n_pairs,) float.
+        `similarity(texts, first, second)` takes sorted distinct texts and the indices of pairs, (n_pairs,) int64,
+        and returns (n_pairs,) float.
     """
     texts = sorted({task.explanation for task in tasks} | {item.focus for task in tasks for item in task.items})
     place = {text: number for number, text in enumerate(texts)}

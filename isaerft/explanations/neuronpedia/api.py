@@ -46,9 +46,11 @@ async def list_page(client: Client, source_id: SourceId, token: str) -> Page | N
 
 async def read_batch(client: Client, source_id: SourceId, key: str) -> list[tuple[int, Explanation]] | None:
     """Return latent and explanation of every row of a batch; None if it is gone."""
-    return await client.export(
-        "/" + quote(key), lambda body: list(explanations_of_rows(as_json_lines(body), source_id))
-    )
+
+    def read(body: bytes) -> list[tuple[int, Explanation]]:
+        return list(explanations_of_rows(as_json_lines(body), source_id))
+
+    return await client.export("/" + quote(key), read)
 
 
 def parse_page(body: bytes, source_id: SourceId) -> Page:
