@@ -270,7 +270,7 @@ STATISTICS.declare(
 SOURCES = Registry("explanation source", AskingFacts, group="isaerft.sources")
 SOURCES.declare("file", "isaerft.explanations.file:from_file")
 SOURCES.declare("local", "isaerft.explanations.local:from_contexts")
-SOURCES.declare("llm", "isaerft.explanations.llm:from_language_model", asks=True)
+SOURCES.declare("llm", "isaerft.explanations.llm:llm", asks=True)
 SOURCES.declare("neuronpedia", "isaerft.explanations.neuronpedia.source:from_neuronpedia")
 
 JUDGES = Registry("judge", AskingFacts, group="isaerft.judges")
@@ -282,9 +282,9 @@ JUDGES.declare("human", "isaerft.judges.file:human")
 JUDGES.declare("llm", "isaerft.judges.llm:llm", asks=True)
 
 SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")
-SCORERS.declare("lexical", "isaerft.scorers.matchers:lexical")
-SCORERS.declare("embedding", "isaerft.scorers.matchers:embedding")
-SCORERS.declare("llm", "isaerft.scorers.matchers:llm", asks=True)
+SCORERS.declare("lexical", "isaerft.scorers.similarity:lexical")
+SCORERS.declare("embedding", "isaerft.scorers.similarity:embedding")
+SCORERS.declare("llm", "isaerft.scorers.llm:llm", asks=True)
 
 METRICS = Registry("metric", MetricFacts, group="isaerft.metrics")
 METRICS.declare("phrases", "isaerft.changes.metrics:phrases", needs="phrases")

@@ -37,7 +37,7 @@ def explain(study: StudyFile, subject: SubjectName, source: SourceName, results:
     check_name("subject", subject, plan.study.subjects)
     options = plan.study.sources[check_name("source", source, plan.study.sources)]
     from isaerft import explanations
-    from isaerft.explanations.base import latents_asked
+    from isaerft.explanations import latents_to_explain
 
     folder = layout.subject(subject)
     sample = layout.design(subject) if plan.samples([source]) else None
@@ -47,7 +47,7 @@ def explain(study: StudyFile, subject: SubjectName, source: SourceName, results:
         options,
         subject_dir=folder.path,
         d_sae=d_sae,
-        latents=latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate, sample),
+        latents=latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate, sample),
         only=sample is not None,
         llm=open_llm(plan, options.llm),
     )
@@ -82,12 +82,11 @@ def score(
     check_name("source", source, plan.study.sources)
     options = plan.study.scorers[check_name("scorer", scorer, plan.study.scorers)]
     from isaerft import scorers
-    from isaerft.explanations import read_explanations
-    from isaerft.explanations.base import latents_asked
-    from isaerft.explanations.local import read_contexts
+    from isaerft.explanations import latents_to_explain, read_explanations
+    from isaerft.explanations.contexts import read_contexts
 
     folder = layout.subject(subject)
-    alive = latents_asked(folder.read_latents(), plan.study.agreement.min_firing_rate)
+    alive = latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate)
     found = read_explanations(layout.explanations(subject, source))
     found = found[found["latent_index"].isin(alive)]
     tasks = scorers.tasks_of(read_contexts(folder.scored), found, plan.study.seed, options.n_latents)

@@ -83,15 +83,6 @@ class Plan:
         """Behaviors whose data audits compare."""
         return sorted({name for audit in self.study.audits.values() for name in (audit.clean, audit.suspect)})
 
-    def sources_of(self, subject: str) -> list[str]:
-        """Return the sources that speak of a subject."""
-        return [name for name, part in self.study.sources.items() if subject in (part.subjects or self.study.subjects)]
-
-    def judges_of(self, source: str, *, tested: bool = False) -> list[str]:
-        """Return the judges that read a source; `tested`: those among them by which agreement is tested."""
-        names = self.study.sources[source].judges or list(self.study.judges)
-        return [name for name in names if self.study.judges[name].tested or not tested]
-
     def samples(self, sources: list[str]) -> bool:
         """Tell whether any of these sources is asked for the case-control sample only."""
         return any(self.design_of(source) == "case_control" for source in sources)
@@ -196,6 +187,39 @@ class Plan:
     def behavior_of(self, name: str) -> Behavior:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
         return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
+
+    def random_twin(self, subject: str) -> str | None:
+        """Return the random-dictionary twin of a subject; None without that control."""
+        return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
+
+    def sources_of(self, subject: str, adapter: str | None = None) -> list[str]:
+        """Return the sources that explain a subject's latents; with `adapter`, those that its changes are tested on."""
+        return [
+            name
+            for name, part in self.study.sources.items()
+            if subject in (part.subjects or [subject]) and (adapter is None or adapter in (part.adapters or [adapter]))
+        ]
+
+    def judges_of(self, source: str, *, tested: bool = False) -> list[str]:
+        """Return the judges that read a source; with `tested`, only those by which agreement is tested."""
+        names = self.study.sources[source].judges or list(self.study.judges)
+        return [name for name in names if self.study.judges[name].tested or not tested]
+
+    def shown_reading(self, subject: str) -> tuple[str, str]:
+        """Return the source and judge that tables of single latents show: the primary ones.
+
+        Where the primary source does not explain the subject, the first that does takes its place, with its first
+        tested judge.
+        """
+        primary, sources = self.study.primary, self.sources_of(subject)
+        if primary.source in sources or not sources:
+            return primary.source, primary.judge
+        judges = self.judges_of(sources[0], tested=True) or self.judges_of(sources[0])
+        return sources[0], judges[0]
+
+    def is_sampled(self, source: str) -> bool:
+        """Tell whether a source is asked for the case-control sample alone."""
+        return self.design_of(source) == "case_control"
 
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""

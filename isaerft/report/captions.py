@@ -1,4 +1,4 @@
-"""One caption for each figure and table; workflow/report/*.rst holds the same words (a test keeps them together)."""
+"""One caption for each figure and page; those of tables stand in `isaerft.analysis`."""
 
 from __future__ import annotations
 
@@ -51,79 +51,6 @@ FIGURES: dict[str, str] = {
         "Left, how often each test finds agreement where there is none, above the line ours, below it naive ones. "
         "Right, how often it finds an effect, how well wrong explanations are told from right ones, and how often the "
         "intervals hold the truth."
-    ),
-}
-
-TABLES: dict[str, str] = {
-    "subjects": "The subjects: model, SAE and hook, and how well the SAE stands in for the residual stream there.",
-    "training": "One row per training run: held-out loss before and after, and the share of the reference reached.",
-    "diagnostics": (
-        "What adapters that were not trained on the latents come to in the SAE's basis: the share of a pulled-back "
-        "change that the dictionary explains, and how well a baseline's direction tells held-out texts apart."
-    ),
-    "most_changed_latents": "The latents that each behavior changed most, with their explanations and verdicts.",
-    "agreement": (
-        "How well expected and measured changes agree over latents, for every combination and every control; read no "
-        "row without the rows of its controls."
-    ),
-    "specificity": "Agreement of the changes from each behavior with explanations judged for each behavior.",
-    "overall": (
-        "Each combination over all behaviors: mean agreement, and specificity, which is how much better a behavior's "
-        "changes agree with its own expectations than with those of other behaviors."
-    ),
-    "source_comparison": (
-        "Whose explanations predict changes best, judge by judge, on the latents that all of a judge's sources "
-        "explain; the interval of the difference to the best other source says whether they can be told apart."
-    ),
-    "seeds": (
-        "Whether the seeds of each adapter agree on which latents changed, and what agreement comes to seed by seed; "
-        "an adapter whose seeds disagree has no ranking of latents to test."
-    ),
-    "coverage": (
-        "How many of the latents that each source was asked for it explains; results speak of the explained ones, and "
-        "under the case_control design of a sample."
-    ),
-    "explanation_verdicts": "One row per explanation: whether its predictions over behaviors held, and why we say so.",
-    "causal_check": (
-        "What remains of each adapter's fall in held-out loss when its k most changed latents are set back to no "
-        "change, beside k others alike in firing rate and decoder norm: 1 means untouched, 0 back to the model itself."
-    ),
-    "judge_quality": (
-        "How far the judges of a source agree, pair by pair, and with a reference (known truth, or people) where "
-        "there is one. A judge that errs hides agreement; one that agrees with another is not yet right."
-    ),
-    "corrected_agreement": (
-        "Results beside what they would be if the judge made no mistakes, by its rates of error against a "
-        "reference; valid only where the judge's mistakes have nothing to do with how much a latent changed."
-    ),
-    "explanation_scores": (
-        "How well each explanation tells what its latent does from what it doesn't, on evidence that its explainer "
-        "never saw; beside it the same items with another latent's explanation."
-    ),
-    "explanation_quality": (
-        "The mean score of each source's explanations beside its floor, what explanations exchanged between latents "
-        "reach on the same items: what is not above the floor says nothing of its latent."
-    ),
-    "agreement_by_quality": (
-        "Agreement at the primary adapter and measure among latents whose explanations score low, middle and high. "
-        "Thirds can differ in what their explanations speak of, too: read the number expected beside each estimate."
-    ),
-    "behavior_check": (
-        "Answers to held-out prompts before and after training, scored for the behavior; the interval is that of the "
-        "difference, over prompts. answers.html shows some of them."
-    ),
-    "audit": (
-        "What a suspect set of data teaches that a clean one does not: the behaviors that it may teach, ranked by how "
-        "far the latents that they would raise rose more than under the clean data. q is small only where neither "
-        "other rows of one origin nor other explanations would explain it."
-    ),
-    "audit_latents": (
-        "The latents that the suspect data trained most unlike the clean data, with their explanations: what the "
-        "difference is about, whether or not anybody thought of it."
-    ),
-    "calibration": (
-        "What was counted where the truth is known: error rates, power and coverage of the tests in simulated worlds, "
-        "or how the whole pipeline does with known shares of wrong explanations or of planted poison."
     ),
 }
 
