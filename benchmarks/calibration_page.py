@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 from page import markdown, write_block
 
+from isaerft import analysis
 from isaerft.report.figures.calibration import with_settings
-from isaerft.table import read_table
 
 NAIVE = "naive_"
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--write", type=Path, required=True, metavar="PAGE")
     given = parser.parse_args()
-    for name, text in blocks(read_table("calibration", given.table)).items():
+    for name, text in blocks(analysis.table("calibration").read(given.table)).items():
         write_block(given.write, name, text)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from page import markdown, write_block
 from scipy.stats import spearmanr
 
-from isaerft.table import read_table
+from isaerft import analysis
 
 TOP = 20
 
@@ -37,7 +37,7 @@ def stability(results: Path, subject: str, measure: str) -> pd.DataFrame:
 
 def comparison(results: Path) -> pd.DataFrame:
     """Return one row per adapter of the primary subject."""
-    tables = {path.stem: read_table(path.stem, path) for path in sorted((results / "tables").glob("*.csv"))}
+    tables = {path.stem: analysis.table(path.stem).read(path) for path in sorted((results / "tables").glob("*.csv"))}
     agreement = tables["agreement"]
     primary = agreement[agreement.primary].iloc[0]
     same = (agreement.control == "none") & (agreement.subject == primary.subject)

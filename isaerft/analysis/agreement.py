@@ -1,219 +1,237 @@
-"""The rows of agreement.csv, specificity.csv, overall.csv and source_comparison.csv for one (subject, adapter)."""
+"""agreement.csv: do the latents that changed have the explanations that said they should, beside every control.
+
+The rule `agreement` tests one adapter of one subject at a time and writes its rows of this table and of specificity,
+overall and source_comparison; the tables collect them and adjust p-values.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from isaerft import config
-from isaerft.analysis.across import Across
-from isaerft.analysis.controls import Confound, Pair, Pool, answers, control_of
-from isaerft.analysis.inputs import (
-    Confounds,
-    Expectation,
-    alive_latents,
-    confounds_of,
-    judges_of,
-    read_changes,
-    read_expectation,
-    sources_of,
+from isaerft import stats
+from isaerft.analysis.base import Analysis, ResultTable, is_primary, with_qvalues
+from isaerft.analysis.columns import (
+    ADAPTER,
+    BEHAVIOR,
+    CI_HIGH,
+    CI_LOW,
+    JUDGE,
+    MEASURE,
+    N_EXPECTED,
+    N_LATENTS,
+    N_SEEDS,
+    PRIMARY,
+    QVALUE,
+    SOURCE,
+    STATISTIC,
+    SUBJECT,
 )
-from isaerft.analysis.sources import compared_sources
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import read_sample
+from isaerft.analysis.controls import Comparison, Tested, control, controls_of, run_tests
+from isaerft.analysis.matrix import BehaviorMatrix
+from isaerft.analysis.overall import TABLE as OVERALL
+from isaerft.analysis.overall import overall_rows
+from isaerft.analysis.readings import Changes, Reading, read_changes, readings
+from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
+from isaerft.analysis.source_comparison import comparison_rows
+from isaerft.analysis.specificity import TABLE as SPECIFICITY
+from isaerft.analysis.specificity import specificity_rows
+from isaerft.config import Plan
 from isaerft.io import replacing
-from isaerft.layout import SubjectFolder
+from isaerft.layout import AgreementFolder, Results
 from isaerft.registry import MEASURES
-from isaerft.stats import auroc_ceiling, minimum_detectable_correlation, minimum_detectable_effect, reliability
-from isaerft.table import TABLES
+from isaerft.table import Column
 
 logger = logging.getLogger(__name__)
 
+RESULT = "none"
+"""Value of the column `control` in the rows of results themselves."""
 
-AGREEMENT, SPECIFICITY, OVERALL = "agreement.parquet", "specificity.parquet", "overall.parquet"
-COMPARISON = "source_comparison.parquet"
+
+def agreement(analysis: Analysis) -> pd.DataFrame:
+    """Return the rows of all adapters with q-values, adjusted within each control, the primary result apart."""
+    table = analysis.tested("agreement")
+    primary = is_primary(analysis.plan, table) & (table.control == RESULT)
+    return with_qvalues(table.assign(primary=primary), "control")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One way to read the explanations of a subject: a source and a judge, with what they expect.
+def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) -> None:
+    """Test every (behavior, measure, source, judge) of one adapter with its controls, and write the rows.
 
-    Attributes
-    ----------
-    explanation_length : (n,) int64
-        Characters of each explanation.
+    They lie under `results.agreement(subject, adapter)`, one Parquet file for each of the four tables, without the
+    columns that only all adapters together can fill.
     """
-
-    source: str
-    judge: str
-    expectation: Expectation
-    confounds: Confounds
-    explanation_length: np.ndarray
-
-
-def write_agreement(
-    plan: config.Plan,
-    subject: str,
-    adapter: str,
-    subject_dir: str | Path,
-    changes: str | Path,
-    explanations: str | Path,
-    judgements: str | Path,
-    out: str | Path,
-    sample: str | Path | None = None,
-) -> None:
-    """Test every (behavior, measure, source, judge) of one adapter with its controls; write the parts under `out`.
-
-    `sample` is the subject's sample of latents, which sources of the case_control design speak of.
-    """
-    facts = SubjectFolder(Path(subject_dir)).read_latents()
-    own = read_changes(plan, changes, subject, adapter)
-    twin = next((name for name, base in plan.permuted_subjects.items() if base == subject), None)
-    random = read_changes(plan, changes, twin, adapter) if twin and adapter in plan.analysed_adapters(twin) else {}
-    exchanged = _exchanged(plan, changes, subject) if adapter == plan.study.primary.adapter else {}
-    agreement, specificity, overall = [], [], []
-    whole: dict[tuple[str, str, str], Across] = {}
-    drawn = None if sample is None else read_sample(sample)
-    sources = [
-        name for name in sources_of(plan, subject) if adapter in (plan.study.sources[name].adapters or [adapter])
-    ]
-    readings = list(_readings(plan, sources, Path(explanations), Path(judgements), facts, drawn))
-    for reading in tqdm(readings, desc="agreement", disable=None):
-        same = {"subject": subject, "adapter": adapter, "source": reading.source, "judge": reading.judge}
+    changes = _Changed.read(plan, results, subject, adapter)
+    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
+    matrices: dict[tuple[str, str, str], BehaviorMatrix] = {}
+    read = list(readings(plan, results, subject, sources=plan.sources_of(subject, adapter)))
+    for reading in tqdm(read, desc="agreement", disable=None):
+        source, judge, n_latents = reading.source, reading.judge, len(reading.latents)
+        logger.info("%s, %s: %d latents; left out: %s", source, judge, n_latents, reading.left_out)
+        same = reading.names | {"adapter": adapter}
         for statistic in plan.study.agreement.statistics:
-            agreement += [same | row for row in _rows(plan, reading, statistic, own, random, exchanged)]
+            rows["agreement"] += [same | row for row in _agreement_rows(plan, reading, statistic, changes)]
         for measure in plan.study.measures:
-            across = Across(plan, reading.expectation, reading.confounds, measure, own)
-            whole[reading.judge, measure, reading.source] = across
-            specificity += [same | {"measure": measure} | row for row in across.cells()]
-            overall += [same | {"measure": measure} | row for row in across.rows()]
-    comparison = [{"subject": subject, "adapter": adapter} | row for row in _comparison(plan, whole)]
-    with replacing(out) as temporary:
+            matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, measure, changes.own)
+            matrices[judge, measure, source] = matrix
+            rows["specificity"] += [same | {"measure": measure} | row for row in specificity_rows(matrix)]
+            rows["overall"] += [same | {"measure": measure} | row for row in overall_rows(matrix)]
+    same = {"subject": subject, "adapter": adapter}
+    rows["source_comparison"] = [same | row for row in _comparisons(plan, matrices)]
+    with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
-        _frame(agreement, "agreement").to_parquet(temporary / AGREEMENT, index=False)
-        _frame(specificity, "specificity").to_parquet(temporary / SPECIFICITY, index=False)
-        _frame(overall, "overall").to_parquet(temporary / OVERALL, index=False)
-        _frame(comparison, "source_comparison").to_parquet(temporary / COMPARISON, index=False)
+        for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
+            columns = [name for name in table.column_names if name not in ("qvalue", "primary")]
+            frame = pd.DataFrame(rows[table.name], columns=columns)
+            frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
 
-def _frame(rows: list[dict[str, Any]], table: str) -> pd.DataFrame:
-    """Return rows as the table's columns, empty where no row has a value."""
-    columns = [column.name for column in TABLES[table] if column.name not in ("qvalue", "primary")]
-    return pd.DataFrame(rows, columns=columns)
+class _Changed:
+    """Changes of one adapter: its own, on random dictionaries, and from exchanged completions; empty if not made."""
+
+    def __init__(self, own: Changes, random: Changes, exchanged: Changes) -> None:
+        self.own, self.random, self.exchanged = own, random, exchanged
+
+    @classmethod
+    def read(cls, plan: Plan, results: Results, subject: str, adapter: str) -> _Changed:
+        twin, random, exchanged = plan.random_twin(subject), {}, {}
+        if twin and adapter in plan.analysed_adapters(twin):
+            random = read_changes(plan, results, twin, adapter)
+        if adapter == plan.study.primary.adapter:
+            twins = plan.shuffled_behaviors
+            found = read_changes(plan, results, subject, adapter, list(twins))
+            exchanged = {(twins[name], measure): change for (name, measure), change in found.items()}
+        return cls(read_changes(plan, results, subject, adapter), random, exchanged)
+
+    def comparison(self, plan: Plan, reading: Reading, behavior: str, measure: str, statistic: str) -> Comparison:
+        def on_universe(changes: Changes) -> np.ndarray | None:
+            return changes[behavior, measure][:, reading.latents] if changes else None
+
+        own = self.own[behavior, measure][:, reading.latents]
+        place = reading.behaviors.index(behavior)
+        return Comparison(plan, reading, place, own, on_universe(self.random), on_universe(self.exchanged), statistic)
 
 
-def _comparison(plan: config.Plan, whole: Mapping[tuple[str, str, str], Across]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of source_comparison.csv from (judge, measure, source) -> what all behaviors say."""
+def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, Any]]:
+    """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
+    rows, comparisons, tested = [], [], []
+    for measure in plan.study.measures:
+        for behavior in reading.behaviors:
+            comparison = changes.comparison(plan, reading, behavior, measure, statistic)
+            same = {
+                "measure": measure,
+                "behavior": behavior,
+                "statistic": statistic,
+                "n_seeds": len(comparison.changes),
+                "n_latents": len(comparison.labels),
+                "n_expected": comparison.n_expected,
+            }
+            for name in [RESULT, *controls_of(comparison)]:
+                rows.append(same | {"control": name})
+                comparisons.append(comparison)
+                tested.append(_tested(comparison, measure, name))
+    for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
+        null = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
+        yield row | found | (_limits(comparison, null) if null and row["control"] == RESULT else {})
+
+
+def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
+    """Return what the result or a control tests; nothing where the statistic wants a direction that is not there."""
+    if comparison.kind.facts.directed and not MEASURES.facts(measure).directed:
+        return None
+    return comparison.change if name == RESULT else control(name, comparison)
+
+
+def _limits(comparison: Comparison, null: dict[str, float]) -> dict[str, float]:
+    """Return how high the result could be, and from where on it would be detected."""
+    return {
+        "noise_ceiling": _noise_ceiling(comparison),
+        "minimum_detectable_effect": _minimum_detectable(comparison, null),
+    }
+
+
+def _noise_ceiling(comparison: Comparison) -> float:
+    # A seed that kept its untrained adapter changed nothing, and seeds cannot be compared.
+    if len(comparison.changes) < 2 or (np.ptp(comparison.changes, axis=1) == 0).any():
+        return math.nan
+    if comparison.statistic == "spearman":
+        return stats.reliability(comparison.changes).noise_ceiling
+    if comparison.statistic == "auroc":
+        # TODO: the ceiling of the mean over seeds; this is that of a single seed.
+        return stats.auroc_ceiling(comparison.changes, comparison.n_expected)
+    return math.nan
+
+
+def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float:
+    if comparison.statistic == "auroc":
+        return stats.minimum_detectable_effect(len(comparison.labels), comparison.n_expected, **null)
+    return stats.minimum_detectable_correlation(**null) if comparison.statistic == "spearman" else math.nan
+
+
+def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of source_comparison from matrices by (judge, measure, source)."""
     for judge, sources in plan.compared_sources.items():
         for measure in plan.study.measures:
-            read = {name: whole[judge, measure, name] for name in sources if (judge, measure, name) in whole}
-            for row in compared_sources(plan, read):
+            of_judge = {name: matrices[judge, measure, name] for name in sources if (judge, measure, name) in matrices}
+            for row in comparison_rows(plan, of_judge):
                 yield {"judge": judge, "measure": measure} | row
 
 
-def _readings(
-    plan: config.Plan,
-    sources: list[str],
-    explanations: Path,
-    judgements: Path,
-    facts: pd.DataFrame,
-    drawn: pd.DataFrame | None,
-) -> Iterator[Reading]:
-    for source in sources:
-        sample = drawn if plan.design_of(source) == "case_control" else None
-        alive = alive_latents(plan, facts)
-        dropped: dict[str, int] = {"dead": len(facts) - len(alive)}
-        if sample is not None:
-            dropped["not sampled"] = len(alive) - len(sample)
-            alive = sample.latent_index.to_numpy()
-        said = read_explanations(explanations / f"{source}.parquet").set_index("latent_index")["explanation"].str.len()
-        for judge in judges_of(plan, source, tested=True):
-            expectation = read_expectation(plan, judgements / source / f"{judge}.parquet", alive)
-            left_out = dropped | {"unexplained or unjudged": len(alive) - len(expectation.latents)}
-            logger.info("%s, %s: %d latents; left out: %s", source, judge, len(expectation.latents), left_out)
-            confounds = confounds_of(plan, facts, expectation.latents, sample)
-            length = said.loc[expectation.latents].to_numpy(np.int64)
-            yield Reading(source, judge, expectation, confounds, length)
-
-
-def _exchanged(plan: config.Plan, changes: str | Path, subject: str) -> dict[tuple[str, str], np.ndarray]:
-    """Return (behavior, measure) -> changes of the primary adapter from shuffled completions; none if not asked for."""
-    twins = plan.shuffled_behaviors
-    found = read_changes(plan, changes, subject, plan.study.primary.adapter, list(twins))
-    return {(twins[twin], measure): change for (twin, measure), change in found.items()}
-
-
-def _rows(
-    plan: config.Plan, reading: Reading, statistic: str, own: Any, random: Any, exchanged: Any
-) -> Iterator[dict[str, Any]]:
-    """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
-    latents = reading.expectation.latents
-    rows, pairs, asked = [], [], []
-    for measure in plan.study.measures:
-        for index, behavior in enumerate(plan.tested_behaviors):
-            changes = own[behavior, measure][:, latents]
-            draws = random[behavior, measure][:, latents] if random else None
-            shuffled = exchanged[behavior, measure][:, latents] if exchanged else None
-            pair = Pair(
-                plan,
-                reading.expectation,
-                reading.confounds,
-                index,
-                changes,
-                draws,
-                shuffled,
-                statistic,
-                reading.explanation_length,
-            )
-            same = {"measure": measure, "behavior": behavior, "statistic": statistic, "n_seeds": len(changes)}
-            same |= pair.counts()
-            for control in _controls(plan, reading, pair):
-                rows.append(same | {"control": control})
-                pairs.append(pair)
-                asked.append(_asked(pair, measure, control))
-    for row, pair, answer in zip(rows, pairs, answers(pairs, asked), strict=True):
-        null = {name: answer.pop(name) for name in ("null_mean", "null_sd") if name in answer}
-        yield row | answer | (_limits(pair, null) if null and row["control"] == "none" else {})
-
-
-def _asked(pair: Pair, measure: str, control: str) -> np.ndarray | Confound | Pool | None:
-    """Return what the result or a control asks; nothing where the statistic wants a direction that is not there."""
-    if pair.kind.facts.directed and not MEASURES.facts(measure).directed:
-        return None
-    return pair.change if control == "none" else control_of(control, pair)
-
-
-def _controls(plan: config.Plan, reading: Reading, pair: Pair) -> list[str]:
-    """Return the result itself and the controls beside it; an arm with known wrong explanations is a control itself."""
-    if plan.study.sources[reading.source].wrong_share:
-        return ["none"]
-    trained = {"random_dictionary": pair.draws, "shuffled_completions": pair.exchanged}
-    return ["none", *(name for name in plan.study.controls if trained.get(name, pair) is not None)]
-
-
-def _limits(pair: Pair, null: dict[str, float]) -> dict[str, float]:
-    """Return how high the result could have been, and from where on it would have been seen."""
-    return {"noise_ceiling": _ceiling(pair), "minimum_detectable_effect": _minimum_detectable(pair, null)}
-
-
-def _ceiling(pair: Pair) -> float:
-    # A seed that kept its untrained adapter changed nothing, and seeds cannot be compared.
-    if len(pair.changes) < 2 or (np.ptp(pair.changes, axis=1) == 0).any():
-        return math.nan
-    if pair.statistic == "spearman":
-        return reliability(pair.changes).noise_ceiling
-    return auroc_ceiling(pair.changes, pair.n_expected) if pair.statistic == "auroc" else math.nan
-
-
-def _minimum_detectable(pair: Pair, null: dict[str, float]) -> float:
-    if pair.statistic == "auroc":
-        return minimum_detectable_effect(len(pair.labels), pair.n_expected, **null)
-    return minimum_detectable_correlation(**null) if pair.statistic == "spearman" else math.nan
+TABLE = ResultTable(
+    name="agreement",
+    order=200,
+    caption=(
+        "How well expected and measured changes agree over latents, for every combination and every control. "
+        "Read each result beside its controls."
+    ),
+    columns=(
+        SUBJECT,
+        BEHAVIOR,
+        ADAPTER,
+        MEASURE,
+        SOURCE,
+        JUDGE,
+        Column("control", "text", "none for the result itself; otherwise the control that takes its place."),
+        STATISTIC,
+        Column(
+            "estimate",
+            "float",
+            "Value of the statistic over latents (by chance: 0.5 for auroc, 0 for spearman, for sign_agreement that of "
+            "its row shuffled_explanations).",
+            optional=True,
+        ),
+        CI_LOW,
+        CI_HIGH,
+        Column(
+            "pvalue",
+            "float",
+            "Probability of so high an estimate if explanations and changes were unrelated (exchange test).",
+            optional=True,
+        ),
+        QVALUE,
+        N_LATENTS,
+        N_EXPECTED,
+        N_SEEDS,
+        Column("n_resamples", "int", "Exchanges behind the p-value.", optional=True),
+        Column(
+            "noise_ceiling",
+            "float",
+            "Highest estimate to expect of perfect explanations, given how well the mean over these seeds is known.",
+            optional=True,
+        ),
+        Column(
+            "minimum_detectable_effect",
+            "float",
+            "Smallest true value of the statistic that this test would detect.",
+            optional=True,
+        ),
+        PRIMARY,
+    ),
+    make=agreement,
+)

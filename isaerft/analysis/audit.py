@@ -1,137 +1,116 @@
-"""The rows of audit.csv and audit_latents.csv: what one set of data teaches that another of its kind does not."""
+"""audit.csv and audit_latents.csv: what one set of data teaches that another of its kind does not.
+
+The two share a module because the rule `audit` makes their rows together, of all audits of a subject: by candidate
+behavior in the first, by latent in the second.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from isaerft import config
-from isaerft.analysis.inputs import (
-    Confounds,
-    Expectation,
-    alive_latents,
-    confounds_of,
-    judges_of,
-    read_changes,
-    read_expectation,
-    sources_of,
+from isaerft import stats
+from isaerft.analysis.base import ResultTable
+from isaerft.analysis.columns import (
+    ADAPTER,
+    FIRING_RATE,
+    JUDGE,
+    LATENT_INDEX,
+    MEASURE,
+    N_EXPECTED,
+    N_LATENTS,
+    N_SEEDS,
+    PRIMARY,
+    SOURCE,
+    SUBJECT,
+    URL,
 )
+from isaerft.analysis.readings import Reading, alive_latents, explained_latents, read_changes, readings
+from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import read_sample, sample_path
 from isaerft.io import replacing
-from isaerft.judges import read_judgements
-from isaerft.layout import SubjectFolder
-from isaerft.registry import ADAPTERS
-from isaerft.stats import STATISTICS, qvalues
-from isaerft.stats.audit import Taught, moderated_means, taught_differently, variance_factor
-from isaerft.table import TABLES
+from isaerft.layout import Results
+from isaerft.registry import ADAPTERS, STATISTICS
+from isaerft.table import Column
 
 logger = logging.getLogger(__name__)
 
 
-AUDIT, AUDIT_LATENTS = "audit.parquet", "audit_latents.parquet"
+def write_audits(plan: Plan, results: Results, subject: str) -> None:
+    """Compare the two sets of every audit on one subject, and write the rows of both tables.
 
-
-def write_audits(plan: config.Plan, subject: str, results: str | Path, out: str | Path) -> None:
-    """Compare the two sets of every audit on one subject; write the parts of both tables under `out`."""
-    results = Path(results)
-    facts = SubjectFolder(results / "subjects" / subject).read_latents()
-    readings = list(_readings(plan, subject, results, facts))
+    They lie at `results.audit(subject, "audit")` and `results.audit(subject, "audit_latents")`.
+    """
+    facts = results.subject(subject).read_latents()
+    # Sources that are wrong on purpose are left out.
+    sources = [name for name in plan.sources_of(subject) if not plan.study.sources[name].wrong_share]
+    read = list(readings(plan, results, subject, sources=sources, behaviors=list(plan.described)))
     rows: list[dict[str, Any]] = []
     latents = []
     for adapter in plan.analysed_adapters(subject):
         share = rows_seen(plan, adapter)
         sets = sorted({name for audit in plan.study.audits.values() for name in (audit.clean, audit.suspect)})
-        changes = read_changes(plan, results / "changes", subject, adapter, sets)
+        changes = read_changes(plan, results, subject, adapter, sets)
         for name, audit in tqdm(plan.study.audits.items(), desc=f"audits {adapter}", disable=None):
             for measure in plan.study.measures:
                 pair = changes[audit.clean, measure], changes[audit.suspect, measure]
                 same = {"subject": subject, "audit": name, "adapter": adapter, "measure": measure}
-                latents.append(_latents(plan, facts, *pair, share).assign(**same))
-                for source, judge, expectation, confounds in readings:
-                    named = same | {"source": source, "judge": judge, "n_seeds": len(pair[0])}
-                    named["primary"] = (adapter, measure, source, judge) == primary_of(plan)
-                    ranked = _candidates(plan, source, expectation, confounds, *pair, share)
-                    rows += [named | row for row in ranked]
+                latents.append(_most_different(plan, facts, *pair, share).assign(**same))
+                for reading in read:
+                    named = same | reading.names | {"n_seeds": len(pair[0])}
+                    named["primary"] = all(
+                        named[key] == getattr(plan.study.primary, key)
+                        for key in ("adapter", "measure", "source", "judge")
+                    )
+                    rows += [named | row for row in _candidates(plan, reading, *pair, share)]
     frames = {
-        AUDIT: pd.DataFrame(rows, columns=[column.name for column in TABLES["audit"]]),
-        AUDIT_LATENTS: _explained(plan, subject, results, pd.concat(latents, ignore_index=True), facts),
+        AUDIT: pd.DataFrame(rows, columns=AUDIT.column_names),
+        AUDIT_LATENTS: _explained(plan, results, subject, pd.concat(latents, ignore_index=True)),
     }
-    with replacing(out) as temporary:
+    with replacing(results.audit(subject, AUDIT.name).parent) as temporary:
         temporary.mkdir()
-        for file, frame in frames.items():
-            frame.to_parquet(temporary / file, index=False)
+        for table, frame in frames.items():
+            frame.to_parquet(temporary / results.audit(subject, table.name).name, index=False)
 
 
-def primary_of(plan: config.Plan) -> tuple[str, str, str, str]:
-    """Return adapter, measure, source and judge of the primary result."""
-    chosen = plan.study.primary
-    return chosen.adapter, chosen.measure, chosen.source, chosen.judge
-
-
-def rows_seen(plan: config.Plan, adapter: str) -> float:
-    """Return the share of the rows that each seed of an adapter saw; 1 where it was not made from rows here."""
+def rows_seen(plan: Plan, adapter: str) -> float:
+    """Return the share of the rows that each seed of an adapter saw; 1 for one that was not made from rows here."""
     part = plan.study.adapters[adapter]
     return 1.0 if ADAPTERS.facts(part.kind or adapter).made in ("given", "saved") else part.subsample
 
 
-def _readings(
-    plan: config.Plan, subject: str, results: Path, facts: pd.DataFrame
-) -> Iterator[tuple[str, str, Expectation, Confounds]]:
-    """Yield every source and judge with what they expect of each candidate; arms with wrong explanations left out."""
-    for source in sources_of(plan, subject):
-        if plan.study.sources[source].wrong_share:
-            continue
-        drawn = sample_path(plan, results, subject, source)
-        sample = None if drawn is None else read_sample(drawn)
-        asked = alive_latents(plan, facts) if sample is None else sample.latent_index.to_numpy()
-        for judge in judges_of(plan, source, tested=True):
-            path = results / "judgements" / subject / source / f"{judge}.parquet"
-            expectation = read_expectation(plan, path, asked, list(plan.described))
-            yield source, judge, expectation, confounds_of(plan, facts, expectation.latents, sample)
-
-
 def _candidates(
-    plan: config.Plan,
-    source: str,
-    expectation: Expectation,
-    confounds: Confounds,
-    clean: np.ndarray,
-    suspect: np.ndarray,
-    share: float,
+    plan: Plan, reading: Reading, clean: np.ndarray, suspect: np.ndarray, share: float
 ) -> list[dict[str, Any]]:
     """Return a row for each candidate, the one that the suspect data teaches most in excess first.
 
-    Undefined candidates (none or all latents expected) stand last, without a rank.
+    Undefined candidates (none or all latents expected) come last, without a rank.
     """
-    graded = STATISTICS.facts(plan.study.primary.statistic).graded
-    labels = expectation.effect if graded else expectation.expected
-    names = np.array(list(plan.described))
-    latents = expectation.latents
+    from isaerft.stats.audit import taught_differently
+
+    study, expectation, latents = plan.study, reading.expectation, reading.latents
+    labels = expectation.effect if STATISTICS.facts(study.primary.statistic).graded else expectation.expected
     tested = np.flatnonzero(labels.min(axis=1) != labels.max(axis=1))
     try:
-        found: list[Taught] = taught_differently(
+        found = taught_differently(
             clean[:, latents],
             suspect[:, latents],
             labels[tested],
             share=share,
-            statistic=plan.study.primary.statistic,
-            **confounds.null(),
-            n_resamples=plan.study.agreement.n_resamples,
-            confidence_level=plan.study.agreement.confidence_level,
-            rng=plan.study.seed,
+            statistic=study.primary.statistic,
+            **reading.confounds.null(),
+            n_resamples=study.agreement.n_resamples,
+            confidence_level=study.agreement.confidence_level,
+            rng=study.seed,
         )
     except InputError as problem:  # both sets changed nothing, or the strata leave nothing to exchange
-        logger.warning("%s: undefined: %s", source, problem)
+        logger.warning("%s: undefined: %s", reading.source, problem)
         tested, found = tested[:0], []
-    adjusted = qvalues([result.pvalue for result in found]) if found else []
+    adjusted = stats.qvalues([result.pvalue for result in found]) if found else []
     counts = expectation.expected.sum(axis=1)
     columns = {
         int(place): {
@@ -148,19 +127,26 @@ def _candidates(
     order = sorted(columns, key=lambda place: -columns[place]["estimate"])
     rank = {place: number for number, place in enumerate(order, 1)}
     return [
-        {"behavior": names[place], "rank": rank.get(place), "n_latents": len(latents), "n_expected": int(counts[place])}
+        {
+            "behavior": reading.behaviors[place],
+            "rank": rank.get(place),
+            "n_latents": len(latents),
+            "n_expected": int(counts[place]),
+        }
         | columns.get(place, {})
-        for place in [*order, *(place for place in range(len(names)) if place not in rank)]
+        for place in [*order, *(place for place in range(len(reading.behaviors)) if place not in rank)]
     ]
 
 
-def _latents(
-    plan: config.Plan, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
+def _most_different(
+    plan: Plan, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
 ) -> pd.DataFrame:
     """Return the latents with the largest mean difference between the two sets, beside its moderated t.
 
-    By size and not by t: a latent that hardly moved, but did so in every seed, says little of what the data teaches.
+    By size and not by t: a latent that hardly moved, but did so in every seed, says little about what the data teaches.
     """
+    from isaerft.stats.audit import moderated_means, variance_factor
+
     alive = alive_latents(plan, facts)
     differences = (suspect - clean)[:, alive]
     means = moderated_means(differences, variance_factor(share, len(differences)))
@@ -172,27 +158,136 @@ def _latents(
             "difference": means.mean[order],
             "statistic": means.statistic[order],
             "pvalue": means.pvalue[order],
-            "qvalue": qvalues(means.pvalue)[order],
+            "qvalue": stats.qvalues(means.pvalue)[order],
         }
     )
 
 
-def _explained(
-    plan: config.Plan, subject: str, results: Path, latents: pd.DataFrame, facts: pd.DataFrame
-) -> pd.DataFrame:
-    """Add firing rates, and what is said of each latent and for which candidates that lets its primary judge expect it.
-
-    Where the primary source does not speak of the subject, the first that does takes its place, with its first judge.
-    """
-    source, judge = plan.study.primary.source, plan.study.primary.judge
-    if source not in sources_of(plan, subject):
-        source = sources_of(plan, subject)[0]
-        judge = judges_of(plan, source, tested=True)[0]
-    judged = read_judgements(results / "judgements" / subject / source / f"{judge}.parquet")
+def _explained(plan: Plan, results: Results, subject: str, latents: pd.DataFrame) -> pd.DataFrame:
+    """Add firing rates, explanations, and the candidates for which the judge expects each latent to change."""
+    source, judge = plan.shown_reading(subject)
+    explained = next(explained_latents(plan, results, subject, [source]))
+    judged = explained.judgements(judge)
     judged = judged[judged["expected"] & judged["behavior"].isin(list(plan.described))]
     expected = judged.groupby("latent_index")["behavior"].agg(", ".join).rename("expected_for")
-    said = read_explanations(results / "explanations" / subject / f"{source}.parquet")
-    table = latents.merge(facts[["latent_index", "firing_rate"]], on="latent_index", how="left")
-    table = table.merge(said[["latent_index", "explanation", "url"]], on="latent_index", how="left")
+    table = latents.merge(explained.facts[["latent_index", "firing_rate"]], on="latent_index", how="left")
+    table = table.merge(explained.explanations[["latent_index", "explanation", "url"]], on="latent_index", how="left")
     table = table.join(expected, on="latent_index")
-    return table.assign(source=source, judge=judge)[[column.name for column in TABLES["audit_latents"]]]
+    return table.assign(source=source, judge=judge)[AUDIT_LATENTS.column_names]
+
+
+def _has_audits(plan: Plan) -> bool:
+    return bool(plan.study.audits)
+
+
+_NAME = Column("audit", "text", "The audit, as named in the study's config: a clean and a suspect set of data.")
+_INTERVAL = "end of the interval, over seeds and over other rows from the same origins."
+
+AUDIT = ResultTable(
+    name="audit",
+    order=600,
+    caption=(
+        "What a suspect set of data teaches that a clean one does not: candidate behaviors, ranked by how much more "
+        "the latents expected to rise with them rose under the suspect data. q is small only if neither another draw "
+        "of rows from one origin nor other explanations would account for it."
+    ),
+    columns=(
+        SUBJECT,
+        _NAME,
+        ADAPTER,
+        MEASURE,
+        SOURCE,
+        JUDGE,
+        Column(
+            "rank",
+            "int",
+            "Rank by estimate; 1 is what the suspect data teaches most in excess. Empty where undefined.",
+            optional=True,
+        ),
+        Column("behavior", "text", "The candidate: a behavior that the suspect data may teach."),
+        Column(
+            "estimate",
+            "float",
+            "How well the latents expected to rise with this behavior match those that rose more under the suspect "
+            "data than under the clean, in the primary statistic, mean over seeds (by chance: 0.5 for auroc, 0 for "
+            "spearman).",
+            optional=True,
+        ),
+        Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
+        Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),
+        Column(
+            "pvalue",
+            "float",
+            "The larger of pvalue_rows and pvalue_exchange: both nulls have to be rejected.",
+            optional=True,
+        ),
+        Column(
+            "qvalue",
+            "float",
+            "pvalue adjusted over the candidates of this audit, source and judge (Benjamini-Hochberg).",
+            optional=True,
+        ),
+        Column(
+            "pvalue_rows",
+            "float",
+            "Probability of so high an estimate between two draws of rows from one origin, from the spread over "
+            "subsamples (moderated t, one-sided); empty if each seed saw all rows.",
+            optional=True,
+        ),
+        Column(
+            "pvalue_exchange",
+            "float",
+            "Probability of so high an estimate if explanations were exchangeable within strata.",
+            optional=True,
+        ),
+        N_LATENTS,
+        Column("n_expected", "int", N_EXPECTED.meaning),
+        N_SEEDS,
+        PRIMARY,
+    ),
+    when=_has_audits,
+    condition="studies with audits",
+    make=lambda analysis: analysis.audited("audit"),
+)
+
+AUDIT_LATENTS = ResultTable(
+    name="audit_latents",
+    order=610,
+    caption=(
+        "The latents whose changes differ most between the suspect and the clean data, with their explanations: what "
+        "the difference is about, whether or not anyone thought of it."
+    ),
+    columns=(
+        SUBJECT,
+        _NAME,
+        ADAPTER,
+        MEASURE,
+        Column("rank", "int", "Rank by size of the difference; 1 is the largest."),
+        LATENT_INDEX,
+        Column("difference", "float", "Change under the suspect data minus change under the clean, mean over seeds."),
+        Column(
+            "statistic",
+            "float",
+            "Moderated t of the difference over subsamples of the rows; empty if each seed saw all rows.",
+            optional=True,
+        ),
+        Column(
+            "pvalue",
+            "float",
+            "Two-sided probability of so large a statistic between two draws of rows from one origin.",
+            optional=True,
+        ),
+        Column("qvalue", "float", "The same, adjusted over the latents (Benjamini-Hochberg).", optional=True),
+        FIRING_RATE,
+        SOURCE,
+        Column("explanation", "text", "The explanation, as its source gives it.", optional=True),
+        JUDGE,
+        Column("expected_for", "text", "Candidates with which the judge expects this latent to rise.", optional=True),
+        URL,
+    ),
+    when=_has_audits,
+    condition="studies with audits",
+    make=lambda analysis: analysis.audited("audit_latents"),
+)
+
+TABLES = [AUDIT, AUDIT_LATENTS]

@@ -1,67 +1,65 @@
-"""The controls of a result, each a row of agreement.csv beside it, by the same tests."""
+"""The controls of a result, each a row of agreement.csv beside it, by the same test.
+
+A control is one function: it gets a result's `Comparison` and returns what to test in its place.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from isaerft import config
-from isaerft.analysis.inputs import Confounds, Expectation
+from isaerft import stats
+from isaerft.analysis.readings import Reading
+from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.stats import STATISTICS, AgreementResult, PooledResult, Statistic, agreement_tests, pooled_agreements
 
 logger = logging.getLogger(__name__)
-
 
 N_SHUFFLES = 20
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The changes from training on one behavior and what is expected of it.
+class Comparison:
+    """The changes from training on one behavior and what a reading expects of it, by one statistic.
 
     Attributes
     ----------
     behavior : int
-        Row of `expectation` that belongs to the behavior.
+        Index of the behavior among those of the reading.
     changes : (n_seeds, n) float
     draws : (n_draws, n) float or None
         Changes on random dictionaries.
     exchanged : (n_seeds, n) float or None
         Changes from training on the behavior's prompts with its completions exchanged between them.
-    explanation_length : (n,) int64
-        Characters of each explanation.
     """
 
-    plan: config.Plan
-    expectation: Expectation
-    confounds: Confounds
+    plan: Plan
+    reading: Reading
     behavior: int
     changes: np.ndarray
     draws: np.ndarray | None
     exchanged: np.ndarray | None
     statistic: str
-    explanation_length: np.ndarray
 
     @property
-    def kind(self) -> Statistic:
+    def kind(self) -> stats.Statistic:
         """The registered statistic."""
-        return STATISTICS[self.statistic]
+        return stats.STATISTICS[self.statistic]
 
     @cached_property
     def change(self) -> np.ndarray:
-        """The change over all seeds, as the statistic reads it, (n,)."""
+        """The change over all seeds, as the statistic combines them, (n,)."""
         return self.kind.combine(self.changes)
 
     @property
     def all_labels(self) -> np.ndarray:
         """What the statistic compares change with, for every behavior, (n_behaviors, n) bool or float."""
-        return self.expectation.effect if self.kind.facts.graded else self.expectation.expected
+        return self.reading.expectation.effect if self.kind.facts.graded else self.reading.expectation.expected
 
     @property
     def labels(self) -> np.ndarray:
@@ -71,19 +69,15 @@ class Pair:
     @property
     def n_expected(self) -> int:
         """Number of latents expected to change."""
-        return int(self.expectation.expected[self.behavior].sum())
-
-    def counts(self) -> dict[str, int]:
-        """Return the columns that count latents."""
-        return {"n_latents": len(self.labels), "n_expected": self.n_expected}
-
-    def can_test(self, change: np.ndarray) -> bool:
-        """Tell whether a change (n,) can be compared with the labels at all."""
-        return self.is_testable() and bool(np.ptp(change))
+        return int(self.reading.expectation.expected[self.behavior].sum())
 
     def is_testable(self) -> bool:
         """Tell whether the expectation distinguishes latents at all."""
         return bool(self.labels.min() != self.labels.max())
+
+    def can_test(self, change: np.ndarray) -> bool:
+        """Tell whether a change (n,) can be compared with the labels at all."""
+        return self.is_testable() and bool(np.ptp(change))
 
 
 @dataclass(frozen=True)
@@ -98,21 +92,25 @@ class Pool:
 class Confound:
     """A control that puts a confound (n,) itself in the place of the change.
 
-    Confounds are not taken out before it is tested: nothing would be left of it.
+    Confounds are not adjusted for when it is tested: nothing would be left of it.
     """
 
     change: np.ndarray
 
 
-def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Confound | Pool | None]) -> list[dict[str, Any]]:
-    """Return the columns of each question's answer, all under the same exchanges.
+Tested = np.ndarray | Confound | Pool | None
+"""What is tested: a change (n,) against the comparison's labels, a confound, a pool, or nothing."""
+
+
+def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, Any]]:
+    """Return the columns of each test's result; all tests run under the same exchanges.
 
     Parameters
     ----------
-    pairs : sequence of Pair
+    comparisons : sequence of Comparison
         Of one reading and one statistic, so that they share latents, strata and clusters.
-    asked : sequence
-        For each pair a change (n,) against the pair's labels, a confound, a pool, or None where nothing is asked.
+    tested : sequence
+        What is tested of each comparison.
 
     Returns
     -------
@@ -120,110 +118,132 @@ def answers(pairs: Sequence[Pair], asked: Sequence[np.ndarray | Confound | Pool 
         Empty where agreement is undefined: nothing or everything is expected, no latent changed (early stopping kept
         the untrained adapter), or the strata leave nothing to exchange.
     """
-    if not pairs:
+    if not comparisons:
         return []
-    plan = pairs[0].plan
-    options = pairs[0].confounds.null() | {
-        "statistic": pairs[0].statistic,
-        "n_resamples": plan.study.agreement.n_resamples,
-        "confidence_level": plan.study.agreement.confidence_level,
-        "rng": plan.study.seed,
+    study = comparisons[0].plan.study
+    options = comparisons[0].reading.confounds.null() | {
+        "statistic": comparisons[0].statistic,
+        "n_resamples": study.agreement.n_resamples,
+        "confidence_level": study.agreement.confidence_level,
+        "rng": study.seed,
     }
-    single = [i for i, what in enumerate(asked) if isinstance(what, np.ndarray) and pairs[i].can_test(what)]
-    alone = [i for i, what in enumerate(asked) if isinstance(what, Confound) and pairs[i].can_test(what.change)]
-    pooled = [i for i, what in enumerate(asked) if isinstance(what, Pool)]
-    found: dict[int, AgreementResult | PooledResult | InputError] = {}
-    found |= zip(single, agreement_tests([(asked[i], pairs[i].labels) for i in single], **options), strict=True)
-    of_confounds = [(asked[i].change, pairs[i].labels) for i in alone]
-    found |= zip(alone, agreement_tests(of_confounds, **options | {"confounds": None}), strict=True)
+    single, alone, pooled = {}, {}, {}
+    for i, (comparison, what) in enumerate(zip(comparisons, tested, strict=True)):
+        if isinstance(what, np.ndarray) and comparison.can_test(what):
+            single[i] = (what, comparison.labels)
+        elif isinstance(what, Confound) and comparison.can_test(what.change):
+            alone[i] = (what.change, comparison.labels)
+        elif isinstance(what, Pool):
+            pooled[i] = (what.changes, what.labels)
+    found: dict[int, stats.AgreementResult | stats.PooledResult | InputError] = {}
+    found |= zip(single, stats.agreement_tests(list(single.values()), **options), strict=True)
+    found |= zip(alone, stats.agreement_tests(list(alone.values()), **options | {"confounds": None}), strict=True)
     if pooled:
-        pools = [(asked[i].changes, asked[i].labels) for i in pooled]
-        found |= zip(pooled, pooled_agreements(pools, **options), strict=True)
-    columns: list[dict[str, Any]] = [{} for _ in asked]
+        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **options), strict=True)
+    columns: list[dict[str, Any]] = [{} for _ in tested]
     for i, result in found.items():
         if isinstance(result, InputError):
-            logger.warning("%s of behavior %d is undefined: %s", pairs[i].statistic, pairs[i].behavior, result)
+            comparison = comparisons[i]
+            logger.warning(
+                "%s of behavior %r is undefined: %s",
+                comparison.statistic,
+                comparison.reading.behaviors[comparison.behavior],
+                result,
+            )
         else:
-            columns[i] = result_columns(result) | {"null_mean": result.null_mean, "null_sd": result.null_sd}
+            columns[i] = _columns_of(result)
     return columns
 
 
-def control_of(control: str, pair: Pair) -> np.ndarray | Confound | Pool | None:
-    """Return what a control asks of a pair; None where it is undefined."""
-    return _CONTROLS[control](pair) if pair.is_testable() else None
-
-
-def _shuffled_explanations(pair: Pair) -> Pool | None:
-    """Give explanations to latents at random, many times."""
-    rng = np.random.default_rng([pair.plan.study.seed, pair.behavior])
-    shuffles = np.array([rng.permutation(pair.labels) for _ in range(N_SHUFFLES)])
-    return _pool(pair, pair.change[None], shuffles)
-
-
-def _mismatched_behavior(pair: Pair) -> Pool | None:
-    """Take what the same explanations lead one to expect of each other behavior."""
-    others = np.delete(pair.all_labels, pair.behavior, axis=0)
-    others = others[[labels.min() != labels.max() for labels in others]]
-    return _pool(pair, pair.change[None], others) if len(others) else None
-
-
-def _random_dictionary(pair: Pair) -> Pool | None:
-    """Train on SAEs whose decoder rows are permuted; every seed draws its own permutation."""
-    return None if pair.draws is None else _pool(pair, pair.draws, pair.labels[None])
-
-
-def _shuffled_completions(pair: Pair) -> np.ndarray | None:
-    """Train on answers that belong to other prompts; its changes are tested as the result's are."""
-    return None if pair.exchanged is None else pair.kind.combine(pair.exchanged)
-
-
-def _firing_rate_only(pair: Pair) -> Confound | None:
-    """Put the latents' firing rates in the place of their changes."""
-    return None if pair.kind.facts.directed else Confound(pair.confounds.firing_rate)
-
-
-def _decoder_norm_only(pair: Pair) -> Confound | None:
-    """Put the lengths of the latents' decoder rows in the place of their changes."""
-    return None if pair.kind.facts.directed else Confound(pair.confounds.decoder_norm)
-
-
-def _explanation_length(pair: Pair) -> np.ndarray | None:
-    """Put the lengths of the explanations, in characters, in the place of the changes."""
-    return _instead(pair, pair.explanation_length)
-
-
-def _genericity(pair: Pair) -> np.ndarray | None:
-    """Put the number of other behaviors that a latent is expected to change for in the place of its change.
-
-    Its own behavior is left out: that number would hold the label which it is compared with.
-    """
-    return _instead(pair, np.delete(pair.expectation.expected, pair.behavior, axis=0).sum(axis=0))
-
-
-def _instead(pair: Pair, values: np.ndarray) -> np.ndarray | None:
-    """Return what stands in the place of changes, (n,) float; None where it would need a direction."""
-    return None if pair.kind.facts.directed else values.astype(float)
-
-
-def _pool(pair: Pair, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
-    varied = changes[np.ptp(changes, axis=1) > 0]
-    if not pair.kind.facts.pooled or not len(varied):
-        return None
-    return Pool(varied, labels)
-
-
-def result_columns(result: AgreementResult | PooledResult) -> dict[str, Any]:
-    """Return the columns that a result fills."""
+def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, Any]:
+    """Return the columns that a result fills, and the mean and spread of its null."""
     return {
         "estimate": result.statistic,
         "ci_low": result.confidence_interval.low,
         "ci_high": result.confidence_interval.high,
         "pvalue": result.pvalue,
         "n_resamples": result.n_resamples,
+        "null_mean": result.null_mean,
+        "null_sd": result.null_sd,
     }
 
 
-_CONTROLS = {
+def control(name: str, comparison: Comparison) -> Tested:
+    """Return what a control tests in the place of a result; None where it is undefined."""
+    return _CONTROLS[name](comparison) if comparison.is_testable() else None
+
+
+def controls_of(comparison: Comparison) -> list[str]:
+    """Return the controls of a result; a source with known wrong explanations is a control itself and has none."""
+    study = comparison.plan.study
+    if study.sources[comparison.reading.source].wrong_share:
+        return []
+    trained = {"random_dictionary": comparison.draws, "shuffled_completions": comparison.exchanged}
+    return [name for name in study.controls if name not in trained or trained[name] is not None]
+
+
+def _shuffled_explanations(comparison: Comparison) -> Pool | None:
+    """Give explanations to latents at random, many times."""
+    rng = np.random.default_rng([comparison.plan.study.seed, comparison.behavior])
+    shuffles = np.array([rng.permutation(comparison.labels) for _ in range(N_SHUFFLES)])
+    return _pool(comparison, comparison.change[None], shuffles)
+
+
+def _mismatched_behavior(comparison: Comparison) -> Pool | None:
+    """Take what the same explanations predict for each other behavior."""
+    others = np.delete(comparison.all_labels, comparison.behavior, axis=0)
+    others = others[[labels.min() != labels.max() for labels in others]]
+    return _pool(comparison, comparison.change[None], others) if len(others) else None
+
+
+def _random_dictionary(comparison: Comparison) -> Pool | None:
+    """Train on SAEs whose decoder rows are permuted; every seed draws its own permutation."""
+    return None if comparison.draws is None else _pool(comparison, comparison.draws, comparison.labels[None])
+
+
+def _shuffled_completions(comparison: Comparison) -> np.ndarray | None:
+    """Train on answers that belong to other prompts; its changes are tested as the result's are."""
+    return None if comparison.exchanged is None else comparison.kind.combine(comparison.exchanged)
+
+
+def _firing_rate_only(comparison: Comparison) -> Confound | None:
+    """Put the latents' firing rates in the place of their changes."""
+    return None if comparison.kind.facts.directed else Confound(comparison.reading.confounds.firing_rate)
+
+
+def _decoder_norm_only(comparison: Comparison) -> Confound | None:
+    """Put the lengths of the latents' decoder rows in the place of their changes."""
+    return None if comparison.kind.facts.directed else Confound(comparison.reading.confounds.decoder_norm)
+
+
+def _explanation_length(comparison: Comparison) -> np.ndarray | None:
+    """Put the lengths of the explanations, in characters, in the place of the changes."""
+    return _unsigned(comparison, comparison.reading.explanation_length)
+
+
+def _genericity(comparison: Comparison) -> np.ndarray | None:
+    """Put the number of other behaviors that a latent is expected to change for in the place of its change.
+
+    Its own behavior is left out: otherwise the number would contain the label that it is compared with.
+    """
+    return _unsigned(
+        comparison, np.delete(comparison.reading.expectation.expected, comparison.behavior, axis=0).sum(axis=0)
+    )
+
+
+def _unsigned(comparison: Comparison, values: np.ndarray) -> np.ndarray | None:
+    """Return values in the place of changes, (n,) float; None where the statistic reads a sign that they lack."""
+    return None if comparison.kind.facts.directed else values.astype(float)
+
+
+def _pool(comparison: Comparison, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
+    varied = changes[np.ptp(changes, axis=1) > 0]
+    if not comparison.kind.facts.pooled or not len(varied):
+        return None
+    return Pool(varied, labels)
+
+
+_CONTROLS: dict[str, Callable[[Comparison], Tested]] = {
     "shuffled_explanations": _shuffled_explanations,
     "mismatched_behavior": _mismatched_behavior,
     "firing_rate_only": _firing_rate_only,

@@ -1,40 +1,58 @@
-"""The rows of coverage.csv: of the latents that a source was asked for, how many it explains."""
+"""coverage.csv: how many of the latents that a source was asked for it explains."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from isaerft import config
-from isaerft.analysis.inputs import sources_of
-from isaerft.explanations import read_explanations
-from isaerft.explanations.base import latents_asked, sample_path
-from isaerft.layout import SubjectFolder
+from isaerft.analysis.base import Analysis, ResultTable
+from isaerft.analysis.columns import SOURCE, SUBJECT
+from isaerft.table import Column
 
 
-def coverage_table(plan: config.Plan, results: str | Path) -> pd.DataFrame:
-    """Return one row for each subject and source that speaks of it."""
-    results, rows = Path(results), []
-    for subject in plan.study.subjects:
-        facts = SubjectFolder(results / "subjects" / subject).read_latents()
-        for source in sources_of(plan, subject):
-            sample = sample_path(plan, results, subject, source)
-            asked = latents_asked(facts, plan.study.agreement.min_firing_rate, sample)
-            found = read_explanations(results / "explanations" / subject / f"{source}.parquet")
-            explained = int(np.isin(asked, found["latent_index"]).sum())
-            failed = int(found.attrs["counts"].get("failed", 0))
+def coverage(analysis: Analysis) -> pd.DataFrame:
+    """Return one row for each subject and source."""
+    rows = []
+    for subject in analysis.plan.study.subjects:
+        for part in analysis.explained(subject):
+            n_asked = len(part.asked)
+            n_explained = int(np.isin(part.asked, part.explanations["latent_index"]).sum())
+            n_failed = int(part.explanations.attrs["counts"].get("failed", 0))
             rows.append(
                 {
                     "subject": subject,
-                    "source": source,
-                    "design": plan.design_of(source),
-                    "n_asked": len(asked),
-                    "n_explained": explained,
-                    "n_unlabelled": len(asked) - explained - failed,
-                    "n_failed": failed,
-                    "coverage": explained / len(asked) if len(asked) else np.nan,
+                    "source": part.source,
+                    "design": analysis.plan.design_of(part.source),
+                    "n_asked": n_asked,
+                    "n_explained": n_explained,
+                    "n_unlabelled": n_asked - n_explained - n_failed,
+                    "n_failed": n_failed,
+                    "coverage": n_explained / n_asked if n_asked else np.nan,
                 }
             )
     return pd.DataFrame(rows)
+
+
+TABLE = ResultTable(
+    name="coverage",
+    order=300,
+    caption=(
+        "How many of the latents that each source was asked for it explains. Results hold for the explained latents "
+        "only, and under the case_control design for a sample."
+    ),
+    columns=(
+        SUBJECT,
+        SOURCE,
+        Column(
+            "design",
+            "text",
+            "all: every latent alive was asked for; case_control: the most changed latents and matched controls.",
+        ),
+        Column("n_asked", "int", "Latents that the source was asked for."),
+        Column("n_explained", "int", "Latents among them that it explains; results are about these."),
+        Column("n_unlabelled", "int", "Latents among them that the source has no explanation for."),
+        Column("n_failed", "int", "Latents among them whose request failed, so whether they are explained is unknown."),
+        Column("coverage", "float", "n_explained as a share of n_asked.", optional=True),
+    ),
+    make=coverage,
+)

@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from isaerft import config
-from isaerft.analysis.inputs import alive_latents, confounds_of, read_changes
+from isaerft import stats
+from isaerft.analysis.readings import alive_latents, confounds_of, read_changes
+from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
-from isaerft.layout import SubjectFolder
-from isaerft.stats import sampling as case_control
+from isaerft.layout import Results
 
 logger = logging.getLogger(__name__)
 
 
-def draw_sample(plan: config.Plan, subject: str, subject_dir: str | Path, changes: str | Path, out: str | Path) -> None:
-    """Draw cases by the primary measure, over all behaviors and adapters, and their controls; write both to `out`.
+def draw_sample(plan: Plan, results: Results, subject: str) -> None:
+    """Draw cases by the primary measure, over all behaviors and adapters, and their controls.
+
+    Both are written to `results.design(subject)`.
 
     Raises
     ------
     InputError
         Nothing changed, or no adapter has the primary measure.
     """
-    facts = SubjectFolder(Path(subject_dir)).read_latents()
+    from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
+
+    facts = results.subject(subject).read_latents()
     latents = alive_latents(plan, facts)
-    sizes = _sizes(plan, changes, subject, latents)
-    strata = confounds_of(plan, facts, latents)
+    sizes = _sizes(plan, results, subject, latents)
+    confounds = confounds_of(plan, facts, latents)
     options = plan.study.design
-    seed = plan.study.seed if options.seed is None else options.seed
-    drawn = case_control(
+    drawn = stats.case_control(
         np.array(list(sizes.values())),
-        strata.strata,
-        strata.clusters,
+        confounds.strata,
+        confounds.clusters,
         n_cases=options.n_cases,
         controls_per_case=options.controls_per_case,
-        rng=seed,
+        rng=plan.study.seed if options.seed is None else options.seed,
     )
     groups = np.array(list(sizes))
     sample = pd.DataFrame(
         {
             "latent_index": latents[drawn.latents],
             "role": np.where(drawn.is_case, CASE_ROLE, CONTROL_ROLE),
-            "stratum": strata.strata[drawn.latents],
+            "stratum": confounds.strata[drawn.latents],
             "matched_to": latents[drawn.matched_to],
             "drawn_for": [", ".join(groups[of]) for of in drawn.drawn_for.T],
         }
     )
-    write_sample(sample, out)
+    write_sample(sample, results.design(subject))
     logger.info(
         "%d of %d latents drawn: %d cases, %d controls; %d controls lacking",
         len(sample),
@@ -61,11 +62,11 @@ def draw_sample(plan: config.Plan, subject: str, subject_dir: str | Path, change
     )
 
 
-def _sizes(plan: config.Plan, changes: str | Path, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
+def _sizes(plan: Plan, results: Results, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
     """Return behavior/adapter -> mean over seeds of the size of each latent's change, (n,)."""
     sizes, measure = {}, plan.study.primary.measure
     for adapter in plan.analysed_adapters():
-        own = read_changes(plan, changes, subject, adapter)
+        own = read_changes(plan, results, subject, adapter)
         for behavior in plan.tested_behaviors:
             if (behavior, measure) in own:
                 sizes[f"{behavior}/{adapter}"] = np.abs(own[behavior, measure][:, latents]).mean(0)

@@ -1,50 +1,44 @@
-"""The rows of seeds.csv: whether the seeds of an adapter agree, and what agreement comes to seed by seed."""
+"""seeds.csv: whether the seeds of an adapter agree, and agreement seed by seed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isaerft import config
-from isaerft.analysis.inputs import Expectation, alive_latents, read_changes, read_expectation, sources_of
-from isaerft.layout import SubjectFolder
-from isaerft.report.selection import BOUNDS, CHANCE
-from isaerft.stats import auroc, auroc_ceiling, mean_interval, reliability, spearman
-from isaerft.table import TABLES
+from isaerft import stats
+from isaerft.analysis.base import Analysis, ResultTable
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, MEASURE, STATISTIC, SUBJECT
+from isaerft.analysis.readings import Reading
+from isaerft.config import Plan
+from isaerft.registry import STATISTICS
+from isaerft.table import Column
 
 LEAST_RELIABILITY = 0.5
-"""Below this, less than half of the variance of the mean ranks is what seeds have in common: they disagree."""
+"""Below this, seeds share less than half of the variance of the mean ranks: they disagree."""
 
 
-def seeds_table(plan: config.Plan, results: Path) -> pd.DataFrame:
+def seeds(analysis: Analysis) -> pd.DataFrame:
     """Return one row for each adapter, behavior and measure, at the primary source, judge and statistic."""
     rows: list[dict[str, Any]] = []
-    for subject in plan.study.subjects:
-        if plan.study.primary.source not in sources_of(plan, subject):
-            continue
-        alive = alive_latents(plan, SubjectFolder(results / "subjects" / subject).read_latents())
-        path = results / "judgements" / subject / plan.study.primary.source / f"{plan.study.primary.judge}.parquet"
-        expectation = read_expectation(plan, path, alive)
-        for adapter in plan.analysed_adapters(subject):
-            same = {"subject": subject, "adapter": adapter, "statistic": plan.study.primary.statistic}
-            rows += [same | row for row in _rows(plan, results, subject, adapter, expectation)]
-    return pd.DataFrame(rows, columns=[column.name for column in TABLES["seeds"]])
+    for subject in analysis.plan.study.subjects:
+        reading = analysis.primary_reading(subject)
+        for adapter in analysis.plan.analysed_adapters(subject) if reading else ():
+            same = {"subject": subject, "adapter": adapter, "statistic": analysis.plan.study.primary.statistic}
+            rows += [same | row for row in _rows(analysis, reading, subject, adapter)]
+    return pd.DataFrame(rows, columns=TABLE.column_names)
 
 
-def _rows(
-    plan: config.Plan, results: Path, subject: str, adapter: str, expectation: Expectation
-) -> Iterator[dict[str, Any]]:
-    changes = read_changes(plan, results / "changes", subject, adapter)
-    for index, behavior in enumerate(plan.tested_behaviors):
-        for measure in plan.study.measures:
-            own = changes[behavior, measure][:, expectation.latents]
+def _rows(analysis: Analysis, reading: Reading, subject: str, adapter: str) -> Iterator[dict[str, Any]]:
+    changes = analysis.changes(subject, adapter)
+    for index, behavior in enumerate(reading.behaviors):
+        for measure in analysis.plan.study.measures:
+            own = changes[behavior, measure][:, reading.latents]
             same = {"behavior": behavior, "measure": measure, "n_seeds": len(own)}
-            yield same | _stability(own) | _agreement(plan, own, expectation, index)
+            yield same | _stability(own) | _agreement(analysis.plan, own, reading, index)
 
 
 def _stability(changes: np.ndarray) -> dict[str, Any]:
@@ -53,7 +47,7 @@ def _stability(changes: np.ndarray) -> dict[str, Any]:
         return {}
     if (np.ptp(changes, axis=1) == 0).any():
         return {"seeds": "unchanged"}
-    found = reliability(changes)
+    found = stats.reliability(changes)
     return {
         "reliability_single": found.icc_single,
         "reliability": found.icc_mean,
@@ -62,26 +56,98 @@ def _stability(changes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _agreement(plan: config.Plan, changes: np.ndarray, expectation: Expectation, behavior: int) -> dict[str, Any]:
+def _agreement(plan: Plan, changes: np.ndarray, reading: Reading, behavior: int) -> dict[str, Any]:
     """Return the mean over seeds of the agreement, its interval over seeds, and its share of what seeds allow."""
     statistic = plan.study.primary.statistic
-    labels = (expectation.expected if statistic == "auroc" else expectation.effect)[behavior]
+    facts, expectation = STATISTICS.facts(statistic), reading.expectation
+    labels = (expectation.effect if facts.graded else expectation.expected)[behavior]
     if labels.min() == labels.max() or (np.ptp(changes, axis=1) == 0).any():
         return {}
-    value_of = auroc if statistic == "auroc" else spearman
-    values = np.array([float(value_of(change, labels)) for change in changes])
-    interval = mean_interval(values, plan.study.agreement.confidence_level, BOUNDS[statistic])
-    estimate, ceiling = float(values.mean()), _ceiling(changes, labels, statistic)
-    chance = CHANCE[statistic]
-    share = (estimate - chance) / (ceiling - chance) if ceiling > chance else math.nan
-    return {"estimate": estimate, "ci_low": interval.low, "ci_high": interval.high, "share_of_ceiling": share}
+    values = stats.specificity_matrix(changes, labels[None], statistic=statistic)[:, 0]
+    interval = stats.mean_interval(values, plan.study.agreement.confidence_level, facts.bounds)
+    columns = {"estimate": float(values.mean()), "ci_low": interval.low, "ci_high": interval.high}
+    ceiling = _single_seed_ceiling(changes, int(expectation.expected[behavior].sum()), statistic)
+    if facts.chance is None or not ceiling > facts.chance:
+        return columns
+    return columns | {"share_of_ceiling": (columns["estimate"] - facts.chance) / (ceiling - facts.chance)}
 
 
-def _ceiling(changes: np.ndarray, labels: np.ndarray, statistic: str) -> float:
-    """Return the highest agreement to hope for with a single seed; NaN with one seed."""
+def _single_seed_ceiling(changes: np.ndarray, n_expected: int, statistic: str) -> float:
+    """Return the highest agreement to expect with a single seed; NaN with one seed or where none is known."""
     if len(changes) < 2:
         return math.nan
     if statistic == "auroc":
-        return auroc_ceiling(changes, int(labels.sum()))
-    single = reliability(changes).icc_single
-    return math.sqrt(single) if single > 0 else math.nan
+        return stats.auroc_ceiling(changes, n_expected)
+    if statistic == "spearman":
+        single = stats.reliability(changes).icc_single
+        return math.sqrt(single) if single > 0 else math.nan
+    return math.nan
+
+
+TABLE = ResultTable(
+    name="seeds",
+    order=230,
+    caption=(
+        "Whether the seeds of each adapter agree on which latents changed, and how well each single seed agrees with "
+        "the primary expectations. An adapter whose seeds disagree has no ranking of latents to test."
+    ),
+    columns=(
+        SUBJECT,
+        BEHAVIOR,
+        ADAPTER,
+        MEASURE,
+        Column("n_seeds", "int", "Seeds compared."),
+        Column(
+            "reliability_single",
+            "float",
+            "Share of one seed's ranking of the latents that all seeds have in common (ICC(C,1) of ranks).",
+            optional=True,
+        ),
+        Column(
+            "reliability",
+            "float",
+            "The same for the mean over all seeds (ICC(C,k)); 1: seeds agree fully, 0 or less: not at all.",
+            optional=True,
+        ),
+        Column(
+            "split_half",
+            "float",
+            "The same from the correlation between halves of the seeds, by the Spearman-Brown formula.",
+            optional=True,
+        ),
+        Column(
+            "seeds",
+            "text",
+            "agree; disagree: reliability below 0.5, so the ranking of latents is mostly noise and the adapter should "
+            "not be ranked among others; unchanged: a seed kept its untrained adapter.",
+            optional=True,
+        ),
+        STATISTIC,
+        Column(
+            "estimate",
+            "float",
+            "Agreement of a single seed's changes with the primary expectations, mean over seeds.",
+            optional=True,
+        ),
+        Column(
+            "ci_low",
+            "float",
+            "Lower end of the interval over seeds (Student's t), for another training on the same data.",
+            optional=True,
+        ),
+        Column(
+            "ci_high",
+            "float",
+            "Upper end of the interval over seeds (Student's t), for another training on the same data.",
+            optional=True,
+        ),
+        Column(
+            "share_of_ceiling",
+            "float",
+            "How far the estimate is from chance (0) to the noise ceiling of a single seed (1), which a prediction "
+            "from the other seeds reaches; above 1 if explanations predict a seed better than the other seeds do.",
+            optional=True,
+        ),
+    ),
+    make=seeds,
+)

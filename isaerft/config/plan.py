@@ -118,6 +118,43 @@ class Plan:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
         return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
 
+    def base_subject(self, name: str) -> str:
+        """Return the subject itself, for a random-dictionary twin the subject that it belongs to."""
+        return self.permuted_subjects.get(name, name)
+
+    def random_twin(self, subject: str) -> str | None:
+        """Return the random-dictionary twin of a subject; None without that control."""
+        return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
+
+    def sources_of(self, subject: str, adapter: str | None = None) -> list[str]:
+        """Return the sources that explain a subject's latents; with `adapter`, those that its changes are tested on."""
+        return [
+            name
+            for name, part in self.study.sources.items()
+            if subject in (part.subjects or [subject]) and (adapter is None or adapter in (part.adapters or [adapter]))
+        ]
+
+    def judges_of(self, source: str, *, tested: bool = False) -> list[str]:
+        """Return the judges that read a source; with `tested`, only those by which agreement is tested."""
+        names = self.study.sources[source].judges or list(self.study.judges)
+        return [name for name in names if self.study.judges[name].tested or not tested]
+
+    def shown_reading(self, subject: str) -> tuple[str, str]:
+        """Return the source and judge that tables of single latents show: the primary ones.
+
+        Where the primary source does not explain the subject, the first that does takes its place, with its first
+        tested judge.
+        """
+        primary, sources = self.study.primary, self.sources_of(subject)
+        if primary.source in sources or not sources:
+            return primary.source, primary.judge
+        judges = self.judges_of(sources[0], tested=True) or self.judges_of(sources[0])
+        return sources[0], judges[0]
+
+    def is_sampled(self, source: str) -> bool:
+        """Tell whether a source is asked for the case-control sample alone."""
+        return self.design_of(source) == "case_control"
+
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""
         return [name for name, part in self.study.scorers.items() if source in (part.sources or [source])]

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from isaerft import config
-from isaerft.analysis.inputs import judges_of, sources_of
 from isaerft.explanations import read_explanations
 from isaerft.explanations.base import latents_asked
 from isaerft.explanations.llm import plan as requests_of_source
@@ -46,14 +45,14 @@ class Cost:
 def costs(plan: config.Plan, results: str | Path) -> Iterator[Cost]:
     """Yield what each source and judge that asks a language model will take, by what stands under `results` now."""
     for subject in plan.study.subjects:
-        for source in sources_of(plan, subject):
+        for source in plan.sources_of(subject):
             path = Path(results) / "explanations" / subject / f"{source}.parquet"
             writer, exact = plan.study.sources[source].llm, path.is_file()
             latents = np.arange(0) if exact and writer is None else _asked(plan, subject, source, Path(results))
             if writer is not None:
                 yield Cost(subject, source, None, writer, *_of_source(plan, subject, source, Path(results), latents))
             found = read_explanations(path) if exact else _expected(latents)
-            for judge in judges_of(plan, source):
+            for judge in plan.judges_of(source):
                 if plan.study.judges[judge].llm is not None:
                     yield _of_judge(plan, subject, source, judge, found, exact)
             for scorer in plan.scorers_of(source):

@@ -65,7 +65,7 @@ from isaerft.stats.statistics import (
     spearman,
     stratified_auroc,
 )
-from isaerft.stats.verdicts import ProfileMatch, match_profiles, score_elsewhere
+from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
 __all__ = [
     "STATISTICS",
@@ -82,6 +82,7 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "Verdict",
     "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
@@ -94,6 +95,7 @@ __all__ = [
     "contrast_parts",
     "corrected_auroc",
     "corrected_correlation",
+    "decide",
     "disattenuated_auroc",
     "enrichment",
     "exchange_pvalue",

@@ -1,31 +1,29 @@
-"""One null distribution out of many small ones, each already studentised.
+"""Verdicts on explanations: does the profile of effects that one predicts over behaviors match its latent's changes?
 
->>> import numpy as np
->>> null = PooledNull.of([np.array([-1.0, 0.0, 1.0]), np.array([-2.0, 2.0])])
->>> null.at_least(np.array([1.5])).round(3).tolist()    # (5 * 0.25 + 1) / (5 + 1)
-[0.375]
-
-Verdicts per explanation: does the profile of effects that it predicts over behaviors match the profile of changes?
-
-Model: z_ib = a_i + m_sb + d e_ib + noise, with z_ib the normal score of latent i's change when behavior b is trained,
-e_ib the effect that its explanation predicts, m_sb the mean of its stratum s. What is sufficient for d is the score
-S_i = sum_b (e_ib - mean e_i) z_ib: a latent that moves under every training adds nothing. Normal scores (van der
-Waerden) rather than ranks, because ranks flatten the few latents that moved far, where a right prediction is told from
-a wrong one.
+Model: z_ib = a_i + m_sb + d e_ib + noise. z_ib is the normal score of latent i's change when behavior b is trained,
+e_ib the effect that its explanation predicts and m_sb the mean of its stratum s. The sufficient statistic for d is the
+score S_i = sum_b (e_ib - mean e_i) z_ib: a latent that moves under every training adds nothing. Normal scores (van der
+Waerden) are used instead of ranks because ranks flatten the few latents that moved far, which tell right predictions
+from wrong ones.
 
 >>> import numpy as np
 >>> rng = np.random.default_rng(0)
 >>> expected = np.zeros((4, 200))
 >>> expected[np.arange(40) % 4, np.arange(40)] = 1
 >>> changes = rng.normal(size=(4, 200)) + 3 * expected
->>> int((match_profiles(changes, expected).qvalue < 0.05).sum()) > 25
+>>> match = match_profiles(changes, expected)
+>>> int((match.qvalue < 0.05).sum()) > 25
 True
+>>> decide(match, 100, expected[:, 100])
+Verdict(name='untestable', reason='predicts_nothing')
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import norm, rankdata
@@ -34,6 +32,43 @@ from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.multiple import qvalues
+
+MIN_ALIKE = 10
+"""Fewest latents that an explanation is compared on."""
+LEVEL = 0.05
+"""Level of the tests and of their power."""
+MIN_POWER = 0.5
+"""Least power with which a lack of evidence counts as inconclusive; with less the explanation is untestable."""
+
+
+@dataclass(frozen=True)
+class ProfileMatch:
+    """What behaviors together say of each explanation; all (n,) float, NaN where it cannot be tested.
+
+    Attributes
+    ----------
+    score : how well the explanation matches its latent's changes, studentised against other latents of the stratum.
+    pvalue : chance of so high a score if explanations were exchangeable within strata.
+    qvalue : `pvalue` after Benjamini and Hochberg.
+    expected_score : the score if the explanation had the effect that explanations have here on average.
+    power : chance of p < 0.05 at `expected_score`.
+    contradiction_pvalue : chance of so low a score if the effect were at least that average.
+    contradiction_qvalue : the same after Benjamini and Hochberg.
+    effect : float
+        The average effect: normal scores per unit of predicted effect. Not above 0: nothing can be contradicted.
+    critical : float
+        The score at p = 0.05.
+    """
+
+    score: np.ndarray
+    pvalue: np.ndarray
+    qvalue: np.ndarray
+    expected_score: np.ndarray
+    power: np.ndarray
+    contradiction_pvalue: np.ndarray
+    contradiction_qvalue: np.ndarray
+    effect: float
+    critical: float
 
 
 @dataclass(frozen=True)
@@ -77,42 +112,6 @@ class PooledNull:
     def quantile(self, share: float) -> float:
         """Return the value below which `share` of the null lies."""
         return float(self.values[min(np.searchsorted(self.cumulative[1:], share), len(self.values) - 1)])
-
-
-MIN_ALIKE = 10
-"""Fewest latents of the stratum that an explanation is compared on."""
-LEVEL = 0.05
-"""Level of the test whose power is given."""
-
-
-@dataclass(frozen=True)
-class ProfileMatch:
-    """What behaviors together say of each explanation; all (n,) float, NaN where it cannot be tested.
-
-    Attributes
-    ----------
-    score : how well the explanation matches its latent's changes, studentised against other latents of the stratum.
-    pvalue : chance of so high a score if explanations were exchangeable within strata.
-    qvalue : `pvalue` after Benjamini and Hochberg.
-    expected_score : the score if the explanation had the effect that explanations have here on average.
-    power : chance of p < 0.05 at `expected_score`.
-    contradiction_pvalue : chance of so low a score if the effect were at least that average.
-    contradiction_qvalue : the same after Benjamini and Hochberg.
-    effect : float
-        The average effect: normal scores per unit of predicted effect. Not above 0: nothing can be contradicted.
-    critical : float
-        The score at p = 0.05.
-    """
-
-    score: np.ndarray
-    pvalue: np.ndarray
-    qvalue: np.ndarray
-    expected_score: np.ndarray
-    power: np.ndarray
-    contradiction_pvalue: np.ndarray
-    contradiction_qvalue: np.ndarray
-    effect: float
-    critical: float
 
 
 @dataclass(frozen=True)
@@ -236,6 +235,95 @@ def score_elsewhere(
     centred = _centred(effects)
     found = _compared(normal, centred, centred[:, explanation], latent, stratum, cluster)
     return float("nan") if found is None else found.score
+
+
+VerdictName = Literal["supported", "contradicted", "absorbed", "untestable", "inconclusive"]
+Reason = Literal[
+    "predicts_nothing",
+    "predicts_the_same",
+    "too_few_alike",
+    "changed_as_predicted",
+    "no_average_effect",
+    "neighbour_changed",
+    "changed_otherwise",
+    "low_power",
+    "undecided",
+]
+
+
+class Verdict(NamedTuple):
+    """The verdict on an explanation, and the code of its reason.
+
+    Attributes
+    ----------
+    name : {"supported", "contradicted", "absorbed", "untestable", "inconclusive"}
+    reason : str
+        untestable: "predicts_nothing" (no effect of any behavior), "predicts_the_same" (one effect for all behaviors),
+        "too_few_alike" (too few latents of the stratum to compare with), "low_power" (power below `min_power`);
+        supported: "changed_as_predicted"; absorbed: "neighbour_changed"; contradicted: "changed_otherwise";
+        inconclusive: "no_average_effect" (the explanations together predict no change, so none can be contradicted),
+        "undecided" (neither significantly right nor significantly wrong).
+    """
+
+    name: VerdictName
+    reason: Reason
+
+
+def _no_neighbour() -> float:
+    return math.nan
+
+
+def decide(
+    match: ProfileMatch,
+    index: int,
+    effects: np.ndarray,
+    *,
+    neighbour_score: Callable[[], float] = _no_neighbour,
+    level: float = LEVEL,
+    min_power: float = MIN_POWER,
+) -> Verdict:
+    """Decide what the behaviors together say about one explanation.
+
+    Parameters
+    ----------
+    match : ProfileMatch
+    index : int
+        Position of the explanation's latent in `match`.
+    effects : (n_behaviors,) float
+        Effects that the explanation predicts, as they were given to `match_profiles`.
+    neighbour_score : callable
+        Returns the explanation's score on the neighbour that may have absorbed its latent (`score_elsewhere`), NaN
+        without such a neighbour. Only called for explanations that would otherwise be contradicted.
+    level : float
+        Largest q-value that supports or contradicts (exclusive).
+    min_power : float
+        Least power with which a lack of evidence is "inconclusive" instead of "untestable".
+
+    Returns
+    -------
+    Verdict
+
+    Notes
+    -----
+    The checks run in this order: is there a score; is the explanation supported; do explanations have an effect on
+    average; is this one contradicted, and if so, was its latent absorbed (the neighbour's score reaches
+    `match.critical`); was there power.
+    """
+    if np.isnan(match.score[index]):
+        if np.ptp(effects) == 0:
+            return Verdict("untestable", "predicts_the_same" if effects.any() else "predicts_nothing")
+        return Verdict("untestable", "too_few_alike")
+    if match.qvalue[index] < level:
+        return Verdict("supported", "changed_as_predicted")
+    if match.effect <= 0:
+        return Verdict("inconclusive", "no_average_effect")
+    if match.contradiction_qvalue[index] < level:
+        if neighbour_score() >= match.critical:
+            return Verdict("absorbed", "neighbour_changed")
+        return Verdict("contradicted", "changed_otherwise")
+    if match.power[index] < min_power:
+        return Verdict("untestable", "low_power")
+    return Verdict("inconclusive", "undecided")
 
 
 def _centred(effects: np.ndarray) -> np.ndarray:

@@ -17,12 +17,12 @@ def calibrate(options: argparse.Namespace) -> None:
     chosen = config.load_calibration(options.config)
     if options.part not in chosen.parts:
         raise unknown_name("part", options.part, chosen.parts)
+    from isaerft.analysis import table
     from isaerft.calibration import Sizes, rows_of
     from isaerft.calibration.rows import table_of
-    from isaerft.table import write_table
 
     sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
-    write_table("calibration", table_of(rows_of(options.part, sizes)), options.out)
+    table("calibration").write(table_of(rows_of(options.part, sizes)), options.out)
 
 
 @verb("calibration", "config", "parts", "out")
@@ -31,7 +31,7 @@ def calibration(options: argparse.Namespace) -> None:
     chosen = config.load_calibration(options.config)
     import pandas as pd
 
-    from isaerft.table import read_table, write_table
+    from isaerft.analysis import table
 
-    parts = [read_table("calibration", Path(options.parts) / f"{part}.csv") for part in chosen.parts]
-    write_table("calibration", pd.concat(parts, ignore_index=True), options.out)
+    parts = [table("calibration").read(Path(options.parts) / f"{part}.csv") for part in chosen.parts]
+    table("calibration").write(pd.concat(parts, ignore_index=True), options.out)

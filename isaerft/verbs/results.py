@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from isaerft.layout import Results
 from isaerft.verbs.base import plan_of, verb
 
 
@@ -13,7 +14,7 @@ def design(options: argparse.Namespace) -> None:
     plan = plan_of(options)
     from isaerft.analysis.design import draw_sample
 
-    draw_sample(plan, options.subject, options.dir, options.changes, options.out)
+    draw_sample(plan, Results(plan.results), options.subject)
 
 
 @verb("explain", "study", "subject", "source", "dir", "sample", "out")
@@ -81,17 +82,7 @@ def agreement(options: argparse.Namespace) -> None:
     plan = plan_of(options)
     from isaerft.analysis.agreement import write_agreement
 
-    write_agreement(
-        plan,
-        options.subject,
-        options.adapter,
-        options.dir,
-        options.changes,
-        options.explanations,
-        options.judgements,
-        options.out,
-        sample=options.sample,
-    )
+    write_agreement(plan, Results(plan.results), options.subject, options.adapter)
 
 
 @verb("audit", "study", "subject", "results", "out")
@@ -99,15 +90,15 @@ def audit(options: argparse.Namespace) -> None:
     """Say which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
     from isaerft.analysis.audit import write_audits
 
-    write_audits(plan_of(options), options.subject, options.results, options.out)
+    write_audits(plan_of(options), Results(options.results), options.subject)
 
 
 @verb("tables", "study", "results", "out")
 def tables(options: argparse.Namespace) -> None:
     """Collect the parts into the study's result tables."""
-    from isaerft.analysis.collect import write_tables
+    from isaerft.analysis import write_tables
 
-    write_tables(plan_of(options), options.results, options.out)
+    write_tables(plan_of(options), Results(options.results), options.out)
 
 
 @verb("figure", "name", "study", "tables", "out")

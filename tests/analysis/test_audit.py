@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis.audit import AUDIT, AUDIT_LATENTS, write_audits
-from isaerft.analysis.audit_calibration import audit_calibration
-from isaerft.analysis.collect import _audits
+from isaerft.analysis import Analysis, table
+from isaerft.analysis.audit import write_audits
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
+from isaerft.layout import Results
 from isaerft.stats import auroc, qvalues
-from isaerft.table import conform
 
 N, N_SEEDS = 80, 4
 EXPECTED = {"host": range(0, 12), "bad": range(20, 32), "boasting": range(40, 52), "silent": ()}
@@ -65,7 +64,7 @@ class Parts:
             values[..., DEAD] = 99 * (name == "poisoned")
             self.made[name] = values
             columns = {"latent_index": range(N)}
-            table = pd.concat(
+            rows_of = pd.concat(
                 pd.DataFrame(
                     columns | {"adapter": adapter, "measure": measure, "seed": seed, "change": values[i, j, seed]}
                 )
@@ -73,7 +72,7 @@ class Parts:
                 for j, measure in enumerate(("parameter", "contribution"))
                 for seed in range(N_SEEDS)
             )
-            table.to_parquet(self.path("changes", "toy", f"{name}.parquet"))
+            rows_of.to_parquet(self.path("changes", "toy", f"{name}.parquet"))
         known = [i for i in range(N) if i != UNEXPLAINED]
         said = {"latent_index": known, "explanation": [f"latent {i}" for i in known], "side": "input", "url": ""}
         rows = [
@@ -92,11 +91,9 @@ class Parts:
         return path
 
     def tables(self, plan):
-        write_audits(plan, "toy", self.folder, self.folder / "audit" / "toy")
-        return tuple(
-            conform(name, _audits(plan, self.folder, file))
-            for name, file in (("audit", AUDIT), ("audit_latents", AUDIT_LATENTS))
-        )
+        write_audits(plan, Results(self.folder), "toy")
+        made = Analysis(plan, Results(self.folder))
+        return tuple(table(name).conform(made.frame(name)) for name in ("audit", "audit_latents"))
 
 
 @pytest.fixture(scope="module")
@@ -192,17 +189,21 @@ def test_graded_expectations_are_ranked_by_spearman(tmp_path):
 
 def test_sets_that_changed_no_latent_leave_the_audit_undefined(tmp_path):
     parts = Parts(tmp_path)
-    table = pd.read_parquet(tmp_path / "changes/toy/host.parquet").assign(change=0.0)
+    still = pd.read_parquet(tmp_path / "changes/toy/host.parquet").assign(change=0.0)
     for name in ("host", "same"):
-        table.to_parquet(tmp_path / "changes" / "toy" / f"{name}.parquet")
+        still.to_parquet(tmp_path / "changes" / "toy" / f"{name}.parquet")
     audit, _ = parts.tables(make_study())
     assert audit.query("audit == 'quiet'")["rank"].isna().all()
     assert audit.query("audit == 'planted' and behavior == 'bad' and adapter == 'bias'")["rank"].eq(1).all()
 
 
+def calibrated(plan, audit, latents):
+    return Analysis(plan, Results("none"), {"audit": audit, "audit_latents": latents}).frame("calibration")
+
+
 def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals(finished):
     plan, audit = make_study(), finished[1]
-    found = conform("calibration", audit_calibration(plan, audit, finished[2]))
+    found = table("calibration").conform(calibrated(plan, audit, finished[2]))
     where = "subject=toy; source=said; judge=lexical; worlds=1"
     assert list(zip(found.quantity, found.setting, found.value, strict=True)) == [
         ("poison_rank1", f"poison=0.1; {where}", 1),
@@ -224,4 +225,4 @@ def test_calibration_counts_a_miss_and_a_false_alarm(finished):
     audit.loc[bad & (audit.audit == "quiet"), ["pvalue", "pvalue_rows"]] = 0.01
     audit.loc[(audit.behavior == "boasting") & (audit.audit == "planted"), "qvalue"] = 0.04
     latents = finished[2].assign(expected_for="boasting")
-    assert audit_calibration(plan, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]
+    assert calibrated(plan, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]

@@ -5,17 +5,16 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis.agreement import AGREEMENT, write_agreement
-from isaerft.analysis.coverage import coverage_table
+from isaerft.analysis import Analysis, table
+from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
-from isaerft.analysis.inputs import confounds_of
-from isaerft.analysis.most_changed import most_changed
+from isaerft.analysis.readings import confounds_of
 from isaerft.errors import InputError
 from isaerft.explanations import write_explanations
 from isaerft.explanations.base import latents_asked, read_sample, write_sample
 from isaerft.judges import write_judgements
+from isaerft.layout import Results
 from isaerft.stats import agreement_test, mean_rank
-from isaerft.table import read_table, write_table
 
 N, DEAD = 400, (0, 1, 2)
 EXPECTED = {"a": np.arange(10, 40), "b": np.arange(40, 70)}
@@ -66,9 +65,9 @@ def results(tmp_path):
     return tmp_path
 
 
-def draw(results, plan, out="design/toy.parquet"):
-    draw_sample(plan, "toy", results / "subjects/toy", results / "changes", results / out)
-    return read_sample(results / out)
+def draw(results, plan):
+    draw_sample(plan, Results(results), "toy")
+    return read_sample(results / "design/toy.parquet")
 
 
 def explained(results, source, latents, counts=None):
@@ -111,11 +110,11 @@ def test_the_sample_holds_the_most_changed_latents_by_the_primary_measure_and_co
 
 
 def test_the_sample_has_the_same_bytes_again_and_other_controls_with_another_seed(results):
-    draw(results, make_study(), "one.parquet")
-    draw(results, make_study(), "two.parquet")
-    other = draw(results, make_study(design={"kind": "case_control", "n_cases": 10, "seed": 5}), "other.parquet")
-    assert (results / "one.parquet").read_bytes() == (results / "two.parquet").read_bytes()
-    one = read_sample(results / "one.parquet")
+    one = draw(results, make_study())
+    written = (results / "design/toy.parquet").read_bytes()
+    draw(results, make_study())
+    assert (results / "design/toy.parquet").read_bytes() == written
+    other = draw(results, make_study(design={"kind": "case_control", "n_cases": 10, "seed": 5}))
     cases = [set(frame.latent_index[frame.role == "case"]) for frame in (one, other)]
     assert cases[0] == cases[1]
     assert set(one.latent_index) != set(other.latent_index)
@@ -134,18 +133,8 @@ def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata
     known = [latent for latent in sample.latent_index if latent % 7]
     explained(results, "said", known)
     explained(results, "whole", range(N))
-    write_agreement(
-        plan,
-        "toy",
-        "bias",
-        results / "subjects/toy",
-        results / "changes",
-        results / "explanations/toy",
-        results / "judgements/toy",
-        results / "agreement",
-        sample=results / "design/toy.parquet",
-    )
-    rows = pd.read_parquet(results / "agreement" / AGREEMENT).query(
+    write_agreement(plan, Results(results), "toy", "bias")
+    rows = pd.read_parquet(results / "agreement/toy/bias/agreement.parquet").query(
         "behavior == 'a' & measure == 'contribution' & control == 'none' & statistic == 'auroc'"
     )
     found = rows.set_index("source")
@@ -170,9 +159,7 @@ def test_coverage_counts_what_was_asked_explained_unlabelled_and_failed(results)
     sample = draw(results, plan)
     explained(results, "said", sample.latent_index[:30], {"failed": 4})
     explained(results, "whole", range(2, 102))  # 2 is dead, and was not asked for
-    table = coverage_table(plan, results)
-    write_table("coverage", table, results / "coverage.csv")
-    rows = read_table("coverage", results / "coverage.csv").set_index("source")
+    rows = table("coverage").conform(Analysis(plan, Results(results)).frame("coverage")).set_index("source")
     said, whole = rows.loc["said"], rows.loc["whole"]
     assert (said.design, said.n_asked, said.n_explained, said.n_failed) == ("case_control", len(sample), 30, 4)
     assert said.n_unlabelled == len(sample) - 34
@@ -185,8 +172,8 @@ def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
     sample = draw(results, plan)
     silent = sample.latent_index[sample.role == "case"].iloc[0]
     explained(results, "said", [latent for latent in sample.latent_index if latent != silent])
-    table = most_changed(plan, "toy", results)
-    stable = table[table.verdict != "unstable"].set_index("latent_index").verdict
+    found = Analysis(plan, Results(results)).frame("most_changed_latents")
+    stable = found[found.verdict != "unstable"].set_index("latent_index").verdict
     assert set(stable[~stable.index.isin(sample.latent_index)]) == {"not asked"}
     assert set(stable[stable.index.isin(sample.latent_index) & (stable.index != silent)]) <= {"expected", "unexpected"}
     assert set(stable[stable.index == silent]) == {"unexplained"}

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis.seeds import seeds_table
+from isaerft.analysis import Analysis
+from isaerft.analysis.seeds import TABLE
 from isaerft.config.options import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
-from isaerft.report.cautions import cautions
+from isaerft.layout import Results
 from isaerft.stats import auroc
-from isaerft.table import conform
 
 D_SAE, N_SEEDS = 60, 3
 BEHAVIORS = ("refusal", "humor")
@@ -66,8 +66,8 @@ def results(tmp_path):
 
 def test_seeds_that_share_little_are_called_so_and_the_rest_is_counted(plan, results):
     folder, changes, expected = results
-    table = seeds_table(plan, folder).set_index(["adapter", "behavior"])
-    conform("seeds", table.reset_index())
+    table = Analysis(plan, Results(folder)).frame("seeds").set_index(["adapter", "behavior"])
+    TABLE.conform(table.reset_index())
     assert table.seeds.to_dict() == {
         (adapter, behavior): word
         for adapter, word in (("steady", "agree"), ("noisy", "disagree"), ("still", "unchanged"))
@@ -88,15 +88,6 @@ def test_one_seed_is_no_reliability(plan, results):
     for path in (folder / "changes/toy").glob("*.parquet"):
         table = pd.read_parquet(path)
         table[table.seed == 0].to_parquet(path)
-    table = seeds_table(plan, folder)
+    table = Analysis(plan, Results(folder)).frame("seeds")
     assert table[["reliability", "split_half", "seeds", "ci_low", "share_of_ceiling"]].isna().all().all()
     assert table[table.adapter == "steady"].estimate.notna().all()
-
-
-def test_an_adapter_whose_seeds_disagree_is_not_to_be_ranked(plan, results, tables):
-    folder, _, _ = results
-    said = cautions({**tables, "seeds": conform("seeds", seeds_table(plan, folder))})
-    assert [text for text in said if "do not rank it" in text] == [
-        "toy: the seeds of noisy disagree on contribution in most behaviors, so its latents are ranked by chance; "
-        "do not rank it among the others."
-    ]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from isaerft import analysis
 from isaerft.config import CONTROLS
-from isaerft.table import read_table
 
 ROOT = Path(__file__).parents[2]
 TABLES = [
@@ -55,7 +55,7 @@ def results(tmp_path_factory):
 @pytest.mark.slow
 def test_every_table_is_made_and_keeps_its_contract(results):
     for name in TABLES:
-        assert len(read_table(name, results / f"tables/{name}.csv")), name
+        assert len(analysis.table(name).read(results / f"tables/{name}.csv")), name
 
 
 @pytest.mark.slow

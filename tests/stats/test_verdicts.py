@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
-from isaerft.stats import match_profiles, score_elsewhere
+from isaerft.stats import ProfileMatch, decide, match_profiles, score_elsewhere
 from isaerft.stats.verdicts import PooledNull
 
 LEVEL = 0.05
@@ -148,3 +148,63 @@ def test_what_cannot_be_compared_is_empty():
     with pytest.raises(InputError, match="behavior 2 all latents changed alike"):
         match_profiles(np.where(np.arange(6)[:, None] == 2, 1.0, changes), said)
     assert np.isnan(match_profiles(changes, np.zeros_like(said)).score).all()
+
+
+NAN = float("nan")
+
+
+def matched(*, score=1.0, qvalue=0.5, contradiction_qvalue=0.5, power=0.9, effect=1.0):
+    """Return the match of a single explanation."""
+    one = {
+        "score": score,
+        "pvalue": qvalue,
+        "qvalue": qvalue,
+        "expected_score": 1.0,
+        "power": power,
+        "contradiction_pvalue": contradiction_qvalue,
+        "contradiction_qvalue": contradiction_qvalue,
+    }
+    return ProfileMatch(**{name: np.array([value]) for name, value in one.items()}, effect=effect, critical=1.7)
+
+
+def test_a_verdict_is_decided_by_the_first_check_that_applies():
+    rises = np.array([1.0, 0.0])
+    cases = [
+        (matched(score=NAN), np.zeros(2), "untestable", "predicts_nothing"),
+        (matched(score=NAN), np.ones(2), "untestable", "predicts_the_same"),
+        (matched(score=NAN), rises, "untestable", "too_few_alike"),
+        # Support is seen before anything that speaks against it.
+        (
+            matched(qvalue=0.04, contradiction_qvalue=0.01, power=0.1, effect=-1),
+            rises,
+            "supported",
+            "changed_as_predicted",
+        ),
+        (matched(qvalue=0.05), rises, "inconclusive", "undecided"),
+        (matched(contradiction_qvalue=0.01, power=0.1, effect=0.0), rises, "inconclusive", "no_average_effect"),
+        (matched(contradiction_qvalue=0.01, power=0.1), rises, "contradicted", "changed_otherwise"),
+        (matched(contradiction_qvalue=0.05, power=0.49), rises, "untestable", "low_power"),
+        (matched(power=0.5), rises, "inconclusive", "undecided"),
+    ]
+    for match, effects, verdict, reason in cases:
+        assert decide(match, 0, effects) == (verdict, reason)
+
+
+def test_a_contradicted_explanation_was_absorbed_if_a_neighbour_reaches_the_critical_score():
+    match = matched(contradiction_qvalue=0.01)
+    found = [decide(match, 0, np.array([1.0, 0.0]), neighbour_score=lambda s=s: s).name for s in (1.7, 1.69, NAN)]
+    assert found == ["absorbed", "contradicted", "contradicted"]
+
+
+def test_a_neighbour_is_only_scored_where_it_could_matter():
+    def never():
+        raise AssertionError("scored")
+
+    for match in (matched(), matched(score=NAN), matched(qvalue=0.01), matched(effect=0.0)):
+        decide(match, 0, np.array([1.0, 0.0]), neighbour_score=never)
+
+
+def test_level_and_power_of_a_verdict_can_be_chosen():
+    match = matched(qvalue=0.04, power=0.6)
+    assert decide(match, 0, np.array([1.0, 0.0]), level=0.01).reason == "undecided"
+    assert decide(match, 0, np.array([1.0, 0.0]), level=0.01, min_power=0.7).reason == "low_power"

@@ -3,8 +3,8 @@
 import re
 
 from isaerft import cli
+from isaerft.analysis import table as result_table
 from isaerft.config import CONTROLS
-from isaerft.table import read_table
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
@@ -212,7 +212,7 @@ def test_the_calibration_study_ends_in_its_table(workspace):
     workspace.write("config/calibration.yaml", text)
     done = workspace.snakemake("--cores", "2", "calibration", real=True)
     assert done.returncode == 0, done.stderr
-    table = read_table("calibration", workspace.folder / "results/calibration/tables/calibration.csv")
+    table = result_table("calibration").read(workspace.folder / "results/calibration/tables/calibration.csv")
     assert set(table.quantity) == {
         "false_positive_rate",
         "auroc_of_firing_rate",

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from isaerft.table import MAX_TEXT, TABLES
+from isaerft.analysis import table
+from isaerft.table import MAX_TEXT
 
 N, BOT = 60, ("gpt-4o-mini", "oai_token-act-pair")
 MEGABYTES = 3_000_000
@@ -156,9 +157,9 @@ def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figur
     with open(results / "tables/most_changed_latents.csv", newline="", encoding="utf-8") as stream:
         raw = stream.read()
     header, *rows = csv.reader(raw.splitlines())
-    assert header == [column.name for column in TABLES["most_changed_latents"]]
+    assert header == [column.name for column in table("most_changed_latents").columns]
     assert len(rows) == 2 * 30
-    text = [column.kind == "text" for column in TABLES["most_changed_latents"]]
+    text = [column.kind == "text" for column in table("most_changed_latents").columns]
     cells = [cell for row in rows for cell, is_text in zip(row, text, strict=True) if is_text]
     assert not [cell for cell in cells if FORMULA.match(cell.lstrip())]
     assert max(map(len, cells)) <= MAX_TEXT

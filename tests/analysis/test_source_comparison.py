@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from isaerft import config
-from isaerft.analysis.across import Across
-from isaerft.analysis.inputs import Confounds, Expectation
-from isaerft.analysis.sources import compared_sources, per_behavior
+from isaerft.analysis.matrix import BehaviorMatrix
+from isaerft.analysis.overall import overall_rows
+from isaerft.analysis.readings import Confounds, Expectation
+from isaerft.analysis.source_comparison import comparison_rows, per_behavior
 from isaerft.stats import auroc, mean_rank, overall_specificity
 
 N, BEHAVIORS = 200, ("a", "b", "c", "d")
@@ -45,11 +46,11 @@ def world():
 def reading(own, expected, latents):
     confounds = Confounds(np.zeros(len(latents), int), np.arange(len(latents)), *np.zeros((3, len(latents))))
     said = Expectation(latents, expected[:, latents], expected[:, latents].astype(float))
-    return Across(make_study(), said, confounds, "contribution", own)
+    return BehaviorMatrix(make_study(), said, confounds, "contribution", own)
 
 
 def rows_of(read):
-    return {(row["quantity"], row["source"]): row for row in compared_sources(make_study(), read)}
+    return {(row["quantity"], row["source"]): row for row in comparison_rows(make_study(), read)}
 
 
 def test_sources_are_compared_on_the_latents_that_all_explain(world):
@@ -78,7 +79,7 @@ def test_the_estimates_are_those_of_overall_where_the_latents_are_the_same(world
     read = {"good": reading(own, expected, np.arange(N)), "poor": reading(own, mixed, np.arange(N))}
     rows, same = rows_of(read), ("estimate", "ci_low", "ci_high")
     for source in read:
-        overall = list(read[source].rows())
+        overall = list(overall_rows(read[source]))
         for whole in overall:
             row = rows[whole["quantity"], source]
             assert [row[name] for name in same] == pytest.approx([whole[name] for name in same])

@@ -1,14 +1,18 @@
 """calibration.csv of a study with known shares of wrong explanations is read off its tables, row by row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis.known_truth import calibration_table
+from isaerft.analysis import Analysis
+from isaerft.analysis.calibration import TABLE, dose_rows
+from isaerft.calibration.rows import table_of
 from isaerft.config.options import Adapter, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
+from isaerft.layout import Results
 from isaerft.stats import auroc
-from isaerft.table import conform
 
 SHARES = (0, 0.2, 1)
 BEHAVIORS = ("refusal", "humor", "alarm")
@@ -71,8 +75,8 @@ def rows_of(table, quantity):
 
 def test_every_number_is_that_of_the_tables(plan, verdicts):
     told, pvalues = verdicts
-    table = calibration_table(plan, agreement([0.8, 0.7, 0.5]), OVERALL, told)
-    conform("calibration", table)
+    frames = {"agreement": agreement([0.8, 0.7, 0.5]), "overall": OVERALL, "explanation_verdicts": told}
+    table = TABLE.conform(Analysis(plan, Results("none"), frames).frame("calibration"))
     assert list(rows_of(table, "agreement_median").values()) == pytest.approx([0.8, 0.7, 0.5])
     assert rows_of(table, "strictly_falls") == {"subject=toy; side=input; shares=3": 1.0}
     assert rows_of(table, "specificity_pvalue") == {"subject=toy; side=input; behaviors=3": 0.0002}
@@ -88,7 +92,7 @@ def test_every_number_is_that_of_the_tables(plan, verdicts):
 
 
 def test_a_fall_that_stops_for_one_share_is_not_strict(plan):
-    table = calibration_table(plan, agreement([0.8, 0.5, 0.5]), OVERALL, None)
+    table = table_of(dose_rows(plan, agreement([0.8, 0.5, 0.5]), OVERALL, None))
     assert set(rows_of(table, "strictly_falls").values()) == {0.0}
     assert not rows_of(table, "wrong_explanations_auroc")
 
@@ -96,11 +100,12 @@ def test_a_fall_that_stops_for_one_share_is_not_strict(plan):
 def test_explanations_that_predict_nothing_are_not_told_apart(plan, verdicts):
     told, _ = verdicts
     told = told.assign(contradiction_pvalue=told.contradiction_pvalue.where(told.latent_index % 2 == 0))
-    table = calibration_table(plan, agreement([0.8, 0.7, 0.5]), OVERALL, told)
+    table = table_of(dose_rows(plan, agreement([0.8, 0.7, 0.5]), OVERALL, told))
     assert not rows_of(table, "wrong_explanations_auroc")  # four wrong ones are left
 
 
 def test_a_study_without_right_and_wrong_arms_has_none(plan):
     assert plan.dose_arms == {"input": {0: "wrong0", 0.2: "wrong20", 1: "wrong100"}}
-    alone = Study(**{**vars(plan), "sources": {"wrong20": plan.study.sources["wrong20"]}})
-    assert alone.dose_arms == {}
+    alone = replace(plan.study, sources={"wrong20": plan.study.sources["wrong20"]})
+    assert Plan(alone).dose_arms == {}
+    assert not TABLE.when(Plan(alone))

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis.verdicts import explanation_verdicts
+from isaerft.analysis import Analysis
+from isaerft.analysis.explanation_verdicts import TABLE
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
-from isaerft.table import TABLES, conform
+from isaerft.layout import Results
 
 N, BEHAVIORS = 300, ("a", "b", "c")
 RIGHT, OPPOSITE, UNCHANGED, ABSORBED, EVERYTHING, DEAD, UNJUDGED = range(40), 40, 41, 42, 43, 44, 45
@@ -76,7 +77,7 @@ def write_parts(folder, *, strength=6.0, still=()):
     ]
     judged = pd.DataFrame(rows).assign(confidence=np.nan, rationale="")
     write_judgements(judged, folder / "judgements/toy/said/lexical.parquet")
-    return explanation_verdicts(study_of(), folder).set_index("latent_index")
+    return Analysis(study_of(), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def verdicts(tmp_path_factory):
 
 
 def test_every_explanation_has_one_row_that_keeps_the_contract(verdicts):
-    conform("explanation_verdicts", verdicts.reset_index()[[column.name for column in TABLES["explanation_verdicts"]]])
+    TABLE.conform(verdicts.reset_index())
     assert verdicts.index.tolist() == list(range(N))
     assert (verdicts.n_behaviors == 3).all()
 

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis.scores import agreement_by_quality, explanation_quality, explanation_scores, thirds_of
+from isaerft.analysis import Analysis, table
+from isaerft.analysis.explanation_scores import thirds_of
 from isaerft.config import plan_from_dict
 from isaerft.errors import InputError
 from isaerft.explanations import write_explanations
 from isaerft.judges import judgements, write_judgements
+from isaerft.layout import Results
 from isaerft.scorers import write_scores
 from isaerft.stats import mean_interval
-from isaerft.table import conform
 
 N, DEAD = 90, 89
 BEHAVIORS = {"a": "d", "b": "d"}
@@ -73,12 +74,16 @@ def scores(folder, source, value=None):
     write_scores(frame.assign(floor=0.5), path)
 
 
+def made(plan, results, name):
+    return table(name).conform(Analysis(plan, Results(results)).frame(name))
+
+
 def test_the_mean_stands_beside_its_floor_and_failures_are_in_neither(results):
     plan = make_study()
     value = np.linspace(0.5, 1, N)
     value[:9] = np.nan
     scores(results, "said", value)
-    table = conform("explanation_quality", explanation_quality(plan, explanation_scores(plan, results)))
+    table = made(plan, results, "explanation_quality")
     row = table.set_index("source").loc["said"]
     assert (row.n_explanations, row.n_failed, row.floor) == (N - 9, 9, 0.5)
     interval = mean_interval(value[9:], 0.95)
@@ -87,9 +92,7 @@ def test_the_mean_stands_beside_its_floor_and_failures_are_in_neither(results):
 
 def test_agreement_is_high_where_explanations_score_high_and_at_chance_where_they_do_not(results):
     plan = make_study()
-    table = conform(
-        "agreement_by_quality", agreement_by_quality(plan, results, explanation_scores(plan, results))
-    ).set_index("quality")
+    table = made(plan, results, "agreement_by_quality").set_index("quality")
     assert table.loc["high", "estimate"] == 1
     assert abs(table.loc["low", "estimate"] - 0.5) < 0.25
     assert table["n_latents"].to_dict() == {"low": 30, "middle": 30, "high": 29}  # the dead one is no part of it
@@ -101,7 +104,7 @@ def test_agreement_is_high_where_explanations_score_high_and_at_chance_where_the
 
 def test_only_what_is_tested_at_the_primary_adapter_has_rows(results):
     plan = make_study()
-    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
+    table = made(plan, results, "agreement_by_quality")
     assert set(table["source"]) == {"said"}
     assert set(table["judge"]) == {"near"}
 
@@ -111,14 +114,14 @@ def test_a_latent_without_a_score_is_in_no_third(results):
     value[:60] = np.nan
     scores(results, "said", value)
     plan = make_study()
-    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
+    table = made(plan, results, "agreement_by_quality")
     assert table["n_latents"].sum() == 29
 
 
 def test_where_all_score_alike_there_is_one_third_and_no_other(results):
     scores(results, "said", np.full(N, 0.7))
     plan = make_study()
-    table = agreement_by_quality(plan, results, explanation_scores(plan, results))
+    table = made(plan, results, "agreement_by_quality")
     assert table[["quality", "n_latents"]].to_numpy().tolist() == [["middle", 89]]
 
 

@@ -1,0 +1,127 @@
+"""What a result table is, and what the makers of a study's tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from isaerft import stats
+from isaerft.analysis.readings import (
+    Changes,
+    ExplainedLatents,
+    Reading,
+    explained_latents,
+    primary_reading,
+    read_changes,
+    readings,
+)
+from isaerft.config import Plan
+from isaerft.layout import Results
+from isaerft.table import Table
+
+
+def always(plan: Plan) -> bool:
+    """Tell that every study has a table."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultTable(Table):
+    """A table of results: what it holds, which studies have it, and how it is made.
+
+    Parameters
+    ----------
+    order : int
+        Where it stands among the tables: subjects and training below 200, agreement in the 200s, explanations in the
+        300s, judges in the 400s, scores in the 500s, checks of behavior in the 600s, audits in the 700s.
+    make : callable
+        Makes its rows; columns that they lack are left empty.
+    when : callable
+        Tells whether a study has it.
+    condition : str
+        The same in words, for the documentation.
+    """
+
+    order: int
+    make: Callable[[Analysis], pd.DataFrame]
+    when: Callable[[Plan], bool] = always
+    condition: str = "every study"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One study's plan and results, with the tables made so far.
+
+    Attributes
+    ----------
+    plan : Plan
+    results : Results
+    frames : dict of str to DataFrame
+        Tables by name, as their makers gave them; numbers are not rounded.
+    """
+
+    plan: Plan
+    results: Results
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Return a table of this study; it is made once."""
+        from isaerft.analysis import table
+
+        if name not in self.frames:
+            made = table(name)
+            self.frames[name] = made.make(self).reindex(columns=made.column_names)
+        return self.frames[name]
+
+    def facts(self, subject: str) -> pd.DataFrame:
+        """Return the facts of a subject's latents, one row each."""
+        return self.results.subject(subject).read_latents()
+
+    def changes(self, subject: str, adapter: str) -> Changes:
+        """Return (behavior, measure) -> changes of one adapter, (n_seeds, d_sae)."""
+        return read_changes(self.plan, self.results, subject, adapter)
+
+    def explained(self, subject: str, sources: Sequence[str] | None = None) -> Iterator[ExplainedLatents]:
+        """Yield a subject's latents as each source, or each of those named, explains them."""
+        return explained_latents(self.plan, self.results, subject, sources)
+
+    def readings(self, subject: str, sources: Sequence[str] | None = None) -> Iterator[Reading]:
+        """Yield every source, or each of those named, with every judge by which agreement is tested."""
+        return readings(self.plan, self.results, subject, sources=sources)
+
+    def primary_reading(self, subject: str) -> Reading | None:
+        """Return the reading of the primary result; None where its source does not explain the subject."""
+        return primary_reading(self.plan, self.results, subject)
+
+    def tested(self, table: str) -> pd.DataFrame:
+        """Return the rows of a table that the rule `agreement` wrote, of all subjects and adapters."""
+        paths = [
+            self.results.agreement(subject, adapter).rows(table)
+            for subject in self.plan.study.subjects
+            for adapter in self.plan.analysed_adapters(subject)
+        ]
+        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+    def audited(self, table: str) -> pd.DataFrame:
+        """Return the rows of a table that the rule `audit` wrote, of all subjects."""
+        paths = [self.results.audit(subject, table) for subject in self.plan.study.subjects]
+        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
+def is_primary(plan: Plan, table: pd.DataFrame) -> pd.Series:
+    """Tell which rows are of the study's primary adapter, measure, source, judge and statistic."""
+    named = pd.Series(True, index=table.index)
+    for column in ("adapter", "measure", "source", "judge", "statistic"):
+        named &= table[column] == getattr(plan.study.primary, column)
+    return named
+
+
+def with_qvalues(table: pd.DataFrame, family: str) -> pd.DataFrame:
+    """Add q-values (Benjamini-Hochberg) within each value of the column `family`, the primary result apart."""
+    table = table.assign(qvalue=np.nan)
+    for _, rows in table.groupby([family, "primary"]):
+        table.loc[rows.index, "qvalue"] = stats.qvalues(rows.pvalue.to_numpy())
+    return table

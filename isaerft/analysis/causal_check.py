@@ -1,0 +1,54 @@
+"""causal_check.csv: what is left of an adapter's effect without the latents that changed most."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from isaerft.analysis.base import Analysis, ResultTable
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT
+from isaerft.table import Column
+
+
+def causal_check(analysis: Analysis) -> pd.DataFrame:
+    """Return the rows that the causal check of each subject and behavior wrote."""
+    parts = [
+        pd.read_parquet(analysis.results.causal_check(subject, behavior)).assign(subject=subject, behavior=behavior)
+        for subject in analysis.plan.study.subjects
+        for behavior in analysis.plan.study.behaviors
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+_INTERVAL = "end of the interval: over seeds and held-out rows for most_changed, over draws for matched_random."
+
+TABLE = ResultTable(
+    name="causal_check",
+    order=140,
+    caption=(
+        "What remains of each adapter's fall in held-out loss when the changes of its k most changed latents are "
+        "undone, and when those of k others, matched in firing rate and decoder norm, are: 1 all of it, 0 nothing."
+    ),
+    columns=(
+        SUBJECT,
+        BEHAVIOR,
+        ADAPTER,
+        Column("k", "int", "Number of latents whose changes were undone."),
+        Column(
+            "latents",
+            "text",
+            "most_changed: the k that changed most; matched_random: k others of similar firing rate and decoder norm.",
+        ),
+        Column(
+            "loss_recovered",
+            "float",
+            "Share of the adapter's fall in held-out loss that remains: 1 if these latents had no part in it, 0 if "
+            "they account for all of it.",
+            optional=True,
+        ),
+        Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
+        Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),
+    ),
+    when=lambda plan: bool(plan.causally_checked),
+    condition="studies with a causal check",
+    make=causal_check,
+)

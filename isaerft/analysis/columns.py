@@ -1,0 +1,56 @@
+"""Columns that several result tables share; each meaning stands once."""
+
+from __future__ import annotations
+
+from isaerft.table import Column
+
+SUBJECT = Column("subject", "text", "Name of the subject in the study's config: a model and an SAE at one hook.")
+BEHAVIOR = Column("behavior", "text", "Behavior that the model was trained on.")
+ADAPTER = Column("adapter", "text", "Adapter, as named in the study's config.")
+MEASURE = Column("measure", "text", "How a latent's change is measured.")
+SEED = Column("seed", "int", "Replicate of the training.")
+SOURCE = Column("source", "text", "Where the explanations come from.")
+SIDE = Column(
+    "side",
+    "text",
+    "What the explanations describe: what a latent fires on (input), what it promotes (output), or both.",
+)
+JUDGE = Column("judge", "text", "What predicts an effect from explanation and behavior.")
+LATENT_INDEX = Column("latent_index", "int", "Index of the latent in the SAE.")
+EXPLANATION = Column("explanation", "text", "The explanation, as its source gives it.")
+FIRING_RATE = Column("firing_rate", "float", "Share of tokens of the reference corpus on which the latent fires.")
+URL = Column("url", "text", "Page of the latent at its source.", optional=True)
+
+STATISTIC = Column(
+    "statistic",
+    "text",
+    "auroc: probability that an expected latent changed more than another; spearman: rank correlation; "
+    "sign_agreement: share that moved in the expected direction minus the share that moved against it.",
+)
+CI_LOW = Column("ci_low", "float", "Lower end of the confidence interval.", optional=True)
+CI_HIGH = Column("ci_high", "float", "Upper end of the confidence interval.", optional=True)
+CI_LOW_OVER_BEHAVIORS = Column(
+    "ci_low",
+    "float",
+    "Lower end of the confidence interval over behaviors (Student's t); empty with one behavior.",
+    optional=True,
+)
+CI_HIGH_OVER_BEHAVIORS = Column(
+    "ci_high",
+    "float",
+    "Upper end of the confidence interval over behaviors (Student's t); empty with one behavior.",
+    optional=True,
+)
+QVALUE = Column(
+    "qvalue", "float", "p-value adjusted for the number of tests in its family (Benjamini-Hochberg).", optional=True
+)
+QUANTITY = Column(
+    "quantity",
+    "text",
+    "agreement: mean over behaviors of the agreement with their own expectations; specificity: that mean minus the "
+    "mean agreement with the expectations of other behaviors.",
+)
+N_LATENTS = Column("n_latents", "int", "Latents that the statistic is computed over.")
+N_EXPECTED = Column("n_expected", "int", "Latents among them that the judge expects to change.", optional=True)
+N_SEEDS = Column("n_seeds", "int", "Seeds whose changes were combined.")
+PRIMARY = Column("primary", "bool", "Whether the row is the result that the study named as primary before the run.")

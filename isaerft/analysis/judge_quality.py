@@ -1,0 +1,219 @@
+"""judge_quality.csv and corrected_agreement.csv: how good the judges are, and agreement without their errors.
+
+The two share their subject and rates: the second corrects agreement by the rates of error that the first estimates.
+Judges of one source are compared pair by pair on the (latent, behavior) pairs that both judged; the unit of every
+interval is the explanation, which a judge reads once for all behaviors and all latents that have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isaerft import stats
+from isaerft.analysis.base import Analysis, ResultTable
+from isaerft.analysis.columns import (
+    ADAPTER,
+    BEHAVIOR,
+    CI_HIGH,
+    CI_LOW,
+    JUDGE,
+    MEASURE,
+    SOURCE,
+    STATISTIC,
+    SUBJECT,
+)
+from isaerft.analysis.readings import ExplainedLatents
+from isaerft.config import Plan
+from isaerft.table import Column
+
+AGAINST_REFERENCE = ("sensitivity", "specificity")
+CORRECTED = ("auroc", "spearman")
+
+
+def judge_quality(analysis: Analysis) -> pd.DataFrame:
+    """Return one row for each pair of judges and statistic; sensitivity and specificity only against a reference."""
+    plan, rows = analysis.plan, []
+    for subject in plan.study.subjects:
+        for explained in analysis.explained(subject):
+            names = plan.judges_of(explained.source)
+            tables = _judgements(explained, names) if len(names) > 1 else {}
+            for judge, against in _pairs(plan, names):
+                same = {"subject": subject, "source": explained.source, "judge": judge, "against": against}
+                rows += [same | row for row in _compared(plan, tables[judge], tables[against], against)]
+    return pd.DataFrame(rows, columns=QUALITY.column_names)
+
+
+def _judgements(explained: ExplainedLatents, judges: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return each judge's table for the latents asked for, with the number of each latent's explanation."""
+    found = explained.explanations
+    texts = pd.Series(pd.factorize(found["explanation"])[0], index=found["latent_index"], name="text")
+    tables = {}
+    for judge in judges:
+        table = explained.judgements(judge)
+        table = table[table.latent_index.isin(explained.asked)].drop(columns=["confidence", "rationale"])
+        tables[judge] = table.join(texts, on="latent_index")
+    return tables
+
+
+def _pairs(plan: Plan, judges: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each pair of judges once, a reference in second place."""
+    for first, second in combinations(judges, 2):
+        if plan.study.judges[first].reference and not plan.study.judges[second].reference:
+            first, second = second, first
+        yield first, second
+
+
+def _compared(plan: Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+    """Yield one row per statistic for two judges of the same explanations."""
+    both = judge.merge(against.drop(columns="text"), on=["latent_index", "behavior"], suffixes=("", "_against"))
+    if both.empty:
+        return
+    clusters, level = both["text"].to_numpy(), plan.study.agreement.confidence_level
+    found = stats.agreement_of_judges(
+        both["expected"].to_numpy(),
+        both["expected_against"].to_numpy(),
+        clusters,
+        confidence_level=level,
+        rng=np.random.default_rng(plan.study.seed),
+    )
+    effects = both["expected_effect"].to_numpy(), both["expected_effect_against"].to_numpy()
+    found["spearman"] = stats.rank_agreement(*effects, clusters, confidence_level=level)
+    counts = {
+        "n_explanations": both["text"].nunique(),
+        "n_latents": both["latent_index"].nunique(),
+        "n_judgements": len(both),
+    }
+    for statistic, (estimate, interval) in found.items():
+        if statistic not in AGAINST_REFERENCE or plan.study.judges[name].reference:
+            yield counts | {
+                "statistic": statistic,
+                "estimate": estimate,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+            }
+
+
+def corrected_agreement(analysis: Analysis) -> pd.DataFrame:
+    """Return the results of agreement.csv by judges that were compared with a reference, corrected for their errors."""
+    quality, results = analysis.frame("judge_quality"), analysis.frame("agreement")
+    references = [name for name, judge in analysis.plan.study.judges.items() if judge.reference]
+    rates_of = quality.set_index(["subject", "source", "judge", "against", "statistic"])["estimate"].to_dict()
+    results = results[(results.control == "none") & results.statistic.isin(CORRECTED)]
+    rows = []
+    for row in results.itertuples():
+        for against in references:
+            pair = (row.subject, row.source, row.judge, against)
+            names = (*AGAINST_REFERENCE, "spearman")
+            rates = {name: rates_of[*pair, name] for name in names if (*pair, name) in rates_of}
+            if rates:
+                rows.append(_corrected(row, rates) | {"against": against})
+    return pd.DataFrame(rows, columns=CORRECTION.column_names)
+
+
+def _corrected(row: Any, rates: dict[str, float]) -> dict[str, Any]:
+    """Return one result beside its corrected value and the rates that it was corrected by."""
+    same = ("subject", "behavior", "adapter", "measure", "source", "judge", "statistic", "estimate")
+    interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)
+    if row.statistic == "auroc":
+        used = {name: rates[name] for name in AGAINST_REFERENCE}
+        values = stats.predictive_values(rates["sensitivity"], rates["specificity"], row.n_expected / row.n_latents)
+        found = stats.corrected_auroc(row.estimate, values, interval)
+    else:
+        used = {"correlation": rates["spearman"]}
+        found = stats.corrected_correlation(row.estimate, rates["spearman"], interval)
+    low, high = found.confidence_interval
+    corrected = {"corrected": found.estimate, "ci_low": low, "ci_high": high}
+    return {name: getattr(row, name) for name in same} | used | corrected
+
+
+_AGAINST = Column("against", "text", "Judge that this one is compared with; if a reference, it counts as right.")
+
+QUALITY = ResultTable(
+    name="judge_quality",
+    order=400,
+    caption=(
+        "How far the judges of a source agree, pair by pair, and with a reference (known truth, or people) where "
+        "there is one. A judge's errors hide agreement. Judges can agree and both be wrong."
+    ),
+    columns=(
+        SUBJECT,
+        SOURCE,
+        JUDGE,
+        _AGAINST,
+        Column(
+            "statistic",
+            "text",
+            "kappa and mcc: agreement beyond chance on what is expected; sensitivity and specificity against a "
+            "reference; spearman: rank correlation of the expected effects.",
+        ),
+        Column(
+            "estimate",
+            "float",
+            "Value of the statistic (by chance: 0 for kappa, mcc and spearman).",
+            optional=True,
+        ),
+        CI_LOW,
+        CI_HIGH,
+        Column("n_explanations", "int", "Distinct explanations that both judged: the unit of the intervals."),
+        Column("n_latents", "int", "Latents that both judged."),
+        Column("n_judgements", "int", "Pairs of latent and behavior that both judged."),
+    ),
+    when=lambda plan: len(plan.study.judges) > 1,
+    condition="studies with several judges",
+    make=judge_quality,
+)
+
+_CORRECTED_INTERVAL = "end of the corrected interval, which takes the judge's error rates as known exactly."
+
+CORRECTION = ResultTable(
+    name="corrected_agreement",
+    order=410,
+    caption=(
+        "Results beside what they would be if the judge made no errors, given its error rates against a reference. "
+        "Valid only if the judge's errors have nothing to do with how much a latent changed."
+    ),
+    columns=(
+        SUBJECT,
+        BEHAVIOR,
+        ADAPTER,
+        MEASURE,
+        SOURCE,
+        JUDGE,
+        _AGAINST,
+        STATISTIC,
+        Column("estimate", "float", "The result, as in agreement.csv.", optional=True),
+        Column(
+            "corrected", "float", "The estimate without the judge's errors; empty if it cannot be had.", optional=True
+        ),
+        Column("ci_low", "float", f"Lower {_CORRECTED_INTERVAL}", optional=True),
+        Column("ci_high", "float", f"Upper {_CORRECTED_INTERVAL}", optional=True),
+        Column(
+            "sensitivity",
+            "float",
+            "Share of the latents that the reference expects to change which the judge expects to change too.",
+            optional=True,
+        ),
+        Column(
+            "specificity",
+            "float",
+            "Share of the latents that the reference does not expect to change which the judge does not either.",
+            optional=True,
+        ),
+        Column(
+            "correlation",
+            "float",
+            "Rank correlation of the judge's expected effects with the reference's.",
+            optional=True,
+        ),
+    ),
+    when=lambda plan: len(plan.study.judges) > 1 and any(judge.reference for judge in plan.study.judges.values()),
+    condition="studies in which judges are compared with a reference",
+    make=corrected_agreement,
+)
+
+TABLES = [QUALITY, CORRECTION]

@@ -1,0 +1,110 @@
+"""overall.csv: mean agreement over all behaviors, and whether changes are specific to their own behavior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isaerft import stats
+from isaerft.analysis.base import Analysis, ResultTable, is_primary, with_qvalues
+from isaerft.analysis.columns import (
+    ADAPTER,
+    CI_HIGH_OVER_BEHAVIORS,
+    CI_LOW_OVER_BEHAVIORS,
+    JUDGE,
+    MEASURE,
+    PRIMARY,
+    QUANTITY,
+    QVALUE,
+    SOURCE,
+    STATISTIC,
+    SUBJECT,
+)
+from isaerft.analysis.matrix import BehaviorMatrix
+from isaerft.errors import InputError
+from isaerft.table import Column
+
+
+def overall(analysis: Analysis) -> pd.DataFrame:
+    """Return the rows of all adapters with q-values, adjusted within each quantity, the primary result apart."""
+    table = analysis.tested("overall")
+    return with_qvalues(table.assign(primary=is_primary(analysis.plan, table)), "quantity")
+
+
+def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one reading and measure."""
+    study = matrix.plan.study
+    tested = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
+    options = {
+        "n_resamples": study.agreement.n_resamples,
+        "confidence_level": study.agreement.confidence_level,
+        "rng": study.seed,
+    }
+    same = {"statistic": study.primary.statistic, "n_behaviors": len(tested)}
+    yield same | {"quantity": "agreement"} | _agreement(matrix, tested, options)
+    if len(matrix.values) > 1:
+        own = matrix.values[np.ix_(tested, tested)]
+        found = _result(stats.overall_specificity(own, **options)) if len(tested) > 1 else {}
+        yield same | {"quantity": "specificity"} | found
+
+
+def _agreement(matrix: BehaviorMatrix, tested: np.ndarray, options: dict[str, Any]) -> dict[str, Any]:
+    pairs = [(matrix.changes[i], matrix.labels[i]) for i in tested]
+    statistic = matrix.plan.study.primary.statistic
+    try:
+        return _result(stats.overall_agreement(pairs, statistic=statistic, **matrix.confounds.null(), **options))
+    except InputError:  # nothing can be exchanged within the strata, or no behavior can be tested
+        return {}
+
+
+def _result(result: stats.OverallResult) -> dict[str, Any]:
+    return {
+        "estimate": result.statistic,
+        "ci_low": result.confidence_interval.low,
+        "ci_high": result.confidence_interval.high,
+        "pvalue": result.pvalue,
+        "leave_one_out_low": result.leave_one_out.low,
+        "leave_one_out_high": result.leave_one_out.high,
+    }
+
+
+TABLE = ResultTable(
+    name="overall",
+    order=210,
+    caption=(
+        "All behaviors together: mean agreement, and specificity, which is how much better the changes from training "
+        "on a behavior agree with its own expectations than with those of other behaviors."
+    ),
+    columns=(
+        SUBJECT,
+        ADAPTER,
+        MEASURE,
+        SOURCE,
+        JUDGE,
+        QUANTITY,
+        STATISTIC,
+        Column("estimate", "float", "Mean over the behaviors that can be tested.", optional=True),
+        CI_LOW_OVER_BEHAVIORS,
+        CI_HIGH_OVER_BEHAVIORS,
+        Column(
+            "pvalue",
+            "float",
+            "agreement: explanations exchanged for all behaviors at once; specificity: behaviors paired with "
+            "expectations at random (every pairing, with up to 8 behaviors).",
+            optional=True,
+        ),
+        QVALUE,
+        Column("leave_one_out_low", "float", "Lowest estimate when one behavior is left out.", optional=True),
+        Column("leave_one_out_high", "float", "Highest estimate when one behavior is left out.", optional=True),
+        Column(
+            "n_behaviors",
+            "int",
+            "Behaviors in the mean: those that changed some latents and for which some, but not all, are expected to.",
+        ),
+        PRIMARY,
+    ),
+    make=overall,
+)

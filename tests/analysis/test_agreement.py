@@ -1,0 +1,147 @@
+"""agreement.csv: the result by the test of the statistics, q-values, and what is left empty."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft.analysis import Analysis
+from isaerft.analysis.agreement import agreement
+from isaerft.analysis.readings import read_changes
+from isaerft.judges import read_judgements, write_judgements
+from isaerft.layout import Results
+from isaerft.stats import agreement_test, mean_rank, qvalues, sign_agreement
+from tests.analysis.small_study import BEHAVIORS, DEAD, EXPECTED, UNEXPLAINED, N, make_study
+
+
+def test_a_result_is_the_agreement_test_of_mean_ranks_over_the_universe(finished):
+    parts, tables = finished
+    plan = make_study()
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
+    change = read_changes(plan, Results(parts.folder), "toy", "bias")["a", "contribution"][:, universe]
+    labels = np.isin(universe, EXPECTED["a"])
+    expected = agreement_test(mean_rank(change), labels, n_resamples=199, rng=0)
+    table = tables["agreement"]
+    row = table.query("behavior == 'a' and primary").iloc[0]
+    assert row.estimate == pytest.approx(expected.statistic, rel=1e-5)
+    assert row.pvalue == pytest.approx(expected.pvalue)
+    assert (row.n_expected, row.n_seeds, row.n_resamples) == (10, 2, 199)
+    assert row.noise_ceiling > 0.9
+    assert 0.5 < row.minimum_detectable_effect < row.estimate
+    assert len(facts) == N
+
+
+def test_where_nothing_is_expected_the_result_is_empty_and_not_zero(finished):
+    parts, tables = finished
+    table = tables["agreement"]
+    silent = table[table.behavior == "silent"]
+    assert len(silent)
+    assert silent[["estimate", "ci_low", "pvalue", "qvalue", "n_resamples", "noise_ceiling"]].isna().all(axis=None)
+    assert (silent.n_expected == 0).all()
+    judged = tables["specificity"].query("judged_for == 'silent'")
+    assert judged.estimate.isna().all()
+    assert tables["specificity"].query("judged_for == 'a'").estimate.notna().all()
+    lines = (parts.folder / "tables/agreement.csv").read_text().splitlines()
+    assert any(",silent,bias,contribution,said,lexical,none,auroc,,,,,,55,0,2,,,,True" in line for line in lines)
+
+
+def test_exactly_the_primary_result_is_marked(finished):
+    marked = finished[1]["agreement"].query("primary")
+    assert marked.behavior.tolist() == ["a", "b", "silent"]
+    for column, value in {
+        "adapter": "bias",
+        "measure": "contribution",
+        "source": "said",
+        "judge": "lexical",
+        "statistic": "auroc",
+        "control": "none",
+    }.items():
+        assert (marked[column] == value).all()
+
+
+def test_qvalues_run_within_the_primary_results_all_others_and_each_control(parts):
+    plan = make_study()
+    parts.agreement(plan)
+    rng = np.random.default_rng(0)
+    for adapter in ("bias", "scale"):
+        path = parts.path("agreement", "toy", adapter, "agreement.parquet")
+        table = pd.read_parquet(path)
+        table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
+    table = agreement(Analysis(plan, Results(parts.folder)))
+    families = [table.primary, (table.control == "none") & ~table.primary]
+    families += [table.control == control for control in plan.study.controls]
+    assert sum(family.sum() for family in families) == len(table)
+    for family in families:
+        part = table[family]
+        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)))
+
+
+def test_an_adapter_that_changed_nothing_leaves_its_rows_empty_and_the_rest_whole(parts):
+    def nothing(table):
+        table["change"] = 0.0
+
+    parts.changes("toy", "a", nothing)
+    tables = parts.tables(make_study())
+    table = tables["agreement"].query("control == 'none'").set_index("behavior")
+    assert table.loc["a"].estimate.isna().all()
+    assert table.loc["b"].estimate.notna().all()
+    matrix = tables["specificity"].query("judged_for == 'b'").set_index("trained_on").estimate
+    assert matrix["a"].isna().all()
+    assert matrix["b"].notna().all()
+
+
+def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
+    def first_seed(table):
+        table.loc[table.seed == 0, "change"] = 0.0
+
+    parts.changes("toy", "a", first_seed)
+    parts.changes("toy-permuted", "a", first_seed)
+    table = parts.tables(make_study())["agreement"].query("behavior == 'a' and source == 'said'")
+    # All decoder rows are equally long here, so that control alone is empty.
+    assert (table.estimate.isna() == (table.control == "decoder_norm_only")).all()
+    assert table.query("control == 'none'").noise_ceiling.isna().all()
+
+
+def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog):
+    plan = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    facts["cluster"] = np.where(facts.latent_index.isin(EXPECTED["a"]), 10, 0)
+    facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
+    table = parts.tables(plan)["agreement"].query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
+    assert table.estimate.isna().all()
+    assert "no exchange can change the labels" in caplog.text
+
+
+def test_a_source_is_tested_with_the_adapters_that_it_names_alone(parts):
+    sources = {"said": {"kind": "local"}, "wrong": {"kind": "local", "wrong_share": 0.5, "adapters": ["scale"]}}
+    table = parts.tables(make_study(sources=sources))
+    for name in ("agreement", "overall", "specificity"):
+        rows = table[name].groupby("source").adapter.unique()
+        assert (set(rows["said"]), set(rows["wrong"])) == ({"bias", "scale"}, {"scale"})
+
+
+def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no_direction(parts):
+    def edit(table):
+        table["change"] -= 1.5
+        table["measure"] = table.measure.replace("parameter", "attribution")
+
+    for subject in ("toy", "toy-permuted"):
+        for behavior in BEHAVIORS:
+            parts.changes(subject, behavior, edit)
+    judged = parts.folder / "judgements/toy/said/lexical.parquet"
+    table = read_judgements(judged)
+    write_judgements(table.assign(expected_effect=table.expected_effect - 0.5 * (table.latent_index >= 30)), judged)
+    statistics = {"n_resamples": 199, "n_bins": 1, "statistics": ["auroc", "sign_agreement"]}
+    plan = make_study(agreement=statistics, measures=["contribution", "attribution"])
+    table = parts.tables(plan)["agreement"].query("statistic == 'sign_agreement' and source == 'said'")
+    assert table.query("measure == 'attribution'").estimate.isna().all()
+    rows = table.query("measure == 'contribution' and adapter == 'bias' and behavior == 'a'").set_index("control")
+    change = read_changes(plan, Results(parts.folder), "toy", "bias")["a", "contribution"].mean(0)
+    expected = np.isin(range(N), EXPECTED["a"]) - 0.5 * (np.arange(N) >= 30)
+    universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
+    assert rows.estimate["none"] == pytest.approx(float(sign_agreement(change[universe], expected[universe])), rel=1e-5)
+    assert rows.estimate["none"] > 0.7 > rows.estimate["shuffled_explanations"] + 0.1
+    assert rows.pvalue["none"] < 0.02
+    # What has no sign cannot stand in the place of a signed change.
+    without = ["firing_rate_only", "decoder_norm_only", "explanation_length", "genericity"]
+    assert rows.estimate[without].isna().all()

@@ -1,0 +1,66 @@
+"""The universe of latents, and what is read for it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft.analysis.readings import Expectation, alive_latents, read_changes, readings
+from isaerft.errors import InputError
+from isaerft.judges import read_judgements, write_judgements
+from isaerft.layout import Results
+from tests.analysis.small_study import DEAD, UNEXPLAINED, N, make_study
+
+
+def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
+    parts, tables = finished
+    plan = make_study()
+    reading, wrong = readings(plan, Results(parts.folder), "toy")
+    assert (reading.source, wrong.source, reading.judge) == ("said", "wrong", "lexical")
+    assert set(reading.latents) == set(range(N)) - set(DEAD) - set(UNEXPLAINED)
+    assert [row.sum() for row in reading.expectation.expected] == [10, 10, 0]
+    assert reading.left_out == {"dead": 2, "not sampled": 0, "unexplained or unjudged": 3}
+    assert reading.explanation_length.tolist() == [len(f"latent {i}") for i in reading.latents]
+    assert (tables["agreement"].n_latents == N - 5).all()
+
+
+def test_a_change_that_is_not_finite_is_refused_by_its_file(parts):
+    def broken(table):
+        table.loc[7, "change"] = np.nan
+
+    parts.changes("toy", "b", broken)
+    with pytest.raises(InputError, match=r"b\.parquet: parameter of adapter 'bias' holds changes that are not finite"):
+        read_changes(make_study(), Results(parts.folder), "toy", "bias")
+
+
+def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
+    parts.judgements("toy", "said", ("a", "b"))
+    with pytest.raises(InputError, match=r"judges no latent for \['silent'\]"):
+        parts.agreement(make_study())
+
+
+def test_a_latent_that_is_not_judged_for_every_behavior_leaves_the_universe_and_no_other_does(parts):
+    plan, path = make_study(), parts.folder / "judgements/toy/said/lexical.parquet"
+    before = parts.tables(plan)["agreement"]
+    judged = read_judgements(path)
+    failed, half = judged.latent_index == 10, (judged.latent_index == 20) & (judged.behavior == "a")
+    write_judgements(judged[~failed & ~half].reset_index(drop=True), path)
+    after = parts.tables(plan)["agreement"]
+    said = (before.source == "said") & (before.control == "none")
+    assert (after.n_latents[said] == before.n_latents[said] - 2).all()
+    parted = judged.behavior.eq("a") ^ judged.latent_index.lt(30)
+    write_judgements(judged[parted].reset_index(drop=True), path)
+    with pytest.raises(InputError, match=r"judges no latent for every behavior; .*tested: false"):
+        parts.agreement(plan)
+
+
+def test_an_expectation_is_taken_latent_by_latent_to_part_of_the_universe():
+    whole = Expectation(np.array([2, 5, 9]), np.array([[True, False, True]]), np.array([[0.5, 0.0, 1.0]]))
+    part = whole.on(np.array([5, 9]))
+    assert part.latents.tolist() == [5, 9]
+    assert part.expected.tolist() == [[False, True]]
+    assert part.effect.tolist() == [[0.0, 1.0]]
+
+
+def test_a_latent_that_fires_too_rarely_is_dead(parts):
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
+    assert set(range(N)) - set(alive_latents(make_study(), facts)) == set(DEAD)
