@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isaerft.analysis import TABLES
+from isaerft import analysis
 from isaerft.config import Plan
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import read_text, write_text
@@ -72,7 +72,7 @@ def write_pages(results: Results, names: Iterable[str] | None = None) -> None:
     if not chosen:
         raise InputError(f"{str(results.root)!r} has no tables", remedy="run the study that makes them")
     for name, frame in _read(results, chosen).items():
-        write_text(results.page(name), table_page(TABLES[name], frame))
+        write_text(results.page(name), table_page(analysis.table(name), frame))
 
 
 def write_answers_page(plan: Plan, results: Results) -> None:
@@ -88,36 +88,31 @@ def write_answers_page(plan: Plan, results: Results) -> None:
 
 
 def write_summary(plan: Plan, results: Results) -> None:
-    """Write the study's summary page, from every table that is there and every figure that the study has.
+    """Write the study's summary page, from those of its tables that are there and all its figures.
 
     Raises
     ------
     InputError
         The agreement table or a figure is missing, or a table is broken.
     """
-    tables = _read(results, dict.fromkeys(["agreement", *_present(results)]))
-    tables = {name: tables[name] for name in TABLES if name in tables}
+    present = [name for name in analysis.tables_of(plan) if name == "agreement" or results.table(name).is_file()]
+    tables = _read(results, present)
     pages = [*tables, *([ANSWERS] if plan.behavior_checked else [])]
     base = Path(os.path.relpath(results.page(ANSWERS).parent, results.summary.parent))
     figures = {name: _svg(results.figure(name)) for name in figures_of(plan)}
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
-    page = summary_page(plan.study.study, tables, catalogue=TABLES, figures=figures, links=links)
+    page = summary_page(plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links)
     write_text(results.summary, page)
 
 
 def _present(results: Results) -> list[str]:
     """Return the names of the tables that are there."""
-    return [name for name in TABLES if results.table(name).is_file()]
+    return [name for name in analysis.TABLES if results.table(name).is_file()]
 
 
 def _read(results: Results, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Read tables by name."""
-    tables = {}
-    for name in names:
-        if name not in TABLES:
-            raise unknown_name("table", name, TABLES)
-        tables[name] = TABLES[name].read(results.table(name))
-    return tables
+    return {name: analysis.table(name).read(results.table(name)) for name in names}
 
 
 def _svg(path: Path) -> bytes:

@@ -107,18 +107,15 @@ def figure(options: argparse.Namespace) -> None:
     plan = plan_of(options)
     from isaerft.report.write import write_figure
 
-    doses = {
-        name: (part.side, part.wrong_share) for name, part in plan.study.sources.items() if part.wrong_share is not None
-    }
-    write_figure(str(options.name), options.tables, options.out, doses=doses)
+    write_figure(str(options.name), plan, Results(options.tables.parent))
 
 
 @verb("pages", "tables", "out")
 def pages(options: argparse.Namespace) -> None:
-    """Write the HTML twin of every table in a folder."""
-    from isaerft.report.write import write_table_pages
+    """Write the page of every result table."""
+    from isaerft.report.write import write_pages
 
-    write_table_pages(options.tables, options.out)
+    write_pages(Results(options.tables.parent))
 
 
 @verb("answers-page", "study", "results", "out")
@@ -127,20 +124,13 @@ def answers_page(options: argparse.Namespace) -> None:
     plan = plan_of(options)
     from isaerft.report.write import write_answers_page
 
-    folders = {
-        f"{subject}: {behavior}" if len(plan.study.subjects) > 1 else behavior: (
-            options.results / "behavior_check" / subject / behavior
-        )
-        for subject in plan.study.subjects
-        for behavior in plan.behavior_checked
-    }
-    write_answers_page(folders, plan.study.behavior_check.shown, options.out)
+    write_answers_page(plan, Results(options.results))
 
 
 @verb("summary", "study", "tables", "figures", "pages", "out")
 def summary(options: argparse.Namespace) -> None:
     """Write the page to read first."""
+    plan = plan_of(options)
     from isaerft.report.write import write_summary
 
-    plan = plan_of(options)
-    write_summary(options.tables, options.figures, options.out, plan.study.study, pages_dir=options.pages)
+    write_summary(plan, Results(options.tables.parent))

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from isaerft.analysis import TABLES
-from isaerft.config import CONTROLS, load_plan
+from isaerft.config import CONTROLS, Plan, load_plan
 from isaerft.report.selection import SOURCES as SOURCE_FACTS
 from isaerft.report.summary import summary_page
 
@@ -242,6 +243,20 @@ def tables():
 @pytest.fixture(scope="session")
 def plan():
     return load_plan(Path(__file__).parents[2] / "config" / "testbed.yaml")
+
+
+@pytest.fixture(scope="session")
+def lean_plan(plan):
+    """Return a study of one behavior, source and judge, without checks."""
+    study = plan.study
+    lean = replace(
+        study,
+        behaviors={"refusal": study.behaviors["refusal"]},
+        sources={"truth_input": study.sources["truth_input"]},
+        behavior_check=replace(study.behavior_check, behaviors=[]),
+        causal_check=replace(study.causal_check, adapters=[]),
+    )
+    return Plan(lean)
 
 
 def summary(tables, figures=(), links=(), study="testbed"):
