@@ -142,7 +142,7 @@ def test_an_unknown_figure_is_refused_with_those_there_are(study, tmp_path, caps
 
 def test_a_folder_without_tables_makes_no_pages(tmp_path, capsys):
     assert main(["pages", "--tables", str(tmp_path), "--out", str(tmp_path / "pages")]) == 2
-    assert "holds no table" in capsys.readouterr().err
+    assert "has no tables" in capsys.readouterr().err
 
 
 def test_the_program_itself_prints_no_traceback_for_bad_input(tmp_path):

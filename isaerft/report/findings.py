@@ -226,10 +226,11 @@ def judge_lines(tables: Tables) -> list[JudgeLine]:
     """Return a line for each source, judge and reference; without a reference, for each pair of judges."""
     pair = ["subject", "source", "judge", "against"]
     lines = []
-    for (subject, *names), group in _judge_rows(tables).groupby(pair, sort=False):
+    for (subject, source, judge, against), group in _judge_rows(tables).groupby(pair, sort=False):
         found = group.set_index("statistic")
         numbers = tuple(_estimate(found.loc[name]) if name in found.index else DASH for name in JUDGE_STATISTICS)
-        lines.append(JudgeLine(visible(subject), *map(words, names), numbers, count(group["n_explanations"].iloc[0])))
+        n_explanations = count(group["n_explanations"].iloc[0])
+        lines.append(JudgeLine(visible(subject), words(source), words(judge), words(against), numbers, n_explanations))
     return lines
 
 

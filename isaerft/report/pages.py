@@ -122,8 +122,10 @@ def answers_page(groups: Mapping[str, Iterable[Mapping[str, Any]]], shown: int) 
         Answers shown of each adapter, the first ones.
     """
     head = ("adapter", "prompt", "before", "score before", "after", "score after")
-    options = {"numeric": ("score before", "score after"), "long": ("prompt", "before", "after")}
-    tables = [(words(name), grid(head, _answers(lines, shown), **options)) for name, lines in groups.items()]
+    numeric, long = ("score before", "score after"), ("prompt", "before", "after")
+    tables = [
+        (words(name), grid(head, _answers(lines, shown), numeric=numeric, long=long)) for name, lines in groups.items()
+    ]
     return page("Answers before and after training", render(_ANSWERS_BODY, groups=tables))
 
 

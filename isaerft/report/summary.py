@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -248,7 +248,7 @@ def _subjects(tables: Tables) -> Markup | str:
 
 def _grid(
     head: tuple[str, ...],
-    rows: list[list[str]] | list[list[str | tuple[str, ...]]],
+    rows: Sequence[Sequence[str | Sequence[str]]],
     *,
     several: bool,
     numeric: tuple[str, ...],

@@ -105,7 +105,7 @@ def count(value: object) -> str:
 
 def undefined(value: object) -> bool:
     """Return whether a scalar is None, NaN or pandas' NA."""
-    return bool(pd.isna(value))  # type: ignore[call-overload]
+    return bool(pd.isna(value))
 
 
 def interval(low: object, high: object, places: int = 2) -> str:

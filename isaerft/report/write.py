@@ -88,18 +88,19 @@ def write_answers_page(plan: Plan, results: Results) -> None:
 
 
 def write_summary(plan: Plan, results: Results) -> None:
-    """Write the study's summary page, from those of its tables that are there and all its figures.
+    """Write the study's summary page, from those of its tables and figures that are there.
 
     Raises
     ------
     InputError
-        The agreement table or a figure is missing, or a table is broken.
+        The agreement table is missing, or a table is broken.
     """
     present = [name for name in analysis.tables_of(plan) if name == "agreement" or results.table(name).is_file()]
     tables = _read(results, present)
     pages = [*tables, *([ANSWERS] if plan.behavior_checked else [])]
     base = Path(os.path.relpath(results.page(ANSWERS).parent, results.summary.parent))
-    figures = {name: _svg(results.figure(name)) for name in figures_of(plan)}
+    drawn = [name for name in figures_of(plan) if results.figure(name).is_file()]
+    figures = {name: results.figure(name).read_bytes() for name in drawn}
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
     page = summary_page(plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links)
     write_text(results.summary, page)
@@ -113,10 +114,3 @@ def _present(results: Results) -> list[str]:
 def _read(results: Results, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Read tables by name."""
     return {name: analysis.table(name).read(results.table(name)) for name in names}
-
-
-def _svg(path: Path) -> bytes:
-    """Return the bytes of a figure."""
-    if not path.is_file():
-        raise InputError(f"figure {str(path)!r} does not exist", remedy="run the rule that draws it")
-    return path.read_bytes()

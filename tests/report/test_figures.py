@@ -8,6 +8,7 @@ import pytest
 from matplotlib.text import Text
 
 from isaerft.errors import InputError
+from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.report.figures import FIGURES, figures_of, save_svg
 from isaerft.report.figures.canvas import series_style
 from isaerft.report.figures.most_changed_latents import expectation
@@ -156,6 +157,13 @@ def test_chance_is_zero_for_spearman(maker, tmp_path):
     shown = texts(draw("agreement", maker(statistic="spearman").tables(), tmp_path / "a.svg"))
     assert "chance (0)" in shown
     assert any("Spearman" in line for line in shown)
+
+
+def test_a_statistic_from_outside_can_be_primary(maker, tmp_path, monkeypatch):
+    monkeypatch.setitem(STATISTICS._facts, "somers_d", StatisticFacts(title="Somers' D", chance=0.25))
+    shown = texts(draw("agreement", maker(("a", "b"), "somers_d", doses=False).tables(), tmp_path / "a.svg"))
+    assert "chance (0.25)" in shown
+    assert any("Somers' D" in line for line in shown)
 
 
 def test_grid_names_every_source_and_leaves_wrong_ones_to_the_dose_figure(drawn):

@@ -73,9 +73,19 @@ def test_pages_of_no_tables_are_an_input_error(tmp_path):
         write_pages(Results(tmp_path))
 
 
-def test_summary_needs_the_agreement_table_and_the_studys_figures(plan, results):
-    with pytest.raises(InputError, match=r"figure .*agreement\.svg.* does not exist"):
-        write_summary(plan, results)
+def test_summary_shows_what_the_study_has_and_is_there(plan, lean_plan, results):
+    results.figure("training").parent.mkdir()
+    for name in ("training", "causal_check", "calibration"):
+        results.figure(name).write_text("<svg/>")
+    write_summary(lean_plan, results)
+    page = results.summary.read_text(encoding="utf-8")
+    assert ('id="figure-training"' in page, page.count("<img")) == (True, 1), "others are not of this study"
+    assert "pages/causal_check.html" not in page
+    write_summary(plan, results)
+    assert results.summary.read_text(encoding="utf-8").count("<img") == 2
+
+
+def test_summary_needs_the_agreement_table(plan, results):
     results.table("agreement").unlink()
     with pytest.raises(InputError, match=r"agreement\.csv.* does not exist"):
         write_summary(plan, results)

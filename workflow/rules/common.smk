@@ -4,6 +4,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from isaerft.report.figures import FIGURES as DRAWN, figures_of
+from isaerft.report.pages import ANSWERS_CAPTION
+from isaerft.report.summary import CAPTION as SUMMARY_CAPTION
+
 RESULTS = plan.results
 SUBJECTS = list(study.subjects)
 TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
@@ -43,12 +47,7 @@ DOSES = {
     for name, source in study.sources.items()
     if source.wrong_share is not None
 }
-FIGURES = ["agreement", "agreement_grid", "most_changed_latents", "training"]
-FIGURES += ["dose_response"] if len(DOSES) > 1 else []
-FIGURES += ["source_comparison"] if plan.compared_sources else []
-FIGURES += ["specificity"] if len(plan.tested_behaviors) > 1 else []
-FIGURES += ["causal_check"] if plan.causally_checked else []
-FIGURES += ["behavior_check"] if plan.behavior_checked else []
+FIGURES = figures_of(plan)
 # Answers before and after training, for the eye.
 ANSWERS = [f"{RESULTS}/pages/answers.html"] if plan.behavior_checked else []
 

@@ -232,7 +232,7 @@ for name in FIGURES:
         output:
             report(
                 f"{RESULTS}/figures/{name}.svg",
-                caption=f"../report/figure_{name}.rst",
+                caption="../report/caption.rst",
                 category="Figures",
                 labels={"figure": name.replace("_", " ")},
             ),
@@ -248,6 +248,7 @@ for name in FIGURES:
             runtime=20,
         params:
             name=name,
+            caption=DRAWN[name].caption,
             study=STUDY,
             tables=lambda w, input: os.path.dirname(input[0]),
             code=code("figure"),
@@ -302,7 +303,7 @@ rule answers_page:
     output:
         report(
             f"{RESULTS}/pages/answers.html",
-            caption="../report/answers.rst",
+            caption="../report/caption.rst",
             category="Tables",
             labels={"table": "answers before and after", "as": "page"},
         ),
@@ -317,6 +318,7 @@ rule answers_page:
         mem_mb=2000,
         runtime=20,
     params:
+        caption=ANSWERS_CAPTION,
         study=STUDY,
         results=lambda w: RESULTS,
         code=code("answers-page"),
@@ -334,7 +336,7 @@ rule summary:
     output:
         report(
             f"{RESULTS}/summary.html",
-            caption="../report/summary.rst",
+            caption="../report/caption.rst",
             category="Summary",
             labels={"page": "read first"},
         ),
@@ -349,6 +351,7 @@ rule summary:
         mem_mb=2000,
         runtime=20,
     params:
+        caption=SUMMARY_CAPTION,
         study=STUDY,
         tables=lambda w, input: os.path.dirname(input.tables[0]),
         figures=lambda w, input: os.path.dirname(input.figures[0]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, PercentFormatter
@@ -41,7 +43,7 @@ def draw_calibration(tables: Tables) -> Drawing:
     tests = sorted(dict.fromkeys(rates["test"]), key=lambda name: name.startswith(NAIVE))
     worlds = list(dict.fromkeys(rates["world"]))
     drawing = new_drawing(10.5, max(6.6, 1.6 + 0.33 * len(tests)))
-    mosaic = [["rates", "power"], ["rates", "wrong"], ["rates", "coverage"]]
+    mosaic: list[Any] = [["rates", "power"], ["rates", "wrong"], ["rates", "coverage"]]
     panels = drawing.subplot_mosaic(mosaic, width_ratios=(5, 4))
     _rates(panels["rates"], rates, tests, worlds)
     _power(panels["power"], rows[rows["quantity"].isin(["power", "planned_power"])])
@@ -128,7 +130,7 @@ def _curve(
     """Draw `value` over `x`, with its interval if asked for."""
     look = series_style(label, position)
     error = [rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]] if interval else None
-    marks = {"color": look.colour, "marker": look.marker, "ms": 3.5, "lw": 1.3, "elinewidth": 1.2}
+    marks: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ms": 3.5, "lw": 1.3, "elinewidth": 1.2}
     axes.errorbar(x, rows["value"], error, ls=linestyle, label=label or "_", **marks)
 
 

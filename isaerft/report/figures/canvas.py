@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.figure
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -22,6 +22,8 @@ from isaerft.config import Plan
 from isaerft.io import replacing
 from isaerft.report.selection import Primary, Tables, find_primary, table
 from isaerft.report.text import visible, words
+
+Drawing = matplotlib.figure.Figure
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#00856A", "#A8478A", "#56B4E9", "#B8860B"
@@ -43,7 +45,7 @@ CONTROL_LOOKS = {
 CHARACTERS_PER_INCH = 11
 LAYOUT_PASSES = 2
 
-_RC: dict[str, Any] = {
+_RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -130,7 +132,7 @@ class Style:
     def handle(self, linestyle: str = "") -> Line2D:
         """Return the legend entry."""
         face = self.colour if self.filled else "white"
-        marks = {"color": self.colour, "marker": self.marker, "ms": self.size + 0.4, "mfc": face}
+        marks: dict[str, Any] = {"color": self.colour, "marker": self.marker, "ms": self.size + 0.4, "mfc": face}
         return Line2D([], [], ls=linestyle, label=self.label, **marks)
 
 
@@ -153,7 +155,7 @@ def series_style(label: str, position: int) -> Style:
 
 def style() -> AbstractContextManager[None]:
     """Return a context with matplotlib's defaults and our look, whatever the user's own settings."""
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
     return matplotlib.rc_context({**defaults, **_RC})
 
 
@@ -234,4 +236,5 @@ def _settle_layout(drawing: Drawing) -> None:
         drawing.draw_without_rendering()
     drawing.set_layout_engine("none")
     for axes in drawing.axes:
-        axes.set_position([round(float(edge), 5) for edge in axes.get_position(original=True).bounds])
+        left, bottom, width, height = (round(float(edge), 5) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))

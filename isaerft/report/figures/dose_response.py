@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -85,7 +87,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[str]
     for position, name in enumerate(controls):
         look = control_style(name, position)
         middle = rows[rows["control"] == name].groupby("wrong_share")["estimate"].median()
-        marks = {"color": look.colour, "marker": look.marker, "mfc": "white", "ms": 4}
+        marks: dict[str, Any] = {"color": look.colour, "marker": look.marker, "mfc": "white", "ms": 4}
         axes.plot(middle.index, middle, lw=1, ls="--", zorder=3, **marks)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlim(-0.03, 1.03)

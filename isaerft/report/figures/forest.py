@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -161,5 +161,5 @@ def points(
                 # A white edge tells filled markers apart where they overlap.
                 edged = is_hollow or look.marker == "|"
                 edge = {"mec": look.colour, "mew": 1.1} if edged else {"mec": "white", "mew": 0.4}
-                marks = {"ms": look.size + (not edged) * 0.8, "color": look.colour, "mfc": face, **edge}
+                marks: dict[str, Any] = {"ms": look.size + (not edged) * 0.8, "color": look.colour, "mfc": face, **edge}
                 axes.plot(at[shown], y[shown], ls="", marker=marker, zorder=4, clip_on=marker == look.marker, **marks)

@@ -43,7 +43,8 @@ def draw_specificity(tables: Tables) -> Drawing:
     bar = drawing.colorbar(mesh, ax=list(panels), shrink=0.7, pad=0.02, aspect=25)
     bar.set_label(primary.title if chance is None else f"{primary.title} (white: chance)")
     bar.outline.set_visible(False)
-    bar.solids.set(rasterized=False, edgecolor="face")  # without an edge, viewers show seams between the steps
+    if bar.solids is not None:
+        bar.solids.set(rasterized=False, edgecolor="face")  # without an edge, viewers show seams
     return drawing
 
 
