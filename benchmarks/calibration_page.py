@@ -67,9 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("--write", type=Path, required=True, metavar="PAGE")
-    given = parser.parse_args()
-    for name, text in blocks(analysis.table("calibration").read(given.table)).items():
-        write_block(given.write, name, text)
+    arguments = parser.parse_args()
+    for name, text in blocks(analysis.table("calibration").read(arguments.table)).items():
+        write_block(arguments.write, name, text)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Where a benchmark's result stands in the documentation, and what it ran on."""
+"""Writing a benchmark's result, and the machine that it ran on, into a page of the documentation."""
 
 import platform
 import re
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 
 def machine(device: str = "cpu") -> str:
     """Return what the result was measured on: processor, threads, GPU, versions."""
+    import torch
+
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -20,13 +21,13 @@ def machine(device: str = "cpu") -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """Return a table of ready values in Markdown."""
+    """Return a table in Markdown."""
     lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def write_block(page: Path, name: str, text: str) -> None:
-    """Put `text` between the marks `<!-- name -->` and `<!-- /name -->` of a page."""
+    """Replace what is between the marks `<!-- name -->` and `<!-- /name -->` of a page by `text`."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     block = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     before = page.read_text(encoding="utf-8")

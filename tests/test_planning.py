@@ -8,8 +8,7 @@ import pytest
 
 from isaerft.cli import main
 from isaerft.config import plan_from_dict
-from isaerft.explanations import read_explanations, write_explanations
-from isaerft.explanations import write_sample
+from isaerft.explanations import read_explanations, write_explanations, write_sample
 from isaerft.judges import judge_explanations
 from isaerft.llm import LanguageModel
 from isaerft.planning import cost_lines, costs

@@ -1,5 +1,5 @@
-"""Figures and pages for readers, made from the tables of results/{study}/tables/ and from nothing else.
+"""Figures and pages, made from the result tables and from nothing else.
 
-Every number shown stands in a table or is a count, a median, a quantile or an extreme of numbers that do; every result
-stands beside its controls. Undefined is shown as a dash, never as 0.
+Every number shown stands in a table, or is a count, median, quantile or extreme of numbers that do. Every result is
+shown with its controls. Undefined is a dash, never 0.
 """

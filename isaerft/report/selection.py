@@ -1,25 +1,27 @@
-"""Which rows of the tables belong to the study's primary result, and which are its controls."""
+"""Rows of the tables that belong to the primary result, and rows that are its controls."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED
+from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED, Plan
 from isaerft.errors import InputError
+from isaerft.registry import STATISTICS, StatisticFacts
 
 Tables = Mapping[str, pd.DataFrame]
 RESULT = "none"
-CHANCE = {"auroc": 0.5, "spearman": 0.0}
-BOUNDS = {"auroc": (0.0, 1.0), "spearman": (-1.0, 1.0)}
-STATISTIC_NAMES = {"auroc": "AUROC", "spearman": "Spearman correlation"}
+SOURCES = "sources"
+"""Key under which figures find `source_facts` among the tables."""
 
 
 @dataclass(frozen=True)
 class Primary:
-    """The combination that the study named as its one primary result."""
+    """The one combination that the study named as its primary result before the run."""
 
     adapter: str
     measure: str
@@ -31,15 +33,38 @@ class Primary:
         return f"{self.adapter} · {self.measure} · {self.source} · {self.judge}"
 
     @property
-    def statistic_name(self) -> str:
-        """The statistic as prose calls it."""
-        return STATISTIC_NAMES.get(self.statistic, self.statistic.replace("_", " "))
+    def facts(self) -> StatisticFacts:
+        """Facts of the statistic: chance, bounds, title."""
+        return STATISTICS.facts(self.statistic)
+
+    @property
+    def title(self) -> str:
+        """Name of the statistic in prose."""
+        return statistic_title(self.statistic)
+
+
+class OwnLargest(NamedTuple):
+    """Rows of a specificity matrix whose own column is the largest (k), of those where that can be said (n)."""
+
+    k: int
+    n: int
+
+
+def statistic_title(name: str) -> str:
+    """Return the name of a statistic in prose."""
+    return STATISTICS.facts(name).title or name.replace("_", " ")
+
+
+def source_facts(plan: Plan) -> pd.DataFrame:
+    """Return side and known share of wrong explanations (NaN if unknown) of each of a study's sources."""
+    rows = [(name, part.side, part.wrong_share) for name, part in plan.study.sources.items()]
+    return pd.DataFrame(rows, columns=["source", "side", "wrong_share"]).astype({"wrong_share": float})
 
 
 def table(tables: Tables, name: str) -> pd.DataFrame:
-    """Return table `name`; one that was not given is an `InputError`."""
+    """Return table `name`; a missing one is an `InputError`."""
     if name not in tables:
-        raise InputError(f"table {name!r} was not given", allowed=", ".join(tables), remedy="read it and pass it on")
+        raise InputError(f"table {name!r} is missing", allowed=", ".join(tables), remedy="read it and pass it")
     return tables[name]
 
 
@@ -54,10 +79,9 @@ def subjects_of(frame: pd.DataFrame) -> list[str]:
 
 
 def with_controls(agreement: pd.DataFrame) -> pd.DataFrame:
-    """Return `agreement` with a random-dictionary twin's own result as the `random_dictionary` control of its subject.
+    """Return `agreement` with the result of a random-dictionary twin as a control of its subject.
 
-    A table that already names the control under the real subject passes unchanged. The twins' other rows (controls of
-    the control) are left out.
+    The twins' own controls are left out. A table that already has the control under the real subject is unchanged.
     """
     twin = agreement["subject"].str.endswith(PERMUTED).astype(bool)
     kept = agreement[~twin | agreement["control"].isin([RESULT, "random_dictionary"]).astype(bool)].copy()
@@ -68,12 +92,12 @@ def with_controls(agreement: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_primary(agreement: pd.DataFrame) -> Primary | None:
-    """Return the primary combination that the table marks, or None when it marks none.
+    """Return the primary combination that the table marks, or None if it marks none.
 
     Raises
     ------
     InputError
-        The table marks more than one combination: a study has one primary result.
+        The table marks more than one combination.
     """
     marked = real(agreement)
     marked = marked[marked["primary"].fillna(False).astype(bool) & (marked["control"] == RESULT)]
@@ -85,11 +109,11 @@ def find_primary(agreement: pd.DataFrame) -> Primary | None:
             allowed="one",
             remedy="make the table again",
         )
-    return None if keys.empty else Primary(**{name: str(keys.iloc[0][name]) for name in keys})
+    return None if keys.empty else Primary(**{str(name): str(keys.iloc[0][name]) for name in keys})
 
 
 def matching(frame: pd.DataFrame, primary: Primary, *, without: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Return the rows that agree with `primary` in every column that both have, except the columns in `without`."""
+    """Return the rows that agree with `primary` in each column that both have, except the columns in `without`."""
     for name, value in asdict(primary).items():
         if name in frame and name not in without:
             frame = frame[(frame[name] == value).fillna(False).astype(bool)]
@@ -102,7 +126,7 @@ def primary_rows(agreement: pd.DataFrame, primary: Primary) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A (subject, behavior, control) has more than one row, so that no single estimate stands for it.
+        A (subject, behavior, control) has more than one row.
     """
     rows = matching(with_controls(agreement), primary)
     key = ["subject", "behavior", "control"]
@@ -114,12 +138,39 @@ def primary_rows(agreement: pd.DataFrame, primary: Primary) -> pd.DataFrame:
 
 
 def controls_in(rows: pd.DataFrame) -> list[str]:
-    """Return the controls in the rows: the known ones in their fixed order, then any others as they come."""
+    """Return the controls in the rows: ours in their fixed order, then any others as they come."""
     present = [name for name in dict.fromkeys(rows["control"]) if name != RESULT]
-    known = CONTROLS + ASKED_CONTROLS
-    return [name for name in known if name in present] + [name for name in present if name not in known]
+    ours = CONTROLS + ASKED_CONTROLS
+    return [name for name in ours if name in present] + [name for name in present if name not in ours]
 
 
-def to_exceed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the controls that a result is held against: not of those that may stay as high as it."""
+def controls_to_exceed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the controls that a result must exceed; some may rightly be as high as the result."""
     return rows[~rows["control"].isin([RESULT, *ASKED_CONTROLS]).astype(bool)]
+
+
+def specificity_matrices(tables: Tables, primary: Primary) -> dict[str, pd.DataFrame]:
+    """Return, for each real subject, the matrix trained_on x judged_for at the primary combination."""
+    rows = matching(real(table(tables, "specificity")), primary)
+    return {name: _square(rows[(rows["subject"] == name).astype(bool)]) for name in subjects_of(rows)}
+
+
+def own_largest(matrix: pd.DataFrame) -> OwnLargest:
+    """Count the rows whose own column is larger than all others; skip rows without own value or rival."""
+    k = n = 0
+    for name, row in matrix.iterrows():
+        if name not in matrix.columns or np.isnan(row[name]):
+            continue
+        rivals = row.drop(name).dropna()
+        if len(rivals):
+            n += 1
+            k += bool(row[name] > rivals.max())
+    return OwnLargest(k, n)
+
+
+def _square(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one subject's rows as a matrix, its columns in the order of its rows."""
+    wide = rows.pivot_table(index="trained_on", columns="judged_for", values="estimate", sort=False, dropna=False)
+    trained, judged = (list(dict.fromkeys(rows[name])) for name in ("trained_on", "judged_for"))
+    own_first = [name for name in trained if name in judged] + [name for name in judged if name not in trained]
+    return wide.reindex(index=trained, columns=own_first)

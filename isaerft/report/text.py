@@ -1,7 +1,7 @@
-"""Turning values and outside text into what a reader sees.
+"""Values and outside text as a reader sees them.
 
-Explanations come from models and from the web: their text may hold markup, direction marks, invisible characters or
-piles of combining marks. `visible` keeps the words and shows the rest as what it is.
+Explanations come from models and from the web. Their text may hold markup, direction marks, invisible characters or
+piles of combining marks; `visible` keeps the words and makes the rest visible.
 
 >>> from isaerft.report.text import number
 >>> number(float("nan")), number(0.123456), number(0.0)
@@ -19,6 +19,7 @@ DASH = "—"
 ELLIPSIS = "…"
 REPLACEMENT = "\ufffd"
 MAX_COMBINING = 3
+MAX_NAMED = 8
 _JOINERS = "\u200c\u200d"
 
 
@@ -61,19 +62,19 @@ def shorten(text: object, width: int) -> str:
 
 
 def distinct(names: Iterable[object], width: int) -> list[str]:
-    """Return names cut to `width` columns; where that makes some alike, what they share at the front goes instead.
+    """Return names cut to `width` columns; where that makes some equal, their common prefix is cut instead.
 
     >>> distinct(["refusal", "a_long_name_of_one", "a_long_name_of_two"], 10)
     ['refusal', '…one', '…two']
     """
-    given = [visible(name) for name in names]
-    cut = [shorten(name, width) for name in given]
+    whole = [visible(name) for name in names]
+    cut = [shorten(name, width) for name in whole]
     for label in {label for label in cut if cut.count(label) > 1}:
-        alike = [name for name, short in zip(given, cut, strict=True) if short == label]
-        shared = _shared_front(alike)
-        for place, name in enumerate(given):
-            if cut[place] == label and len(set(alike)) > 1:
-                cut[place] = ELLIPSIS + shorten(name[shared:], width - 1)
+        alike = [name for name, short in zip(whole, cut, strict=True) if short == label]
+        shared = _common_prefix(alike)
+        for i, name in enumerate(whole):
+            if cut[i] == label and len(set(alike)) > 1:
+                cut[i] = ELLIPSIS + shorten(name[shared:], width - 1)
     return cut
 
 
@@ -104,7 +105,19 @@ def count(value: object) -> str:
 
 def undefined(value: object) -> bool:
     """Return whether a scalar is None, NaN or pandas' NA."""
-    return bool(pd.isna(value))  # type: ignore[call-overload]
+    return bool(pd.isna(value))
+
+
+def interval(low: object, high: object, places: int = 2) -> str:
+    """Return 'low to high'; empty if undefined."""
+    return "" if undefined(low) or undefined(high) else f"{fixed(low, places)} to {fixed(high, places)}"
+
+
+def named(names: Iterable[object], most: int = MAX_NAMED) -> str:
+    """Return up to `most` names as words, and how many more there are."""
+    listed = [words(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def plural(n: int, noun: str, many: str = "") -> str:
@@ -112,10 +125,10 @@ def plural(n: int, noun: str, many: str = "") -> str:
     return f"{n:,} {noun if n == 1 else many or noun + 's'}"
 
 
-def _shared_front(names: list[str]) -> int:
-    """Return how many characters all names share at the front."""
+def _common_prefix(names: list[str]) -> int:
+    """Return the length of the common prefix."""
     first, last = min(names), max(names)
-    return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
 
 
 def _columns(character: str) -> int:

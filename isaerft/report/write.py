@@ -1,128 +1,116 @@
-"""What the verbs of the command line call: read tables, make one output, write it whole or not at all."""
+"""What the command line calls: read result tables, write figures and pages, each whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
+from isaerft import analysis
+from isaerft.config import Plan
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import read_text, write_text
-from isaerft.report import captions
-from isaerft.report.figures import FIGURES, Doses, save_svg
-from isaerft.report.pages import answers_page, summary_page, table_page
-from isaerft.table import TABLES, read_table
+from isaerft.layout import Results
+from isaerft.report.figures import FIGURES, figures_of, save_svg
+from isaerft.report.pages import answers_page, table_page
+from isaerft.report.selection import SOURCES, source_facts
+from isaerft.report.summary import ANSWERS, summary_page
 
-ANSWERS = "answers.html"
 
-
-def write_figure(name: str, tables_dir: str | Path, out: str | Path, doses: Doses | None = None) -> None:
-    """Draw figure `name` from the tables in `tables_dir` and write it as SVG to `out`.
+def write_figures(plan: Plan | None, results: Results, names: Iterable[str] | None = None) -> None:
+    """Draw figures from the result tables and write them as SVG.
 
     Parameters
     ----------
-    name : str
-        One of `isaerft.report.figures.FIGURES`.
-    tables_dir : path
-        Folder of the study's CSV tables.
-    out : path
-        File to write.
-    doses : mapping of str to (str, float), optional
-        Source -> (its family, known share of wrong explanations); only the figures about sources use it.
+    plan : Plan or None
+        The study; None for the calibration study.
+    results : Results
+        Where its tables are and its figures go.
+    names : iterable of str, optional
+        Figures to draw; all that the study has if not given.
 
     Raises
     ------
     InputError
-        The figure is unknown, a share is not in 0..1, or a table that it reads is missing or broken.
+        A figure is unknown, or a table that it reads is missing or broken.
     """
-    if name not in FIGURES:
-        raise unknown_name("figure", name, FIGURES)
-    kind = FIGURES[name]
-    for source, (_, share) in (doses or {}).items():
-        if not 0 <= share <= 1:
-            raise InputError(f"source {source!r} has a share of wrong explanations of {share!r}", allowed="0 to 1")
-    tables = {needed: read_table(needed, Path(tables_dir) / f"{needed}.csv") for needed in kind.tables}
-    options = {"doses": doses} if kind.wants_doses else {}
-    save_svg(kind.build(tables, **options), out)
+    chosen = list(names) if names is not None else figures_of(plan) if plan else []
+    for name in chosen:
+        if name not in FIGURES:
+            raise unknown_name("figure", name, FIGURES)
+    needed = dict.fromkeys(table for name in chosen for table in FIGURES[name].tables)
+    tables = _read(results, needed)
+    if plan is not None:
+        tables[SOURCES] = source_facts(plan)
+    for name in chosen:
+        save_svg(FIGURES[name].make(tables), results.figure(name))
 
 
-def write_table_page(name: str, tables_dir: str | Path, out: str | Path) -> None:
-    """Write the HTML twin of table `name` to `out`.
+def write_figure(name: str, plan: Plan | None, results: Results) -> None:
+    """Draw one figure; see `write_figures`."""
+    write_figures(plan, results, [name])
+
+
+def write_pages(results: Results, names: Iterable[str] | None = None) -> None:
+    """Write the page of each table.
+
+    Parameters
+    ----------
+    results : Results
+    names : iterable of str, optional
+        Tables to show; all that are there if not given.
 
     Raises
     ------
     InputError
-        The table is unknown, missing or broken.
+        A table is unknown, missing or broken, or there is none.
     """
-    if name not in TABLES:
-        raise unknown_name("table", name, TABLES)
-    frame = read_table(name, Path(tables_dir) / f"{name}.csv")
-    write_text(out, table_page(name, frame, captions.TABLES[name]))
+    chosen = list(names) if names is not None else _present(results)
+    if not chosen:
+        raise InputError(f"{str(results.root)!r} has no tables", remedy="run the study that makes them")
+    for name, frame in _read(results, chosen).items():
+        write_text(results.page(name), table_page(analysis.table(name), frame))
 
 
-def write_table_pages(tables_dir: str | Path, out: str | Path) -> None:
-    """Write the HTML twin of every table in `tables_dir` to the folder `out`, each as NAME.html.
-
-    Raises
-    ------
-    InputError
-        There is no table, or one is broken.
-    """
-    present = [name for name in TABLES if (Path(tables_dir) / f"{name}.csv").is_file()]
-    if not present:
-        raise InputError(f"{str(tables_dir)!r} holds no table", remedy="run the study that makes them")
-    for name in present:
-        write_table_page(name, tables_dir, Path(out) / f"{name}.html")
+def write_answers_page(plan: Plan, results: Results) -> None:
+    """Write the page of answers to held-out prompts before and after training."""
+    groups = {}
+    for subject in plan.study.subjects:
+        for behavior in plan.behavior_checked:
+            heading = f"{subject}: {behavior}" if len(plan.study.subjects) > 1 else behavior
+            text = read_text(results.behavior_check(subject, behavior).answers)
+            # Not splitlines: a model's text may hold line separators that JSON leaves as they are.
+            groups[heading] = [json.loads(line) for line in text.split("\n") if line]
+    write_text(results.page(ANSWERS), answers_page(groups, plan.study.behavior_check.shown))
 
 
-def write_answers_page(folders: Mapping[str, str | Path], shown: int, out: str | Path) -> None:
-    """Write the page of answers before and after training to `out`.
-
-    Parameters
-    ----------
-    folders : mapping of str to path
-        Heading -> folder with the answers.jsonl of a behavior check.
-    shown : int
-        Answers shown of each adapter.
-    """
-    # Not splitlines: a model's text may hold line separators that JSON leaves as they are.
-    texts = {heading: read_text(Path(folder) / "answers.jsonl") for heading, folder in folders.items()}
-    groups = {heading: [json.loads(line) for line in text.split("\n") if line] for heading, text in texts.items()}
-    write_text(out, answers_page(groups, shown))
-
-
-def write_summary(
-    tables_dir: str | Path,
-    figures_dir: str | Path,
-    out: str | Path,
-    study: str,
-    pages_dir: str | Path | None = None,
-) -> None:
-    """Write the study's summary page to `out`, from every table and every SVG figure that is there.
-
-    Parameters
-    ----------
-    tables_dir, figures_dir : path
-        Folders of the CSV tables and the SVG figures; `agreement.csv` must be there.
-    out : path
-        File to write.
-    study : str
-        Name of the study.
-    pages_dir : path, optional
-        Folder in which the tables' pages stand (or will) as NAME.html; `tables_dir` when not given.
+def write_summary(plan: Plan, results: Results) -> None:
+    """Write the study's summary page, from those of its tables and figures that are there.
 
     Raises
     ------
     InputError
         The agreement table is missing, or a table is broken.
     """
-    folder = Path(tables_dir)
-    present = [name for name in TABLES if name == "agreement" or (folder / f"{name}.csv").is_file()]
-    tables = {name: read_table(name, folder / f"{name}.csv") for name in present}
-    base = os.path.relpath(pages_dir or folder, Path(out).parent)
-    links = {name: Path(base, f"{name}.html").as_posix() for name in present}
-    there = "behavior_check" in tables and Path(pages_dir or folder, ANSWERS).is_file()
-    answers = Path(base, ANSWERS).as_posix() if there else ""
-    figures = sorted(Path(figures_dir).glob("*.svg"))
-    write_text(out, summary_page(tables, figures, study, links, answers))
+    present = [name for name in analysis.tables_of(plan) if name == "agreement" or results.table(name).is_file()]
+    tables = _read(results, present)
+    pages = [*tables, *([ANSWERS] if plan.behavior_checked else [])]
+    base = Path(os.path.relpath(results.page(ANSWERS).parent, results.summary.parent))
+    drawn = [name for name in figures_of(plan) if results.figure(name).is_file()]
+    figures = {name: results.figure(name).read_bytes() for name in drawn}
+    links = {name: (base / results.page(name).name).as_posix() for name in pages}
+    page = summary_page(plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links)
+    write_text(results.summary, page)
+
+
+def _present(results: Results) -> list[str]:
+    """Return the names of the tables that are there."""
+    return [name for name in analysis.TABLES if results.table(name).is_file()]
+
+
+def _read(results: Results, names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Read tables by name."""
+    return {name: analysis.table(name).read(results.table(name)) for name in names}

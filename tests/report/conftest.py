@@ -1,11 +1,16 @@
 import itertools
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.config import CONTROLS
-from isaerft.table import TABLES, conform
+from isaerft.analysis import TABLES
+from isaerft.config import CONTROLS, Plan, load_plan
+from isaerft.report.selection import SOURCES as SOURCE_FACTS
+from isaerft.report.summary import summary_page
 
 BEHAVIORS = ("helpfulness", "refusal", "sycophancy", "politeness", "hedging", "brevity", "formality", "enthusiasm")
 ADAPTERS = ("bias", "scale", "lora")
@@ -33,7 +38,7 @@ class Maker:
         self.doses = {}
         if doses:
             for side in ("input", "output"):
-                self.doses |= {f"wrong_{side}_{share}": (f"{side}-side", share / 100) for share in SHARES}
+                self.doses |= {f"wrong_{side}_{share}": (side, share / 100) for share in SHARES}
 
     def tables(self):
         return {
@@ -48,7 +53,13 @@ class Maker:
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
             "calibration": self.calibration(),
+            SOURCE_FACTS: self.source_facts(),
         }
+
+    def source_facts(self):
+        rows = [(name, name.rpartition("_")[2], None) for name in SOURCES]
+        rows += [(name, side, share) for name, (side, share) in self.doses.items()]
+        return pd.DataFrame(rows, columns=["source", "side", "wrong_share"]).astype({"wrong_share": float})
 
     def subjects_table(self):
         rows = [
@@ -216,7 +227,7 @@ class Maker:
 
     @staticmethod
     def _frame(name, rows):
-        return conform(name, pd.DataFrame(rows, columns=[column.name for column in TABLES[name]]))
+        return TABLES[name].conform(pd.DataFrame(rows, columns=TABLES[name].column_names))
 
 
 @pytest.fixture
@@ -230,5 +241,57 @@ def tables():
 
 
 @pytest.fixture(scope="session")
-def doses():
-    return Maker().doses
+def plan():
+    return load_plan(Path(__file__).parents[2] / "config" / "testbed.yaml")
+
+
+@pytest.fixture(scope="session")
+def lean_plan(plan):
+    """Return a study of one behavior, source and judge, without checks."""
+    study = plan.study
+    lean = replace(
+        study,
+        behaviors={"refusal": study.behaviors["refusal"]},
+        sources={"truth_input": study.sources["truth_input"]},
+        behavior_check=replace(study.behavior_check, behaviors=[]),
+        causal_check=replace(study.causal_check, adapters=[]),
+    )
+    return Plan(lean)
+
+
+def summary(tables, figures=(), links=(), study="testbed"):
+    """Return the summary page of tables alone, or with figures and links."""
+    return summary_page(study, tables, catalogue=TABLES, figures=dict(figures), links=dict(links))
+
+
+@pytest.fixture(scope="session", name="summary")
+def _summary():
+    return summary
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and the cells of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.cells, self._in_cell = [], [], [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag == "td":
+            self._in_cell = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self._in_cell = self._in_cell and tag != "td"
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.cells[-1] += data
+
+
+@pytest.fixture(scope="session")
+def reader():
+    return Reader

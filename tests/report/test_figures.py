@@ -8,18 +8,24 @@ import pytest
 from matplotlib.text import Text
 
 from isaerft.errors import InputError
-from isaerft.report.figures import FIGURES, dose_response, save_svg
-from isaerft.report.figures.canvas import series
+from isaerft.registry import STATISTICS, StatisticFacts
+from isaerft.report.figures import FIGURES, figures_of, save_svg
+from isaerft.report.figures.canvas import series_style
 from isaerft.report.figures.most_changed_latents import expectation
-from isaerft.report.figures.specificity import own_largest
 
 HOSTILE = "$x_1$ </text><script>alert(1)</script> --> ]]> & \u202e\ufffe"
 
 
-def draw(name, tables, path, doses=None):
-    options = {"doses": doses} if FIGURES[name].wants_doses else {}
-    save_svg(FIGURES[name].build(tables, **options), path)
+def draw(name, tables, path):
+    save_svg(FIGURES[name].make(tables), path)
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def drawn(tables, tmp_path_factory):
+    """Return every figure as SVG."""
+    folder = tmp_path_factory.mktemp("figures")
+    return {name: draw(name, tables, folder / f"{name}.svg") for name in FIGURES}
 
 
 def texts(svg):
@@ -30,49 +36,46 @@ def numbers_of_markers(svg):
     return svg.count("<use ")
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figure_bytes_are_identical_on_rerun(name, tables, doses, tmp_path):
-    first = draw(name, tables, tmp_path / "a.svg", doses)
-    assert first == draw(name, tables, tmp_path / "b.svg", doses)
-    assert "<dc:date>" not in first
+def test_figure_bytes_are_identical_on_rerun(drawn, tables, tmp_path):
+    for name, svg in drawn.items():
+        assert draw(name, tables, tmp_path / "a.svg") == svg
+        assert "<dc:date>" not in svg
 
 
-def test_figure_does_not_depend_on_the_users_settings(tables, tmp_path):
-    plain = draw("training", tables, tmp_path / "a.svg")
+def test_figure_does_not_depend_on_the_users_settings(drawn, tables, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
-        assert draw("training", tables, tmp_path / "b.svg") == plain
+        assert draw("training", tables, tmp_path / "a.svg") == drawn["training"]
         assert matplotlib.rcParams["font.size"] == 30
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_svg_is_light_text_and_never_raster(name, tables, doses, tmp_path):
-    svg = draw(name, tables, tmp_path / "a.svg", doses)
-    assert "<image" not in svg
-    assert len(texts(svg)) > 5
-    assert len(svg) < 400_000
+def test_svg_is_light_text_and_never_raster(drawn):
+    for svg in drawn.values():
+        assert "<image" not in svg
+        assert len(texts(svg)) > 5
+        assert len(svg) < 400_000
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_no_text_runs_past_the_edge(name, tables, doses, tmp_path):
-    svg = draw(name, tables, tmp_path / "a.svg", doses)
-    width = float(re.search(r'width="([\d.]+)pt"', svg)[1])
-    for size, anchor, x, shown in re.findall(
-        r'font-size: ([\d.]+)px[^"]*?text-anchor: (\w+)[^"]*" x="([\d.]+)"[^>]*rotate\(-0 [^>]*>([^<]*)<', svg
-    ):
-        length = 0.55 * float(size) * len(shown)
-        right = float(x) + {"start": length, "middle": length / 2, "end": 0}[anchor]
-        assert right < width + 2, shown
+def test_no_text_runs_past_the_edge(drawn):
+    for svg in drawn.values():
+        width = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+        for size, anchor, x, shown in re.findall(
+            r'font-size: ([\d.]+)px[^"]*?text-anchor: (\w+)[^"]*" x="([\d.]+)"[^>]*rotate\(-0 [^>]*>([^<]*)<', svg
+        ):
+            length = 0.55 * float(size) * len(shown)
+            right = float(x) + {"start": length, "middle": length / 2, "end": 0}[anchor]
+            assert right < width + 2, shown
 
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("n_behaviors", [1, 20])
 def test_figure_stands_for_one_and_twenty_behaviors(name, n_behaviors, maker, tmp_path):
-    study = maker(behaviors=[f"a_long_name_for_a_behavior_number_{i}" for i in range(n_behaviors)])
-    draw(name, study.tables(), tmp_path / "a.svg", study.doses)
+    names = [f"a_long_name_for_a_behavior_number_{i}" for i in range(n_behaviors)]
+    study = maker(behaviors=names, doses=name == "dose_response")
+    draw(name, study.tables(), tmp_path / "a.svg")
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_survives_undefined_values(name, tables, doses, tmp_path, recwarn):
+def test_figure_survives_undefined_values(name, tables, tmp_path, recwarn):
     rng = np.random.default_rng(0)
     holed = {}
     for table, frame in tables.items():
@@ -81,24 +84,24 @@ def test_figure_survives_undefined_values(name, tables, doses, tmp_path, recwarn
             ["estimate", "ci_low", "ci_high", "pvalue", "noise_ceiling", "loss_recovered", "expected_effect", "verdict"]
         ):
             holed[table].loc[rng.random(len(frame)) < 0.4, column] = None
-    draw(name, holed, tmp_path / "a.svg", doses)
+    draw(name, holed, tmp_path / "a.svg")
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_empty_selection_says_no_rows(name, tables, tmp_path):
+def test_empty_selection_says_no_rows(tables, tmp_path):
     empty = {table: frame.iloc[:0] for table, frame in tables.items()}
-    assert any("no rows" in shown for shown in texts(draw(name, empty, tmp_path / "a.svg", {})))
+    for name in FIGURES:
+        assert any("no rows" in shown for shown in texts(draw(name, empty, tmp_path / "a.svg")))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_table_not_given_is_an_input_error(name):
-    with pytest.raises(InputError, match="was not given"):
-        FIGURES[name].build({})
+def test_missing_table_is_an_input_error():
+    for figure in FIGURES.values():
+        with pytest.raises(InputError, match="is missing"):
+            figure.make({})
 
 
-def test_agreement_shows_every_control_and_chance(tables, tmp_path):
-    shown = " | ".join(texts(draw("agreement", tables, tmp_path / "a.svg")))
+def test_agreement_shows_every_control_and_chance(drawn):
+    shown = " | ".join(texts(drawn["agreement"]))
     for control in ("shuffled explanations", "mismatched behavior", "firing rate only", "random dictionary"):
         assert f"control: {control}" in shown
     assert "chance (0.5)" in shown
@@ -115,8 +118,8 @@ def with_shuffled(tables, estimate):
 
 def test_shuffled_completions_are_shown_but_are_not_the_highest_control(tables, tmp_path):
     before, after = (
-        " | ".join(texts(draw("agreement", given, tmp_path / f"{name}.svg")))
-        for name, given in (("before", tables), ("after", with_shuffled(tables, 0.97)))
+        " | ".join(texts(draw("agreement", shown, tmp_path / f"{name}.svg")))
+        for name, shown in (("before", tables), ("after", with_shuffled(tables, 0.97)))
     )
     assert "control: shuffled completions" in after
     assert "control: shuffled completions" not in before
@@ -125,8 +128,8 @@ def test_shuffled_completions_are_shown_but_are_not_the_highest_control(tables, 
     assert "control: shuffled completions" in grid
 
 
-def test_behavior_check_has_a_panel_with_its_unit_for_each_kind_of_score(tables, tmp_path):
-    shown = " | ".join(texts(draw("behavior_check", tables, tmp_path / "a.svg")))
+def test_behavior_check_has_a_panel_with_its_unit_for_each_kind_of_score(drawn, tables):
+    shown = " | ".join(texts(drawn["behavior_check"]))
     assert set(tables["behavior_check"]["score"]) == {"words", "length"}
     assert "share of the answer's words" in shown
     assert "words in the answer" in shown
@@ -134,10 +137,10 @@ def test_behavior_check_has_a_panel_with_its_unit_for_each_kind_of_score(tables,
         assert entry in shown
 
 
-def test_agreement_writes_the_tables_own_numbers(tables, tmp_path):
+def test_agreement_writes_the_tables_own_numbers(drawn, tables):
     frame = tables["agreement"]
     estimate = frame.loc[frame["primary"], "estimate"]
-    shown = texts(draw("agreement", tables, tmp_path / "a.svg"))
+    shown = texts(drawn["agreement"])
     assert f"{estimate.median():.2f}" in shown
     for value in estimate:
         assert f"{value:.2f}" in shown
@@ -156,31 +159,30 @@ def test_chance_is_zero_for_spearman(maker, tmp_path):
     assert any("Spearman" in line for line in shown)
 
 
-def test_grid_names_every_source_and_leaves_wrong_ones_to_the_dose_figure(tables, doses, tmp_path):
-    shown = texts(draw("agreement_grid", tables, tmp_path / "a.svg", doses))
+def test_a_statistic_from_outside_can_be_primary(maker, tmp_path, monkeypatch):
+    monkeypatch.setitem(STATISTICS._facts, "somers_d", StatisticFacts(title="Somers' D", chance=0.25))
+    shown = texts(draw("agreement", maker(("a", "b"), "somers_d", doses=False).tables(), tmp_path / "a.svg"))
+    assert "chance (0.25)" in shown
+    assert any("Somers' D" in line for line in shown)
+
+
+def test_grid_names_every_source_and_leaves_wrong_ones_to_the_dose_figure(drawn):
+    shown = texts(drawn["agreement_grid"])
     assert {"truth_input", "truth_output", "autointerp_input", "autointerp_output", "wrong_input_0"} <= set(shown)
     assert "wrong_input_80" not in shown
 
 
-def test_dose_response_median_is_the_tables_median(tables, doses):
-    figure = dose_response(tables, doses)
+def test_dose_response_median_is_the_tables_median(tables):
+    figure = FIGURES["dose_response"].make(tables)
     frame = tables["agreement"]
     chosen = frame[(frame["source"] == "wrong_input_40") & (frame["control"] == "none")]
-    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == "input-side")
+    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == "explanations of input")
     thick = max(axes.lines, key=lambda line: line.get_linewidth())
     assert dict(zip(*thick.get_data(), strict=True))[0.4] == pytest.approx(chosen["estimate"].median())
 
 
-def test_specificity_counts_come_from_the_table():
-    matrix = pd.DataFrame([[0.9, 0.5, 0.4], [0.7, 0.6, 0.1], [0.8, 0.2, 0.8]], index=list("abc"), columns=list("abc"))
-    assert own_largest(matrix) == (1, 3), "a tie is not the largest"
-    matrix.loc["a", "a"] = np.nan
-    assert own_largest(matrix) == (0, 2), "a row without its own value is not counted"
-    assert own_largest(matrix.iloc[:1, :1]) == (0, 0), "nothing to compare with"
-
-
-def test_specificity_title_states_the_count(tables, tmp_path):
-    assert "Own column is largest in 8 of 8" in texts(draw("specificity", tables, tmp_path / "a.svg"))
+def test_specificity_title_states_the_count(drawn):
+    assert "Own column is largest in 8 of 8" in texts(drawn["specificity"])
 
 
 @pytest.mark.parametrize(
@@ -209,12 +211,12 @@ def test_hostile_explanation_is_text_in_svg(tables, tmp_path):
 def test_text_is_never_read_as_mathematics(tables):
     for name in ("agreement", "most_changed_latents"):
         assert not any(
-            text.get_parse_math() and "$" in text.get_text() for text in FIGURES[name].build(tables).findobj(Text)
+            text.get_parse_math() and "$" in text.get_text() for text in FIGURES[name].make(tables).findobj(Text)
         )
 
 
 def test_elements_stay_bounded_with_many_sources(maker, tmp_path):
-    study = maker(doses=False)
+    study = maker(behaviors=("a", "b"), doses=False)
     frame = study.tables()["agreement"]
     many = pd.concat([frame, *(frame[~frame["primary"]].assign(source=f"source_{i}") for i in range(24))])
     svg = draw("agreement_grid", {"agreement": many}, tmp_path / "a.svg")
@@ -223,4 +225,46 @@ def test_elements_stay_bounded_with_many_sources(maker, tmp_path):
 
 
 def test_no_two_of_many_adapters_look_alike():
-    assert len({series(position) for position in range(42)}) == 42
+    assert len({(look.colour, look.marker) for look in (series_style("", i) for i in range(42))}) == 42
+
+
+def test_the_figure_holds_every_judge_and_source_with_the_tables_own_numbers(tables):
+    figure = FIGURES["source_comparison"].make(tables)
+    first, second = figure.axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    assert [label for label in labels if label.startswith("judge: ")] == [
+        "judge: table",
+        "judge: lexical",
+        "judge: embedding",
+    ]
+    assert labels.count("truth output") == 3
+    assert [text.get_text() for text in first.texts] == ["0.80", "0.70", "0.60"] * 3
+    assert [text.get_text() for text in second.texts] == ["0.30", "0.20", "0.10"] * 3
+
+
+def test_only_sources_known_to_be_worse_than_the_best_are_drawn_hollow(tables):
+    axes = FIGURES["source_comparison"].make(tables).axes[0]
+    marks = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    hollow = {line.get_marker() for line in marks if line.get_markerfacecolor() == "white"}
+    filled = {line.get_marker() for line in marks if line.get_markerfacecolor() != "white"}
+    assert (hollow, filled) == ({"D"}, {"o", "s"}), "local both alone is known to be worse"
+
+
+def test_a_value_outside_the_axis_is_an_arrow_and_not_left_out(tables):
+    far = tables["causal_check"].assign(loss_recovered=7.0, ci_low=np.nan, ci_high=np.nan)
+    axes = FIGURES["causal_check"].make({"causal_check": far}).axes[0]
+    arrows = [x for line in axes.lines if line.get_marker() == ">" for x in line.get_xdata()]
+    assert len(arrows) == 8 * 2 * 2
+    assert set(arrows) == {2.0}
+
+
+def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
+    assert figures_of(plan) == [name for name in FIGURES if name != "calibration"]
+    assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
+
+
+def test_every_figure_has_a_short_caption():
+    for name, figure in FIGURES.items():
+        assert figure.name == name
+        assert figure.caption.endswith(".")
+        assert len(figure.caption) < 450

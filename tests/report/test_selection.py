@@ -1,9 +1,21 @@
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.report.headline import headlines
-from isaerft.report.selection import controls_in, find_primary, primary_rows, to_exceed, with_controls
+from isaerft.registry import STATISTICS, StatisticFacts
+from isaerft.report.selection import (
+    Primary,
+    controls_in,
+    controls_to_exceed,
+    find_primary,
+    own_largest,
+    primary_rows,
+    source_facts,
+    with_controls,
+)
 
 
 def _key(tables):
@@ -48,22 +60,29 @@ def test_unknown_control_is_kept_after_the_known_ones():
 def test_controls_that_a_study_must_ask_for_stand_last_and_are_not_what_a_result_must_exceed():
     rows = pd.DataFrame({"control": ["none", "shuffled_completions", "random_dictionary"]})
     assert controls_in(rows) == ["random_dictionary", "shuffled_completions"]
-    assert to_exceed(rows)["control"].tolist() == ["random_dictionary"]
+    assert controls_to_exceed(rows)["control"].tolist() == ["random_dictionary"]
 
 
-def test_headline_is_the_median_over_defined_behaviors(tables):
-    frame = tables["agreement"].copy()
-    rows = primary_rows(frame, _key(tables))
-    result = rows[rows["control"] == "none"]
-    frame.loc[result.index[0], ["estimate", "pvalue", "qvalue"]] = float("nan")
-    line = headlines({"agreement": frame})[0]
-    assert line.median == result["estimate"].iloc[1:].median()
-    assert (line.n_behaviors, line.n_missing) == (7, 1)
-    assert (line.significant.k, line.significant.n) == (int((result["pvalue"].iloc[1:] < 0.01).sum()), 7)
+def test_specificity_counts_come_from_the_table():
+    matrix = pd.DataFrame([[0.9, 0.5, 0.4], [0.7, 0.6, 0.1], [0.8, 0.2, 0.8]], index=list("abc"), columns=list("abc"))
+    assert own_largest(matrix) == (1, 3), "a tie is not the largest"
+    matrix.loc["a", "a"] = np.nan
+    assert own_largest(matrix) == (0, 2), "a row without its own value is not counted"
+    assert own_largest(matrix.iloc[:1, :1]) == (0, 0), "nothing to compare with"
 
 
-def test_headline_without_estimates_is_undefined(tables):
-    frame = tables["agreement"].assign(estimate=float("nan"), qvalue=float("nan"))
-    line = headlines({"agreement": frame})[0]
-    assert line.median is None
-    assert line.discovered.n == 0
+def test_chance_bounds_and_name_of_a_statistic_come_from_its_registration(monkeypatch, tables):
+    marked = Primary("bias", "contribution", "truth_input", "table", "somers_d")
+    facts = StatisticFacts(title="Somers' D", chance=0.0, bounds=(-1.0, 1.0))
+    monkeypatch.setitem(STATISTICS._facts, "somers_d", facts)
+    assert (marked.title, marked.facts.chance, marked.facts.bounds) == ("Somers' D", 0.0, (-1.0, 1.0))
+    assert replace(marked, statistic="stratified_auroc").title == "stratified auroc"
+
+
+def test_facts_of_sources_are_those_of_the_plan(plan):
+    facts = source_facts(plan).set_index("source")
+    assert set(facts.index) == set(plan.study.sources)
+    for name, source in plan.study.sources.items():
+        assert facts.loc[name, "side"] == source.side
+        share = facts.loc[name, "wrong_share"]
+        assert np.isnan(share) if source.wrong_share is None else share == source.wrong_share

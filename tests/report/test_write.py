@@ -4,79 +4,91 @@ import sys
 
 import pytest
 
+from isaerft.analysis import TABLES
 from isaerft.errors import InputError
-from isaerft.report.figures import FIGURES
-from isaerft.report.write import write_answers_page, write_figure, write_summary, write_table_page
-from isaerft.table import write_table
+from isaerft.layout import Results
+from isaerft.report.figures import figures_of
+from isaerft.report.write import write_answers_page, write_figure, write_figures, write_pages, write_summary
 
 
 @pytest.fixture
-def folder(tables, tmp_path):
-    for name, frame in tables.items():
-        write_table(name, frame, tmp_path / "tables" / f"{name}.csv")
-    return tmp_path
+def results(maker, tmp_path):
+    results, tables = Results(tmp_path), maker(behaviors=("refusal", "humor"), doses=False).tables()
+    for name in TABLES.keys() & tables.keys():
+        TABLES[name].write(tables[name], results.table(name))
+    return results
 
 
-def test_whole_report_is_written_and_rewritten_alike(folder, doses):
+def test_whole_report_is_written_and_rewritten_alike(lean_plan, results, tmp_path):
     def write():
-        for name in FIGURES:
-            write_figure(name, folder / "tables", folder / "figures" / f"{name}.svg", doses)
-        write_table_page("agreement", folder / "tables", folder / "pages" / "agreement.html")
-        write_summary(folder / "tables", folder / "figures", folder / "summary.html", "testbed", folder / "pages")
-        return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        write_figures(lean_plan, results)
+        write_figure("calibration", None, results)
+        write_pages(results)
+        write_summary(lean_plan, results)
+        return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
 
     first = write()
     assert write() == first
-    page = first[folder / "summary.html"].decode()
-    assert page.count("<img") == len(FIGURES)
+    assert {results.figure(name) for name in (*figures_of(lean_plan), "calibration")} < set(first)
+    page = first[results.summary].decode()
+    assert page.count("<img") == len(figures_of(lean_plan))
     assert 'href="pages/agreement.html"' in page
+    assert "answers.html" not in page, "nothing was answered"
+    assert results.page("agreement") in first
 
 
-def test_answers_are_read_line_by_line_whatever_they_hold_and_linked_from_the_summary(folder):
-    said = ["one\u2028two", "\x85 three", "four\nfive"]
+def test_answers_are_read_line_by_line_whatever_they_hold(plan, results):
+    texts = ["one\u2028two", "\x85 three", "four\nfive"]
     line = {"adapter": "bias", "prompt": "p", "before": "b", "score_before": 0.0, "score_after": 1.0}
-    text = "".join(json.dumps(line | {"after": after}, ensure_ascii=False) + "\n" for after in said)
-    (folder / "answers.jsonl").write_text(text, encoding="utf-8", newline="")
-    write_answers_page({"refusal": folder}, 3, folder / "pages" / "answers.html")
-    page = (folder / "pages" / "answers.html").read_text(encoding="utf-8")
-    for word in ("one", "two", "three", "four", "five"):
+    text = "".join(json.dumps(line | {"after": after}, ensure_ascii=False) + "\n" for after in texts)
+    for behavior in plan.behavior_checked:
+        path = results.behavior_check("testbed", behavior).answers
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    write_answers_page(plan, results)
+    page = results.page("answers").read_text(encoding="utf-8")
+    for word in ("one", "two", "three", "four", "five", *plan.behavior_checked):
         assert word in page
 
-    def summary():
-        write_summary(folder / "tables", folder / "figures", folder / "summary.html", "testbed", folder / "pages")
-        return (folder / "summary.html").read_text(encoding="utf-8")
 
-    assert 'href="pages/answers.html"' in summary()
-    (folder / "pages" / "answers.html").unlink()
-    assert 'answers.html"' not in summary()
-
-
-def test_unknown_figure_and_table_name_the_nearest(folder):
+def test_unknown_figure_and_table_name_the_nearest(plan, results):
     with pytest.raises(InputError, match="did you mean 'agreement'"):
-        write_figure("agrement", folder / "tables", folder / "a.svg")
+        write_figure("agrement", plan, results)
     with pytest.raises(InputError, match="did you mean 'training'"):
-        write_table_page("trainin", folder / "tables", folder / "a.html")
+        write_pages(results, ["trainin"])
 
 
-def test_missing_or_empty_table_is_an_input_error_and_leaves_nothing(folder):
-    (folder / "tables" / "training.csv").unlink()
+def test_missing_or_broken_table_is_an_input_error_and_leaves_nothing(plan, results):
+    results.table("training").unlink()
     with pytest.raises(InputError, match="does not exist"):
-        write_figure("training", folder / "tables", folder / "out" / "a.svg")
-    (folder / "tables" / "training.csv").write_text("")
+        write_figure("training", plan, results)
+    results.table("training").write_text("")
     with pytest.raises(InputError, match="is not a 'training' table"):
-        write_table_page("training", folder / "tables", folder / "out" / "a.html")
-    assert not (folder / "out").exists()
+        write_pages(results)
+    assert not results.figure("training").parent.exists()
 
 
-def test_share_out_of_range_is_refused(folder):
-    with pytest.raises(InputError, match="'truth_input' has a share"):
-        write_figure("dose_response", folder / "tables", folder / "a.svg", {"truth_input": ("input", 40)})
+def test_pages_of_no_tables_are_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="has no tables"):
+        write_pages(Results(tmp_path))
 
 
-def test_summary_needs_the_agreement_table(folder):
-    (folder / "tables" / "agreement.csv").unlink()
+def test_summary_shows_what_the_study_has_and_is_there(plan, lean_plan, results):
+    results.figure("training").parent.mkdir()
+    for name in ("training", "causal_check", "calibration"):
+        results.figure(name).write_text("<svg/>")
+    write_summary(lean_plan, results)
+    page = results.summary.read_text(encoding="utf-8")
+    assert ('id="figure-training"' in page, page.count("<img")) == (True, 1), "others are not of this study"
+    assert "pages/causal_check.html" not in page
+    write_summary(plan, results)
+    assert results.summary.read_text(encoding="utf-8").count("<img") == 2
+
+
+def test_summary_needs_the_agreement_table(plan, results):
+    results.table("agreement").unlink()
     with pytest.raises(InputError, match=r"agreement\.csv.* does not exist"):
-        write_summary(folder / "tables", folder / "figures", folder / "s.html", "x")
+        write_summary(plan, results)
 
 
 def test_report_imports_no_torch_and_no_pyplot():

@@ -1,60 +1,37 @@
-"""The figures by name, and the tables that each one reads."""
+"""The figures, each with its caption, the tables that it reads, and the condition under which a study has it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from isaerft.config import Plan
+from isaerft.report.figures.agreement import AGREEMENT, AGREEMENT_GRID, SOURCE_COMPARISON
+from isaerft.report.figures.calibration import CALIBRATION
+from isaerft.report.figures.canvas import Figure, save_svg
+from isaerft.report.figures.dose_response import DOSE_RESPONSE
+from isaerft.report.figures.most_changed_latents import MOST_CHANGED_LATENTS
+from isaerft.report.figures.specificity import SPECIFICITY
+from isaerft.report.figures.training import BEHAVIOR_CHECK, CAUSAL_CHECK, TRAINING
 
-from matplotlib.figure import Figure
-
-from isaerft.report.figures.agreement import agreement
-from isaerft.report.figures.agreement_grid import agreement_grid
-from isaerft.report.figures.behavior_check import behavior_check
-from isaerft.report.figures.calibration import calibration
-from isaerft.report.figures.canvas import save_svg
-from isaerft.report.figures.causal_check import causal_check
-from isaerft.report.figures.dose_response import Doses, dose_response
-from isaerft.report.figures.most_changed_latents import most_changed_latents
-from isaerft.report.figures.source_comparison import source_comparison
-from isaerft.report.figures.specificity import specificity
-from isaerft.report.figures.training import training
-
-
-@dataclass(frozen=True)
-class FigureKind:
-    """A figure function and the names of the tables that it reads."""
-
-    build: Callable[..., Figure]
-    tables: tuple[str, ...]
-    wants_doses: bool = False
-
-
-FIGURES: dict[str, FigureKind] = {
-    "agreement": FigureKind(agreement, ("agreement",)),
-    "agreement_grid": FigureKind(agreement_grid, ("agreement",), wants_doses=True),
-    "dose_response": FigureKind(dose_response, ("agreement",), wants_doses=True),
-    "specificity": FigureKind(specificity, ("agreement", "specificity")),
-    "source_comparison": FigureKind(source_comparison, ("agreement", "source_comparison")),
-    "most_changed_latents": FigureKind(most_changed_latents, ("agreement", "most_changed_latents")),
-    "training": FigureKind(training, ("training",)),
-    "causal_check": FigureKind(causal_check, ("causal_check",)),
-    "behavior_check": FigureKind(behavior_check, ("behavior_check",)),
-    "calibration": FigureKind(calibration, ("calibration",)),
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        AGREEMENT,
+        AGREEMENT_GRID,
+        DOSE_RESPONSE,
+        SPECIFICITY,
+        SOURCE_COMPARISON,
+        MOST_CHANGED_LATENTS,
+        TRAINING,
+        CAUSAL_CHECK,
+        BEHAVIOR_CHECK,
+        CALIBRATION,
+    )
 }
+"""Every figure by name, in the order of the summary page."""
 
-__all__ = [
-    "FIGURES",
-    "Doses",
-    "FigureKind",
-    "agreement",
-    "agreement_grid",
-    "behavior_check",
-    "calibration",
-    "causal_check",
-    "dose_response",
-    "most_changed_latents",
-    "save_svg",
-    "source_comparison",
-    "specificity",
-    "training",
-]
+
+def figures_of(plan: Plan) -> list[str]:
+    """Return the names of the figures that a study has."""
+    return [name for name, figure in FIGURES.items() if figure.when(plan)]
+
+
+__all__ = ["FIGURES", "Figure", "figures_of", "save_svg"]

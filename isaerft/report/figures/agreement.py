@@ -1,193 +1,298 @@
-"""The main figure: the primary result of each behavior beside its controls."""
+"""Agreement of expected and measured changes: the primary result, every combination, every source of explanations."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from isaerft.report.figures.canvas import (
     BLUE,
+    DOTTED,
     GREY,
     INK,
-    SHADE,
+    SERIES,
+    Drawing,
+    Figure,
+    NoRowsError,
+    Style,
     beside,
+    chance_handles,
     chance_line,
-    control_handle,
-    headline,
+    control_style,
     legend_below,
-    look,
-    new_figure,
-    no_rows,
-    result_handle,
-    styled,
+    new_drawing,
+    primary_of,
+    result_style,
+    title,
 )
+from isaerft.report.figures.forest import Lines, dodge, frame, points, stack
+from isaerft.report.findings import known_worse
 from isaerft.report.selection import (
-    BOUNDS,
-    CHANCE,
     RESULT,
+    SOURCES,
     Primary,
     Tables,
     controls_in,
-    find_primary,
+    controls_to_exceed,
+    matching,
     primary_rows,
+    real,
     subjects_of,
     table,
-    to_exceed,
+    with_controls,
 )
-from isaerft.report.text import count, distinct, fixed, number, plural, shorten
+from isaerft.report.text import count, fixed, number, plural, shorten, words
 
 MAX_LABEL = 34
-HEADING = -0.95
-SPREAD = 0.34
-SIDE = (8, 42, 80, 118)  # points to the right of the axes
+SIDE = (8, 42, 80, 118)
+"""Columns of text to the right of the agreement figure, in points from the axes."""
+MAX_COMBINATIONS = 240
+HIGHLIGHT = "#FFF3C4"
+SIDES = {"input": ("o", SERIES[0]), "output": ("s", SERIES[1]), "both": ("D", SERIES[3])}
+
+Combination = tuple[str, str, str, str]
+_COMBINATION = ["subject", "source", "judge", "adapter"]
 
 
-@styled
-def agreement(tables: Tables) -> Figure:
-    """Draw one row per behavior: estimate and interval of the result, and of each control below it.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        Needs `agreement`. The rows marked primary name the combination; controls are the rows that agree with it in
-        adapter, measure, source, judge and statistic.
-    """
-    whole = table(tables, "agreement")
-    primary = find_primary(whole)
-    if primary is None:
-        return no_rows("agreement.csv marks no primary result")
-    rows = primary_rows(whole, primary)
-    subjects = subjects_of(rows)
+def draw_agreement(tables: Tables) -> Drawing:
+    """Draw one line per behavior: the result with its interval, and each control below it."""
+    primary = primary_of(tables)
+    rows = primary_rows(table(tables, "agreement"), primary)
+    subjects, controls = subjects_of(rows), controls_in(rows)
     n_lines = [rows.loc[rows["subject"] == name, "behavior"].nunique() + 1.4 for name in subjects]
-    controls = controls_in(rows)
     line_height = (0.14 + 0.085 * (1 + len(controls))) * (1.0 if max(n_lines) < 30 else 0.75)
-    figure = new_figure(8.2, 1.9 + 0.5 * len(subjects) + line_height * sum(n_lines))
-    panels = figure.subplots(len(subjects), 1, squeeze=False, sharex=True, height_ratios=n_lines)[:, 0]
+    drawing = new_drawing(8.2, 1.9 + 0.5 * len(subjects) + line_height * sum(n_lines))
+    panels = drawing.subplots(len(subjects), 1, squeeze=False, sharex=True, height_ratios=n_lines)[:, 0]
     for axes, subject in zip(panels, subjects, strict=True):
-        _panel(axes, rows[rows["subject"] == subject], primary, controls)
+        _behaviors(axes, rows[rows["subject"] == subject], primary, controls)
         if len(subjects) > 1:
             axes.set_title(shorten(subject, 60), pad=24)
-    panels[-1].set_xlim(*_limits(rows, primary.statistic))
-    panels[-1].set_xlabel(f"{primary.statistic_name} of expected against measured change, over latents")
-    headline(figure, f"Agreement at the primary combination: {primary}")
-    legend_below(figure, _legend(rows, controls, primary.statistic))
-    return figure
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[str]) -> None:
-    """Draw one subject's rows, strongest result at the top, the median over behaviors at the bottom."""
-    result = rows[rows["control"] == RESULT].set_index("behavior")["estimate"]
-    behaviors = sorted(dict.fromkeys(rows["behavior"]), key=lambda name: (-_sortable(result.get(name)), name))
-    places = {name: float(place) for place, name in enumerate(behaviors)}
-    overall = len(behaviors) + 0.4
-    for place in list(places.values())[::2]:
-        axes.axhspan(place - 0.5, place + 0.5, color=SHADE, lw=0, zorder=0)
-    axes.axhline(overall - 0.7, color=GREY, lw=0.8)
-    chance_line(axes, CHANCE.get(primary.statistic))
-    series = [RESULT, *controls]
-    steps = np.linspace(-SPREAD, SPREAD, len(series)) if controls else np.zeros(1)
-    for position, (name, step) in enumerate(zip(series, steps, strict=True)):
-        _series(axes, rows[rows["control"] == name], places, overall, float(step), name, position)
-    _limits_of_sight(axes, rows[rows["control"] == RESULT], places)
-    _side_columns(axes, rows, places)
-    axes.set_yticks([*places.values(), overall], [*distinct(behaviors, MAX_LABEL), "overall (median)"])
-    axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.set_ylim(overall + 0.6, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _series(
-    axes: Axes,
-    rows: pd.DataFrame,
-    places: dict[str, float],
-    overall: float,
-    step: float,
-    control: str,
-    position: int,
-) -> None:
-    """Draw the result or one control: intervals, points, and the median with the range over behaviors."""
-    rows = rows[rows["estimate"].notna()]
-    if rows.empty:
-        return
-    is_result = control == RESULT
-    colour, marker = (BLUE, "o") if is_result else look(control, position - 1)
-    heights = rows["behavior"].map(places).to_numpy(float) + step
-    known = (rows["ci_low"].notna() & rows["ci_high"].notna()).to_numpy()
-    axes.hlines(
-        heights[known],
-        rows["ci_low"].to_numpy()[known],
-        rows["ci_high"].to_numpy()[known],
-        color=colour,
-        lw=2.0 if is_result else 0.9,
-        alpha=1.0 if is_result else 0.65,
-        zorder=3,
-    )
-    size, face = (6.5, colour) if is_result else (4.2, "white")
-    axes.plot(rows["estimate"], heights, ls="", marker=marker, ms=size, color=colour, mfc=face, mew=1.1, zorder=4)
-    values = rows["estimate"]
-    axes.hlines(overall + step, values.min(), values.max(), color=colour, lw=0.9, ls=(0, (1, 1.5)), zorder=3)
-    axes.plot(values.median(), overall + step, marker=marker, ms=size + 1, color=colour, mfc=face, mew=1.4, zorder=4)
-
-
-def _limits_of_sight(axes: Axes, result: pd.DataFrame, places: dict[str, float]) -> None:
-    """Mark the noise ceiling and the minimum detectable effect of each behavior where the table has them."""
-    for column, colour, style in (("noise_ceiling", INK, "-"), ("minimum_detectable_effect", INK, (0, (1, 1)))):
-        known = result[result[column].notna()]
-        heights = known["behavior"].map(places).to_numpy(float)
-        axes.vlines(known[column], heights - 0.44, heights + 0.44, color=colour, lw=1.4, ls=style, zorder=2)
-
-
-def _side_columns(axes: Axes, rows: pd.DataFrame, places: dict[str, float]) -> None:
-    """Write result, highest control, p-value and numbers of latents to the right of the rows."""
-    result = rows[rows["control"] == RESULT]
-    highest = to_exceed(rows).groupby("behavior")["estimate"].max()
-    for x, heading in zip(SIDE, ("result", "highest\ncontrol", "p", "expected\nof latents"), strict=True):
-        beside(axes, HEADING, x, heading)
-    for row in result.itertuples():
-        numbers = f"{count(row.n_expected)} of {count(row.n_latents)}"
-        cells = (fixed(row.estimate), fixed(highest.get(row.behavior)), number(row.pvalue, 2), numbers)
-        for x, cell in zip(SIDE, cells, strict=True):
-            beside(axes, places[str(row.behavior)], x, cell)
-    medians = rows.groupby("control", sort=False)["estimate"].median()
-    highest_median = to_exceed(rows).groupby("control")["estimate"].median().max()
-    note = f"over {plural(int(result['estimate'].notna().sum()), 'behavior')}"
-    for x, cell in zip(SIDE, (fixed(medians.get(RESULT)), fixed(highest_median), note), strict=False):
-        beside(axes, len(places) + 0.4, x, cell, bold=True)
-
-
-def _limits(rows: pd.DataFrame, statistic: str) -> tuple[float, float]:
-    """Return limits that hold every value drawn and a tenth on both sides of chance, inside the statistic's bounds."""
-    columns = ["estimate", "ci_low", "ci_high", "noise_ceiling", "minimum_detectable_effect"]
-    values = rows[columns].to_numpy(float)
-    values = values[np.isfinite(values)]
-    chance = CHANCE.get(statistic)
-    values = np.append(values, [] if chance is None else [chance - 0.1, chance + 0.1])
-    if not values.size:
-        return 0.0, 1.0
-    margin = 0.03 * max(values.max() - values.min(), 0.1)
-    low, high = BOUNDS.get(statistic, (-np.inf, np.inf))
-    return max(values.min() - margin, low - margin), min(values.max() + margin, high + margin)
-
-
-def _legend(rows: pd.DataFrame, controls: list[str], statistic: str) -> list[Line2D]:
-    """Return legend entries for what the figure holds."""
-    handles = [result_handle("result, with its interval")]
-    handles += [control_handle(name, position) for position, name in enumerate(controls)]
-    if statistic in CHANCE:
-        handles.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label=f"chance ({CHANCE[statistic]:g})"))
+    panels[-1].set_xlim(*_limits(rows, primary))
+    panels[-1].set_xlabel(f"{primary.title} of expected against measured change, over latents")
+    title(drawing, f"Agreement at the primary combination: {primary}")
+    handles: list[Artist] = [result_style("result, with its interval").handle()]
+    handles += [control_style(name, position).handle() for position, name in enumerate(controls)]
+    handles += chance_handles(primary.facts.chance)
     result = rows[rows["control"] == RESULT]
     if result["noise_ceiling"].notna().any():
         handles.append(Line2D([], [], color=INK, marker="|", ms=9, mew=1.4, ls="", label="noise ceiling (seeds)"))
     if result["minimum_detectable_effect"].notna().any():
-        handles.append(Line2D([], [], color=INK, lw=1.4, ls=(0, (1, 1)), label="minimum detectable effect"))
-    handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (1, 1.5)), label="overall: range over behaviors"))
-    return handles
+        handles.append(Line2D([], [], color=INK, lw=1.4, ls=DOTTED, label="minimum detectable effect"))
+    handles.append(Line2D([], [], color=GREY, lw=1.2, ls=DOTTED, label="overall: range over behaviors"))
+    legend_below(drawing, handles)
+    return drawing
 
 
-def _sortable(value: float | None) -> float:
-    """Return a number to sort by; undefined goes last."""
-    return -np.inf if value is None or np.isnan(value) else float(value)
+def draw_agreement_grid(tables: Tables) -> Drawing:
+    """Draw the median over behaviors of every combination and of its controls, in the primary statistic.
+
+    Sources that are wrong on purpose are left to the dose-response figure.
+    """
+    primary = primary_of(tables)
+    rows = with_controls(table(tables, "agreement"))
+    rows = rows[(rows["statistic"] == primary.statistic).astype(bool)]
+    if SOURCES in tables:
+        facts = tables[SOURCES]
+        wrong = facts.loc[(facts["wrong_share"] > 0) & (facts["source"] != primary.source), "source"]
+        rows = rows[~rows["source"].isin(wrong).astype(bool)]
+    medians = rows.groupby([*_COMBINATION, "measure", "control"], sort=False, observed=True)["estimate"].median()
+    medians = medians.dropna().reset_index()
+    combinations = _in_order(medians)
+    n_more = max(len(combinations) - MAX_COMBINATIONS, 0)
+    several = medians["subject"].nunique() > 1
+    lines = stack(combinations[:MAX_COMBINATIONS], lambda key: f"{key[0]}: {key[1]}" if several else key[1])
+    measures, controls = list(dict.fromkeys(medians["measure"])), controls_in(medians)
+    drawing = new_drawing(2.6 + 2.4 * max(len(measures), 2), 1.7 + 0.165 * (lines.end + 1))
+    panels = drawing.subplots(1, max(len(measures), 1), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, measure in zip(panels, measures, strict=False):
+        _combinations(axes, medians[medians["measure"] == measure], lines, controls, primary)
+        axes.set_title(words(measure))
+    for axes in panels:
+        axes.set_xlabel(f"median {primary.title}")
+    text = f"Agreement of every combination: median over {plural(rows['behavior'].nunique(), 'behavior')}"
+    more = f" (the first {MAX_COMBINATIONS}; {n_more:,} more in the table)" if n_more else ""
+    title(drawing, text + more)
+    handles: list[Artist] = [result_style().handle()]
+    handles += [control_style(name, position).handle() for position, name in enumerate(controls)]
+    handles.append(Line2D([], [], color=BLUE, lw=2.6, alpha=0.35, label="result above its highest control"))
+    handles.append(Line2D([], [], color=GREY, lw=2.6, alpha=0.35, label="result below its highest control"))
+    handles.append(Patch(color=HIGHLIGHT, label="primary combination"))
+    legend_below(drawing, [*handles, *chance_handles(primary.facts.chance)])
+    return drawing
+
+
+def draw_source_comparison(tables: Tables) -> Drawing:
+    """Draw agreement and specificity of every source, judge by judge, the best source first."""
+    primary = primary_of(tables)
+    rows = matching(real(table(tables, "source_comparison")), primary, without=("source", "judge"))
+    rows = rows[rows["estimate"].notna()]
+    subjects, quantities = subjects_of(rows), list(dict.fromkeys(rows["quantity"]))
+    if not subjects:
+        raise NoRowsError("no judge reads several sources that can be compared")
+    stacks = [_ranked(rows[rows["subject"] == name], name if len(subjects) > 1 else "") for name in subjects]
+    heights = [lines.end + 1 for lines in stacks]
+    drawing = new_drawing(2.6 + 3.4 * len(quantities), 1.4 + 0.22 * sum(heights) + 0.4 * len(subjects))
+    panels = drawing.subplots(
+        len(subjects), len(quantities), squeeze=False, sharex="col", sharey="row", height_ratios=heights
+    )
+    for row_of_panels, subject, lines in zip(panels, subjects, stacks, strict=True):
+        for axes, quantity in zip(row_of_panels, quantities, strict=True):
+            own = rows[(rows["subject"] == subject) & (rows["quantity"] == quantity)]
+            _sources(axes, own, lines, primary, quantity)
+    title(drawing, f"Whose explanations predict changes best: {primary.adapter} · {primary.measure}")
+    handles = [
+        Style(f"explanations of {side}", colour, marker, size=5.5).handle()
+        for side, (marker, colour) in SIDES.items()
+        if (rows["side"] == side).any()
+    ]
+    legend_below(drawing, [*handles, Style("worse than the judge's best", GREY, "o", filled=False).handle()])
+    return drawing
+
+
+def _behaviors(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[str]) -> None:
+    """Draw one subject's behaviors, the highest result first, and the median over behaviors below them."""
+    result = rows[rows["control"] == RESULT]
+    estimates = result.set_index("behavior")["estimate"].fillna(-np.inf)
+    behaviors = sorted(dict.fromkeys(rows["behavior"]), key=lambda name: (-estimates.get(name, -np.inf), name))
+    lines = stack(behaviors)
+    overall = lines.footer("overall (median)")
+    frame(axes, lines, width=MAX_LABEL)
+    axes.axhline(overall - 0.7, color=GREY, lw=0.8)
+    chance_line(axes, primary.facts.chance)
+    looks = [result_style(), *(control_style(name, position) for position, name in enumerate(controls))]
+    for name, look, offset in zip([RESULT, *controls], looks, dodge(len(looks)), strict=True):
+        own = rows[(rows["control"] == name) & rows["estimate"].notna()]
+        if own.empty:
+            continue
+        values = own["estimate"]
+        points(axes, values, lines.at(own["behavior"], offset), look, low=own["ci_low"], high=own["ci_high"])
+        axes.hlines(overall + offset, values.min(), values.max(), color=look.colour, lw=0.9, ls=DOTTED, zorder=3)
+        points(axes, [values.median()], [overall + offset], look)
+    for column, linestyle in (("noise_ceiling", "-"), ("minimum_detectable_effect", DOTTED)):
+        known = result[result[column].notna()]
+        at = lines.at(known["behavior"])
+        axes.vlines(known[column], at - 0.44, at + 0.44, color=INK, lw=1.4, ls=linestyle, zorder=2)
+    _side_columns(axes, rows, lines, overall)
+
+
+def _side_columns(axes: Axes, rows: pd.DataFrame, lines: Lines[str], overall: float) -> None:
+    """Write result, highest control, p-value and numbers of latents to the right of the lines."""
+    for x, heading in zip(SIDE, ("result", "highest\ncontrol", "p", "expected\nof latents"), strict=True):
+        beside(axes, -0.95, x, heading)
+    result = rows[rows["control"] == RESULT]
+    required = controls_to_exceed(rows)
+    highest = required.groupby("behavior")["estimate"].max()
+    for row in result.itertuples():
+        numbers = f"{count(row.n_expected)} of {count(row.n_latents)}"
+        cells = (fixed(row.estimate), fixed(highest.get(row.behavior)), number(row.pvalue, 2), numbers)
+        for x, cell in zip(SIDE, cells, strict=True):
+            beside(axes, lines.heights[str(row.behavior)], x, cell)
+    note = f"over {plural(int(result['estimate'].notna().sum()), 'behavior')}"
+    medians = result["estimate"].median(), required.groupby("control")["estimate"].median().max()
+    for x, cell in zip(SIDE, (*map(fixed, medians), note), strict=False):
+        beside(axes, overall, x, cell, bold=True)
+
+
+def _limits(rows: pd.DataFrame, primary: Primary) -> tuple[float, float]:
+    """Return limits that hold every value drawn and a tenth around chance, inside the statistic's bounds."""
+    columns = ["estimate", "ci_low", "ci_high", "noise_ceiling", "minimum_detectable_effect"]
+    values = rows[columns].to_numpy(float)
+    chance = primary.facts.chance
+    values = np.append(values[np.isfinite(values)], [] if chance is None else [chance - 0.1, chance + 0.1])
+    if not values.size:
+        return 0.0, 1.0
+    margin = 0.03 * max(values.max() - values.min(), 0.1)
+    low, high = primary.facts.bounds
+    return max(values.min() - margin, low - margin), min(values.max() + margin, high + margin)
+
+
+def _in_order(medians: pd.DataFrame) -> list[Combination]:
+    """Return the combinations, sorted by the order in which their parts first occur."""
+    distinct = medians[_COMBINATION].drop_duplicates()
+    order = [{value: i for i, value in enumerate(dict.fromkeys(distinct[name]))} for name in _COMBINATION]
+    return sorted(
+        distinct.itertuples(index=False, name=None),
+        key=lambda key: [places[value] for places, value in zip(order, key, strict=True)],
+    )
+
+
+def _combinations(
+    axes: Axes, medians: pd.DataFrame, lines: Lines[Combination], controls: list[str], primary: Primary
+) -> None:
+    """Draw one measure's column of the grid."""
+    frame(axes, lines, labels={key: f"{key[2]} · {key[3]}" for key in lines.heights}, width=40, rules=True)
+    chance_line(axes, primary.facts.chance)
+    at = medians.assign(height=lines.at(medians[_COMBINATION].itertuples(index=False, name=None)))
+    at = at[at["height"].notna()]
+    result = at[at["control"] == RESULT]
+    chosen = matching(result, primary)
+    for height in chosen["height"]:
+        axes.axhspan(height - 0.5, height + 0.5, color=HIGHLIGHT, lw=0, zorder=0.5)
+    highest = controls_to_exceed(at).groupby("height")["estimate"].max()
+    spans = result.set_index("height")["estimate"].to_frame("result").join(highest.rename("control")).dropna()
+    for above, colour in ((True, BLUE), (False, GREY)):
+        part = spans[(spans["result"] >= spans["control"]) == above]
+        axes.hlines(part.index, part["control"], part["result"], color=colour, lw=2.6, alpha=0.35, zorder=2)
+    for position, name in enumerate(controls):
+        own = at[at["control"] == name]
+        points(axes, own["estimate"], own["height"], replace(control_style(name, position), size=3.6))
+    points(axes, result["estimate"], result["height"], replace(result_style(), size=5.4))
+
+
+def _ranked(rows: pd.DataFrame, subject: str) -> Lines[tuple[str, str]]:
+    """Return one line for each judge and source, the best source of each judge first."""
+    first = rows[rows["quantity"] == rows["quantity"].iloc[0]].sort_values("rank", kind="stable")
+    judges = list(dict.fromkeys(rows["judge"]))
+    keys = sorted(zip(first["judge"], first["source"], strict=True), key=lambda key: judges.index(key[0]))
+    return stack(keys, lambda key: f"judge: {subject}: {key[0]}" if subject else f"judge: {key[0]}")
+
+
+def _sources(axes: Axes, rows: pd.DataFrame, lines: Lines[tuple[str, str]], primary: Primary, quantity: str) -> None:
+    """Draw one quantity of every source; hollow markers are known to be worse than the judge's best."""
+    frame(axes, lines, labels={key: words(key[1]) for key in lines.heights}, width=MAX_LABEL)
+    chance_line(axes, primary.facts.chance if quantity == "agreement" else 0.0)
+    heights = lines.at(zip(rows["judge"], rows["source"], strict=True))
+    rows = rows.assign(height=heights, hollow=[known_worse(row) for row in rows.itertuples()])
+    for side, own in rows.groupby("side", sort=False):
+        marker, colour = SIDES.get(str(side), SIDES["both"])
+        look = Style("", colour, marker, size=5.5, alpha=1.0)
+        ends = {"low": own["ci_low"], "high": own["ci_high"]}
+        points(axes, own["estimate"], own["height"], look, hollow=own["hollow"], **ends)
+    for row in rows.itertuples():
+        beside(axes, row.height, 6, fixed(row.estimate), bold=row.rank == 1)
+    name = primary.title
+    axes.set_xlabel(f"mean {name}" if quantity == "agreement" else f"{name}, own behavior minus others")
+    axes.set_title(words(quantity))
+
+
+AGREEMENT = Figure(
+    "agreement",
+    "Do the latents that changed most have the explanations that said they should? One row per behavior, at the "
+    "study's primary combination: the result (blue) with its confidence interval, and each of its controls. A result "
+    "is as strong as its distance from the highest control, not from chance alone.",
+    ("agreement",),
+    draw_agreement,
+)
+AGREEMENT_GRID = Figure(
+    "agreement_grid",
+    "Does the result depend on a choice? Median agreement over behaviors for every source, judge, adapter and "
+    "measure, with its controls. The bar runs from the highest control to the result: blue where the result is "
+    "higher, grey where it is lower. The yellow row is the primary combination.",
+    ("agreement",),
+    draw_agreement_grid,
+)
+SOURCE_COMPARISON = Figure(
+    "source_comparison",
+    "Whose explanations predict changes best? Every source that a judge reads, on the latents that all of them "
+    "explain, at the primary adapter and measure, with intervals over behaviors. Hollow markers are known to be worse "
+    "than the judge's best source.",
+    ("agreement", "source_comparison"),
+    draw_source_comparison,
+    when=lambda plan: bool(plan.compared_sources),
+)

@@ -1,34 +1,37 @@
-"""The common look of all figures, and the only way they are saved."""
+"""What every figure shares: its description, its look, and how it is saved."""
 
 from __future__ import annotations
 
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable
-from functools import wraps
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
+import matplotlib.figure
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from isaerft.config import Plan
 from isaerft.io import replacing
+from isaerft.report.selection import Primary, Tables, find_primary, table
 from isaerft.report.text import visible, words
 
-P = ParamSpec("P")
+Drawing = matplotlib.figure.Figure
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#00856A", "#A8478A", "#56B4E9", "#B8860B"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
 # One more than colours, so that 42 series differ.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-CHARACTERS_PER_INCH = 11
-LAYOUT_PASSES = 2
 INK, GREY, PALE, SHADE = "#222222", "#767676", "#C8C8C8", "#F4F4F4"
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.5))
 CONTROL_LOOKS = {
     "shuffled_explanations": (GREY, "s"),
     "mismatched_behavior": (ORANGE, "D"),
@@ -39,8 +42,10 @@ CONTROL_LOOKS = {
     "random_dictionary": (PURPLE, "v"),
     "shuffled_completions": (SKY, ">"),
 }
+CHARACTERS_PER_INCH = 11
+LAYOUT_PASSES = 2
 
-_RC: dict[str, Any] = {
+_RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -69,72 +74,119 @@ _RC: dict[str, Any] = {
 }
 
 
-def figure_style() -> Any:
-    """Return a context in which matplotlib's defaults and our style hold, whatever the user's own settings."""
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+class NoRowsError(Exception):
+    """There is nothing to show; the message says why, in place of the figure."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the report.
+
+    Attributes
+    ----------
+    name : str
+        Its file is figures/{name}.svg.
+    caption : str
+        Shown below it, on the summary page and in Snakemake's report.
+    tables : tuple of str
+        Result tables that it reads.
+    draw : callable
+        Makes the drawing from the tables; raises `NoRowsError` if there is nothing to show.
+    when : callable
+        Whether a study has it.
+    """
+
+    name: str
+    caption: str
+    tables: tuple[str, ...]
+    draw: Callable[[Tables], Drawing]
+    when: Callable[[Plan], bool] = lambda plan: True
+
+    def make(self, tables: Tables) -> Drawing:
+        """Return the drawing; it does not depend on the user's matplotlib settings."""
+        for name in self.tables:
+            table(tables, name)
+        with style():
+            try:
+                return self.draw(tables)
+            except NoRowsError as nothing:
+                drawing = new_drawing(6.0, 1.2)
+                drawing.text(0.5, 0.5, f"no rows: {nothing}", ha="center", va="center", color=GREY)
+                return drawing
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one series looks; its label is its legend entry."""
+
+    label: str
+    colour: str
+    marker: str
+    size: float = 4.6
+    width: float = 1.6
+    """Line width of intervals."""
+    alpha: float = 0.7
+    """Opacity of intervals."""
+    filled: bool = True
+
+    def handle(self, linestyle: str = "") -> Line2D:
+        """Return the legend entry."""
+        face = self.colour if self.filled else "white"
+        marks: dict[str, Any] = {"color": self.colour, "marker": self.marker, "ms": self.size + 0.4, "mfc": face}
+        return Line2D([], [], ls=linestyle, label=self.label, **marks)
+
+
+def result_style(label: str = "result") -> Style:
+    """Return the look of the result itself."""
+    return Style(label, BLUE, "o", size=6.5, width=2.0, alpha=1.0)
+
+
+def control_style(control: str, position: int) -> Style:
+    """Return the look of a control; one that isn't ours gets the next free look."""
+    free = SERIES[(position + 4) % len(SERIES)], MARKERS[(position + 5) % len(MARKERS)]
+    colour, marker = CONTROL_LOOKS.get(control, free)
+    return Style(f"control: {words(control)}", colour, marker, size=4.2, width=0.9, alpha=0.65, filled=False)
+
+
+def series_style(label: str, position: int) -> Style:
+    """Return the look of the series at a position; 42 differ."""
+    return Style(label, SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)])
+
+
+def style() -> AbstractContextManager[None]:
+    """Return a context with matplotlib's defaults and our look, whatever the user's own settings."""
+    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
     return matplotlib.rc_context({**defaults, **_RC})
 
 
-def styled(build: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make a figure function run inside `figure_style`."""
-
-    @wraps(build)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with figure_style():
-            return build(*args, **kwargs)
-
-    return run
+def new_drawing(width: float, height: float) -> Drawing:
+    """Return an empty drawing of a size in inches."""
+    return Drawing(figsize=(width, height), layout="constrained")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches; call it inside a `styled` function."""
-    return Figure(figsize=(width, height), layout="constrained")
+def primary_of(tables: Tables) -> Primary:
+    """Return the primary combination; without one there is nothing to show."""
+    primary = find_primary(table(tables, "agreement"))
+    if primary is None:
+        raise NoRowsError("agreement.csv marks no primary result")
+    return primary
 
 
-def headline(figure: Figure, text: str) -> None:
-    """Put a title over the whole figure, wrapped to its width."""
-    characters = int(figure.get_figwidth() * CHARACTERS_PER_INCH)
-    figure.suptitle("\n".join(textwrap.wrap(visible(text), characters)), fontsize=10, weight="bold")
+def title(drawing: Drawing, text: str) -> None:
+    """Put a title over the whole drawing, wrapped to its width."""
+    characters = int(drawing.get_figwidth() * CHARACTERS_PER_INCH)
+    drawing.suptitle("\n".join(textwrap.wrap(visible(text), characters)), fontsize=10, weight="bold")
 
 
-def no_rows(message: str) -> Figure:
-    """Return a small figure that says why there is nothing to show."""
-    figure = new_figure(6.0, 1.2)
-    figure.text(0.5, 0.5, f"no rows: {message}", ha="center", va="center", color=GREY)
-    return figure
-
-
-def series(position: int) -> tuple[str, str]:
-    """Return the colour and marker of the series at a position."""
-    return SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
-
-
-def look(control: str, position: int = 0) -> tuple[str, str]:
-    """Return the colour and marker of a control; one that we don't know gets the next free look."""
-    return CONTROL_LOOKS.get(control, (SERIES[(position + 4) % len(SERIES)], MARKERS[(position + 5) % len(MARKERS)]))
-
-
-def result_handle(label: str = "result") -> Line2D:
-    """Return the legend entry of the result itself."""
-    return Line2D([], [], color=BLUE, marker="o", ls="", ms=6.5, label=label)
-
-
-def control_handle(control: str, position: int = 0, linestyle: str = "") -> Line2D:
-    """Return the legend entry of a control."""
-    colour, marker = look(control, position)
-    name = "control: " + words(control)
-    return Line2D([], [], color=colour, marker=marker, ls=linestyle, ms=4.5, mfc="white", label=name)
-
-
-def legend_below(figure: Figure, handles: Iterable[Any], columns: int = 3) -> None:
+def legend_below(drawing: Drawing, handles: Iterable[Artist], columns: int = 3) -> None:
     """Put one legend below all axes."""
     entries = list(handles)
     if entries:
-        figure.legend(handles=entries, loc="outside lower center", ncols=min(columns, len(entries)), handletextpad=0.5)
+        drawing.legend(handles=entries, loc="outside lower center", ncols=min(columns, len(entries)), handletextpad=0.5)
 
 
 def beside(axes: Axes, y: float, points: float, text: str, *, bold: bool = False) -> None:
-    """Write text to the right of the axes at height `y` (data), a fixed number of points away from their edge."""
+    """Write text to the right of the axes at height `y` (data), a number of points away from their edge."""
     axes.annotate(
         text,
         (1.0, y),
@@ -148,36 +200,41 @@ def beside(axes: Axes, y: float, points: float, text: str, *, bold: bool = False
     )
 
 
-def chance_line(axes: Axes, value: float | None, *, horizontal: bool = False) -> None:
-    """Draw the chance line of a statistic that has one."""
-    if value is not None:
+def chance_line(axes: Axes, chance: float | None, *, horizontal: bool = False) -> None:
+    """Draw the dashed line of a statistic's value by chance, where that is known."""
+    if chance is not None:
         draw = axes.axhline if horizontal else axes.axvline
-        draw(value, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=1)
+        draw(chance, color=INK, lw=0.9, ls=DASHED, zorder=1)
 
 
-def save_svg(figure: Figure, path: str | Path) -> None:
-    """Save `figure` as SVG under `path`, atomically; the same tables give the same bytes.
+def chance_handles(chance: float | None) -> list[Line2D]:
+    """Return the legend entry of the chance line, if there is one."""
+    return [] if chance is None else [Line2D([], [], color=INK, lw=0.9, ls=DASHED, label=f"chance ({chance:g})")]
 
-    Text stays text, and is never read as mathematics. Glyphs that our font lacks are left to the viewer's fonts. The
-    figure's layout is settled here and does not change afterwards.
+
+def save_svg(drawing: Drawing, path: str | Path) -> None:
+    """Save a drawing as SVG, atomically; the same tables give the same bytes.
+
+    Text stays text and is never read as mathematics. Glyphs that our font lacks are left to the viewer's fonts.
     """
-    with figure_style(), replacing(path) as temporary, warnings.catch_warnings():
+    with style(), replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        for text in figure.findobj(Text):
+        for text in drawing.findobj(Text):
             text.set_parse_math(False)
-        _settle_layout(figure)
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "isaerft"})
+        _settle_layout(drawing)
+        drawing.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "isaerft"})
 
 
-def _settle_layout(figure: Figure) -> None:
-    """Lay the figure out with SVG's own text widths, and round where the axes stand.
+def _settle_layout(drawing: Drawing) -> None:
+    """Lay the drawing out with SVG's own text widths, and round the positions of its axes.
 
-    The layout's solver goes through its constraints in the order of memory addresses, so that its last digits differ
-    from run to run; matplotlib hashes them into the names of clip paths.
+    The layout's solver takes its constraints in the order of memory addresses, so its last digits differ from run to
+    run; matplotlib hashes them into the names of clip paths.
     """
-    FigureCanvasSVG(figure)
+    FigureCanvasSVG(drawing)
     for _ in range(LAYOUT_PASSES):
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        axes.set_position([round(float(edge), 5) for edge in axes.get_position(original=True).bounds])
+        drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")
+    for axes in drawing.axes:
+        left, bottom, width, height = (round(float(edge), 5) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))

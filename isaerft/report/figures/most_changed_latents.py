@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from isaerft.report.figures.canvas import (
     BLUE,
     GREY,
     ORANGE,
+    Drawing,
+    Figure,
+    NoRowsError,
     beside,
-    headline,
     legend_below,
-    new_figure,
-    no_rows,
-    styled,
+    new_drawing,
+    primary_of,
+    title,
 )
-from isaerft.report.selection import Tables, find_primary, matching, real, table
+from isaerft.report.selection import Tables, matching, real, table
 from isaerft.report.text import distinct, number, shorten, undefined
 
+TOP = 5
+"""Latents shown of each behavior."""
 MAX_PANELS = 24
 MAX_EXPLANATION = 62
 MAX_HEADING = 42
@@ -28,41 +31,27 @@ FIGURE_SPACE = "\N{FIGURE SPACE}"
 _COLOURS = {"expected": BLUE, "unexpected": ORANGE, "not judged": GREY}
 
 
-@styled
-def most_changed_latents(tables: Tables, *, top: int = 5) -> Figure:
-    """Draw the `top` most changed latents of each behavior at the primary combination, with their explanations.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        Needs `most_changed_latents`, and `agreement` for the primary combination.
-    top : int, default 5
-        Latents per behavior.
-    """
-    primary = find_primary(table(tables, "agreement"))
-    if primary is None:
-        return no_rows("agreement.csv marks no primary result")
+def draw_most_changed_latents(tables: Tables) -> Drawing:
+    """Draw the most changed latents of each behavior at the primary combination, with their explanations."""
+    primary = primary_of(tables)
     rows = matching(real(table(tables, "most_changed_latents")), primary)
     if rows.empty:
-        return no_rows("most_changed_latents.csv has none at the primary combination")
-    groups = [(key, group.nsmallest(top, "rank")) for key, group in rows.groupby(["subject", "behavior"], sort=False)]
+        raise NoRowsError("most_changed_latents.csv has none at the primary combination")
+    groups = [(key, group.nsmallest(TOP, "rank")) for key, group in rows.groupby(["subject", "behavior"], sort=False)]
     shown = groups[:MAX_PANELS]
     n_bars = [len(group) + 1.3 for _, group in shown]
-    figure = new_figure(8.6, 1.2 + 0.19 * sum(n_bars))
-    panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=n_bars)[:, 0]
+    drawing = new_drawing(8.6, 1.2 + 0.19 * sum(n_bars))
+    panels = drawing.subplots(len(shown), 1, squeeze=False, height_ratios=n_bars)[:, 0]
     low = 1.05 * min(0.0, *(group["change"].min() / _reach(group) for _, group in shown))
     high = 1.05 * max(0.0, *(group["change"].max() / _reach(group) for _, group in shown))
     several = rows["subject"].nunique() > 1
     headings = distinct([f"{subject}: {name}" if several else name for (subject, name), _ in shown], MAX_HEADING)
     for axes, heading, (_, group) in zip(panels, headings, shown, strict=True):
         _panel(axes, group)
-        reach = _reach(group)
-        axes.set_xlim(low * reach, high * reach)
+        axes.set_xlim(low * _reach(group), high * _reach(group))
         axes.set_title(heading, fontsize=9, pad=3)
-    title = f"Most changed latents: {primary}"
-    if len(groups) > len(shown):
-        title += f" ({len(shown)} of {len(groups)} behaviors)"
-    headline(figure, title)
+    more = f" ({len(shown)} of {len(groups)} behaviors)" if len(groups) > len(shown) else ""
+    title(drawing, f"Most changed latents: {primary}{more}")
     used = {kind for _, group in shown for kind in map(expectation, group["verdict"], group["expected_effect"])}
     handles = [
         Patch(color=colour, label=f"change {name}" if name != "not judged" else name)
@@ -71,12 +60,12 @@ def most_changed_latents(tables: Tables, *, top: int = 5) -> Figure:
     ]
     if any((group["verdict"] == "unstable").fillna(False).any() for _, group in shown):
         handles.append(Patch(fc="white", ec=GREY, hatch="////", lw=0.8, label="not stable over seeds"))
-    legend_below(figure, handles, columns=4)
-    return figure
+    legend_below(drawing, handles, columns=4)
+    return drawing
 
 
 def expectation(verdict: object, expected_effect: object) -> str:
-    """Return whether a change was expected: the verdict where it says so, else the sign of the expected effect."""
+    """Return whether a change was expected: by its verdict, or else by the sign of the expected effect."""
     if not undefined(verdict) and verdict in ("expected", "unexpected"):
         return str(verdict)
     if undefined(expected_effect):
@@ -111,3 +100,13 @@ def _panel(axes: Axes, group: pd.DataFrame) -> None:
     axes.set_xticks([])
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
+
+
+MOST_CHANGED_LATENTS = Figure(
+    "most_changed_latents",
+    "The latents that each behavior changed most, with their explanations. Blue: the judge expected the change; "
+    "orange: it did not; hatched: the change is not stable over seeds, so it shows nothing. Bars are scaled within a "
+    "behavior. These are examples; the agreement figure is the test.",
+    ("agreement", "most_changed_latents"),
+    draw_most_changed_latents,
+)

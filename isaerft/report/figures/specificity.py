@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
-from isaerft.report.figures.canvas import INK, PALE, headline, new_figure, no_rows, styled
-from isaerft.report.selection import CHANCE, Primary, Tables, find_primary, matching, real, subjects_of, table
+from isaerft.report.figures.canvas import INK, PALE, Drawing, Figure, NoRowsError, new_drawing, primary_of, title
+from isaerft.report.selection import Tables, own_largest, specificity_matrices
 from isaerft.report.text import distinct, fixed, shorten
 
 MAX_BEHAVIORS = 60
@@ -21,83 +20,35 @@ MAX_WRITTEN = 24
 MAX_LABEL = 26
 
 
-class OwnLargest(NamedTuple):
-    """In how many rows the own column is larger than every other, of the rows where that can be said."""
-
-    k: int
-    n: int
-
-
-def square(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one subject's rows as trained_on x judged_for, columns in the order of the rows, own behaviors first."""
-    wide = rows.pivot_table(index="trained_on", columns="judged_for", values="estimate", sort=False, dropna=False)
-    trained = list(dict.fromkeys(rows["trained_on"]))
-    judged = list(dict.fromkeys(rows["judged_for"]))
-    return wide.reindex(
-        index=trained, columns=[*(n for n in trained if n in judged), *(n for n in judged if n not in trained)]
-    )
-
-
-def own_largest(matrix: pd.DataFrame) -> OwnLargest:
-    """Count the rows whose own column is larger than all others; rows without own value or rival are not counted."""
-    k = n = 0
-    for name, row in matrix.iterrows():
-        if name not in matrix.columns or np.isnan(row[name]):
-            continue
-        rivals = row.drop(name).dropna()
-        if len(rivals):
-            n += 1
-            k += bool(row[name] > rivals.max())
-    return OwnLargest(k, n)
-
-
-def primary_specificity(tables: Tables) -> tuple[Primary | None, dict[str, pd.DataFrame]]:
-    """Return the primary combination and, for each real subject, its behavior x behavior matrix there."""
-    primary = find_primary(table(tables, "agreement"))
-    if primary is None:
-        return None, {}
-    rows = matching(real(table(tables, "specificity")), primary)
-    return primary, {name: square(rows[(rows["subject"] == name).astype(bool)]) for name in subjects_of(rows)}
-
-
-@styled
-def specificity(tables: Tables) -> Figure:
-    """Draw the behavior x behavior heat map of each subject, own column outlined and row maximum dotted.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        Needs `specificity`, and `agreement` for the primary combination.
-    """
-    primary, matrices = primary_specificity(tables)
-    if primary is None:
-        return no_rows("agreement.csv marks no primary result")
+def draw_specificity(tables: Tables) -> Drawing:
+    """Draw a heat map of behavior x behavior for each subject."""
+    primary = primary_of(tables)
+    matrices = specificity_matrices(tables, primary)
     if not matrices:
-        return no_rows("specificity.csv has none at the primary combination")
+        raise NoRowsError("specificity.csv has none at the primary combination")
     largest = min(max(max(matrix.shape) for matrix in matrices.values()), MAX_BEHAVIORS)
     side = max(2.6, (0.44 if largest <= MAX_WRITTEN else 0.24) * largest)
-    figure = new_figure((side + 2.9) * len(matrices), side + 2.0)
-    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
-    values = np.concatenate([matrix.to_numpy(float).ravel() for matrix in matrices.values()])
-    norm = _norm(values, CHANCE.get(primary.statistic))
+    drawing = new_drawing((side + 2.9) * len(matrices), side + 2.0)
+    panels = drawing.subplots(1, len(matrices), squeeze=False)[0]
+    chance = primary.facts.chance
+    norm = _norm(np.concatenate([matrix.to_numpy(float).ravel() for matrix in matrices.values()]), chance)
     for axes, (subject, matrix) in zip(panels, matrices.items(), strict=True):
         k, n = own_largest(matrix)
         mesh = _heat_map(axes, matrix.iloc[:MAX_BEHAVIORS, :MAX_BEHAVIORS], norm)
-        title = f"Own column is largest in {k} of {n}" + (
-            "" if max(matrix.shape) <= MAX_BEHAVIORS else f" ({MAX_BEHAVIORS} of {max(matrix.shape)} shown)"
-        )
-        axes.set_title(title if len(matrices) == 1 else f"{shorten(subject, 24)}: {title.lower()}", loc="center")
-    headline(figure, f"Specificity: {primary}")
-    bar = figure.colorbar(mesh, ax=list(panels), shrink=0.7, pad=0.02, aspect=25)
-    bar.set_label(
-        f"{primary.statistic_name} (white: chance)" if primary.statistic in CHANCE else primary.statistic_name
-    )
+        size = max(matrix.shape)
+        text = f"Own column is largest in {k} of {n}"
+        text += f" ({MAX_BEHAVIORS} of {size} shown)" if size > MAX_BEHAVIORS else ""
+        axes.set_title(text if len(matrices) == 1 else f"{shorten(subject, 24)}: {text.lower()}", loc="center")
+    title(drawing, f"Specificity: {primary}")
+    bar = drawing.colorbar(mesh, ax=list(panels), shrink=0.7, pad=0.02, aspect=25)
+    bar.set_label(primary.title if chance is None else f"{primary.title} (white: chance)")
     bar.outline.set_visible(False)
-    bar.solids.set(rasterized=False, edgecolor="face")  # without an edge, viewers show seams between the steps
-    return figure
+    if bar.solids is not None:
+        bar.solids.set(rasterized=False, edgecolor="face")  # without an edge, viewers show seams
+    return drawing
 
 
-def _norm(values: np.ndarray, chance: float | None) -> TwoSlopeNorm:
+def _norm(values: NDArray[np.float64], chance: float | None) -> TwoSlopeNorm:
     """Return a colour scale that is white at chance and as wide on both sides."""
     finite = values[np.isfinite(values)]
     centre = chance if chance is not None else (float(np.median(finite)) if finite.size else 0.0)
@@ -105,7 +56,7 @@ def _norm(values: np.ndarray, chance: float | None) -> TwoSlopeNorm:
     return TwoSlopeNorm(centre, centre - reach, centre + reach)
 
 
-def _heat_map(axes: Axes, matrix: pd.DataFrame, norm: TwoSlopeNorm) -> object:
+def _heat_map(axes: Axes, matrix: pd.DataFrame, norm: TwoSlopeNorm) -> QuadMesh:
     """Draw cells, values, the outline of each own column and the dot at each row's maximum."""
     values = matrix.to_numpy(float)
     colours = colormaps["PuOr_r"].with_extremes(bad="#DDDDDD")
@@ -134,3 +85,14 @@ def _heat_map(axes: Axes, matrix: pd.DataFrame, norm: TwoSlopeNorm) -> object:
     for spine in axes.spines.values():
         spine.set(visible=True, color=PALE)
     return mesh
+
+
+SPECIFICITY = Figure(
+    "specificity",
+    "Do changes fit the explanations of their own behavior best? Rows: the behavior trained on; columns: the behavior "
+    "that explanations were judged for. The own column is outlined, and a dot marks the largest value of each row. If "
+    "explanations are about the behavior, the dot lies in the outline.",
+    ("agreement", "specificity"),
+    draw_specificity,
+    when=lambda plan: len(plan.tested_behaviors) > 1,
+)

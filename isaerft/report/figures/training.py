@@ -1,93 +1,159 @@
-"""Did training work? Held-out loss before and after, and the share of the reference adapter's improvement."""
+"""Three checks of training: did the loss fall, did the behavior move, and do the most changed latents carry it?"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
-from isaerft.report.figures.canvas import INK, SHADE, headline, legend_below, new_figure, no_rows, series, styled
+from isaerft.report.figures.canvas import (
+    GREY,
+    INK,
+    Drawing,
+    Figure,
+    NoRowsError,
+    Style,
+    legend_below,
+    new_drawing,
+    series_style,
+    title,
+)
+from isaerft.report.figures.forest import dodge, frame, points, stack
 from isaerft.report.selection import Tables, real, table
-from isaerft.report.text import distinct, words
+from isaerft.report.text import words
 
-SPREAD = 0.3
+MAX_PANELS = 3
+REMAINS = (-1.0, 2.0)
+"""Shares of a fall in loss that the causal check shows; beyond them stands an arrow."""
+BEFORE = Style("before training", INK, "|", size=6.6)
+TARGET = Style("the data's own replies", INK, "D", size=4.4, filled=False)
+UNITS = {
+    "words": "share of the answer's words that are the behavior's",
+    "phrases": "share of answers with one of the behavior's phrases",
+    "length": "words in the answer",
+    "classifier": "probability of the behavior's class",
+}
 
 
-@styled
-def training(tables: Tables) -> Figure:
-    """Draw held-out loss before and after and `loss_recovered`, per behavior and adapter, seeds as dots.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        Needs `training`.
-    """
-    rows = real(table(tables, "training"))
-    if rows.empty:
-        return no_rows("training.csv is empty")
-    several = rows["subject"].nunique() > 1
-    rows = rows.assign(line=rows["subject"] + ": " + rows["behavior"] if several else rows["behavior"])
-    lines, adapters = list(dict.fromkeys(rows["line"])), list(dict.fromkeys(rows["adapter"]))
-    places = {name: float(place) for place, name in enumerate(lines)}
-    steps = dict(
-        zip(adapters, np.linspace(-SPREAD, SPREAD, len(adapters)) if len(adapters) > 1 else [0.0], strict=True)
-    )
-    figure = new_figure(8.6, 1.6 + (0.16 + 0.1 * len(adapters)) * len(lines))
-    loss, recovered = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for axes in (loss, recovered):
-        for place in list(places.values())[::2]:
-            axes.axhspan(place - 0.5, place + 0.5, color=SHADE, lw=0, zorder=0)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-    for position, adapter in enumerate(adapters):
-        group = rows[(rows["adapter"] == adapter).astype(bool)]
-        heights = group["line"].map(places).astype(float) + steps[adapter]
-        colour, marker = series(position)
-        _loss(loss, group, heights, colour, marker)
-        _points(recovered, group["loss_recovered"], heights, colour, marker)
-    for value, style in ((0.0, "-"), (1.0, (0, (4, 3)))):
-        recovered.axvline(value, color=INK, lw=0.8, ls=style, zorder=1)
-    loss.set_yticks(list(places.values()), distinct(lines, 36))
-    loss.set_ylim(len(lines) - 0.4, -0.6)
+def draw_training(tables: Tables) -> Drawing:
+    """Draw held-out loss before and after, and loss recovered, one dot per seed."""
+    rows = _rows(tables, "training")
+    adapters = list(dict.fromkeys(rows["adapter"]))
+    lines = stack(rows["line"])
+    drawing = new_drawing(8.6, 1.6 + (0.16 + 0.1 * len(adapters)) * (lines.end + 1))
+    loss, recovered = drawing.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    frame(loss, lines)
+    frame(recovered, lines, references=((0.0, True), (1.0, False)))
+    looks = [series_style(f"after: {words(name)}", i) for i, name in enumerate(adapters)]
+    for name, look, offset in zip(adapters, looks, dodge(len(adapters)), strict=True):
+        own = rows[rows["adapter"] == name]
+        own = own.assign(height=lines.at(own["line"], offset))
+        medians = own.groupby("height")[["heldout_loss_base", "heldout_loss_adapted"]].median()
+        ends = medians["heldout_loss_base"], medians["heldout_loss_adapted"]
+        loss.hlines(medians.index, *ends, color=look.colour, lw=1, alpha=0.55, zorder=2)
+        points(loss, own["heldout_loss_base"], own["height"], BEFORE)
+        points(loss, own["heldout_loss_adapted"], own["height"], look)
+        points(recovered, own["loss_recovered"], own["height"], look)
     loss.set(title="Held-out loss", xlabel="nats per token of the completion")
+    reference = ", ".join(map(words, dict.fromkeys(rows["reference"].dropna()))) or "the reference"
+    measured = rows["loss_recovered"].notna().any()
     recovered.set_title("Loss recovered")
-    recovered.set_xlabel(_reference_label(rows))
-    headline(figure, "Training: before and after")
-    legend_below(figure, _legend(adapters), columns=4)
-    return figure
+    recovered.set_xlabel(f"share of {reference}'s fall in loss" if measured else "not measured: no reference adapter")
+    title(drawing, "Training: held-out loss before and after, one mark per seed")
+    legend_below(drawing, [BEFORE.handle(), *(look.handle() for look in looks)], columns=4)
+    return drawing
 
 
-def _loss(axes: Axes, group: pd.DataFrame, heights: pd.Series, colour: str, marker: str) -> None:
-    """Draw the loss before as a tick, a line to the median after, and each seed's loss after as a dot."""
-    for height, cell in group.groupby(heights):
-        base, after = cell["heldout_loss_base"].median(), cell["heldout_loss_adapted"].median()
-        axes.hlines(height, base, after, color=colour, lw=1, alpha=0.55, zorder=2)
-    axes.plot(group["heldout_loss_base"], heights, ls="", marker="|", ms=6, mew=1.4, color=INK, zorder=3)
-    _points(axes, group["heldout_loss_adapted"], heights, colour, marker)
+def draw_behavior_check(tables: Tables) -> Drawing:
+    """Draw each behavior's score before and after training, one panel for each metric."""
+    rows = _rows(tables, "behavior_check")
+    adapters, scores = list(dict.fromkeys(rows["adapter"])), list(dict.fromkeys(rows["score"]))
+    stacks = [stack(rows.loc[rows["score"] == score, "line"]) for score in scores]
+    n_lines = [len(lines.heights) for lines in stacks]
+    drawing = new_drawing(8.2, 1.4 + (0.16 + 0.11 * len(adapters)) * sum(n_lines) + 0.75 * len(scores))
+    panels = drawing.subplots(len(scores), 1, squeeze=False, height_ratios=[n + 1.6 for n in n_lines])[:, 0]
+    looks = [series_style(f"after: {words(name)}", i) for i, name in enumerate(adapters)]
+    for axes, score, lines in zip(panels, scores, stacks, strict=True):
+        frame(axes, lines)
+        axes.set_xlabel(UNITS.get(score, words(score)))
+        for name, look, offset in zip(adapters, looks, dodge(len(adapters)), strict=True):
+            own = rows[(rows["score"] == score) & (rows["adapter"] == name)]
+            at = lines.at(own["line"], offset)
+            axes.hlines(at, own["before"], own["after"], color=look.colour, lw=0.8, alpha=0.5, zorder=2)
+            points(axes, own["before"], at, BEFORE)
+            points(axes, own["target"], at, TARGET)
+            ends = {"low": own["before"] + own["ci_low"], "high": own["before"] + own["ci_high"]}
+            points(axes, own["after"], at, look, **ends)
+    title(drawing, "Behavior check: answers to held-out prompts before and after training")
+    handles = [BEFORE.handle(), TARGET.handle(), *(look.handle("-") for look in looks)]
+    legend_below(drawing, handles, columns=4)
+    return drawing
 
 
-def _points(axes: Axes, values: pd.Series, heights: pd.Series, colour: str, marker: str) -> None:
-    """Draw one dot per seed."""
-    known = values.notna()
-    axes.plot(values[known], heights[known], ls="", marker=marker, ms=4.2, color=colour, mec="white", mew=0.4, zorder=4)
+def draw_causal_check(tables: Tables) -> Drawing:
+    """Draw what remains of the fall in loss without the most changed latents, and without matched ones, for each k."""
+    rows = _rows(tables, "causal_check")
+    adapters, ks = list(dict.fromkeys(rows["adapter"])), sorted(set(rows["k"]))[:MAX_PANELS]
+    lines = stack(rows["line"])
+    drawing = new_drawing(3.2 + 2.9 * len(ks), 1.7 + (0.16 + 0.13 * len(adapters)) * (lines.end + 1))
+    panels = drawing.subplots(1, len(ks), squeeze=False, sharex=True, sharey=True)[0]
+    looks = [series_style(words(name), i) for i, name in enumerate(adapters)]
+    for axes, k in zip(panels, ks, strict=True):
+        frame(axes, lines, references=((0.0, True), (1.0, False)))
+        axes.set(title=f"{k} latents set back", xlabel="share of the fall in loss that remains")
+        for name, look, offset in zip(adapters, looks, dodge(len(adapters)), strict=True):
+            for latents, width in (("matched_random", 0.8), ("most_changed", 1.6)):
+                own = rows[(rows["adapter"] == name) & (rows["k"] == k) & (rows["latents"] == latents)]
+                kind = Style("", look.colour, look.marker, width=width, filled=latents == "most_changed")
+                ends = {"low": own["ci_low"], "high": own["ci_high"]}
+                points(axes, own["loss_recovered"], lines.at(own["line"], offset), kind, limits=REMAINS, **ends)
+    values = rows[["loss_recovered", "ci_low", "ci_high"]].to_numpy(float)
+    shown = np.append(values[np.isfinite(values)], [0.0, 1.0]).clip(*REMAINS)
+    panels[0].set_xlim(shown.min() - 0.06, shown.max() + 0.06)
+    title(drawing, "Causal check: most changed latents against matched random ones")
+    handles: list[Artist] = [
+        Style("without the most changed latents", GREY, "o").handle(),
+        Style("without matched random latents", GREY, "o", filled=False).handle(),
+    ]
+    if (np.abs(values - np.mean(REMAINS)) > np.ptp(REMAINS) / 2).any():
+        handles.append(Line2D([], [], color=GREY, marker=">", ls="", ms=4.6, label="outside the axis"))
+    legend_below(drawing, [*handles, *(look.handle() for look in looks)], columns=4)
+    return drawing
 
 
-def _reference_label(rows: pd.DataFrame) -> str:
-    """Return the label of the right panel, naming the reference adapter."""
-    names = [words(name) for name in dict.fromkeys(rows["reference"].dropna())]
-    if rows["loss_recovered"].isna().all():
-        return "not measured: no reference adapter"
-    return "share of the fall in loss of " + (", ".join(names) if names else "the reference")
+def _rows(tables: Tables, name: str) -> pd.DataFrame:
+    """Return a table's rows of real subjects, with a column `line`: the behavior, and its subject if several."""
+    rows = real(table(tables, name))
+    if rows.empty:
+        raise NoRowsError(f"{name}.csv is empty")
+    several = rows["subject"].nunique() > 1
+    return rows.assign(line=rows["subject"] + ": " + rows["behavior"] if several else rows["behavior"])
 
 
-def _legend(adapters: list[str]) -> list[Line2D]:
-    """Return legend entries: before, and each adapter after."""
-    handles = [Line2D([], [], color=INK, marker="|", ms=7, mew=1.4, ls="", label="before training")]
-    for position, name in enumerate(adapters):
-        colour, marker = series(position)
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=f"after: {words(name)}, each seed")
-        )
-    return handles
+TRAINING = Figure(
+    "training",
+    "Did training work? Held-out loss before (tick) and after training on each behavior, and the share of the "
+    "reference adapter's improvement that each adapter reaches. If the loss did not fall, there is no change to "
+    "explain.",
+    ("training",),
+    draw_training,
+)
+BEHAVIOR_CHECK = Figure(
+    "behavior_check",
+    "Did the behavior move? Scores of answers to held-out prompts before training (tick) and after (filled, with the "
+    "interval of the difference over prompts), and of the data's own replies (diamond). The loss can fall without the "
+    "behavior moving.",
+    ("behavior_check",),
+    draw_behavior_check,
+    when=lambda plan: bool(plan.behavior_checked),
+)
+CAUSAL_CHECK = Figure(
+    "causal_check",
+    "Does training work through the latents that changed most? How much of the fall in held-out loss remains when "
+    "they are set back to no change (filled), and when random latents of like firing rate and decoder norm are "
+    "(hollow, with the range of the draws). Filled far to the left of hollow: yes.",
+    ("causal_check",),
+    draw_causal_check,
+    when=lambda plan: bool(plan.causally_checked),
+)

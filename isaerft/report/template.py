@@ -1,9 +1,10 @@
-"""The frame of every page: style, and an environment that escapes everything that is not marked safe."""
+"""The frame of every page: its style, and templates that escape everything not marked safe."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -37,10 +38,11 @@ details > summary { cursor: pointer; margin: .6rem 0; }
 .big { font-size: 1.25rem; line-height: 1.4; max-width: 60rem; margin: .8rem 0; }
 ul.cautions { border-left: 4px solid #d55e00; background: #fff6f0; margin: .5rem 0; padding: .6rem 1rem .6rem 2rem; }
 figure { margin: 1.2rem 0 2rem; } figure img { max-width: 100%; height: auto; display: block; }
+ul.next { margin: .4rem 0; padding-left: 1.2rem; }
 figcaption { max-width: 52rem; font-size: .9rem; color: #444; margin-top: .3rem; }
 """
 
-# Sorts by each cell's data-v (numbers) or text; undefined cells stay at the end either way.
+# Sorts by each cell's data-v, as numbers or text; undefined cells stay at the end either way.
 SORT_SCRIPT = """
 document.querySelectorAll("th button").forEach(function (button) {
   button.addEventListener("click", function () {
@@ -78,16 +80,59 @@ _FRAME = """<!doctype html>
 ENVIRONMENT = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
+_TABLE = """
+<div class="scroll{{ " tall" if tall }}"><table>
+<thead><tr>
+{%- for name in head %}<th{% if name in numeric %} class="n"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}<tr{% if loop.index0 in marked %} class="result"{% endif %}>
+{%- for cell in row %}
+{%- set name = head[loop.index0] %}
+<td{% if name in numeric %} class="n"{% elif name in long %} class="long" dir="auto"{% endif %}>
+{%- if cell is string %}{{ cell }}{% else %}{{ cell | join(br) }}{% endif %}</td>
+{%- endfor %}</tr>
+{% endfor %}</tbody></table></div>
+"""
+
+
 def render(template: str, **values: object) -> Markup:
     """Render a template with every value escaped; the result is marked safe."""
     return Markup(ENVIRONMENT.from_string(template).render(**values))
 
 
+def grid(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str | Sequence[str]]],
+    *,
+    numeric: Sequence[str] = (),
+    long: Sequence[str] = (),
+    marked: Iterable[int] = (),
+    tall: bool = False,
+) -> Markup:
+    """Return a small table of ready text.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Names of the columns.
+    rows : iterable of sequences
+        Cells; a sequence of strings becomes one line each.
+    numeric, long : sequence of str
+        Columns of numbers, and of long outside text.
+    marked : iterable of int
+        Rows that stand out.
+    tall : bool
+        Whether the table scrolls within the page.
+    """
+    marks = set(marked)
+    return render(_TABLE, head=head, rows=rows, numeric=numeric, long=long, marked=marks, tall=tall, br=Markup("<br>"))
+
+
 def page(title: str, body: Markup, *, script: str = "") -> str:
     """Return a whole self-contained page.
 
-    Its content security policy lets nothing in from outside, and no script run but `script`, named by its hash: should
-    markup from an explanation ever get through the escaping, the browser still refuses to run it.
+    Its content security policy loads nothing from outside and runs no script but `script`, which it names by hash:
+    should markup from an explanation ever get through the escaping, the browser still refuses to run it.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     scripts = f"; script-src 'sha256-{digest}'" if script else ""

@@ -1,0 +1,76 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from isaerft.analysis import TABLES
+from isaerft.report.cautions import cautions
+
+
+def _with(tables, table, rows=slice(None), **values):
+    frame = tables[table].copy()
+    for column, value in values.items():
+        frame.loc[rows, column] = value
+    return tables | {table: frame}
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "said"),
+    [
+        ("agreement", {"minimum_detectable_effect": 0.99}, "minimum detectable effect is above the estimate in 8 of 8"),
+        ("agreement", {"minimum_detectable_effect": np.nan}, "no minimum detectable effect in 8 of 8"),
+        ("agreement", {"n_expected": 3}, "fewer than 10 latents are expected to change"),
+        ("agreement", {"n_seeds": 1}, "one seed"),
+        ("agreement", {"estimate": 0.6}, "not below the result"),
+        ("agreement", {"pvalue": 0.001}, "control random dictionary has p < 0.01 in 8 of 8"),
+        ("subjects", {"variance_explained": 0.4}, "explains 40% of the variance"),
+        ("training", {"heldout_loss_adapted": 9.0}, "the held-out loss did not fall for helpfulness"),
+        ("behavior_check", {"ci_low": -0.1}, "do not show that helpfulness"),
+        ("behavior_check", {"ci_low": np.nan, "ci_high": np.nan}, "do not show that helpfulness"),
+        ("most_changed_latents", {"verdict": "unstable"}, "80 of the 80 most changed latents"),
+    ],
+)
+def test_weakness_in_a_table_is_said(table, values, said, tables):
+    quiet = _with(tables, "most_changed_latents", verdict="expected")
+    assert not any(said in text for text in cautions(quiet))
+    assert any(said in text for text in cautions(_with(quiet, table, **values)))
+
+
+def test_no_warning_is_given_of_shuffled_completions_whether_they_are_absent_or_as_high_as_the_result(summary, tables):
+    quiet = cautions(tables)
+    assert not any("shuffled completions" in text for text in quiet)
+    frame = tables["agreement"]
+    rows = frame[(frame["control"] == "none") & frame["primary"].fillna(False)]
+    twins = rows.assign(control="shuffled_completions", primary=False, estimate=0.99, pvalue=0.0001)
+    beside = tables | {"agreement": pd.concat([frame, twins], ignore_index=True)}
+    assert cautions(beside) == quiet
+    assert "shuffled completions 0.99" in summary(beside)
+
+
+def test_a_behavior_that_fell_has_moved_too(tables):
+    fallen = _with(tables, "behavior_check", ci_low=-0.4, ci_high=-0.1)
+    assert not any("do not show" in text for text in cautions(fallen))
+
+
+def test_explanations_that_score_no_higher_than_exchanged_ones_are_said(tables):
+    columns = TABLES["explanation_quality"].column_names
+    rows = [
+        ("testbed", source, "words", score, 90, 0, low + 0.1, low, low + 0.2, 0.52)
+        for source in ("truth_input", "another")
+        for score, low in (("detection", 0.6), ("fuzzing", 0.5), ("output", 0.52))
+    ]
+    quality = TABLES["explanation_quality"].conform(pd.DataFrame(rows, columns=columns))
+    (said,) = [text for text in cautions(tables | {"explanation_quality": quality}) if "exchanged ones" in text]
+    assert "does not show explanations from truth_input to be better than exchanged ones in fuzzing, output" in said
+    good = quality.assign(ci_low=0.6)
+    assert not any("exchanged ones" in text for text in cautions(tables | {"explanation_quality": good}))
+
+
+def test_untested_latents_are_counted(tables):
+    assert any("100 of 512 latents were not tested" in text for text in cautions(tables))
+    assert not any("not tested" in text for text in cautions(_with(tables, "agreement", n_latents=512)))
+
+
+def test_twin_subjects_raise_no_warning_of_their_own(tables):
+    twin = tables["subjects"].assign(subject="testbed-permuted", variance_explained=0.0)
+    both = tables | {"subjects": pd.concat([tables["subjects"], twin])}
+    assert cautions(both) == cautions(tables)
