@@ -138,9 +138,10 @@ def figures(study: StudyFile, results: ResultsFolder = None) -> None:
 def pages(study: StudyFile, results: ResultsFolder = None) -> None:
     """Write every table as an HTML page, with the meaning of its columns."""
     plan, layout = open_study(study, results)
+    from isaerft.analysis import tables_of
     from isaerft.report.write import write_pages
 
-    write_pages(plan, layout)
+    write_pages(layout, tables_of(plan))
 
 
 @app.command("answers-page")
