@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from isaerft import config
-from isaerft.calibration.rows import Row, share, table_of
+from isaerft.calibration.results import Row, share, table_of
 from isaerft.stats import qvalues
 
 LEVEL = 0.05

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from isaerft import config
-from isaerft.calibration.rows import Row, setting, table_of
+from isaerft.calibration.results import Row, setting, table_of
 from isaerft.report.selection import BOUNDS
 from isaerft.stats import auroc, auroc_interval, mean_interval
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 from isaerft import config
@@ -17,12 +16,10 @@ def calibrate(options: argparse.Namespace) -> None:
     chosen = config.load_calibration(options.config)
     if options.part not in chosen.parts:
         raise unknown_name("part", options.part, chosen.parts)
-    from isaerft.calibration import Sizes, rows_of
-    from isaerft.calibration.rows import table_of
+    from isaerft.calibration import run_part, table_of
     from isaerft.table import write_table
 
-    sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
-    write_table("calibration", table_of(rows_of(options.part, sizes)), options.out)
+    write_table("calibration", table_of(run_part(options.part, chosen)), options.out)
 
 
 @verb("calibration", "config", "parts", "out")
