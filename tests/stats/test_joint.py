@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.stats import agreement as joint_module
+from isaerft.stats import nulls
 from isaerft.stats import agreement_test, agreement_tests, exchange_within, pooled_agreement, pooled_agreements
-from isaerft.stats.agreement import joint_null
+from isaerft.stats.nulls import joint_null
 from isaerft.stats.statistics import LinearScorer
 
 
@@ -92,7 +92,7 @@ def test_small_batches_give_the_same_null(monkeypatch):
     changes, expected, _, strata, _ = world()
     pairs = [(change, expected[0]) for change in changes]
     whole = agreement_tests(pairs, strata=strata, n_resamples=500, rng=0)
-    monkeypatch.setattr(joint_module, "_GATHERED_BYTES", 4096)
+    monkeypatch.setattr(nulls, "_GATHERED_BYTES", 4096)
     parts = agreement_tests(pairs, strata=strata, n_resamples=500, rng=0)
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(one.null_distribution, other.null_distribution)
