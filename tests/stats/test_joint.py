@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.stats import nulls
-from isaerft.stats import agreement_test, agreement_tests, exchange_within, pooled_agreement, pooled_agreements
+from isaerft.stats import agreement_test, agreement_tests, exchange_within, nulls, pooled_agreement, pooled_agreements
 from isaerft.stats.nulls import joint_null
 from isaerft.stats.statistics import LinearScorer
 

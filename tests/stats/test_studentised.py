@@ -7,8 +7,8 @@ from isaerft.calibration import World, draw
 from isaerft.stats import agreement_test, agreement_tests, mean_rank, overall_agreement, strata_of
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.exchange import exchange_within
-from isaerft.stats.overall import pooled_agreement
 from isaerft.stats.nulls import freedman_lane_null, studentised_mean_null, studentised_null
+from isaerft.stats.overall import pooled_agreement
 
 # As many null worlds as tell a false-positive rate of 0.05 from one of 0.15: standard deviations of 0.0126 and 0.021.
 N_WORLDS = 300
