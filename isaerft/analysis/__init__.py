@@ -17,13 +17,17 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.config import Plan
 from isaerft.errors import unknown_name
 from isaerft.layout import Results
 
-__all__ = ["TABLES", "Analysis", "ResultTable", "table", "tables_of", "write_tables"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TABLES", "Analysis", "ResultTable", "analysis_of", "table", "tables_of", "write_tables"]
 
 
 class _Tables(Mapping[str, ResultTable]):
@@ -68,9 +72,14 @@ def tables_of(plan: Plan) -> list[str]:
     return [name for name, table in TABLES.items() if table.when(plan)]
 
 
+def analysis_of(plan: Plan, results: Results, frames: dict[str, pd.DataFrame] | None = None) -> Analysis:
+    """Return the analysis of a study; `frames` are tables that were made before."""
+    return Analysis(plan, results, TABLES, {} if frames is None else frames)
+
+
 def write_tables(plan: Plan, results: Results, out_dir: str | Path | None = None) -> None:
     """Make every table that a study has and write them as CSV: among its results, or under `out_dir`."""
-    analysis = Analysis(plan, results)
+    analysis = analysis_of(plan, results)
     frames = {name: analysis.frame(name) for name in tables_of(plan)}
     for name, frame in frames.items():
         table(name).write(frame, results.table(name) if out_dir is None else Path(out_dir) / f"{name}.csv")

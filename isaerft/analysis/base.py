@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,20 +59,21 @@ class Analysis:
     ----------
     plan : Plan
     results : Results
+    tables : mapping of str to ResultTable
+        The tables that can be made, by name.
     frames : dict of str to DataFrame
         Tables by name, as their makers gave them; numbers are not rounded.
     """
 
     plan: Plan
     results: Results
+    tables: Mapping[str, ResultTable] = field(repr=False)
     frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def frame(self, name: str) -> pd.DataFrame:
         """Return a table of this study; it is made once."""
-        from isaerft.analysis import table
-
         if name not in self.frames:
-            made = table(name)
+            made = self.tables[name]
             self.frames[name] = made.make(self).reindex(columns=made.column_names)
         return self.frames[name]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import config
-from isaerft.analysis import Analysis, table, tables_of, write_tables
+from isaerft.analysis import analysis_of, table, tables_of, write_tables
 from isaerft.analysis.agreement import write_agreement
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
@@ -167,7 +167,7 @@ class Parts:
 
     def table(self, plan, name):
         """Return one table of what is there."""
-        return table(name).conform(Analysis(plan, Results(self.folder)).frame(name))
+        return table(name).conform(analysis_of(plan, Results(self.folder)).frame(name))
 
     def tested(self, plan):
         """Test agreement and return agreement.csv."""

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis import Analysis
+from isaerft.analysis import analysis_of
 from isaerft.analysis.agreement import agreement
 from isaerft.analysis.readings import read_changes
 from isaerft.judges import read_judgements, write_judgements
@@ -67,7 +67,7 @@ def test_qvalues_run_within_the_primary_results_all_others_and_each_control(part
         path = parts.path("agreement", "toy", adapter, "agreement.parquet")
         table = pd.read_parquet(path)
         table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
-    table = agreement(Analysis(plan, Results(parts.folder)))
+    table = agreement(analysis_of(plan, Results(parts.folder)))
     families = [table.primary, (table.control == "none") & ~table.primary]
     families += [table.control == control for control in plan.study.controls]
     assert sum(family.sum() for family in families) == len(table)

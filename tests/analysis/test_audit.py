@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis import Analysis, table
+from isaerft.analysis import analysis_of, table
 from isaerft.analysis.audit import write_audits
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
@@ -92,7 +92,7 @@ class Parts:
 
     def tables(self, plan):
         write_audits(plan, Results(self.folder), "toy")
-        made = Analysis(plan, Results(self.folder))
+        made = analysis_of(plan, Results(self.folder))
         return tuple(table(name).conform(made.frame(name)) for name in ("audit", "audit_latents"))
 
 
@@ -198,7 +198,7 @@ def test_sets_that_changed_no_latent_leave_the_audit_undefined(tmp_path):
 
 
 def calibrated(plan, audit, latents):
-    return Analysis(plan, Results("none"), {"audit": audit, "audit_latents": latents}).frame("calibration")
+    return analysis_of(plan, Results("none"), {"audit": audit, "audit_latents": latents}).frame("calibration")
 
 
 def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals(finished):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-
-from isaerft.analysis import Analysis
-from isaerft.analysis.calibration import TABLE, dose_rows
 from isaerft.calibration.rows import table_of
+
+from isaerft.analysis import analysis_of
+from isaerft.analysis.calibration import TABLE, dose_rows
 from isaerft.config import Adapter, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
 from isaerft.layout import Results
@@ -76,7 +76,7 @@ def rows_of(table, quantity):
 def test_every_number_is_that_of_the_tables(plan, verdicts):
     told, pvalues = verdicts
     frames = {"agreement": agreement([0.8, 0.7, 0.5]), "overall": OVERALL, "explanation_verdicts": told}
-    table = TABLE.conform(Analysis(plan, Results("none"), frames).frame("calibration"))
+    table = TABLE.conform(analysis_of(plan, Results("none"), frames).frame("calibration"))
     assert list(rows_of(table, "agreement_median").values()) == pytest.approx([0.8, 0.7, 0.5])
     assert rows_of(table, "strictly_falls") == {"subject=toy; side=input; shares=3": 1.0}
     assert rows_of(table, "specificity_pvalue") == {"subject=toy; side=input; behaviors=3": 0.0002}

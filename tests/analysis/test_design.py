@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis import Analysis, table
+from isaerft.analysis import analysis_of, table
 from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
 from isaerft.analysis.readings import confounds_of
@@ -158,7 +158,7 @@ def test_coverage_counts_what_was_asked_explained_unlabelled_and_failed(results)
     sample = draw(results, plan)
     explained(results, "said", sample.latent_index[:30], {"failed": 4})
     explained(results, "whole", range(2, 102))  # 2 is dead, and was not asked for
-    rows = table("coverage").conform(Analysis(plan, Results(results)).frame("coverage")).set_index("source")
+    rows = table("coverage").conform(analysis_of(plan, Results(results)).frame("coverage")).set_index("source")
     said, whole = rows.loc["said"], rows.loc["whole"]
     assert (said.design, said.n_asked, said.n_explained, said.n_failed) == ("case_control", len(sample), 30, 4)
     assert said.n_unlabelled == len(sample) - 34
@@ -171,7 +171,7 @@ def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
     sample = draw(results, plan)
     silent = sample.latent_index[sample.role == "case"].iloc[0]
     explained(results, "said", [latent for latent in sample.latent_index if latent != silent])
-    found = Analysis(plan, Results(results)).frame("most_changed_latents")
+    found = analysis_of(plan, Results(results)).frame("most_changed_latents")
     stable = found[found.verdict != "unstable"].set_index("latent_index").verdict
     assert set(stable[~stable.index.isin(sample.latent_index)]) == {"not asked"}
     assert set(stable[stable.index.isin(sample.latent_index) & (stable.index != silent)]) <= {"expected", "unexpected"}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis import Analysis, table
+from isaerft.analysis import analysis_of, table
 from isaerft.analysis.explanation_scores import thirds_of
 from isaerft.config import plan_from_dict
 from isaerft.errors import InputError
@@ -75,7 +75,7 @@ def scores(folder, source, value=None):
 
 
 def made(plan, results, name):
-    return table(name).conform(Analysis(plan, Results(results)).frame(name))
+    return table(name).conform(analysis_of(plan, Results(results)).frame(name))
 
 
 def test_the_mean_stands_beside_its_floor_and_failures_are_in_neither(results):

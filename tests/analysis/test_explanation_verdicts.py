@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis import Analysis
+from isaerft.analysis import analysis_of
 from isaerft.analysis.explanation_verdicts import TABLE
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
@@ -77,7 +77,7 @@ def write_parts(folder, *, strength=6.0, still=()):
     ]
     judged = pd.DataFrame(rows).assign(confidence=np.nan, rationale="")
     write_judgements(judged, folder / "judgements/toy/said/lexical.parquet")
-    return Analysis(study_of(), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
+    return analysis_of(study_of(), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
 
 
 @pytest.fixture(scope="module")

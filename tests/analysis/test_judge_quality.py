@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from isaerft.analysis import Analysis
+from isaerft.analysis import analysis_of
 from isaerft.analysis.judge_quality import CORRECTION, QUALITY, corrected_agreement, judge_quality
 from isaerft.config import plan_from_dict
 from isaerft.explanations import write_explanations
@@ -63,12 +63,12 @@ def of_texts(seed, share=0.3):
 
 
 def quality_of(plan, results):
-    return judge_quality(Analysis(plan, Results(results)))
+    return judge_quality(analysis_of(plan, Results(results)))
 
 
 def corrected(plan, agreement, quality):
     frames = {"agreement": agreement, "judge_quality": quality}
-    return corrected_agreement(Analysis(plan, Results("none"), frames))
+    return corrected_agreement(analysis_of(plan, Results("none"), frames))
 
 
 def test_judges_are_compared_pair_by_pair_and_a_reference_stands_in_second_place(results):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from isaerft.analysis import Analysis
+from isaerft.analysis import analysis_of
 from isaerft.analysis.most_changed_latents import _pushed, _verdicts, most_changed
 from isaerft.analysis.readings import read_changes
 from isaerft.layout import Results
@@ -36,7 +36,7 @@ def test_verdicts_say_unstable_unexplained_expected_or_unexpected(parts):
 
     for behavior in BEHAVIORS:
         parts.changes("toy", behavior, edit, n_seeds=4)
-    table = most_changed(Analysis(make_study(n_seeds=4), Results(parts.folder)), "toy")
+    table = most_changed(analysis_of(make_study(n_seeds=4), Results(parts.folder)), "toy")
     group = table.query("behavior == 'a' and adapter == 'bias' and measure == 'contribution'").set_index("latent_index")
     assert group.verdict[[5, 10, 11, 30, 31]].tolist() == [
         "unexplained",
@@ -53,7 +53,7 @@ def test_verdicts_say_unstable_unexplained_expected_or_unexpected(parts):
 def test_with_one_seed_no_latent_is_called_stable(parts):
     for behavior in BEHAVIORS:
         parts.changes("toy", behavior, n_seeds=1)
-    table = most_changed(Analysis(make_study(n_seeds=1), Results(parts.folder)), "toy")
+    table = most_changed(analysis_of(make_study(n_seeds=1), Results(parts.folder)), "toy")
     assert (table.verdict == "unstable").all()
     assert table.pvalue.isna().all()
 
@@ -64,7 +64,7 @@ def test_a_subject_that_the_primary_source_does_not_speak_of_gets_what_speaks_of
         subjects={"toy": {"testbed": {}}, "other": {"testbed": {}}},
         sources={"said": said, "wrong": {"kind": "local", "subjects": ["toy"]}},
     )
-    table = most_changed(Analysis(plan, Results(parts.folder)), "toy")
+    table = most_changed(analysis_of(plan, Results(parts.folder)), "toy")
     assert set(table.source) == {"wrong"}
     assert set(table.judge) == {"lexical"}
 

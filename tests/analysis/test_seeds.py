@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis import Analysis
+from isaerft.analysis import analysis_of
 from isaerft.analysis.seeds import TABLE
 from isaerft.config import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
@@ -66,7 +66,7 @@ def results(tmp_path):
 
 def test_seeds_that_share_little_are_called_so_and_the_rest_is_counted(plan, results):
     folder, changes, expected = results
-    table = Analysis(plan, Results(folder)).frame("seeds").set_index(["adapter", "behavior"])
+    table = analysis_of(plan, Results(folder)).frame("seeds").set_index(["adapter", "behavior"])
     TABLE.conform(table.reset_index())
     assert table.seeds.to_dict() == {
         (adapter, behavior): word
@@ -88,6 +88,6 @@ def test_one_seed_is_no_reliability(plan, results):
     for path in (folder / "changes/toy").glob("*.parquet"):
         table = pd.read_parquet(path)
         table[table.seed == 0].to_parquet(path)
-    table = Analysis(plan, Results(folder)).frame("seeds")
+    table = analysis_of(plan, Results(folder)).frame("seeds")
     assert table[["reliability", "split_half", "seeds", "ci_low", "share_of_ceiling"]].isna().all().all()
     assert table[table.adapter == "steady"].estimate.notna().all()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isaerft import analysis, config
-from isaerft.analysis import TABLES, Analysis, tables_of, write_tables
+from isaerft.analysis import TABLES, analysis_of, tables_of, write_tables
 from isaerft.analysis.reference import PAGE, tables_page, write_reference
 from isaerft.errors import InputError
 from isaerft.layout import Results
@@ -105,7 +105,7 @@ def test_every_table_keeps_its_columns(finished):
 
 
 def test_a_table_is_made_once(finished):
-    made = Analysis(make_study(), Results(finished[0].folder))
+    made = analysis_of(make_study(), Results(finished[0].folder))
     assert made.frame("agreement") is made.frame("agreement")
 
 
