@@ -25,7 +25,7 @@ from isaerft.adapters.base import OutsideAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
 from isaerft.subjects.cache import Batch, base_state, rerun_below
-from isaerft.subjects.hooks import HookState, HookPoint, decoder_blocks
+from isaerft.subjects.hooks import HookPoint, HookState, decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 
 ABOVE, BELOW, ALL = "above", "below", "all"

@@ -94,5 +94,7 @@ def load_subject_of(plan: config.Plan, options: argparse.Namespace) -> LoadedSub
     from isaerft.subjects.load import load_subject, set_up_torch
 
     return load_subject(
-        plan.study.subjects[plan.permuted_subjects.get(options.subject, options.subject)], options.dir, set_up_torch(plan)
+        plan.study.subjects[plan.permuted_subjects.get(options.subject, options.subject)],
+        options.dir,
+        set_up_torch(plan),
     )

@@ -57,8 +57,7 @@ def shuffle(options: argparse.Namespace) -> None:
 def capture(options: argparse.Namespace) -> None:
     """Run a behavior's records once through everything below the hook."""
     plan = plan_of(options)
-    from isaerft.behaviors import read_records
-    from isaerft.behaviors import training_splits
+    from isaerft.behaviors import read_records, training_splits
 
     records = {split: read_records(options.records / f"{split}.jsonl") for split in ("train", "heldout")}
     contrast = plan.compares_replies(options.behavior) and "pair" not in plan.trained_on

@@ -13,8 +13,7 @@ from torch.nn.functional import cross_entropy
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.weights import Lora
-from isaerft.behaviors import Record
-from isaerft.behaviors import training_splits
+from isaerft.behaviors import Record, training_splits
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
