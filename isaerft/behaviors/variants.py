@@ -165,7 +165,7 @@ def shuffle_completions(records: Sequence[Record], seed: int) -> list[Record]:
     first: dict[int, int] = {}
     for group, rank in zip(groups.tolist(), ranks, strict=True):
         first[group] = min(rank, first.get(group, rank))
-    order = sorted(range(n), key=lambda row: (first[groups[row]], groups[row], ranks[row], records[row].id))
+    order = sorted(range(n), key=lambda row: (first[int(groups[row])], groups[row], ranks[row], records[row].id))
     step = int(np.bincount(groups, minlength=1).max())
     donor = {row: records[order[(position + step) % n]] for position, row in enumerate(order)}
     return [

@@ -49,6 +49,8 @@ AMPLIFIED_ROWS_AT_ONCE = 64
 N_POOL = 32
 N_PROBES = 512
 COLUMNS = ["latent_index", "side", "rank", "token", "before", "after", "value"]
+Drawn = tuple[float, int, int, int]
+"""Value, row, position and active, as in the pool of `_Candidates`."""
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
@@ -326,7 +328,7 @@ def _first_drawn(pool: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered.groupby("latent_index").cumcount() < N_POOL]
 
 
-def _distinct(pool: pd.DataFrame, shown: pd.DataFrame, subject: LoadedSubject, rows: TokenRows) -> list[tuple]:
+def _distinct(pool: pd.DataFrame, shown: pd.DataFrame, subject: LoadedSubject, rows: TokenRows) -> list[Drawn]:
     """Return (value, row, position, active) of windows whose text differs from those shown and from each other.
 
     A corpus repeats itself: explainers may have seen the same text in another row.
@@ -344,7 +346,7 @@ def _distinct(pool: pd.DataFrame, shown: pd.DataFrame, subject: LoadedSubject, r
     return kept
 
 
-def _spread(windows: list[tuple], n_windows: int) -> list[tuple]:
+def _spread(windows: list[Drawn], n_windows: int) -> list[Drawn]:
     """Return `n_windows` windows at even steps from the strongest to the weakest."""
     ordered = sorted(windows, key=lambda window: (-abs(window[0]), *window[1:3]))
     steps = np.linspace(0, len(ordered) - 1, min(n_windows, len(ordered))).round().astype(int)

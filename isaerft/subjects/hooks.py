@@ -375,7 +375,7 @@ def _replace_forward(
 
     with ExitStack() as undo:
         for module, function in modules.items():
-            module.forward = replacement(function)  # type: ignore[method-assign]
+            module.forward = replacement(function)
             undo.callback(delattr, module, "forward")
         yield
 

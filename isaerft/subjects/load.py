@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -212,7 +213,7 @@ def _logits_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tenso
         return unembed(model, hidden_above(model, hook, residual, mask))
 
 
-def _doubled(module: nn.Module, args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+def _doubled(module: nn.Module, args: object, output: Any) -> Any:
     return (2 * output[0], *output[1:]) if isinstance(output, tuple) else 2 * output
 
 

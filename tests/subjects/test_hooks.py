@@ -43,10 +43,10 @@ def full(model, tokens, mask):
 @pytest.mark.parametrize("n_below", range(4))
 def test_running_below_and_then_above_a_site_equals_the_full_forward_pass(model, rows, n_below):
     tokens, mask = rows
-    site = HookPoint(n_below, 3)
+    hook = HookPoint(n_below, 3)
     real = mask.bool()
     with torch.no_grad():
-        hidden = hidden_above(model, site, residual_stream(model, site, tokens, mask), mask)
+        hidden = hidden_above(model, hook, residual_stream(model, hook, tokens, mask), mask)
         logits = unembed(model, hidden[real])
         whole = model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
     torch.testing.assert_close(hidden[real], whole[real], atol=1e-6, rtol=1e-6)
@@ -62,7 +62,7 @@ def test_the_residual_stream_is_the_hidden_state_that_transformers_reports(model
     torch.testing.assert_close(residual[real], expected[real], atol=1e-6, rtol=1e-6)
 
 
-def test_every_block_below_the_site_matters(model, rows):
+def test_every_block_below_the_injection_point_matters(model, rows):
     tokens, mask = rows
     streams = [residual_stream(model, HookPoint(n, 3), tokens, mask) for n in range(4)]
     assert all((a - b).abs().max() > 1e-2 for a, b in pairwise(streams))
@@ -82,9 +82,9 @@ def test_a_row_does_not_depend_on_its_padding(model, rows):
 @pytest.mark.parametrize("n_below", range(4))
 def test_gradients_flow_back_to_the_given_residual_stream(model, rows, n_below):
     tokens, mask = rows
-    site = HookPoint(n_below, 3)
-    residual = residual_stream(model, site, tokens, mask).requires_grad_(True)
-    hidden_above(model, site, residual, mask)[mask.bool()].square().sum().backward()
+    hook = HookPoint(n_below, 3)
+    residual = residual_stream(model, hook, tokens, mask).requires_grad_(True)
+    hidden_above(model, hook, residual, mask)[mask.bool()].square().sum().backward()
     assert residual.grad[mask.bool()].abs().max() > 0
     assert not residual.grad[~mask.bool()].any()
 
@@ -92,15 +92,15 @@ def test_gradients_flow_back_to_the_given_residual_stream(model, rows, n_below):
 @pytest.mark.parametrize("n_below", range(4))
 def test_the_model_is_the_same_again_afterwards_also_after_an_exception(model, rows, n_below):
     tokens, mask = rows
-    site = HookPoint(n_below, 3)
+    hook = HookPoint(n_below, 3)
     before = full(model, tokens, mask).logits
     # transformers leaves hooks of its own on the blocks.
     hooks = [(dict(block._forward_hooks), dict(block._forward_pre_hooks)) for block in decoder_blocks(model)]
-    residual_stream(model, site, tokens, mask)
+    residual_stream(model, hook, tokens, mask)
     with pytest.raises(RuntimeError):
-        hidden_above(model, site, torch.ones(1, 2, 5), mask[:1, :2])
+        hidden_above(model, hook, torch.ones(1, 2, 5), mask[:1, :2])
     with pytest.raises(IndexError):
-        residual_stream(model, site, torch.full((1, 2), 10**6), mask[:1, :2])
+        residual_stream(model, hook, torch.full((1, 2), 10**6), mask[:1, :2])
     assert torch.equal(full(model, tokens, mask).logits, before)
     assert not [block for block in decoder_blocks(model) if "forward" in vars(block)]
     assert hooks == [(dict(block._forward_hooks), dict(block._forward_pre_hooks)) for block in decoder_blocks(model)]
@@ -149,10 +149,10 @@ def test_running_only_what_lies_above_a_hook_inside_a_block_gives_the_same_bits(
         with pytest.raises(InputError, match="read the same residual stream"):
             find_hook(model, hook)
         return
-    site = find_hook(model, hook)
-    below = run_below(model, site, tokens, mask)
+    hook = find_hook(model, hook)
+    below = run_below(model, hook, tokens, mask)
     with torch.no_grad():
-        hidden = hidden_above(model, site, below.residual, mask)
+        hidden = hidden_above(model, hook, below.residual, mask)
         whole = model.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
     real = mask.bool()
     assert torch.equal(hidden[real], whole[real])
@@ -182,10 +182,12 @@ def test_what_attention_and_mlp_add_is_the_difference_between_the_blocks_input_a
 
 @pytest.mark.parametrize("part", ["attention", "mlp"])
 @pytest.mark.parametrize("family", SEQUENTIAL + PARALLEL)
-def test_adding_to_the_residual_stream_at_the_site_is_adding_to_the_hooks_activation(model_of, rows, family, part):
+def test_adding_to_the_residual_stream_at_the_injection_point_is_adding_to_the_hooks_activation(
+    model_of, rows, family, part
+):
     model, (tokens, mask) = model_of(family), rows
-    site = find_hook(model, f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out")
-    below = run_below(model, site, tokens, mask)
+    hook = find_hook(model, f"blocks.1.hook_{'attn' if part == 'attention' else 'mlp'}_out")
+    below = run_below(model, hook, tokens, mask)
     push = 0.3 * torch.randn(below.residual.shape, generator=torch.Generator().manual_seed(2))
 
     def pushed(module, args, output):
@@ -197,22 +199,22 @@ def test_adding_to_the_residual_stream_at_the_site_is_adding_to_the_hooks_activa
     finally:
         handle.remove()
     with torch.no_grad():
-        logits = unembed(model, hidden_above(model, site, below.residual + push, mask))
+        logits = unembed(model, hidden_above(model, hook, below.residual + push, mask))
     real = mask.bool()
     assert (expected - full(model, tokens, mask).logits)[real].abs().max() > 1e-2
     torch.testing.assert_close(logits[real], expected[real], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("hook", ["blocks.0.hook_attn_out", "blocks.1.hook_mlp_out", "blocks.1.hook_resid_mid"])
-def test_the_model_is_the_same_again_after_a_site_inside_a_block(model_of, rows, hook):
+def test_the_model_is_the_same_again_after_a_hook_inside_a_block(model_of, rows, hook):
     model, (tokens, mask) = model_of("gemma2"), rows
-    before, site = full(model, tokens, mask).logits, find_hook(model, hook)
-    below = run_below(model, site, tokens, mask)
+    before, hook = full(model, tokens, mask).logits, find_hook(model, hook)
+    below = run_below(model, hook, tokens, mask)
     residual = below.residual.clone().requires_grad_(True)
-    hidden_above(model, site, residual, mask)[mask.bool()].square().sum().backward()
+    hidden_above(model, hook, residual, mask)[mask.bool()].square().sum().backward()
     assert residual.grad[mask.bool()].abs().min() > 0
     with pytest.raises(RuntimeError):
-        hidden_above(model, site, torch.ones(1, 2, 5), mask[:1, :2])
+        hidden_above(model, hook, torch.ones(1, 2, 5), mask[:1, :2])
     assert torch.equal(full(model, tokens, mask).logits, before)
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
@@ -221,9 +223,9 @@ def test_a_family_whose_blocks_are_unknown_serves_on_the_residual_stream_alone(m
     model, (tokens, mask) = model_of("granite"), rows
     with pytest.raises(InputError, match=r"'granite'.*gpt_neox.*hook_resid_post"):
         find_hook(model, "blocks.1.hook_mlp_out")
-    site = find_hook(model, "blocks.1.hook_resid_post")
+    hook = find_hook(model, "blocks.1.hook_resid_post")
     with torch.no_grad():
-        logits = unembed(model, hidden_above(model, site, residual_stream(model, site, tokens, mask), mask))
+        logits = unembed(model, hidden_above(model, hook, residual_stream(model, hook, tokens, mask), mask))
     assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])
 
 
@@ -231,21 +233,21 @@ def test_a_family_whose_blocks_are_unknown_serves_on_the_residual_stream_alone(m
 @pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
 def test_a_model_in_bfloat16_runs_from_its_own_residual_stream(tiny, tokenizer, rows, family, hook):
     model, (tokens, mask) = tiny.make_model(family, len(tokenizer)).bfloat16(), rows
-    site = find_hook(model, hook)
-    below = run_below(model, site, tokens, mask)
+    hook = find_hook(model, hook)
+    below = run_below(model, hook, tokens, mask)
     assert below.residual.dtype == below.activation.dtype == torch.bfloat16
     with torch.no_grad():
-        logits = unembed(model, hidden_above(model, site, below.residual, mask))
+        logits = unembed(model, hidden_above(model, hook, below.residual, mask))
     assert torch.equal(logits[mask.bool()], full(model, tokens, mask).logits[mask.bool()])
 
 
 @pytest.mark.parametrize("hook", ["resid_post", "resid_mid", "attn_out", "mlp_out"])
-def test_gradients_flow_below_a_site_only_where_they_are_asked_for(tiny, tokenizer, rows, hook):
+def test_gradients_flow_below_a_hook_only_where_they_are_asked_for(tiny, tokenizer, rows, hook):
     model, (tokens, mask) = tiny.make_model("gemma2", len(tokenizer)), rows
     model.requires_grad_(True)
-    site = find_hook(model, f"blocks.1.hook_{hook}")
-    assert not run_below(model, site, tokens, mask).activation.requires_grad
-    run_below(model, site, tokens, mask, gradient=True).activation[mask.bool()].square().sum().backward()
+    hook = find_hook(model, f"blocks.1.hook_{hook}")
+    assert not run_below(model, hook, tokens, mask).activation.requires_grad
+    run_below(model, hook, tokens, mask, gradient=True).activation[mask.bool()].square().sum().backward()
     weights = [block.self_attn.v_proj.weight for block in decoder_blocks(model)]
     assert weights[0].grad.abs().max() > 0
     assert weights[1].grad.abs().max() > 0
