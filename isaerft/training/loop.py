@@ -59,7 +59,7 @@ def _float32(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        model.to(dtype)
+        model.to(dtype=dtype)
 
 
 @contextmanager
