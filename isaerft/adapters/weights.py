@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -197,8 +197,8 @@ class Checkpoint(ModelAdapter):
         if not isinstance(path, str) or set(options) != {"path"}:
             raise InputError(f"adapter 'checkpoint' with options {shown(options)}", allowed="path, and nothing else")
         model = load_checkpoint(subject, path)
-        moved: Any = model.to(device=subject.model.device)
-        yield cls(moved.eval().requires_grad_(False), path)
+        cast("nn.Module", model).to(subject.model.device)
+        yield cls(model.eval().requires_grad_(False), path)
 
     def subject_of(self, base: LoadedSubject) -> LoadedSubject:
         """Return the base subject with the fine-tuned model in place of its own."""
@@ -282,7 +282,8 @@ def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
     if found["missing_keys"] or found["mismatched_keys"]:
         lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
         raise InputError(f"checkpoint {str(folder)!r} lacks weights of the model: {shown(lacking)}", remedy=_REMEDY)
-    if model.get_input_embeddings().num_embeddings < len(subject.language.tokenizer):
+    embeddings: Any = model.get_input_embeddings()
+    if embeddings.num_embeddings < len(subject.language.tokenizer):
         raise InputError(f"checkpoint {str(folder)!r} has fewer tokens than the subject's tokenizer", remedy=_REMEDY)
     return model
 
