@@ -120,7 +120,7 @@ class AdapterHook(nn.Module):
 
         Active adapters read the same f, and their changes add up.
         """
-        adapters = [adapter for name, adapter in self.adapters.items() if name in self.active]
+        adapters: list[Any] = [adapter for name, adapter in self.adapters.items() if name in self.active]
         if not adapters:
             return None
         if self._dictionary.W_dec.device != activation.device:
@@ -128,9 +128,10 @@ class AdapterHook(nn.Module):
         with torch.autocast(activation.device.type, enabled=False):
             codes = self._codes(activation)
             shifts = [adapter.shift(codes).residual(self._dictionary.W_dec) for adapter in adapters]
-            return sum(shifts).view_as(activation).to(activation.dtype)
+            total: torch.Tensor = sum(shifts)
+            return total.view_as(activation).to(activation.dtype)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> AdapterHook:
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Follow the model to another device but not to another dtype: adapters stay in float32."""
         super()._apply(fn, recurse)
         return super()._apply(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, recurse)
@@ -169,7 +170,8 @@ class AdapterHook(nn.Module):
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    return args[0] if args else kwargs["hidden_states"]
+    hidden: torch.Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
 
 
 def _added(output: Any, shift: torch.Tensor) -> Any:
@@ -201,4 +203,5 @@ def begins_with_bos(arguments: dict[str, Any], bos: int | None) -> torch.Tensor 
         first[:, :1] = past is None or past.get_seq_length() == 0
     if isinstance(mask, torch.Tensor) and mask.dim() == 2:
         first = first & mask[:, -tokens.shape[1] :].bool()
-    return is_bos & first
+    result: torch.Tensor = is_bos & first
+    return result

@@ -36,9 +36,8 @@ KINDS = {"sequential.0.bias": "bias", "scaling_factors": "scale"}
 
 def save_adapter(adapter: LatentAdapter | ModelAdapter, folder: str | Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors under `folder`, atomically."""
-    is_latent = isinstance(adapter, LatentAdapter)
-    weights = adapter.state_dict() if is_latent else adapter.weights()
-    size = {"d_sae": adapter.d_sae} if is_latent else {}
+    weights = adapter.weights() if isinstance(adapter, ModelAdapter) else adapter.state_dict()
+    size = {} if isinstance(adapter, ModelAdapter) else {"d_sae": adapter.d_sae}
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary / WEIGHTS)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -197,7 +197,8 @@ class Checkpoint(ModelAdapter):
         if not isinstance(path, str) or set(options) != {"path"}:
             raise InputError(f"adapter 'checkpoint' with options {shown(options)}", allowed="path, and nothing else")
         model = load_checkpoint(subject, path)
-        yield cls(model.to(subject.model.device).eval().requires_grad_(False), path)
+        cast("nn.Module", model).to(subject.model.device)
+        yield cls(model.eval().requires_grad_(False), path)
 
     def subject_of(self, base: LoadedSubject) -> LoadedSubject:
         """Return the base subject with the fine-tuned model in place of its own."""
@@ -268,7 +269,7 @@ def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
         own, wanted = getattr(config, name, None), getattr(base, name, None)
         if own != wanted:
             raise InputError(f"checkpoint {str(folder)!r} has {name} {own}", allowed=str(wanted), remedy=_REMEDY)
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=subject.model.dtype,
         attn_implementation=subject.model.config._attn_implementation,
@@ -276,10 +277,13 @@ def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
         local_files_only=True,
         weights_only=True,
     )
+    model: PreTrainedModel = loaded[0]
+    found: dict[str, Any] = loaded[1]
     if found["missing_keys"] or found["mismatched_keys"]:
         lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
         raise InputError(f"checkpoint {str(folder)!r} lacks weights of the model: {shown(lacking)}", remedy=_REMEDY)
-    if model.get_input_embeddings().num_embeddings < len(subject.language.tokenizer):
+    embeddings: Any = model.get_input_embeddings()
+    if embeddings.num_embeddings < len(subject.language.tokenizer):
         raise InputError(f"checkpoint {str(folder)!r} has fewer tokens than the subject's tokenizer", remedy=_REMEDY)
     return model
 
@@ -294,7 +298,8 @@ def _load_peft(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
             f"checkpoint {str(folder)!r} is a PEFT adapter of type {shown(peft_config.get('peft_type'))}",
             allowed="types that merge into the weights (LORA, IA3, LOHA, LOKR, OFT, ...)",
         )
-    return model.merge_and_unload()
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

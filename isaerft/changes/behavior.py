@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -207,7 +208,7 @@ def _answered(
         **sampling,
     )
     try:
-        generated = model.generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
+        generated = cast("Any", model).generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
     finally:
         model.generation_config = own
     return language.tokenizer.batch_decode(generated[:, tokens.shape[1] :], skip_special_tokens=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import pipeline
@@ -70,14 +71,14 @@ def classifier(options: config.Metric) -> Metric:
             allowed="a Hugging Face text-classification model, by id or folder",
             remedy="check the id and the network",
         ) from None
-    names: dict[int, str] = run.model.config.id2label or {}
+    names: dict[Any, str] = dict(run.model.config.id2label or {})
     label = options.label or (names[1] if len(names) == 2 else "")
     if label not in names.values():
         raise unknown_name(f"label of classifier {options.model!r}:", label, names.values())
 
     def score(texts: Sequence[str]) -> np.ndarray:
         # Without special tokens an empty answer has no token, which no model can read.
-        results = run([text or " " for text in texts], top_k=None, truncation=True)
+        results: Any = run([text or " " for text in texts], top_k=None, truncation=True)
         return np.array([next(part["score"] for part in parts if part["label"] == label) for parts in results])
 
     return score

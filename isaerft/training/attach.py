@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -87,9 +87,9 @@ def attach(
     latent_adapter = _adapter_of(adapter, dictionary, options, seed)
     if not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
         raise InputError(f"adapter name {shown(name)}", allowed="letters, digits, - and _, no method of a ModuleDict")
-    attached = getattr(model, ATTRIBUTE, None) or Attached(model, bos_token_id)
+    attached: Attached = getattr(model, ATTRIBUTE, None) or Attached(model, bos_token_id)
     key = _key_of(dictionary.hook_name)
-    hook = attached.hooks[key] if key in attached.hooks else AdapterHook(dictionary, site, attached.tracker)
+    hook = attached.hook_at(key) or AdapterHook(dictionary, site, attached.tracker)
     if name in hook.adapters:
         raise InputError(
             f"adapter {name!r} is already attached at {dictionary.hook_name}", remedy="give another `name`"
@@ -121,23 +121,23 @@ class Attached(nn.Module):
         # Trainer does not warn about keys missing from a checkpoint that are never saved.
         model._keys_to_ignore_on_save = set(model.state_dict())
         model.add_module(ATTRIBUTE, self)
-        model.save_pretrained = self.save_pretrained
+        model.save_pretrained = self.save_pretrained  # type: ignore[method-assign,assignment]
         self._handles = self.tracker.track(model, self.bos_token_id)
 
     @property
     def names(self) -> list[str]:
         """Names of the adapters, in order of attachment."""
-        return list(dict.fromkeys(name for hook in self.hooks.values() for name in hook.adapters))
+        return list(dict.fromkeys(name for hook in self._hooks.values() for name in hook.adapters))
 
     @property
     def active(self) -> set[str]:
         """Names of the active adapters."""
-        return {name for hook in self.hooks.values() for name in hook.active}
+        return {name for hook in self._hooks.values() for name in hook.active}
 
     def adapter(self, name: str = "default", hook_name: str | None = None) -> LatentAdapter:
         """Return an adapter; `hook_name` is needed if it has parts at several SAEs."""
         self._check(name)
-        found = {key: hook.adapters[name] for key, hook in self.hooks.items() if name in hook.adapters}
+        found = {key: _adapters_at(hook)[name] for key, hook in self._hooks.items() if name in hook.adapters}
         if hook_name is not None:
             key = _key_of(hook_name)
             if key not in found:
@@ -150,6 +150,10 @@ class Attached(nn.Module):
             )
         return next(iter(found.values()))
 
+    def hook_at(self, key: str) -> AdapterHook | None:
+        """Return the hook with this key, or None."""
+        return self._hooks.get(key)
+
     def add(self, key: str, hook: AdapterHook, name: str, adapter: LatentAdapter) -> None:
         """Add an adapter at a hook and activate it."""
         if key not in self.hooks:
@@ -161,8 +165,8 @@ class Attached(nn.Module):
     def set(self, *names: str) -> None:
         """Activate and train exactly these adapters; none without a name."""
         self._activate(names)
-        for hook in self.hooks.values():
-            for name, adapter in hook.adapters.items():
+        for hook in self._hooks.values():
+            for name, adapter in _adapters_at(hook).items():
                 adapter.requires_grad_(name in names)
 
     @contextmanager
@@ -185,8 +189,8 @@ class Attached(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write every adapter to `folder`/{name}/{hook_name}/, as adapter_config.json and adapter_model.safetensors."""
-        for key, hook in self.hooks.items():
-            for name, adapter in hook.adapters.items():
+        for key, hook in self._hooks.items():
+            for name, adapter in _adapters_at(hook).items():
                 save_adapter(adapter, Path(folder) / name / _hook_name_of(key))
 
     def load(self, folder: str | Path) -> None:
@@ -197,8 +201,8 @@ class Attached(nn.Module):
         InputError
             An adapter is missing there, or is of another kind or size.
         """
-        for key, hook in self.hooks.items():
-            for name, adapter in hook.adapters.items():
+        for key, hook in self._hooks.items():
+            for name, adapter in _adapters_at(hook).items():
                 read = load_adapter(Path(folder) / name / _hook_name_of(key), adapter.d_sae)
                 if (read.kind, read.options()) != (adapter.kind, adapter.options()):
                     raise InputError(
@@ -230,11 +234,15 @@ class Attached(nn.Module):
         self.model._keys_to_ignore_on_save = self._ignored
         delattr(self.model, ATTRIBUTE)
 
+    @property
+    def _hooks(self) -> dict[str, AdapterHook]:
+        return {key: cast("AdapterHook", hook) for key, hook in self.hooks.items()}
+
     def _activate(self, names: Iterable[str]) -> None:
         names = set(names)
         for name in names:
             self._check(name)
-        for hook in self.hooks.values():
+        for hook in self._hooks.values():
             hook.active = names & set(hook.adapters)
 
     def _check(self, name: str) -> None:
@@ -330,6 +338,10 @@ def _adapter_of(adapter: object, dictionary: Dictionary, options: dict[str, Any]
     raise InputError(
         f"adapter {shown(adapter)}", allowed=f"a registered kind, a LatentAdapter, or a folder with {CONFIG}"
     )
+
+
+def _adapters_at(hook: AdapterHook) -> dict[str, LatentAdapter]:
+    return {name: cast("LatentAdapter", adapter) for name, adapter in hook.adapters.items()}
 
 
 def _key_of(hook_name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ def _float32(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        model.to(dtype)
+        cast("nn.Module", model).to(dtype)
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def sum_over_processes(*values: float) -> list[float]:
     if n_processes() == 1:
         return list(values)
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    return reduce(torch.tensor(values, dtype=torch.float64, device=device), "sum").tolist()
+    total: torch.Tensor = reduce(torch.tensor(values, dtype=torch.float64, device=device), "sum")
+    return [float(value) for value in total]
 
 
 def average_gradients(parameters: Sequence[torch.Tensor], loss: float, n_terms: int) -> float:

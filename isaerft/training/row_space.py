@@ -53,7 +53,8 @@ class RowSpace(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the batch's residual stream under the adapter, (n_tokens, d_in)."""
         others = replace(self.adapter.shift(batch.codes), constant=None).residual(self._decoder)
-        written = self._start + _Coordinates.apply(self.weights, self._gram)
+        change: torch.Tensor = _Coordinates.apply(self.weights, self._gram)
+        written = self._start + change
         return batch.residual + (others + written).to(batch.residual.dtype)
 
     def constant_gradient_norm(self) -> torch.Tensor:
@@ -66,7 +67,7 @@ class RowSpace(nn.Module):
     def write_back(self) -> None:
         """Add the change that the coordinates describe to the adapter's parameter, and make it trainable again."""
         with torch.no_grad():
-            self.constant += self._decoder @ self.weights
+            self.constant.add_(self._decoder @ self.weights)
             self.weights.zero_()
         self.constant.requires_grad_(True)
 

@@ -123,6 +123,7 @@ def test_the_best_checkpoint_is_loaded_at_the_end(model, attached, trainer):
     assert torch.equal(attached.adapter().bias, best[1])
 
 
+@pytest.mark.slow
 def test_sft_trainer_takes_the_same_steps_as_the_trainer(model_of, subject_folder, trainer, rows, tokenizer, tmp_path):
     trl = pytest.importorskip("trl")
     ends = []
