@@ -16,6 +16,7 @@ from isaerft.layout import Results
 from isaerft.llm import LanguageModel, Prompt
 from isaerft.planning import cost_lines, costs, power_lines
 from isaerft.registry import JUDGES
+from isaerft.stats.power import auroc_of_odds_ratio
 
 N = 40
 
@@ -226,11 +227,11 @@ def test_the_latents_needed_fall_with_seeds_behaviors_and_effect():
 
 
 def test_an_odds_ratio_gives_the_table_of_its_auroc_and_exactly_one_effect_is_needed():
-    by_ratio = power_lines(odds_ratio=3.0, expected_share=0.05, reliability=0.8, alpha=0.01)
-    assert (
-        "odds ratio 3.00), 0.05 of the latents expected, one seed's reliability 0.8, one-sided level 0.01"
-        in by_ratio[0]
-    )
+    options = {"expected_share": 0.05, "reliability": 0.8, "alpha": 0.01}
+    by_ratio = power_lines(odds_ratio=3.0, **options)
+    assert by_ratio == power_lines(auroc=auroc_of_odds_ratio(3.0), **options)
+    assert "odds ratio 3.00), 0.05 of the latents expected" in by_ratio[0]
+    assert by_ratio[0].endswith("one seed's reliability 0.8, one-sided level 0.01")
     for effect in ({}, {"auroc": 0.6, "odds_ratio": 2.0}):
         with pytest.raises(InputError, match="give one effect; allowed: --auroc or --odds-ratio"):
             power_lines(**effect)

@@ -59,7 +59,7 @@ def centred_over_behaviors(similarity: np.ndarray) -> np.ndarray:
     """
     if similarity.shape[1] > 1:
         similarity = similarity - similarity.mean(axis=1, keepdims=True)
-    return np.clip(np.round(similarity, DECIMALS), -1, 1) + 0.0
+    return np.asarray(np.clip(np.round(similarity, DECIMALS), -1, 1) + 0.0)
 
 
 def similarity_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -154,9 +154,7 @@ def test_the_same_file_read_as_a_table_calls_what_it_leaves_out_unaffected(by_pe
 
 
 def test_a_judgement_of_an_explanation_that_has_changed_since_is_not_used(by_people):
-    csv = (
-        "latent_index,explanation,behavior,expected_effect\n5,says sorry,politeness,0.2\n6,another text,politeness,1\n"
-    )
+    csv = "latent_index,explanation,behavior,expected_effect\n5,says sorry,refusal,0.2\n6,other text,refusal,1\n"
     frame = by_people(csv)
     assert frame.latent_index.tolist() == [5]
     assert frame.attrs["counts"]["not_used"] == 1

@@ -22,7 +22,7 @@ from isaerft.llm import Reply, ResponseCache
 N_JOBS, N_ROWS = 6, 60
 D_SAE = 6
 OUTPUTS = ("explained.parquet", "judged.parquet")
-SPAWN = multiprocessing.get_context("spawn")
+FORK = multiprocessing.get_context("fork")
 
 
 def request(number):
@@ -51,7 +51,7 @@ def take(path, start, taken):
 
 
 def together(target, *arguments):
-    jobs = [SPAWN.Process(target=target, args=(*arguments[:1], *extra)) for extra in arguments[1]]
+    jobs = [FORK.Process(target=target, args=(*arguments[:1], *extra)) for extra in arguments[1]]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -60,7 +60,7 @@ def together(target, *arguments):
 
 
 def test_jobs_that_begin_together_lose_no_answer_and_agree_on_every_shared_one(tmp_path):
-    path, start = tmp_path / "new" / "cache.sqlite", SPAWN.Barrier(N_JOBS)
+    path, start = tmp_path / "new" / "cache.sqlite", FORK.Barrier(N_JOBS)
     together(fill, path, [(job, start) for job in range(N_JOBS)])
     cache = ResponseCache(path)
     for job in range(N_JOBS):
@@ -74,7 +74,7 @@ def test_jobs_that_begin_together_lose_no_answer_and_agree_on_every_shared_one(t
 
 
 def test_parallel_jobs_do_not_pass_the_cap_together(tmp_path):
-    start, taken = SPAWN.Barrier(N_JOBS), SPAWN.Queue()
+    start, taken = FORK.Barrier(N_JOBS), FORK.Queue()
     together(take, tmp_path / "cache.sqlite", [(start, taken)] * N_JOBS)
     counts = [taken.get(timeout=10) for _ in range(N_JOBS)]
     assert sum(count for count, _ in counts) == 100

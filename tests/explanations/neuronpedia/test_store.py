@@ -10,6 +10,7 @@ from isaerft.explanations.neuronpedia.records import Explanation, SourceId
 from isaerft.explanations.neuronpedia.store import Store
 
 SOURCE_ID = SourceId("gpt2-small", "8-res-jb")
+A, B, C = Explanation("a", "m", "t"), Explanation("b", "", ""), Explanation("c", "", "")
 
 
 def test_the_store_keeps_what_is_finished_and_where_the_listing_goes_on(tmp_path):
@@ -17,10 +18,8 @@ def test_the_store_keeps_what_is_finished_and_where_the_listing_goes_on(tmp_path
     with Store(tmp_path / "np.sqlite", SOURCE_ID) as store:
         assert store.next_page() == ""
         store.add_page("", Page(["k1", "k2"], "t1"))
-        store.add_batch(
-            "k1", [(3, Explanation("a", "m", "t")), (3, Explanation("a", "m", "t")), (4, Explanation("b", "", ""))]
-        )
-        store.add_many({5: [], 6: [Explanation("c", "", "")]}, {7, 8})
+        store.add_batch("k1", [(3, A), (3, A), (4, B)])
+        store.add_many({5: [], 6: [C]}, {7, 8})
         store.add_one(7, None)
     with Store(tmp_path / "np.sqlite", SOURCE_ID) as store, Store(tmp_path / "np.sqlite", other) as empty:
         assert store.next_page() == "t1"
@@ -28,9 +27,9 @@ def test_the_store_keeps_what_is_finished_and_where_the_listing_goes_on(tmp_path
         assert store.next_page() is None
         assert store.batches() == {"k1": True, "k2": False}
         assert store.explanations() == [
-            (3, Explanation("a", "m", "t")),
-            (4, Explanation("b", "", "")),
-            (6, Explanation("c", "", "")),
+            (3, A),
+            (4, B),
+            (6, C),
         ]
         assert store.finished() == {3, 4, 5, 6, 7}
         assert store.skipped() == {8}
