@@ -37,8 +37,8 @@ NEURONPEDIA = "https://www.neuronpedia.org"
 _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?$")
 _NAME = re.compile(r"(?P<component>[A-Za-z]+)(?:_(?P<layer>\d+))?/(?P<index>\d{1,18})")
 _SLUG = re.compile(r"[A-Za-z0-9._-]+")
-PARTS = ("model", "layer", "component")
-OPTIONS = ("prefer", *PARTS)
+SAE_KEYS = ("model", "layer", "component")
+OPTIONS = ("prefer", *SAE_KEYS)
 MAX_LISTED = 10
 
 
@@ -138,7 +138,7 @@ def _without_nan(row: Row) -> Row:
 
 def _of_one_sae(rows: list[FileRow], options: dict[str, float | int | str | bool], path: Path) -> list[FileRow]:
     """Return the rows about the SAE that the options select; refuse them if they cover several."""
-    for position, key in enumerate(PARTS):
+    for position, key in enumerate(SAE_KEYS):
         if key not in options:
             continue
         found = {row.sae[position] for row in rows}
@@ -148,14 +148,14 @@ def _of_one_sae(rows: list[FileRow], options: dict[str, float | int | str | bool
     saes = sorted({row.sae for row in rows})
     if len(saes) > 1:
         names = [
-            " ".join(f"{key}={printable(value)}" for key, value in zip(PARTS, sae, strict=True) if value)
+            " ".join(f"{key}={printable(value)}" for key, value in zip(SAE_KEYS, sae, strict=True) if value)
             for sae in saes[:MAX_LISTED]
         ]
         listed = "; ".join(names) + ("; ..." if len(saes) > MAX_LISTED else "")
         raise InputError(
             f"{path} holds explanations of {len(saes)} SAEs ({listed})",
             allowed="one",
-            remedy=f"select one with the source's options {', '.join(PARTS)}",
+            remedy=f"select one with the source's options {', '.join(SAE_KEYS)}",
         )
     return rows
 

@@ -73,7 +73,8 @@ def similarity_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray)
         Indices of the texts of each pair.
     """
     words, parts = _weigh_both([text.lower() for text in texts])
-    return (_cosines_of_pairs(words.weights, first, second) + _cosines_of_pairs(parts.weights, first, second)) / 2
+    cosines = [_cosines_of_pairs(terms.weights, first, second) for terms in (words, parts)]
+    return np.asarray((cosines[0] + cosines[1]) / 2)
 
 
 class _Weighted:

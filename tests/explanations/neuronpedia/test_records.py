@@ -18,25 +18,25 @@ from isaerft.explanations.neuronpedia.records import (
 SOURCE_ID = SourceId("gpt2-small", "8-res-jb")
 
 
-def test_the_place_is_the_saes_own_unless_the_config_names_one(subject_dir):
+def test_the_source_id_is_the_saes_own_unless_the_config_names_one(subject_dir):
     assert source_id_of(None, subject_dir) == ("gemma-2-2b", "20-gemmascope-res-16k")
     assert source_id_of("gpt2-small/8-res-jb", subject_dir) == SOURCE_ID
 
 
-def test_the_typo_of_saelens_directory_is_mended(subject_dir):
+def test_the_typo_of_saelens_directory_is_corrected(subject_dir):
     (subject_dir / "sae/cfg.json").write_text('{"metadata": {"neuronpedia_id": "pythia-70m-deduped/e-att-sm"}}')
     assert source_id_of(None, subject_dir) == ("pythia-70m-deduped", "e-res-sm")
 
 
 @pytest.mark.parametrize("card", ["{}", '{"metadata": {}}', '{"metadata": {"neuronpedia_id": null}}', "[]"])
-def test_an_sae_without_a_place_asks_for_the_option(subject_dir, card):
+def test_an_sae_without_a_source_id_asks_for_the_option(subject_dir, card):
     (subject_dir / "sae/cfg.json").write_text(card)
     with pytest.raises(InputError, match="source_id"):
         source_id_of(None, subject_dir)
 
 
 @pytest.mark.parametrize("bad", ["gemma-2-2b", "a/b/c", "../x", "a/..%2f", "a b/c", "a/b?x=1", "a/b\n", "", "/"])
-def test_a_place_that_could_leave_its_path_is_refused(bad):
+def test_a_source_id_that_could_leave_its_path_is_refused(bad):
     with pytest.raises(InputError, match="model"):
         parse_source_id(bad)
 
