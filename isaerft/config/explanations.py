@@ -169,7 +169,7 @@ class Scorer:
     """What tells how well an explanation fits text that its explainer did not see."""
 
     kind: str = ""
-    """Registered matcher; the entry's own name when empty."""
+    """Registered scorer; the entry's own name when empty."""
     sources: list[str] = Field(default_factory=list)
     """Sources whose explanations it scores; all when empty."""
     n_latents: int | None = Field(default=None, ge=2)

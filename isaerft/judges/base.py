@@ -200,7 +200,7 @@ def top_share(effects: np.ndarray, share: float) -> np.ndarray:
     n_latents = len(effects)
     count = max(1, round(share * n_latents))
     threshold = np.partition(effects, n_latents - count, axis=0)[n_latents - count]
-    return (effects >= threshold) & (effects > 0)
+    return np.asarray((effects >= threshold) & (effects > 0))
 
 
 def checked_judgements(

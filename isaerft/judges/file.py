@@ -182,9 +182,9 @@ def _read_judgements(
     position = keys.get_indexer(explanations[key])
 
     def arranged(values: pd.Series, default: object, dtype: type) -> np.ndarray:
-        matrix = np.full((len(keys), len(names)), default, dtype=dtype)
+        matrix: np.ndarray = np.full((len(keys), len(names)), default, dtype=dtype)
         matrix[row[used], column[used]] = values[used]
-        return matrix[position]
+        return np.asarray(matrix[position])
 
     return FileJudgements(
         effects=arranged(table["expected_effect"], np.nan, float),

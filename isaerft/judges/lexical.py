@@ -59,7 +59,7 @@ def centred_over_behaviors(similarity: np.ndarray) -> np.ndarray:
     """
     if similarity.shape[1] > 1:
         similarity = similarity - similarity.mean(axis=1, keepdims=True)
-    return np.clip(np.round(similarity, DECIMALS), -1, 1) + 0.0
+    return np.asarray(np.clip(np.round(similarity, DECIMALS), -1, 1) + 0.0)
 
 
 def similarity_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -73,7 +73,8 @@ def similarity_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray)
         Indices of the texts of each pair.
     """
     words, parts = _weigh_both([text.lower() for text in texts])
-    return (_cosines_of_pairs(words.weights, first, second) + _cosines_of_pairs(parts.weights, first, second)) / 2
+    cosines = [_cosines_of_pairs(terms.weights, first, second) for terms in (words, parts)]
+    return np.asarray((cosines[0] + cosines[1]) / 2)
 
 
 class _Weighted:

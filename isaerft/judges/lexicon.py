@@ -178,7 +178,7 @@ def _read(text: str, side: str, lists: Mapping[str, WordList], n_behaviors: int)
             continue
         mean = np.mean(list(named.values()), axis=0)
         for behavior in np.flatnonzero(np.abs(mean) > np.abs(effects)):
-            effects[behavior], reasons[behavior] = mean[behavior], _reason(named, behavior, part)
+            effects[behavior], reasons[behavior] = mean[behavior], _reason(named, int(behavior), part)
     return Reading(effects, reasons)
 
 

@@ -123,7 +123,8 @@ class ResponseCache:
             return None
         with self._opened() as connection:
             query = "SELECT AVG(completion_tokens) FROM responses WHERE model = ? AND completion_tokens > 0"
-            return connection.execute(query, (model,)).fetchone()[0]
+            (mean,) = connection.execute(query, (model,)).fetchone()
+        return None if mean is None else float(mean)
 
     @staticmethod
     def _used(connection: sqlite3.Connection, study: str, name: str) -> tuple[int, int]:

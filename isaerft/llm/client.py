@@ -227,14 +227,15 @@ class LanguageModel:
     def _read(self, completion: Any) -> Reply:
         """Return a completion as a reply; a server may leave out or misname any part but the message itself."""
         choices = getattr(completion, "choices", None)
-        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
         if message is None:
             raise self._problem(ValueError("the answer is not a chat completion"), None)
         usage = getattr(completion, "usage", None)
         return Reply(
             content=self._without_key(_text(getattr(message, "content", None))),
             refusal=self._without_key(_text(getattr(message, "refusal", None))),
-            finish_reason=self._without_key(_text(getattr(choices[0], "finish_reason", None))),
+            finish_reason=self._without_key(_text(getattr(choice, "finish_reason", None))),
             prompt_tokens=_count(getattr(usage, "prompt_tokens", None)),
             completion_tokens=_count(getattr(usage, "completion_tokens", None)),
         )

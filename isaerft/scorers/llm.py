@@ -23,7 +23,7 @@ MAX_ITEM = 400
 TOKENS_PER_ITEM, TOKENS_AROUND = 12, 60
 SYSTEM = """\
 You help to test descriptions of a language model's inner units, called latents. You get the description of one latent \
-and numbered items. {asked}
+and numbered items. {question}
 
 - Go by what the description says. Do not guess from what the items have in common.
 - Some items fit, others do not; it may be any number of them.
@@ -66,7 +66,7 @@ def form_of(n_items: int) -> type[BaseModel]:
 
 def _prompt(task: Task, seed: int) -> Prompt:
     block, n_items = _block(task), len(task.items)
-    system = SYSTEM.replace("{asked}", INSTRUCTION[task.score])
+    system = SYSTEM.replace("{question}", INSTRUCTION[task.score])
     marked = between_markers(block, marker_of(block))
     user = f"The description of the latent and the items. {SIDES[task.side]}\n{marked}"
     return Prompt(system, user, form_of(n_items), TOKENS_AROUND + TOKENS_PER_ITEM * n_items, seed)

@@ -25,7 +25,7 @@ def embedding(tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray]:
 
     def cosine_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
         vectors = embed(texts, scorer.model)
-        return np.einsum("nd,nd->n", vectors[first], vectors[second])
+        return np.asarray(np.einsum("nd,nd->n", vectors[first], vectors[second]))
 
     return _fits(tasks, cosine_of_pairs)
 

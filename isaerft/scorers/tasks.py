@@ -15,7 +15,6 @@ them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +27,6 @@ from isaerft.explanations.contexts import Context, clean_token, grouped, without
 DETECTION, FUZZING, OUTPUT = SCORES = ("detection", "fuzzing", "output")
 N_LISTS = 6
 TYPICAL_TEXT = 100
-_LAST, _FIRST = re.compile(r"\S*\Z"), re.compile(r"\A\S*")
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def stand_in_tasks(n_latents: int, n_items: int) -> list[Task]:
 def _detection(heldout: Sequence[Context], silent: Sequence[Context]) -> list[Item]:
     """Return windows with and without the latent, equally many of both."""
     count = min(len(heldout), len(silent))
-    steps = np.linspace(0, len(heldout) - 1, count).round().astype(int) if count else []
+    steps = np.linspace(0, len(heldout) - 1, count).round().astype(int)
     texts = [(_whole(heldout[step]), True) for step in steps] + [(_whole(one), False) for one in silent[:count]]
     return [Item(text, text, holds) for text, holds in texts]
 
@@ -174,6 +172,6 @@ def _word(one: Context) -> str:
     before, token, after = _unmarked(one)
     if not token.strip():
         return clean_token(token)
-    left = "" if token[0].isspace() else _LAST.search(before)[0]
-    right = "" if token[-1].isspace() else _FIRST.search(after)[0]
+    left = "" if token[0].isspace() or not before or before[-1].isspace() else before.split()[-1]
+    right = "" if token[-1].isspace() or not after or after[0].isspace() else after.split()[0]
     return clean_text(left + token + right)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from isaerft.explanations.base import clean_url
 from isaerft.registry import SOURCES
 from isaerft.table import MAX_TEXT
 
+ROOT = Path(__file__).parents[2] / "isaerft"
 HOSTILE = [
     "\x1b[31mred\x1b[0m and \x1b]0;title\x07 bell",
     "nul\0 and \x9b31m and line\nbreak\r\n\ttab",
@@ -114,12 +116,12 @@ def test_any_registered_source_runs_and_is_checked(tmp_path, monkeypatch):
         explain("shout", Source(), subject_dir=tmp_path, d_sae=4)
 
 
-def test_these_floors_import_neither_torch_nor_the_slow_libraries():
-    modules = [
-        *("behaviors", "explanations", "explanations.file", "explanations.local"),
-        *("judgements", "judgements.lexical", "judgements.embedding", "judgements.table"),
-    ]
-    code = "import sys\n" + "".join(f"import isaerft.{module}\n" for module in modules)
+def test_texts_are_read_judged_and_scored_without_importing_torch_or_slow_libraries():
+    folders = ("explanations", "judges", "llm", "scorers")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    modules = sorted(".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in paths)
+    assert len(modules) > 20
+    code = f"import importlib, sys\nfor name in {[*modules, 'isaerft.planning']}:\n    importlib.import_module(name)\n"
     code += "print([m for m in ('torch', 'sae_lens', 'datasets', 'transformers', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

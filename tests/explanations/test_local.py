@@ -1,4 +1,4 @@
-"""Explanations written from contexts: what they say, on which side, and how much."""
+"""Explanations written from contexts: what they say, on which side, how much, and how they are taken apart."""
 
 import pandas as pd
 import pytest
@@ -6,12 +6,13 @@ import pytest
 from isaerft.config import Source
 from isaerft.errors import InputError
 from isaerft.explanations import explain
-from isaerft.explanations.local import CONTEXT_COLUMNS, clean_token
+from isaerft.explanations.contexts import COLUMNS
+from isaerft.explanations.local import clauses
 from isaerft.table import MAX_TEXT
 
 
 def context(latent, side, rank, token, before="", after="", value=1.0):
-    return dict(zip(CONTEXT_COLUMNS, (latent, side, rank, token, before, after, value), strict=True))
+    return dict(zip(COLUMNS, (latent, side, rank, token, before, after, value), strict=True))
 
 
 ROWS = [
@@ -27,7 +28,7 @@ ROWS = [
 
 
 def local(tmp_path, rows, side="input", **options):
-    pd.DataFrame(rows, columns=list(CONTEXT_COLUMNS)).to_parquet(tmp_path / "contexts.parquet")
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(tmp_path / "contexts.parquet")
     frame = explain("local", Source(side=side, options=options), subject_dir=tmp_path, d_sae=10)
     return dict(zip(frame["latent_index"].tolist(), frame["explanation"].tolist(), strict=True)), frame["side"].tolist()
 
@@ -57,19 +58,6 @@ def test_the_output_side_may_be_what_amplifying_the_latent_does(tmp_path):
     texts, sides = local(tmp_path, ROWS, "both", output="amplified", examples=0)
     assert texts == {3: 'fires on "sir", "madam"; amplified, makes "yes", "madam" more likely'}
     assert sides == ["both"]
-
-
-@pytest.mark.parametrize(
-    ("token", "clean"),
-    [
-        *(("Ġsir", "sir"), ("▁sir", "sir"), ("##ing", "ing"), (" sir", "sir"), ("sir", "sir"), ("#", "#")),
-        *(("\n", "line break"), ("Ċ", "line break"), ("<0x0A>", "line break"), ("\t", "tab")),
-        *(("Ġ", ""), ("▁", ""), ("", ""), (" ", ""), ("\x1b[31m", ""), ("\0", "")),
-        ("x" * 100_000, "x" * 40),
-    ],
-)
-def test_tokens_are_written_as_a_reader_would(token, clean):
-    assert clean_token(token) == clean
 
 
 def test_spellings_of_a_token_count_as_one(tmp_path):
@@ -117,3 +105,30 @@ def test_bad_contexts_and_options_are_refused(tmp_path):
     pd.DataFrame({"latent_index": [1]}).to_parquet(tmp_path / "contexts.parquet")
     with pytest.raises(InputError, match="lacks the columns side, rank, token"):
         explain("local", Source(), subject_dir=tmp_path, d_sae=10)
+
+
+INPUT = 'fires on "sir"; for example "promotes [sir]", "how [sir] ?"'
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "expected"),
+    [
+        (INPUT, "input", [("input", 'fires on "sir"')]),
+        ('promotes "yes", ";"', "output", [("output", 'promotes "yes", ";"')]),
+        ('amplified, makes "yes", "no" more likely', "output", [("output", 'amplified "yes", "no"')]),
+        (f'{INPUT}; promotes "yes"', "both", [("input", 'fires on "sir"'), ("output", 'promotes "yes"')]),
+        (
+            f'{INPUT}; amplified, makes "yes" more likely',
+            "both",
+            [("input", 'fires on "sir"'), ("output", 'amplified "yes"')],
+        ),
+        ("fires on dogs; promotes cats", "input", [("input", "fires on dogs"), ("input", "promotes cats")]),
+        ("apologies; firestorms", "both", [("both", "apologies; firestorms")]),
+    ],
+)
+def test_each_clause_has_its_side_and_examples_have_none(text, side, expected):
+    assert [tuple(clause) for clause in clauses(text, side)] == expected
+
+
+def test_likely_is_only_part_of_the_frame_where_tokens_are_quoted():
+    assert clauses("amplified, makes doubt more likely", "output")[0].text.endswith("more likely")

@@ -78,6 +78,7 @@ def test_a_description_that_is_near_to_every_text_takes_nothing_from_the_others(
 
 
 @packaged
+@pytest.mark.slow
 def test_the_packaged_model_loads_without_the_hub_and_without_the_packages_code(tmp_path):
     code = (
         "import sys\n"

@@ -1,7 +1,16 @@
-"""The LLM judge: what it is asked, what becomes of its answers, and of what is none."""
+"""The LLM judge: its prompts, and what becomes of valid and invalid answers."""
 
+import importlib.util
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +19,12 @@ import pytest
 from isaerft.config import Judge, Llm
 from isaerft.errors import InputError
 from isaerft.judges import judge_explanations, read_judgements, write_judgements
-from isaerft.judges.llm import plan
-from isaerft.llm import LanguageModel
+from isaerft.llm import Failure, LanguageModel, parsed
+from isaerft.registry import JUDGES
 
+PROGRAM = shutil.which("transformers", path=str(Path(sys.executable).parent))
+MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+PATIENCE = 120
 BEHAVIORS = {
     "refusal": "The assistant says sorry and declines.",
     "humor": "The assistant jokes and laughs.",
@@ -234,10 +246,14 @@ def test_the_judge_is_blind_the_question_holds_nothing_but_texts_of_explanation_
 def test_the_plan_is_what_judging_then_asks(llm, openai_server):
     model = llm()
     found = explained(*TEXTS, TEXTS[0])
-    before = plan(found, BEHAVIORS, JUDGE, model)
+
+    def plan():
+        return model.plan(JUDGES["llm"].requests(found, BEHAVIORS, JUDGE, subject_dir=".", llm=model))
+
+    before = plan()
     judge_explanations("small", JUDGE, found, BEHAVIORS, subject_dir=".", llm=model)
     assert before.calls == openai_server.received == len(TEXTS)
-    assert plan(found, BEHAVIORS, JUDGE, model).calls == 0
+    assert plan().calls == 0
 
 
 @pytest.mark.parametrize(
@@ -252,3 +268,52 @@ def test_a_wrong_option_is_refused_before_anything_is_asked(llm, openai_server, 
     with pytest.raises(InputError, match=message):
         judge(llm(), judge=Judge(kind="llm", llm="small", options=options))
     assert openai_server.received == 0
+
+
+@pytest.fixture
+def served(tmp_path, tokenizer, model_of, tiny):
+    """`transformers serve` on loopback with a random Llama; give its address and the model's name."""
+    model_of("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(tiny.chat_template)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    name = str(tmp_path / "model")
+    command = [PROGRAM, "serve", name, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with open(tmp_path / "server.log", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    try:
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, (tmp_path / "server.log").read_text()
+                assert time.monotonic() < give_up, "the server does not come up"
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1", name
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="the program `transformers` is not installed")
+@pytest.mark.skipif(bool(MISSING), reason=f"`transformers serve` needs {MISSING}: pip install fastapi uvicorn")
+def test_a_models_nonsense_is_counted_as_failures_and_never_becomes_a_judgement(served, tmp_path):
+    url, name = served
+    options = Llm(model=name, base_url=url, api_key_env=None, answer_tokens=24, concurrency=1, retries=0)
+    llm = LanguageModel("tiny", options, cache=tmp_path / "cache.sqlite", study="s")
+    texts = ["cats", "dogs", "the weather"]
+    with pytest.raises(InputError, match=r"judged none of 3 explanations; failures: \{"):
+        judge(llm, texts)
+
+    prompts = JUDGES["llm"].requests(explained(*texts), BEHAVIORS, JUDGE, subject_dir=tmp_path, llm=llm)
+    offline = Llm(model=name, base_url="http://127.0.0.1:9/v1", api_key_env=None, answer_tokens=24)
+    replies = LanguageModel("tiny", offline, cache=tmp_path / "cache.sqlite", study="s").ask(prompts)
+    assert len(replies) == 3
+    assert all(isinstance(parsed(reply, prompts[0].form), Failure) for reply in replies)
+    assert any(reply.content.strip() for reply in replies), "the model said nothing at all"
+    assert all(reply.prompt_tokens > 100 for reply in replies)

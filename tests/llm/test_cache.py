@@ -1,24 +1,31 @@
 """The cache under parallel jobs: nothing lost, nothing asked twice that is known, no cap passed together."""
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
+from isaerft.cli import main
 from isaerft.config import Llm
 from isaerft.errors import InputError
+from isaerft.explanations.contexts import COLUMNS
 from isaerft.llm import Reply, ResponseCache
 
 N_JOBS, N_ROWS = 6, 60
-SPAWN = multiprocessing.get_context("spawn")
+D_SAE = 6
+OUTPUTS = ("explained.parquet", "judged.parquet")
+FORK = multiprocessing.get_context("fork")
 
 
-def body(number):
+def request(number):
     return {"model": "m", "messages": [], "max_tokens": 10, "number": number}
 
 
@@ -26,8 +33,8 @@ def fill(path, job, start):
     start.wait()
     cache = ResponseCache(path)
     for number in range(N_ROWS):
-        cache.put(body(number), Reply(f"{job}"))
-        cache.put(body((job + 1) * 1000 + number), Reply(f"{job} {number}"))
+        cache.put(request(number), Reply(f"{job}"))
+        cache.put(request((job + 1) * 1000 + number), Reply(f"{job} {number}"))
     cache.close()
 
 
@@ -44,7 +51,7 @@ def take(path, start, taken):
 
 
 def together(target, *arguments):
-    jobs = [SPAWN.Process(target=target, args=(*arguments[:1], *extra)) for extra in arguments[1]]
+    jobs = [FORK.Process(target=target, args=(*arguments[:1], *extra)) for extra in arguments[1]]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -53,21 +60,21 @@ def together(target, *arguments):
 
 
 def test_jobs_that_begin_together_lose_no_answer_and_agree_on_every_shared_one(tmp_path):
-    path, start = tmp_path / "new" / "cache.sqlite", SPAWN.Barrier(N_JOBS)
+    path, start = tmp_path / "new" / "cache.sqlite", FORK.Barrier(N_JOBS)
     together(fill, path, [(job, start) for job in range(N_JOBS)])
     cache = ResponseCache(path)
     for job in range(N_JOBS):
         for number in range(N_ROWS):
-            assert cache.get(body((job + 1) * 1000 + number)) == Reply(f"{job} {number}")
-    first = cache.get(body(0))
-    assert cache.put(body(0), Reply("later")) == first
-    assert cache.get(body(0)) == first
+            assert cache.get(request((job + 1) * 1000 + number)) == Reply(f"{job} {number}")
+    first = cache.get(request(0))
+    assert cache.put(request(0), Reply("later")) == first
+    assert cache.get(request(0)) == first
     cache.close()
     assert [file.name for file in path.parent.iterdir()] == ["cache.sqlite"]
 
 
 def test_parallel_jobs_do_not_pass_the_cap_together(tmp_path):
-    start, taken = SPAWN.Barrier(N_JOBS), SPAWN.Queue()
+    start, taken = FORK.Barrier(N_JOBS), FORK.Queue()
     together(take, tmp_path / "cache.sqlite", [(start, taken)] * N_JOBS)
     counts = [taken.get(timeout=10) for _ in range(N_JOBS)]
     assert sum(count for count, _ in counts) == 100
@@ -95,7 +102,7 @@ def test_a_killed_job_loses_no_answer_that_it_had_kept(tmp_path):
 
 def test_reading_where_no_cache_is_finds_nothing_and_makes_none(tmp_path):
     cache = ResponseCache(tmp_path / "none" / "cache.sqlite")
-    assert cache.get(body(1)) is None
+    assert cache.get(request(1)) is None
     assert cache.used("s", "llm") == (0, 0)
     assert cache.mean_completion_tokens("m") is None
     assert list(tmp_path.iterdir()) == []
@@ -104,13 +111,13 @@ def test_reading_where_no_cache_is_finds_nothing_and_makes_none(tmp_path):
 def test_a_shipped_cache_that_cannot_be_written_is_read_and_a_new_answer_says_why_not(tmp_path, monkeypatch):
     path = tmp_path / "cache.sqlite"
     cache = ResponseCache(path)
-    cache.put(body(1), Reply("known"))
+    cache.put(request(1), Reply("known"))
     cache.close()
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, whom no file mode stops
     cache = ResponseCache(path)
-    assert cache.get(body(1)) == Reply("known")
+    assert cache.get(request(1)) == Reply("known")
     with pytest.raises(InputError, match=r"cannot be used .*readonly"):
-        cache.put(body(2), Reply("new"))
+        cache.put(request(2), Reply("new"))
     cache.close()
     assert [file.name for file in tmp_path.iterdir()] == ["cache.sqlite"]
 
@@ -118,7 +125,7 @@ def test_a_shipped_cache_that_cannot_be_written_is_read_and_a_new_answer_says_wh
 def test_a_locked_file_is_waited_for(tmp_path):
     path = tmp_path / "cache.sqlite"
     cache = ResponseCache(path)
-    cache.put(body(1), Reply("a"))
+    cache.put(request(1), Reply("a"))
     code = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN IMMEDIATE')\n"
         "sys.stdout.write('locked\\n'); sys.stdout.flush(); time.sleep(1); c.rollback()\n"
@@ -126,10 +133,10 @@ def test_a_locked_file_is_waited_for(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     holder.stdout.readline()
     started = time.monotonic()
-    cache.put(body(2), Reply("b"))
+    cache.put(request(2), Reply("b"))
     assert time.monotonic() - started > 0.5
     holder.wait()
-    assert cache.get(body(2)) == Reply("b")
+    assert cache.get(request(2)) == Reply("b")
 
 
 def test_accounts_are_kept_by_study_and_model_and_settled_by_what_was_used(tmp_path):
@@ -149,8 +156,87 @@ def test_accounts_are_kept_by_study_and_model_and_settled_by_what_was_used(tmp_p
 
 def test_what_was_asked_stands_beside_each_answer(tmp_path):
     cache = ResponseCache(tmp_path / "cache.sqlite")
-    cache.put(body(1), Reply("a"))
+    cache.put(request(1), Reply("a"))
     cache.close()
     with sqlite3.connect(tmp_path / "cache.sqlite") as connection:
-        ((request,),) = connection.execute("SELECT request FROM responses")
-    assert request == '{"max_tokens":10,"messages":[],"model":"m","number":1}'
+        ((text,),) = connection.execute("SELECT request FROM responses")
+    assert text == '{"max_tokens":10,"messages":[],"model":"m","number":1}'
+
+
+def answer(body):
+    """Explain a latent by its evidence, or judge an explanation promoted."""
+    system, user = (message["content"] for message in body["messages"])
+    marker, text = user.split("--- begin ")[1].split(" ---\n", 1)
+    if "latent_id" in system:
+        return {"content": json.dumps({"latent_id": marker, "explanation": f"tells jokes {text[:60]}"})}
+    effect = {"rationale": "jokes", "effect": "promoted", "strength": "strong", "confidence": 0.5}
+    names = [name for name in ("behavior_1", "behavior_2") if name in user]
+    return {"content": json.dumps({"explanation_id": marker} | dict.fromkeys(names, effect))}
+
+
+@pytest.fixture
+def study(openai_server, tmp_path):
+    """A folder with a study and what is known of its subject's latents."""
+    openai_server.answer = answer
+    folder = tmp_path / "authors"
+    (folder / "toy").mkdir(parents=True)
+    values = {
+        "study": "small",
+        "subjects": {"toy": {"testbed": {}, "train_sae": {"d_sae": D_SAE}}},
+        "behaviors": {
+            name: {"description": f"The assistant has {name}.", "testbed": name} for name in ("humor", "alarm")
+        },
+        "adapters": {"bias": {}},
+        "controls": [],
+        "sources": {"writer": {"kind": "llm", "llm": "m", "side": "both"}},
+        "judges": {"reader": {"kind": "llm", "llm": "m"}},
+        "primary": {"adapter": "bias", "measure": "attribution", "source": "writer", "judge": "reader"},
+        "llms": {"m": {"model": "m", "base_url": openai_server.url, "retries": 0}},
+        "llm_cache": "answers.sqlite",
+    }
+    (folder / "study.yaml").write_text(json.dumps(values))
+    (folder / "toy/subject.json").write_text(json.dumps([{"d_sae": D_SAE}]))
+    pd.DataFrame({"latent_index": range(D_SAE), "firing_rate": 0.1}).to_parquet(folder / "toy/latents.parquet")
+    rows = [
+        (latent, side, 0, f"word{latent}", "a", "b", 1.0) for latent in range(D_SAE) for side in ("input", "output")
+    ]
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "toy/contexts.parquet")
+    return folder
+
+
+def run(folder, monkeypatch):
+    """Explain and judge in a folder; return the bytes of what came out."""
+    monkeypatch.chdir(folder)
+    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--dir", "toy"]
+    assert main(["explain", *same, "--out", OUTPUTS[0]]) == 0
+    assert main(["judge", *same, "--judge", "reader", "--explanations", OUTPUTS[0], "--out", OUTPUTS[1]]) == 0
+    return [(folder / name).read_bytes() for name in OUTPUTS]
+
+
+def test_with_the_cache_shipped_no_key_and_no_server_is_needed(study, openai_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", openai_server.key)
+    first = run(study, monkeypatch)
+    assert openai_server.problems == []
+    assert openai_server.received == 2 * D_SAE
+    judged = pd.read_parquet(study / OUTPUTS[1])
+    assert len(judged) == 2 * D_SAE
+    assert (judged["expected_effect"] > 0).all()
+
+    assert run(study, monkeypatch) == first
+    assert openai_server.received == 2 * D_SAE
+
+    monkeypatch.delenv("OPENAI_API_KEY")
+    openai_server.close()
+    readers = tmp_path / "readers"
+    readers.mkdir()
+    for name in ("study.yaml", "answers.sqlite", "toy"):
+        copy = shutil.copytree if (study / name).is_dir() else shutil.copy
+        copy(study / name, readers / name)
+    assert run(readers, monkeypatch) == first
+
+    (readers / "answers.sqlite").unlink()
+    for name in OUTPUTS:
+        (readers / name).unlink()
+    monkeypatch.chdir(readers)
+    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--dir", "toy"]
+    assert main(["explain", *same, "--out", OUTPUTS[0]]) != 0, "without the cache nothing can be explained"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from isaerft.config import Llm
 from isaerft.errors import InputError
-from isaerft.llm import Failure, LanguageModel, Prompt, parsed
+from isaerft.llm import Failure, LanguageModel, Prompt, RequestPlan, parsed
 
 
 class Word(BaseModel):
@@ -177,7 +177,7 @@ def test_the_key_is_in_no_error_no_log_and_no_file(ask, openai_server, tmp_path,
 @pytest.mark.parametrize("key", ["sk with space", "sk-é", "sk\nx"])
 def test_what_cannot_be_a_key_is_not_repeated(ask, key, monkeypatch):
     monkeypatch.setenv("LOOPBACK_KEY", key)
-    with pytest.raises(InputError, match="LOOPBACK_KEY holds what cannot be a key") as caught:
+    with pytest.raises(InputError, match="LOOPBACK_KEY does not hold a valid key") as caught:
         ask().ask(prompts(1))
     assert key not in str(caught.value)
 
@@ -243,3 +243,59 @@ def test_a_run_leaves_one_file_that_can_be_shipped(ask, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cache.sqlite"]
     with sqlite3.connect(tmp_path / "cache.sqlite") as connection:
         assert connection.execute("SELECT COUNT(*) FROM responses").fetchone() == (4,)
+
+
+def test_equal_prompts_are_sent_once(ask, openai_server):
+    assert words(ask().ask([*prompts(2), *prompts(3)])) == ["number 0", "number 1", *(f"number {i}" for i in range(3))]
+    assert openai_server.received == 3
+
+
+def prompts_of(*texts):
+    return [Prompt("Say a word.", text, Word, 20, 7) for text in texts]
+
+
+@pytest.fixture
+def llm(openai_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", openai_server.key)
+    openai_server.answer = lambda body: {"content": '{"word": "x"}'}
+    options = Llm(model="m", base_url=openai_server.url, price_per_million_input=2.0, price_per_million_output=8.0)
+    return LanguageModel("small", options, cache=tmp_path / "cache.sqlite", study="s")
+
+
+def test_planning_sends_nothing_and_makes_no_file(llm, openai_server, tmp_path):
+    plan = llm.plan(prompts_of("a", "b", "a"))
+    assert (plan.prompts, plan.cached, plan.calls) == (2, 0, 2)
+    assert openai_server.received == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_is_what_asking_then_does(llm, openai_server):
+    llm.ask(prompts_of("a"))
+    plan = llm.plan(prompts_of("a", "b", "c"))
+    assert (plan.cached, plan.calls) == (1, 2)
+    before = openai_server.received
+    llm.ask(prompts_of("a", "b", "c"))
+    assert openai_server.received - before == plan.calls
+    assert llm.plan(prompts_of("a", "b", "c")) == RequestPlan(3, 3, 0, 0)
+
+
+def test_tokens_are_those_of_the_request_at_four_characters_each_and_answers_as_long_as_known_ones(llm):
+    short, long = llm.plan(prompts_of("x")), llm.plan(prompts_of("x" * 4001))
+    assert long.prompt_tokens - short.prompt_tokens == 1000
+    assert short.completion_tokens == 20  # none known: the longest allowed
+    known = Llm(model="m", base_url=llm.llm.base_url, answer_tokens=500)
+    other = LanguageModel("small", known, cache=llm.cache.path, study="s")
+    assert other.plan(prompts_of("y")).completion_tokens == 500
+    llm.ask(prompts_of("a"))
+    assert other.plan(prompts_of("y")).completion_tokens == 50  # what the server counted
+
+
+def test_an_answer_got_in_words_counts_as_known(llm, openai_server):
+    openai_server.schemas = False
+    llm.ask(prompts_of("a"))
+    assert llm.plan(prompts_of("a")).calls == 0
+
+
+def test_a_price_needs_both_prices(llm):
+    assert RequestPlan(1, 0, 1_000_000, 500_000).price(llm.llm) == 6.0
+    assert RequestPlan(1, 0, 1, 1).price(Llm(model="m", price_per_million_input=1.0)) is None

@@ -9,7 +9,7 @@ from isaerft.errors import InputError
 from isaerft.llm import Failure
 from isaerft.registry import SCORERS
 from isaerft.scorers import SCORES, Item, Task, read_scores, score_explanations, write_scores
-from isaerft.scorers.base import exchange, value_of
+from isaerft.scorers.base import exchange_explanations, value_of
 
 WORDS = ["violin", "glacier", "tractor", "cinnamon", "lawyer", "dolphin", "pyramid", "blanket", "chess", "volcano"]
 WORDS += ["ballet", "cheese", "submarine", "cactus", "dentist", "wedding", "helicopter", "spider", "library", "bicycle"]
@@ -22,12 +22,12 @@ def windows(rng, word, holds, score):
     return tuple(Item(text, text, bool(h)) for text, h in zip(texts, holds, strict=True))
 
 
-def world(told=lambda word: f"fires on {word}", scores=("detection",), n_items=8):
+def world(explain=lambda word: f"fires on {word}", scores=("detection",), n_items=8):
     """One latent per word, whose windows hold the word or do not."""
     rng = np.random.default_rng(0)
     holds = [True, False] * (n_items // 2)
     return [
-        Task(latent, score, told(word), "input", windows(rng, word, holds, score))
+        Task(latent, score, explain(word), "input", windows(rng, word, holds, score))
         for latent, word in enumerate(WORDS)
         for score in scores
     ]
@@ -35,7 +35,7 @@ def world(told=lambda word: f"fires on {word}", scores=("detection",), n_items=8
 
 @pytest.fixture
 def answering(monkeypatch):
-    """Register a matcher for the length of a test."""
+    """Register a scorer for the length of a test."""
 
     def register(function):
         monkeypatch.setitem(SCORERS._parts, "testing", function)
@@ -87,12 +87,12 @@ def test_the_last_bits_of_a_fit_decide_nothing():
 
 def test_every_latent_gets_anothers_explanation_of_other_words_on_its_own_items():
     tasks = world(lambda word: f"says {word[:3]}", SCORES)
-    exchanged = exchange(tasks, 0)
+    exchanged = exchange_explanations(tasks, 0)
     for task, other in zip(tasks, exchanged, strict=True):
         assert other.explanation != task.explanation
         assert (other.items, other.latent, other.score) == (task.items, task.latent, task.score)
-    assert exchange(tasks, 0) == exchanged
-    assert exchange(tasks, 1) != exchanged
+    assert exchange_explanations(tasks, 0) == exchanged
+    assert exchange_explanations(tasks, 1) != exchanged
 
 
 def test_failures_are_counted_and_never_a_score(answering):

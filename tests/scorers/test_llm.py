@@ -1,4 +1,4 @@
-"""The LLM matcher: what it is asked, what becomes of its answers, and of what is none."""
+"""The LLM scorer: its prompts, and what becomes of valid and invalid answers."""
 
 import json
 import re
@@ -9,21 +9,23 @@ import pytest
 from isaerft.config import Llm, Scorer
 from isaerft.errors import InputError
 from isaerft.llm import LanguageModel
+from isaerft.registry import SCORERS
 from isaerft.scorers import Item, Task, score_explanations
-from isaerft.scorers.matchers import plan, plan_unseen
+from isaerft.scorers.base import exchange_explanations
+from isaerft.scorers.tasks import stand_in_tasks
 
 N = 12
 SCORER = Scorer(kind="llm", llm="small")
 
 
-def made(told=lambda latent: f"fires on word{latent}x"):
+def made(explain=lambda latent: f"fires on word{latent}x"):
     rng = np.random.default_rng(0)
     tasks = []
     for latent in range(N):
         holds = rng.permutation([True, False] * 3)
         texts = [f"some word{latent if h else (latent + 1 + n) % N}x and {n}" for n, h in enumerate(holds)]
         items = tuple(Item(text, text, bool(h)) for text, h in zip(texts, holds, strict=True))
-        tasks.append(Task(latent, ("detection", "fuzzing", "output")[latent % 3], told(latent), "input", items))
+        tasks.append(Task(latent, ("detection", "fuzzing", "output")[latent % 3], explain(latent), "input", items))
     return tasks
 
 
@@ -132,14 +134,19 @@ def test_text_from_outside_cannot_close_its_block_or_grow_without_bound(llm, ope
         assert block(body)[1]["items"]["item_2"] == "b"
 
 
+def plan(tasks, llm):
+    every = [*tasks, *filter(None, exchange_explanations(tasks, 0))]
+    return llm.plan(SCORERS["llm"].requests(every, SCORER, llm=llm))
+
+
 def test_a_rerun_asks_nothing_and_the_cost_is_known_before(llm, openai_server):
     tasks = made()
-    assert plan(tasks, 0, llm()).calls == 2 * N
-    assert plan_unseen(N, 6, llm()).calls == 2 * 3 * N
+    assert plan(tasks, llm()).calls == 2 * N
+    assert plan(stand_in_tasks(N, 6), llm()).calls == 2 * 3 * N
     assert openai_server.received == 0
     first = score_explanations("x", SCORER, tasks, seed=0, llm=llm())
     assert openai_server.received == 2 * N
-    assert plan(tasks, 0, llm()).calls == 0
+    assert plan(tasks, llm()).calls == 0
     again = score_explanations("x", SCORER, tasks, seed=0, llm=llm())
     assert openai_server.received == 2 * N
     assert again.equals(first)

@@ -115,6 +115,7 @@ class Seen(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figure_and_the_logs(
     serve, results, subject_dir
 ):

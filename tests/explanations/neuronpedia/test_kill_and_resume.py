@@ -65,6 +65,7 @@ def start(command):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, plan, subject_dir, tmp_path):
     latents = world()
     exported = [latent for latent in latents if latent % 2]

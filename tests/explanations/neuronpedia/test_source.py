@@ -97,7 +97,7 @@ def test_a_refusal_is_not_asked_again(serve, ask):
 def test_latents_whose_look_up_failed_are_counted_or_stop_the_source(serve, ask):
     always = {"listing": "500", "features": "500"}
     with serve(world(20), always=always, fault_rate=0.3, faults=("html",), seed=5) as server:
-        with pytest.raises(InputError, match=r"of 20 look-ups at Neuronpedia failed \(last: HTML in place of JSON, 1"):
+        with pytest.raises(InputError, match=r"of 20 look-ups at Neuronpedia failed \(last: HTML instead of JSON, 1"):
             ask(server, attempts=1)
         found = ask(server, attempts=1, max_failed_share=0.9)
         failed = found.attrs["counts"]["failed"]
@@ -108,7 +108,7 @@ def test_latents_whose_look_up_failed_are_counted_or_stop_the_source(serve, ask)
 
 def test_an_unknown_source_is_said_to_be_one_before_each_latent_is_asked_for(serve, ask):
     with serve(world(1000)) as server:
-        with pytest.raises(InputError, match=r"none of the 1000 latents asked for in gemma-2-2b/99-typo") as caught:
+        with pytest.raises(InputError, match=r"none of the 1000 latents in gemma-2-2b/99-typo") as caught:
             ask(server, source_id="gemma-2-2b/99-typo")
         assert "source_id" in str(caught.value)
         assert len(server.asked("feature")) == 5

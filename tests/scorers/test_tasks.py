@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from isaerft.explanations.local import CONTEXT_COLUMNS, read_contexts
+from isaerft.explanations.contexts import COLUMNS, read_contexts
 from isaerft.scorers import tasks_of
 
 
 def row(latent, side, rank, token="", before="", after=""):
-    return dict(zip(CONTEXT_COLUMNS, (latent, side, rank, token, before, after, 1.0), strict=True))
+    return dict(zip(COLUMNS, (latent, side, rank, token, before, after, 1.0), strict=True))
 
 
 def evidence(latent, n_silent=3):
@@ -21,7 +21,7 @@ def evidence(latent, n_silent=3):
 
 
 def tasks(tmp_path, rows, texts=("said of 0",), seed=0, n_latents=None):
-    pd.DataFrame(rows, columns=list(CONTEXT_COLUMNS)).to_parquet(tmp_path / "c.parquet")
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(tmp_path / "c.parquet")
     explanations = pd.DataFrame(
         {"latent_index": range(len(texts)), "explanation": list(texts), "side": "input", "url": ""}
     )
