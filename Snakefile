@@ -17,7 +17,6 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/study.smk"
 include: "workflow/rules/common.smk"
-include: "workflow/rules/digests.smk"
 
 
 wildcard_constraints:
@@ -32,11 +31,11 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
-        expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
-        expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),
-        ANSWERS,
-        f"{RESULTS}/summary.html",
+        [at.table(name) for name in tables_of(plan)],
+        [at.figure(name) for name in figures_of(plan)],
+        [at.page(name) for name in tables_of(plan)],
+        [at.page("answers")] if plan.behavior_checked else [],
+        at.summary,
 
 
 include: "workflow/rules/testbed.smk"
@@ -57,9 +56,8 @@ for path in study.rules:
 
 
 check_behaviors()
-
-
-include: "workflow/rules/cost.smk"
+if study.llms and workflow.is_main_process:
+    print_cost()
 
 
 localrules:
@@ -68,6 +66,6 @@ localrules:
 
 onsuccess:
     print(
-        f"Read {RESULTS}/summary.html first; the tables are in {RESULTS}/tables/.",
+        f"Read {at.summary} first; the tables are in {at.table('agreement').parent}/.",
         file=sys.stderr,
     )

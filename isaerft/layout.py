@@ -164,9 +164,13 @@ class Results:
         """Activations at the hook and sparse codes of a behavior's records."""
         return self._at("cache", subject, f"{behavior}.safetensors")
 
+    def adapters(self, subject: str, behavior: str) -> Path:
+        """Folder of all adapters of a behavior."""
+        return self._at("adapters", subject, behavior)
+
     def adapter(self, subject: str, behavior: str, adapter: str) -> Path:
         """All seeds of one adapter: seed_0/, seed_1/, ... and training.json."""
-        return self._at("adapters", subject, behavior, adapter)
+        return self.adapters(subject, behavior) / adapter
 
     def training(self, subject: str, behavior: str, adapter: str) -> Path:
         """What training each seed of an adapter came to."""
@@ -175,6 +179,10 @@ class Results:
     def changes(self, subject: str, behavior: str) -> Path:
         """Change of each latent: adapter, measure, seed, latent_index, change."""
         return self._at("changes", subject, f"{behavior}.parquet")
+
+    def diagnostics(self, subject: str, behavior: str) -> Path:
+        """How much of each model adapter's effect passes through the hook and is explained by the dictionary."""
+        return self._at("changes", subject, f"{behavior}.json")
 
     def causal_check(self, subject: str, behavior: str) -> Path:
         """Held-out loss without the latents that changed most."""

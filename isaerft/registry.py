@@ -233,7 +233,9 @@ MEASURES.declare("attribution", "isaerft.changes.measures:attribution", directed
 
 STATISTICS = Registry("statistic", StatisticFacts, group="isaerft.statistics")
 STATISTICS.declare("auroc", "isaerft.stats.statistics:AUROC", title="AUROC", pooled=True, chance=0.5, bounds=(0.0, 1.0))
-STATISTICS.declare("stratified_auroc", "isaerft.stats.statistics:STRATIFIED_AUROC", chance=0.5, bounds=(0.0, 1.0))
+STATISTICS.declare(
+    "stratified_auroc", "isaerft.stats.statistics:STRATIFIED_AUROC", primary=False, chance=0.5, bounds=(0.0, 1.0)
+)
 STATISTICS.declare(
     "spearman",
     "isaerft.stats.statistics:SPEARMAN",
@@ -243,11 +245,12 @@ STATISTICS.declare(
     chance=0.0,
     bounds=(-1.0, 1.0),
 )
-STATISTICS.declare("precision_at_k", "isaerft.stats.statistics:PRECISION_AT_K", bounds=(0.0, 1.0))
-STATISTICS.declare("enrichment", "isaerft.stats.statistics:ENRICHMENT")
+STATISTICS.declare("precision_at_k", "isaerft.stats.statistics:PRECISION_AT_K", primary=False, bounds=(0.0, 1.0))
+STATISTICS.declare("enrichment", "isaerft.stats.statistics:ENRICHMENT", primary=False)
 STATISTICS.declare(
     "sign_agreement",
     "isaerft.stats.statistics:SIGN_AGREEMENT",
+    primary=False,
     graded=True,
     directed=True,
     pooled=True,
@@ -257,7 +260,7 @@ STATISTICS.declare(
 SOURCES = Registry("explanation source", AskingFacts, group="isaerft.sources")
 SOURCES.declare("file", "isaerft.explanations.file:from_file")
 SOURCES.declare("local", "isaerft.explanations.local:from_contexts")
-SOURCES.declare("llm", "isaerft.explanations.llm:from_language_model", asks=True)
+SOURCES.declare("llm", "isaerft.explanations.llm:llm", asks=True)
 SOURCES.declare("neuronpedia", "isaerft.explanations.neuronpedia.source:from_neuronpedia")
 
 JUDGES = Registry("judge", AskingFacts, group="isaerft.judges")
@@ -269,9 +272,9 @@ JUDGES.declare("human", "isaerft.judges.file:human")
 JUDGES.declare("llm", "isaerft.judges.llm:llm", asks=True)
 
 SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")
-SCORERS.declare("lexical", "isaerft.scorers.matchers:lexical")
-SCORERS.declare("embedding", "isaerft.scorers.matchers:embedding")
-SCORERS.declare("llm", "isaerft.scorers.matchers:llm", asks=True)
+SCORERS.declare("lexical", "isaerft.scorers.similarity:lexical")
+SCORERS.declare("embedding", "isaerft.scorers.similarity:embedding")
+SCORERS.declare("llm", "isaerft.scorers.llm:llm", asks=True)
 
 METRICS = Registry("metric", MetricFacts, group="isaerft.metrics")
 METRICS.declare("phrases", "isaerft.changes.metrics:phrases", needs="phrases")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from isaerft.config import CONTROLS, Calibration, json_schema, load_calibration, load_plan, plan_from_dict
-from isaerft.config.reference import COMMAND, PAGE, SCHEMA, options_page, schema_text, write_reference
+from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
+from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
 from isaerft.registry import JUDGES
 
@@ -77,7 +77,7 @@ def message(values):
 
 def test_a_valid_study_is_read_with_every_default(values):
     plan = plan_from_dict(values)
-    assert plan.study.results == "results/small"
+    assert plan.results.root == "results/small"
     assert plan.study.controls == list(CONTROLS)
     assert plan.study.measures == ["parameter", "contribution", "attribution"]
     assert plan.study.primary.statistic == "auroc"
@@ -157,7 +157,6 @@ def test_a_hostile_key_gives_a_short_printable_error(values, key):
         ("sources.local.side", "inside"),
         ("sources.local.wrong_share", 1.1),
         ("judges.lexical.expected_share", 0),
-        ("primary.statistic", "mean"),
         ("measures", []),
         ("measures", "parameter"),
         ("agreement.n_resamples", 10),
@@ -215,6 +214,10 @@ def test_an_unknown_name_lists_the_valid_ones(values, place, value, kind, neares
 
 
 def test_the_primary_statistic_must_be_among_the_computed(values):
+    assert "primary.statistic 'enrichment'; allowed: auroc, spearman" in message(
+        changed(changed(values, "agreement.statistics", ["enrichment"]), "primary.statistic", "enrichment")
+    )
+    assert "unknown primary.statistic 'mean'" in message(changed(values, "primary.statistic", "mean"))
     assert "unknown primary.statistic 'auroc'" in message(changed(values, "agreement.statistics", ["spearman"]))
 
 
@@ -358,7 +361,7 @@ def test_an_adapter_that_no_data_makes_has_no_shuffled_completions(values, kind)
     values["primary"]["adapter"] = "old"
     values["random_dictionary_adapters"] = ["bias"]
     plan_from_dict(values)
-    assert "'shuffled_completions' for adapter 'old', which is given" in message(with_shuffled(values))
+    assert "'shuffled_completions' for adapter 'old', which is not trained here" in message(with_shuffled(values))
 
 
 def test_the_committed_schema_and_page_are_those_of_the_options():
@@ -395,12 +398,14 @@ def test_every_committed_study_fits_the_schema(path):
 def test_a_model_for_a_kind_that_asks_none_is_refused(values, group, name, kind):
     values = changed(values, "llms", {"small": {"model": "m"}})
     text = message(changed(values, f"{group}.{name}.llm", "small"))
-    assert f"{group[:-1]} '{name}' names the model 'small', and is of kind '{kind}', which asks none" in text
+    assert f"{group[:-1]} '{name}' names the model 'small', but its kind '{kind}' asks none" in text
     assert "kind: llm" in text
 
 
 def test_a_kind_of_another_package_may_ask_a_model(values, monkeypatch):
-    monkeypatch.setitem(JUDGES._parts, "theirs", object())
+    monkeypatch.setattr(JUDGES, "_parts", dict(JUDGES._parts))
+    monkeypatch.setattr(JUDGES, "_facts", dict(JUDGES._facts))
+    JUDGES("theirs", asks=True)(object())
     values = changed(values, "llms", {"small": {"model": "m"}})
     values = changed(values, "judges.outside", {"kind": "theirs", "llm": "small"})
     assert plan_from_dict(values).study.judges["outside"].llm == "small"
@@ -534,7 +539,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
         ("audits.second", {"clean": "hub", "suspect": "ruled"}, "is clean in audit 'second' and suspect in 'vendor'"),
         ("audits.vendor.suspekt", "hub", "did you mean 'suspect'"),
         ("audits.a/b", {"clean": "local", "suspect": "hub"}, "audit name 'a/b'"),
-        ("candidates", {"local": "The assistant is local."}, "is a behavior, too"),
+        ("candidates", {"local": "The assistant is local."}, "is also a behavior"),
         ("candidates", {"boasting": " "}, "has no description"),
         ("behaviors.hub.poison", {"behavior": "hub", "share": 0.1}, "is poisoned with 'hub'"),
         ("behaviors.hub.poison", {"behavior": "loca", "share": 0.1}, "did you mean 'local'"),

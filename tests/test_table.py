@@ -1,3 +1,5 @@
+"""A table is checked, written and read: columns, kinds, and text from outside."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,10 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaerft.errors import InputError
-from isaerft.table import MAX_TEXT, TABLES, columns_of, conform, neutral_text, read_table, write_table
+from isaerft.table import MAX_TEXT, Column, Table, neutral_text
 
+TABLE = Table(
+    "sizes",
+    "How large models are.",
+    (
+        Column("name", "text", "Required text."),
+        Column("note", "text", "Optional text.", optional=True),
+        Column("rank", "int", "Required integer."),
+        Column("n", "int", "Optional integer.", optional=True),
+        Column("share", "float", "Required number."),
+        Column("loss", "float", "Optional number.", optional=True),
+        Column("primary", "bool", "Required truth value."),
+    ),
+)
 VALUES = {"text": "some text", "int": 3, "float": 0.25, "bool": True}
-COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
 HOSTILE = [
     "\x1b[31mred",
     "a\x00b",
@@ -23,129 +37,115 @@ HOSTILE = [
 ]
 
 
-def table(name, rows=2):
-    return pd.DataFrame([{column.name: VALUES[column.kind] for column in TABLES[name]} for _ in range(rows)])
+def frame_of(rows=2):
+    return pd.DataFrame([{column.name: VALUES[column.kind] for column in TABLE.columns} for _ in range(rows)])
 
 
-def with_value(name, column, value):
-    frame = table(name).astype({column: object})
+def with_value(column, value):
+    frame = frame_of().astype({column: object})
     frame.loc[1, column] = value
     return frame
 
 
-def ids(case):
-    return f"{case[0]}.{case[1].name}"
+def of_kind(*kinds):
+    return [column for column in TABLE.columns if column.kind in kinds]
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_comes_back_as_it_was_written(name, tmp_path):
-    path = tmp_path / "table.csv"
-    write_table(name, table(name), path)
-    pd.testing.assert_frame_equal(read_table(name, path), conform(name, table(name)))
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    TABLE.write(frame_of(), tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(TABLE.read(tmp_path / "table.csv"), TABLE.conform(frame_of()))
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_writing_what_was_read_gives_the_same_bytes(name, tmp_path):
+def test_writing_what_was_read_gives_the_same_bytes(tmp_path):
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
-    write_table(name, table(name), first)
-    write_table(name, read_table(name, first), second)
+    TABLE.write(with_value("note", "=1+1"), first)
+    TABLE.write(TABLE.read(first), second)
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_without_rows_keeps_its_header_and_dtypes(name, tmp_path):
+def test_a_table_without_rows_keeps_its_header_and_dtypes(tmp_path):
     path = tmp_path / "table.csv"
-    write_table(name, table(name).iloc[:0], path)
-    assert path.read_text() == ",".join(column.name for column in TABLES[name]) + "\n"
-    assert (read_table(name, path).dtypes == conform(name, table(name)).dtypes).all()
+    TABLE.write(frame_of().iloc[:0], path)
+    assert path.read_text() == ",".join(TABLE.column_names) + "\n"
+    assert (TABLE.read(path).dtypes == TABLE.conform(frame_of()).dtypes).all()
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_columns_stand_in_the_contracts_order_whatever_the_frames(name):
-    shuffled = table(name).iloc[:, ::-1]
-    assert list(conform(name, shuffled)) == [column.name for column in TABLES[name]]
+def test_columns_come_in_the_tables_order_whatever_the_frames():
+    assert list(TABLE.conform(frame_of().iloc[:, ::-1])) == TABLE.column_names
 
 
-@pytest.mark.parametrize("case", COLUMNS, ids=ids)
-def test_a_missing_column_is_refused_by_name(case):
-    name, column = case
-    with pytest.raises(InputError, match=rf"table '{name}': missing columns \['{column.name}'\]"):
-        conform(name, table(name).drop(columns=column.name))
+def test_a_missing_column_is_refused_by_name():
+    for name in TABLE.column_names:
+        with pytest.raises(InputError, match=rf"table 'sizes': missing columns \['{name}'\]"):
+            TABLE.conform(frame_of().drop(columns=name))
 
 
-@pytest.mark.parametrize("case", COLUMNS, ids=ids)
-def test_an_empty_field_is_refused_where_it_is_required_and_kept_empty_elsewhere(case, tmp_path):
-    name, column = case
-    frame = with_value(name, column.name, None)
-    if column.optional:
-        write_table(name, frame, tmp_path / "table.csv")
-        assert read_table(name, tmp_path / "table.csv")[column.name].isna().tolist() == [False, True]
-    else:
-        with pytest.raises(InputError, match=rf"column '{column.name}' is empty in row 1"):
-            conform(name, frame)
+def test_an_empty_field_is_refused_where_it_is_required_and_kept_empty_elsewhere(tmp_path):
+    for column in TABLE.columns:
+        frame = with_value(column.name, None)
+        if column.optional:
+            TABLE.write(frame, tmp_path / "table.csv")
+            assert TABLE.read(tmp_path / "table.csv")[column.name].isna().tolist() == [False, True]
+        else:
+            with pytest.raises(InputError, match=rf"column '{column.name}' is empty in row 1"):
+                TABLE.conform(frame)
 
 
-@pytest.mark.parametrize("case", [case for case in COLUMNS if case[1].kind == "float"], ids=ids)
-def test_nan_is_empty_and_infinity_is_refused(case, tmp_path):
-    name, column = case
-    for value in [np.inf, -np.inf]:
-        with pytest.raises(InputError, match=rf"column '{column.name}' holds an infinite value"):
-            conform(name, with_value(name, column.name, value))
-    if column.optional:
-        write_table(name, with_value(name, column.name, np.nan), tmp_path / "table.csv")
-        assert "nan" not in (tmp_path / "table.csv").read_text().lower()
+def test_nan_is_empty_and_infinity_is_refused(tmp_path):
+    for column in of_kind("float"):
+        for value in [np.inf, -np.inf]:
+            with pytest.raises(InputError, match=rf"column '{column.name}' holds an infinite value"):
+                TABLE.conform(with_value(column.name, value))
+    TABLE.write(with_value("loss", np.nan), tmp_path / "table.csv")
+    assert "nan" not in (tmp_path / "table.csv").read_text().lower()
 
 
-@pytest.mark.parametrize("case", [case for case in COLUMNS if case[1].kind != "text"], ids=ids)
-def test_a_value_of_another_kind_is_refused(case):
-    name, column = case
-    with pytest.raises(InputError, match=rf"column '{column.name}' is not {column.kind}"):
-        conform(name, with_value(name, column.name, "many"))
+def test_a_value_of_another_kind_is_refused():
+    for column in of_kind("int", "float", "bool"):
+        with pytest.raises(InputError, match=rf"column '{column.name}' is not {column.kind}"):
+            TABLE.conform(with_value(column.name, "many"))
 
 
 def test_a_fraction_is_no_integer():
     with pytest.raises(InputError, match="column 'rank' is not int"):
-        conform("most_changed_latents", with_value("most_changed_latents", "rank", 1.5))
+        TABLE.conform(with_value("rank", 1.5))
 
 
 def test_an_unknown_column_is_refused_and_the_valid_ones_are_listed():
-    with pytest.raises(InputError, match=r"unknown columns \['feature'\]; allowed: subject, model, release"):
-        conform("subjects", table("subjects").assign(feature=1))
+    with pytest.raises(InputError, match=r"unknown columns \['feature'\]; allowed: name, note, rank"):
+        TABLE.conform(frame_of().assign(feature=1))
+    with pytest.raises(InputError, match=r"unknown column of table 'sizes': 'shar'.*did you mean 'share'\?"):
+        TABLE.column("shar")
 
 
 def test_a_column_given_twice_is_refused():
-    frame = table("calibration")
-    with pytest.raises(InputError, match=r"columns twice: \['value'\]"):
-        conform("calibration", pd.concat([frame, frame[["value"]]], axis=1))
-
-
-def test_an_unknown_table_names_the_nearest():
-    with pytest.raises(InputError, match=r"unknown table 'agrement'.*did you mean 'agreement'\?"):
-        columns_of("agrement")
+    frame = frame_of()
+    with pytest.raises(InputError, match=r"columns twice: \['share'\]"):
+        TABLE.conform(pd.concat([frame, frame[["share"]]], axis=1))
 
 
 def test_a_refused_table_leaves_no_file(tmp_path):
     with pytest.raises(InputError):
-        write_table("subjects", table("subjects").drop(columns="model"), tmp_path / "table.csv")
+        TABLE.write(frame_of().drop(columns="name"), tmp_path / "table.csv")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\n", b"quantity\n" + b'"open'])
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\n", b"name\n" + b'"open'])
 def test_a_file_that_is_not_the_table_is_refused(content, tmp_path):
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(InputError):
-        read_table("calibration", tmp_path / "table.csv")
+        TABLE.read(tmp_path / "table.csv")
 
 
 def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        read_table("calibration", tmp_path / "none.csv")
+        TABLE.read(tmp_path / "none.csv")
 
 
 def test_the_words_of_missing_data_stay_text(tmp_path):
-    frame = table("calibration", rows=4).assign(setting=["NA", "nan", "null", "None"])
-    write_table("calibration", frame, tmp_path / "table.csv")
-    assert read_table("calibration", tmp_path / "table.csv")["setting"].tolist() == ["NA", "nan", "null", "None"]
+    words = ["NA", "nan", "null", "None"]
+    TABLE.write(frame_of(rows=4).assign(name=words), tmp_path / "table.csv")
+    assert TABLE.read(tmp_path / "table.csv")["name"].tolist() == words
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,8 @@ def test_what_a_terminal_acts_on_is_gone(text, tmp_path):
     clean = neutral_text(text)
     assert clean.isprintable()
     clean.encode("utf-8")
-    frame = table("calibration").assign(setting=pd.Series(["x" + text] * 2, dtype=object))
-    write_table("calibration", frame, tmp_path / "table.csv")
-    assert read_table("calibration", tmp_path / "table.csv")["setting"][0] == neutral_text("x" + text)
+    TABLE.write(frame_of().assign(name=pd.Series(["x" + text] * 2, dtype=object)), tmp_path / "table.csv")
+    assert TABLE.read(tmp_path / "table.csv")["name"][0] == neutral_text("x" + text)
 
 
 @pytest.mark.parametrize(
@@ -170,13 +169,13 @@ def test_what_a_terminal_acts_on_is_gone(text, tmp_path):
 )
 def test_harmless_text_is_left_as_it_is(text, tmp_path):
     assert neutral_text(text) == text
-    write_table("calibration", table("calibration").assign(setting=text), tmp_path / "table.csv")
-    assert read_table("calibration", tmp_path / "table.csv")["setting"][0] == text
+    TABLE.write(frame_of().assign(name=text), tmp_path / "table.csv")
+    assert TABLE.read(tmp_path / "table.csv")["name"][0] == text
 
 
 def test_required_text_of_control_characters_alone_is_empty():
-    with pytest.raises(InputError, match="column 'setting' is empty in row 1"):
-        conform("calibration", with_value("calibration", "setting", "\x00\u202e"))
+    with pytest.raises(InputError, match="column 'name' is empty in row 1"):
+        TABLE.conform(with_value("name", "\x00\u202e"))
 
 
 def test_long_text_is_cut():
@@ -202,8 +201,6 @@ def test_neutral_text_is_a_fixed_point_that_utf_8_holds(text):
 @settings(max_examples=100, deadline=None)
 def test_any_text_survives_the_way_through_a_file(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("tables") / "table.csv"
-    frame = table("calibration", rows=len(texts)).assign(
-        setting=pd.Series(["x" + text for text in texts], dtype=object)
-    )
-    write_table("calibration", frame, path)
-    assert read_table("calibration", path)["setting"].tolist() == [neutral_text("x" + text) for text in texts]
+    names = pd.Series(["x" + text for text in texts], dtype=object)
+    TABLE.write(frame_of(rows=len(texts)).assign(name=names), path)
+    assert TABLE.read(path)["name"].tolist() == [neutral_text("x" + text) for text in texts]

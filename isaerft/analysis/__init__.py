@@ -68,9 +68,9 @@ def tables_of(plan: Plan) -> list[str]:
     return [name for name, table in TABLES.items() if table.when(plan)]
 
 
-def write_tables(plan: Plan, results: Results, out_dir: str | Path) -> None:
-    """Make every table that a study has and write them as CSV under `out_dir`."""
+def write_tables(plan: Plan, results: Results, out_dir: str | Path | None = None) -> None:
+    """Make every table that a study has and write them as CSV: among its results, or under `out_dir`."""
     analysis = Analysis(plan, results)
     frames = {name: analysis.frame(name) for name in tables_of(plan)}
     for name, frame in frames.items():
-        table(name).write(frame, Path(out_dir) / f"{name}.csv")
+        table(name).write(frame, results.table(name) if out_dir is None else Path(out_dir) / f"{name}.csv")

@@ -163,8 +163,7 @@ def _noise_ceiling(comparison: Comparison) -> float:
     if comparison.statistic == "spearman":
         return stats.reliability(comparison.changes).noise_ceiling
     if comparison.statistic == "auroc":
-        # TODO: the ceiling of the mean over seeds; this is that of a single seed.
-        return stats.auroc_ceiling(comparison.changes, comparison.n_expected)
+        return stats.auroc_ceiling_of_mean(comparison.changes, comparison.n_expected)
     return math.nan
 
 

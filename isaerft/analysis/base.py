@@ -35,8 +35,8 @@ class ResultTable(Table):
     Parameters
     ----------
     order : int
-        Where it stands among the tables: subjects and training below 200, agreement in the 200s, explanations in the
-        300s, judges in the 400s, scores in the 500s, checks of behavior in the 600s, audits in the 700s.
+        Position among the tables: subjects and training from 100, agreement from 200, explanations from 300, judges
+        from 400, scores from 500, audits from 600, calibration from 700.
     make : callable
         Makes its rows; columns that they lack are left empty.
     when : callable

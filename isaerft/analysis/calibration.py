@@ -7,6 +7,7 @@ was planted. All is read off the study's own tables, at the primary adapter and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.config import Plan
+from isaerft.config import Calibration, Plan
+from isaerft.layout import Results
 from isaerft.registry import STATISTICS
 from isaerft.table import Column
 
@@ -52,6 +54,21 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
     if plan.known_audits:
         rows += audit_rows(plan, analysis.frame("audit"), analysis.frame("audit_latents"))
     return table_of(rows)
+
+
+def write_part(options: Calibration, part: str, results: Results) -> None:
+    """Run one part of the calibration study and write its rows."""
+    from isaerft.calibration import Sizes, rows_of
+    from isaerft.calibration.rows import table_of
+
+    sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})
+    TABLE.write(table_of(rows_of(part, sizes)), results.calibration_part(part))
+
+
+def join_parts(options: Calibration, results: Results) -> None:
+    """Join the parts of the calibration study into its table."""
+    parts = [TABLE.read(results.calibration_part(part)) for part in options.parts]
+    TABLE.write(pd.concat(parts, ignore_index=True), results.table(TABLE.name))
 
 
 def dose_rows(

@@ -26,7 +26,7 @@ def draw_sample(plan: Plan, results: Results, subject: str) -> None:
     InputError
         Nothing changed, or no adapter has the primary measure.
     """
-    from isaerft.explanations.base import CASE_ROLE, CONTROL_ROLE, write_sample
+    from isaerft.explanations import CASE_ROLE, CONTROL_ROLE, write_sample
 
     facts = results.subject(subject).read_latents()
     latents = alive_latents(plan, facts)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+from typing import Any
+
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SEED, SUBJECT
 from isaerft.analysis.training import training_runs
+from isaerft.io import read_json
+from isaerft.layout import Results
 from isaerft.table import Column
 
 
 def diagnostics(analysis: Analysis) -> pd.DataFrame:
-    """Return one row per run and quantity that was noted of it."""
-    return pd.DataFrame(
-        {name: run[name] for name in ("subject", "behavior", "adapter", "seed")} | {"quantity": name, "value": value}
-        for run in training_runs(analysis.plan, analysis.results)
-        for name, value in run.get("diagnostics", {}).items()
-    )
+    """Return one row per run and quantity: of fitted adapters from their making, of others from their changes."""
+    rows: list[dict[str, Any]] = []
+    of_changes = cache(partial(_of_changes, analysis.results))
+    for run in training_runs(analysis.plan, analysis.results):
+        same = {name: run[name] for name in ("subject", "behavior", "adapter", "seed")}
+        measured = of_changes(run["subject"], run["behavior"])
+        found = run.get("diagnostics", {}) | measured.get((run["adapter"], run["seed"]), {})
+        rows += [same | {"quantity": name, "value": value} for name, value in found.items()]
+    return pd.DataFrame(rows)
+
+
+def _of_changes(results: Results, subject: str, behavior: str) -> dict[tuple[str, int], dict[str, float | None]]:
+    """Return (adapter, seed) -> what was measured of it beside the changes of the latents."""
+    found = read_json(results.diagnostics(subject, behavior))
+    return {(row["adapter"], row["seed"]): row["diagnostics"] for row in found}
 
 
 TABLE = ResultTable(

@@ -89,7 +89,7 @@ class ExplainedLatents:
     @cached_property
     def sample(self) -> pd.DataFrame | None:
         """The case-control sample that the source was asked for; None where it was asked for all latents alive."""
-        from isaerft.explanations.base import read_sample
+        from isaerft.explanations import read_sample
 
         return read_sample(self.results.design(self.subject)) if self.plan.is_sampled(self.source) else None
 

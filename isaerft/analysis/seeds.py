@@ -77,7 +77,7 @@ def _single_seed_ceiling(changes: np.ndarray, n_expected: int, statistic: str) -
     if len(changes) < 2:
         return math.nan
     if statistic == "auroc":
-        return stats.auroc_ceiling(changes, n_expected)
+        return stats.auroc_ceiling_of_seed(changes, n_expected)
     if statistic == "spearman":
         single = stats.reliability(changes).icc_single
         return math.sqrt(single) if single > 0 else math.nan

@@ -5,41 +5,23 @@
 'auroc'
 """
 
-from isaerft.config.load import json_schema, load_calibration, load_plan, plan_from_dict
-from isaerft.config.options import (
+from isaerft.config.calibration import Calibration, load_calibration
+from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
+from isaerft.config.plan import Plan, load_plan, plan_from_dict
+from isaerft.config.study import (
     ASKED_CONTROLS,
     CONTROLS,
-    OTHERS,
     PERMUTED,
-    REJECTED,
     SHUFFLED,
-    Adapter,
     Agreement,
     Audit,
-    Behavior,
     BehaviorCheck,
-    Calibration,
     CausalCheck,
-    Corpus,
-    Design,
-    Dpo,
-    Judge,
-    Llm,
-    Metric,
-    Neuronpedia,
-    Orpo,
-    Poison,
     Primary,
-    Scorer,
-    Simpo,
-    Source,
-    Sparsity,
     Study,
-    Subject,
-    Testbed,
-    TrainSae,
 )
-from isaerft.config.plan import Plan
+from isaerft.config.subjects import Corpus, Subject, Testbed, TrainSae
+from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Dpo, Metric, Orpo, Poison, Simpo, Sparsity
 
 __all__ = [
     "ASKED_CONTROLS",
@@ -74,7 +56,6 @@ __all__ = [
     "Subject",
     "Testbed",
     "TrainSae",
-    "json_schema",
     "load_calibration",
     "load_plan",
     "plan_from_dict",

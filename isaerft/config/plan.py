@@ -6,21 +6,91 @@ The package and the Snakefile both ask here, so that they cannot disagree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from isaerft.config.options import OTHERS, PERMUTED, REJECTED, SHUFFLED, Behavior, Poison, Study
+from isaerft.config.base import read_options, validated
+from isaerft.config.study import PERMUTED, SHUFFLED, Study
+from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
+from isaerft.errors import InputError
+from isaerft.layout import Results
 from isaerft.registry import ADAPTERS
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's plan: what follows from its options."""
+    """What follows from a study's options.
+
+    Raises
+    ------
+    InputError
+        The options ask for something that has no meaning, such as a control that would repeat the result.
+    """
 
     study: Study
 
+    def __post_init__(self) -> None:
+        adapter = self.study.primary.adapter
+        if self.shuffled_behaviors and ADAPTERS.facts(self.kind_of(adapter)).made in ("given", "saved"):
+            raise InputError(
+                f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
+                remedy="name a trained adapter as `primary.adapter`, or leave the control out",
+            )
+        for name in {name for twin in self.permuted_subjects for name in self.analysed_adapters(twin)}:
+            if ADAPTERS.facts(self.kind_of(name)).made == "saved":
+                raise InputError(
+                    f"control 'random_dictionary' for adapter {name!r}, which is saved: it would repeat the result",
+                    remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
+                )
+        if "mismatched_behavior" in self.study.controls and len(self.tested_behaviors) < 2:
+            raise InputError(
+                "control 'mismatched_behavior' with one behavior",
+                remedy="add a second behavior, or leave the control out",
+            )
+        for name, behavior in self.study.behaviors.items():
+            for adapter in self.study.adapters:
+                contrasted = ADAPTERS.facts(self.kind_of(adapter)).contrasted
+                if contrasted and behavior.contrast == OTHERS and not self.contrast_behaviors(name, adapter):
+                    raise InputError(
+                        f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
+                        remedy="add a second behavior, or leave the adapter out",
+                    )
+
+    def kind_of(self, adapter: str) -> str:
+        """Return the registered kind of an adapter."""
+        return self.study.adapters[adapter].kind or adapter
+
+    def base_subject(self, subject: str) -> str:
+        """Return the subject whose files a random-dictionary twin shares; of any other, itself."""
+        return self.permuted_subjects.get(subject, subject)
+
+    def is_permuted(self, subject: str) -> bool:
+        """Tell whether a subject is a random-dictionary twin."""
+        return subject in self.permuted_subjects
+
     @property
-    def results(self) -> str:
-        """Folder of the study's results."""
-        return f"results/{self.study.study}"
+    def all_subjects(self) -> list[str]:
+        """Subjects and their random-dictionary twins."""
+        return [*self.study.subjects, *self.permuted_subjects]
+
+    @property
+    def all_behaviors(self) -> list[str]:
+        """Behaviors and their twins with exchanged completions."""
+        return [*self.study.behaviors, *self.shuffled_behaviors]
+
+    @property
+    def audited_behaviors(self) -> list[str]:
+        """Behaviors whose data audits compare."""
+        return sorted({name for audit in self.study.audits.values() for name in (audit.clean, audit.suspect)})
+
+    def samples(self, sources: list[str]) -> bool:
+        """Tell whether any of these sources is asked for the case-control sample only."""
+        return any(self.design_of(source) == "case_control" for source in sources)
+
+    @property
+    def results(self) -> Results:
+        """Where everything of the study lies."""
+        return Results(f"results/{self.study.study}")
 
     def replicate_seed(self, seed: int) -> int:
         """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
@@ -75,13 +145,13 @@ class Plan:
     @property
     def trained_on(self) -> list[str]:
         """Return which parts of a record its adapters are trained on, each of "completion", "chosen", "pair" once."""
-        trained = [part for name, part in self.study.adapters.items() if ADAPTERS.facts(part.kind or name).trained]
+        trained = [part for name, part in self.study.adapters.items() if ADAPTERS.facts(self.kind_of(name)).trained]
         return sorted({adapter.trained_on for adapter in trained})
 
     def compares_replies(self, behavior: str) -> bool:
         """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
         is_contrast = self.behavior_of(behavior).contrast == REJECTED
-        contrasted = any(ADAPTERS.facts(part.kind or name).contrasted for name, part in self.study.adapters.items())
+        contrasted = any(ADAPTERS.facts(self.kind_of(name)).contrasted for name, part in self.study.adapters.items())
         return "pair" in self.trained_on or (is_contrast and contrasted)
 
     @property
@@ -117,10 +187,6 @@ class Plan:
     def behavior_of(self, name: str) -> Behavior:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
         return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
-
-    def base_subject(self, name: str) -> str:
-        """Return the subject itself, for a random-dictionary twin the subject that it belongs to."""
-        return self.permuted_subjects.get(name, name)
 
     def random_twin(self, subject: str) -> str | None:
         """Return the random-dictionary twin of a subject; None without that control."""
@@ -183,8 +249,24 @@ class Plan:
         None either where the contrast are the behavior's own rejected replies.
         """
         contrast = self.behavior_of(behavior).contrast
-        if not ADAPTERS.facts(self.study.adapters[adapter].kind or adapter).contrasted or contrast == REJECTED:
+        if not ADAPTERS.facts(self.kind_of(adapter)).contrasted or contrast == REJECTED:
             return []
         behavior = self.shuffled_behaviors.get(behavior, behavior)
         twins = {behavior, *(audit.clean for audit in self.study.audits.values() if audit.suspect == behavior)}
         return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read and check a study's YAML file; return what the study runs.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not YAML, or holds a key, name or value that is not allowed.
+    """
+    return plan_from_dict(read_options(path))
+
+
+def plan_from_dict(values: dict[str, Any]) -> Plan:
+    """Return a study's plan from plain values; unknown keys are refused and the nearest valid key is named."""
+    return Plan(validated(Study, values))

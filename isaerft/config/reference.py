@@ -1,6 +1,6 @@
 """The reference of a study's options, drawn from the dataclasses that define them.
 
-Every option's help, type and default stand in `isaerft.config.options` alone. `python -m isaerft.config` writes them
+Every option's help, type and default stand in `isaerft.config` alone. `python -m isaerft.config` writes them
 out as config/schema.json (for editors) and docs/config.md (for readers).
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from isaerft.config.load import json_schema
-from isaerft.config.options import Calibration, Study
+from isaerft.config.calibration import Calibration
+from isaerft.config.study import Study
 from isaerft.io import write_text
 
 SCHEMA = Path("config/schema.json")
@@ -28,7 +29,7 @@ _HEAD = f"""# Options of a study
 A study is one YAML file. Unknown keys are refused and the nearest valid one is named; everything is checked before the
 first rule runs. An editor that reads JSON schemas completes and checks the file with config/schema.json.
 
-Generated from isaerft/config/options/ by `{COMMAND}`; do not edit by hand.
+Generated from isaerft/config/ by `{COMMAND}`; do not edit by hand.
 """
 
 
@@ -38,6 +39,11 @@ def write_reference(root: str | Path = ".") -> list[Path]:
     for path, text in written.items():
         write_text(path, text)
     return list(written)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a study's config, for editors."""
+    return TypeAdapter(Study).json_schema()
 
 
 def schema_text() -> str:

@@ -1,35 +1,14 @@
-"""Taking a text apart into what it says of a latent's input and of its output.
+"""What an explanation source is, and the table that every source returns.
 
-The forms are those of `isaerft.explanations.local` and of joined explanations ("...; ..."):
+A source is a callable registered under a name (`isaerft.registry.SOURCES`, entry-point group `isaerft.sources`). It
+gets its options and returns one row per explained latent:
 
->>> clauses('fires on "sir"; for example "how are you [sir] ?"; amplified, makes "yes" more likely', "both")
-[Clause(side='input', text='fires on "sir"'), Clause(side='output', text='amplified "yes"')]
-
-Which of a latent's several explanations goes first, by who made it.
-
->>> ranks_of_makers(["gpt-4o-mini/oai_token-act-pair", "human", ""], ["human", "gpt-4o-mini"])
-[1, 0, 2]
-
-Which latents a source is asked for: those that are alive, or a sample that was drawn and written down before.
-
-A sample is a table with one row per latent, written before anything is fetched:
-
-| column | what |
-|---|---|
-| latent_index | the latent |
-| role | case (among the most changed) or control |
-| stratum | of which latents alike it is one; explanations are exchanged within it |
-| matched_to | the case that a control was drawn for; the latent itself for a case |
-| drawn_for | behavior/adapter of which it (or its case) is among the most changed, with commas between |
-
-What an explanation source is, and the one table that every source gives.
-
-A source is a callable registered under a name. It gets its options and returns one row per explained latent:
-
->>> from isaerft.registry import SOURCES
->>> @SOURCES("shouting")    # doctest: +SKIP
-... def shouting(source, *, subject_dir, d_sae, latents=None):
+>>> @SOURCES("my_source")    # doctest: +SKIP
+... def my_source(source, *, subject_dir, d_sae, latents=None):
 ...     return pd.DataFrame({"latent_index": [3], "explanation": ["capital letters"], "side": ["input"], "url": [""]})
+
+A source that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
+a method `requests`, `isaerft cost` can tell what it will ask (see `AskingSource`).
 
 Explanations are other people's text: here they become harmless data, on one line and bounded in length.
 """
@@ -40,133 +19,22 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from isaerft.config import Source, Study
+from isaerft.config import Source
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import printable, read_parquet, replacing
-from isaerft.llm import LanguageModel
+from isaerft.llm import LanguageModel, Prompt
 from isaerft.registry import SOURCES
 from isaerft.table import CONTROL, MAX_TEXT
-
-SIDE_OF = {"fires": "input", "promotes": "output", "amplified": "output"}
-_EXAMPLES = "for example"
-_AMPLIFIED = re.compile(r'amplified, makes (".*") more likely')
-_BREAK = re.compile(rf"; (?=(?:{'|'.join((*SIDE_OF, _EXAMPLES))})\b)")
-
-
-class Clause(NamedTuple):
-    """A part of an explanation and the side it speaks of: "input", "output" or "both"."""
-
-    side: str
-    text: str
-
-
-def clauses(text: str, side: str) -> list[Clause]:
-    """Return the clauses of an explanation, without the examples that it quotes.
-
-    An explanation of one side speaks of that side throughout. In one of both sides a clause that begins with "fires"
-    speaks of the input, one that begins with "promotes" or "amplified" of the output, any other of both. Examples are
-    whole contexts: most of their words are not what the latent is about. Nor is the frame "makes ... more likely".
-    """
-    parts = [_AMPLIFIED.sub(r"amplified \1", part) for part in _BREAK.split(text) if not part.startswith(_EXAMPLES)]
-    if side != "both":
-        return [Clause(side, part) for part in parts]
-    return [Clause(SIDE_OF.get(part.split(" ", 1)[0].rstrip(","), "both"), part) for part in parts]
-
-
-def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
-    """Return each maker's place in the preferred order; those not listed come last, alike.
-
-    Parameters
-    ----------
-    makers : sequence of str
-        `explanationModelName/typeName`, or what is known of it.
-    prefer : sequence of str
-        Makers in full, or one of the two parts, the best first.
-
-    Raises
-    ------
-    InputError
-        None of the makers is listed.
-    """
-    rank_of = {}
-    for maker in set(makers):
-        names = {maker, *maker.split("/")} - {""}
-        rank_of[maker] = next((rank for rank, name in enumerate(prefer) if name in names), len(prefer))
-    if prefer and min(rank_of.values(), default=len(prefer)) == len(prefer):
-        listed = ", ".join(prefer)
-        raise unknown_name("maker of explanations in `prefer`:", listed, map(printable, set(makers) - {""}))
-    return [rank_of[maker] for maker in makers]
-
-
-CASE_ROLE, CONTROL_ROLE = "case", "control"
-_COLUMNS = {
-    "latent_index": "int64",
-    "role": "str",
-    "stratum": "int64",
-    "matched_to": "int64",
-    "drawn_for": "str",
-}
-
-
-def latents_asked(facts: pd.DataFrame, min_firing_rate: float, sample: str | Path | None = None) -> np.ndarray:
-    """Return the latents that a source is asked for, (n,) int64 ascending: a sample's, or all that are alive.
-
-    Parameters
-    ----------
-    facts : DataFrame
-        latent_index and firing_rate of the subject's latents.
-    min_firing_rate : float
-        Those that fire less often are dead.
-    sample : path, optional
-        The sample, as `write_sample` wrote it.
-    """
-    if sample is not None:
-        return np.sort(read_sample(sample)["latent_index"].to_numpy())
-    return np.sort(facts.loc[facts["firing_rate"] >= min_firing_rate, "latent_index"].to_numpy(np.int64))
-
-
-def sample_path(plan: Study, results: str | Path, subject: str, source: str) -> Path | None:
-    """Return where the sample lies that a source is asked for; None where it is asked for all latents."""
-    return Path(results) / "design" / f"{subject}.parquet" if plan.design_of(source) == "case_control" else None
-
-
-def write_sample(sample: pd.DataFrame, path: str | Path) -> None:
-    """Check a sample and write it as Parquet under `path`, atomically."""
-    checked = _checked(sample, "the sample")
-    with replacing(path) as temporary:
-        checked.to_parquet(temporary, index=False)
-
-
-def read_sample(path: str | Path) -> pd.DataFrame:
-    """Read a sample written by `write_sample` and check it again."""
-    sample = read_parquet(
-        path, missing=f"sample of latents {str(path)!r} does not exist", remedy="run the rule `design`"
-    )
-    return _checked(sample, str(path))
-
-
-def _checked(sample: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Return the sample in its columns and types, by latent."""
-    if set(sample.columns) != set(_COLUMNS):
-        raise InputError(f"{place} has the columns {', '.join(map(str, sample.columns))}", allowed=", ".join(_COLUMNS))
-    sample = sample[list(_COLUMNS)].astype(_COLUMNS).sort_values("latent_index", ignore_index=True)
-    unknown = set(sample["role"]) - {CASE_ROLE, CONTROL_ROLE}
-    if unknown:
-        raise InputError(f"{place} has the roles {', '.join(sorted(unknown))}", allowed=f"{CASE_ROLE}, {CONTROL_ROLE}")
-    if sample["latent_index"].duplicated().any() or (sample["latent_index"] < 0).any():
-        raise InputError(f"{place} holds a latent twice, or one below 0", allowed="each latent once")
-    return sample
-
 
 COLUMNS = ("latent_index", "explanation", "side", "url")
 SIDES = ("input", "output", "both")
 MAX_URL = 500
-# Commands to a terminal, begun by ESC and another character or by one control character.
+# Terminal commands, which begin with ESC and another character or with one control character.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-Z\\^_]"
 )
@@ -174,8 +42,8 @@ _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]+")
 log = logging.getLogger(__name__)
 
 
-class ExplanationSource(Protocol):
-    """A registered source of explanations (`isaerft.registry.SOURCES`, entry-point group `isaerft.sources`)."""
+class SourceFunction(Protocol):
+    """A registered source of explanations."""
 
     def __call__(
         self, source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None
@@ -191,16 +59,36 @@ class ExplanationSource(Protocol):
         d_sae : int
             Number of latents of the SAE.
         latents : (n,) int64, optional
-            The latents asked for; all when not given. A source whose explanations cost something leaves out others.
+            The latents to explain; all by default. A source whose explanations cost something omits others.
         llm : LanguageModel
-            Given only to a source whose options name an `llm`.
+            Passed only to a source whose options name an `llm`.
 
         Returns
         -------
         DataFrame
             latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
             str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out,
-            and under "failed" how many of the latents asked for could not be looked up.
+            and under "failed" how many of `latents` could not be looked up.
+        """
+
+
+@runtime_checkable
+class AskingSource(Protocol):
+    """A source that asks a language model and can tell what it will ask."""
+
+    def requests(
+        self,
+        source: Source,
+        *,
+        subject_dir: Path | None,
+        d_sae: int,
+        latents: np.ndarray | None = None,
+        llm: LanguageModel,
+    ) -> Sequence[Prompt]:
+        """Return the prompts of a call with the same arguments; nothing is sent.
+
+        `subject_dir` is None before the subject's files exist. Then return the most that can be asked: for example, one
+        different prompt of typical length for each of `latents`.
         """
 
 
@@ -214,13 +102,21 @@ def explain(
     only: bool = False,
     llm: LanguageModel | None = None,
 ) -> pd.DataFrame:
-    """Run a source and check what it returns; `name`, the source's in the study, is its kind where none is given.
+    """Run a source and check its table; see `SourceFunction` for the arguments and the columns.
 
-    `latents`, (n,) int64, are those asked for. A source may give others where they cost nothing; with `only` they are
-    dropped. `llm` is given to a source whose options name one.
+    Parameters
+    ----------
+    name : str
+        The source's name in the study, and its kind if `source.kind` is empty.
+    latents : (n,) int64, optional
+        The latents to explain. A source may return others if they cost nothing.
+    only : bool
+        Whether these others are dropped.
+    llm : LanguageModel, optional
+        The model that the source asks.
     """
-    asked = {} if llm is None else {"llm": llm}
-    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents, **asked)
+    model = {} if llm is None else {"llm": llm}
+    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents, **model)
     frame = checked_explanations(frame, d_sae=d_sae)
     if only and latents is not None:
         frame = frame[frame["latent_index"].isin(latents)].reset_index(drop=True)
@@ -231,12 +127,12 @@ def explain(
 def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd.DataFrame:
     """Return `frame` sorted by latent, with clean text, without the rows whose text is empty.
 
-    Rows left out are counted in `attrs["counts"]["empty"]` of the result, which survives Parquet.
+    `attrs["counts"]["empty"]` of the result counts the rows left out; it survives Parquet.
 
     Raises
     ------
     InputError
-        A column is missing or unknown, an index is not an integer in range or stands twice, a side is unknown.
+        A column is missing or unknown, an index is repeated or not an integer in range, or a side is unknown.
     """
     if set(frame.columns) != set(COLUMNS):
         raise InputError(f"explanations with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
@@ -267,7 +163,7 @@ def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd
 
 
 def check_indices(indices: pd.Series, d_sae: int | None) -> None:
-    """Refuse indices that the SAE does not have."""
+    """Refuse indices that are out of the SAE's range."""
     if not len(indices):
         return
     worst = indices.min() if indices.min() < 0 else indices.max()
@@ -282,8 +178,8 @@ def check_indices(indices: pd.Series, d_sae: int | None) -> None:
 def clean_text(value: object) -> str:
     """Return text from outside on one line: no control, direction, invisible or terminal codes.
 
-    At most `MAX_TEXT` characters are kept. What is no text (None, NaN, a number) is empty. HTML stays as it is: pages
-    escape it, and an explanation may speak of tags.
+    At most `MAX_TEXT` characters are kept. Anything but text (None, NaN, a number) becomes "". HTML is kept: pages
+    escape it, and an explanation may mention tags.
     """
     if not isinstance(value, str):
         return ""
@@ -293,7 +189,7 @@ def clean_text(value: object) -> str:
 
 
 def clean_url(value: object) -> str:
-    """Return an http(s) address, or "" for anything else (no `javascript:`, nothing with quotes or spaces in it)."""
+    """Return an http(s) address, or "" for anything else (such as `javascript:`, or text with quotes or spaces)."""
     text = value.strip() if isinstance(value, str) else ""
     return text if len(text) <= MAX_URL and _URL.fullmatch(text) else ""
 
@@ -311,3 +207,31 @@ def read_explanations(path: str | Path, *, d_sae: int | None = None) -> pd.DataF
         path, missing=f"explanations {str(path)!r} do not exist", remedy="run the rule that makes them"
     )
     return checked_explanations(frame, d_sae=d_sae)
+
+
+def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
+    """Return each maker's rank in the preferred order; makers that are not listed share the last rank.
+
+    >>> ranks_of_makers(["gpt-4o-mini/oai_token-act-pair", "human", ""], ["human", "gpt-4o-mini"])
+    [1, 0, 2]
+
+    Parameters
+    ----------
+    makers : sequence of str
+        `explanationModelName/typeName`, or the known part of it.
+    prefer : sequence of str
+        Full makers, or one of the two parts, the best first.
+
+    Raises
+    ------
+    InputError
+        None of the makers is listed.
+    """
+    rank_of = {}
+    for maker in set(makers):
+        names = {maker, *maker.split("/")} - {""}
+        rank_of[maker] = next((rank for rank, name in enumerate(prefer) if name in names), len(prefer))
+    if prefer and min(rank_of.values(), default=len(prefer)) == len(prefer):
+        listed = ", ".join(prefer)
+        raise unknown_name("maker of explanations in `prefer`:", listed, map(printable, set(makers) - {""}))
+    return [rank_of[maker] for maker in makers]

@@ -1,12 +1,12 @@
-"""A language model as a source: it reads what is known of each latent and says in a sentence what it is about.
+"""A language model as a source: it reads the evidence about each latent and explains it in a sentence.
 
-The input side reads the tokens on which the latent fires most, in context; the output side the tokens that it promotes
-directly and those that become likelier when it is amplified; `side: both` reads all of it at once. (Bills et al. 2023,
-"Language models can explain neurons in language models"; Gur-Arieh et al. 2025, "Enhancing Automated Interpretability
-with Output-Centric Feature Descriptions".)
+The input side is explained from the tokens on which the latent fires most, in context; the output side from the tokens
+that it promotes directly and those that become likelier when it is amplified; `side: both` uses everything at once
+(Bills et al. 2023, "Language models can explain neurons in language models"; Gur-Arieh et al. 2025, "Enhancing
+Automated Interpretability with Output-Centric Feature Descriptions").
 
-Corpus text is other people's text: it stands quoted between markers made of its own digest, and a model that refuses,
-breaks off or answers in no valid form has not explained. Its latents have no row, and are counted.
+Corpus text is other people's text: it is quoted between markers made of its own digest. Invalid answers (refused,
+truncated, malformed, or about another latent) count as failed; their latents have no row.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pydantic import BaseModel, ConfigDict
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
-from isaerft.explanations.local import Context, clean_token, grouped, read_contexts, without_marks
-from isaerft.llm import Failure, LanguageModel, Prompt, Reply, RequestPlan, between_markers, marker_of, parsed
+from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
+from isaerft.llm import Failure, LanguageModel, Prompt, Reply, between_markers, marker_of, parsed
 
 DEFAULTS = {"examples": 6, "tokens": 8}
 SIDES = {"input": ("input",), "output": ("output", "amplified"), "both": ("input", "output", "amplified")}
 MAX_AROUND = 200
 ANSWER_TOKENS = 200
-EXPECTED_EVIDENCE = 1000
+TYPICAL_EVIDENCE = 1000
 SYSTEM = """\
 You explain the inner units of a language model, called latents. You get what was measured of one latent:
 
@@ -64,8 +64,8 @@ class Explained(BaseModel):
     explanation: str
 
 
-class Question(NamedTuple):
-    """What is asked of one latent: its index, the side, the code that the answer must repeat, and the prompt."""
+class _Question(NamedTuple):
+    """A latent, the side that its evidence is about, the code that the answer must repeat, and the prompt."""
 
     latent: int
     side: str
@@ -73,59 +73,74 @@ class Question(NamedTuple):
     prompt: Prompt
 
 
-def from_language_model(
-    source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None, llm: LanguageModel
-) -> pd.DataFrame:
-    """Return a language model's explanations of the latents asked for; see `ExplanationSource`.
+class LlmSource:
+    """The source `llm`; see `isaerft.explanations.base`.
 
     Options: `examples`, the most excerpts shown (6), and `tokens`, the most tokens named per list (8). With
-    `side: both` a latent of which only one side is known is explained by that side.
-
-    `attrs["counts"]` of the result: no_evidence (latents without contexts on the side), failed, and failed_{reason}.
-
-    Raises
-    ------
-    InputError
-        There are no contexts, no latent at all could be explained, or the language model cannot be asked.
+    `side: both`, a latent with evidence on one side only is explained by that side.
     """
-    questions = _questions(source, subject_dir, d_sae, latents, llm.seed)
-    distinct = list(dict.fromkeys(question.prompt for question in questions))
-    replies = dict(zip(distinct, llm.ask(distinct), strict=True))
-    rows, failures = [], Counter[str]()
-    for question in questions:
-        answer = _answer(question, replies[question.prompt])
-        if isinstance(answer, Failure):
-            failures[answer.reason] += 1
-        else:
-            rows.append({"latent_index": question.latent, "explanation": answer, "side": question.side, "url": ""})
-    if not rows:
-        raise InputError(
-            f"llm {llm.name!r} explained none of {len(questions)} latents; failures: {dict(sorted(failures.items()))}",
-            remedy="its answers are not in the form that was asked for: try another model, or another `structured`",
-        )
-    if failures:
-        log.warning("llm %r failed on %d of %d latents: %s", llm.name, failures.total(), len(questions), failures)
-    frame = pd.DataFrame(rows)
-    counts = {"no_evidence": (d_sae if latents is None else len(latents)) - len(questions), "failed": failures.total()}
-    frame.attrs["counts"] = counts | {f"failed_{reason}": count for reason, count in sorted(failures.items())}
-    return frame
+
+    def requests(
+        self,
+        source: Source,
+        *,
+        subject_dir: Path | None,
+        d_sae: int,
+        latents: np.ndarray | None = None,
+        llm: LanguageModel,
+    ) -> list[Prompt]:
+        """Return one prompt per latent with evidence; without a folder, one of typical length for every latent."""
+        if subject_dir is not None:
+            return [question.prompt for question in _questions(source, subject_dir, d_sae, latents, llm.seed)]
+        count = d_sae if latents is None else len(latents)
+        evidence = (json.dumps([f"(evidence still to come) {n}".ljust(TYPICAL_EVIDENCE, ".")]) for n in range(count))
+        return [_prompt(text, source.side, llm.seed) for text in evidence]
+
+    def __call__(
+        self, source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None, llm: LanguageModel
+    ) -> pd.DataFrame:
+        """Return a language model's explanations of `latents`.
+
+        `attrs["counts"]` of the result: no_evidence (latents without contexts on the side), failed, and
+        failed_{reason}.
+
+        Raises
+        ------
+        InputError
+            There are no contexts, no latent at all could be explained, or the language model cannot be asked.
+        """
+        questions = _questions(source, subject_dir, d_sae, latents, llm.seed)
+        rows, failures = [], Counter[str]()
+        replies = llm.ask([question.prompt for question in questions])
+        for question, reply in zip(questions, replies, strict=True):
+            answer = _answer(question, reply)
+            if isinstance(answer, Failure):
+                failures[answer.reason] += 1
+            else:
+                rows.append({"latent_index": question.latent, "explanation": answer, "side": question.side, "url": ""})
+        if not rows:
+            raise InputError(
+                f"llm {llm.name!r} explained none of {len(questions)} latents;"
+                f" failures: {dict(sorted(failures.items()))}",
+                remedy="its answers do not have the required form: try another model, or another `structured`",
+            )
+        if failures:
+            log.warning("llm %r failed on %d of %d latents: %s", llm.name, failures.total(), len(questions), failures)
+        frame = pd.DataFrame(rows)
+        no_evidence = (d_sae if latents is None else len(latents)) - len(questions)
+        counts = {"no_evidence": no_evidence, "failed": failures.total()}
+        frame.attrs["counts"] = counts | {f"failed_{reason}": count for reason, count in sorted(failures.items())}
+        return frame
 
 
-def plan(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, llm: LanguageModel) -> RequestPlan:
-    """Return what explaining these latents will take; nothing is sent."""
-    return llm.plan([question.prompt for question in _questions(source, subject_dir, d_sae, latents, llm.seed)])
+llm = LlmSource()
 
 
-def plan_unseen(source: Source, n_latents: int, llm: LanguageModel) -> RequestPlan:
-    """Return the most that explaining `n_latents` can take before anything is known of them; nothing is sent."""
-    evidence = (json.dumps([f"(evidence still to come) {n}".ljust(EXPECTED_EVIDENCE, ".")]) for n in range(n_latents))
-    return llm.plan([_prompt(text, source.side, llm.seed) for text in evidence])
-
-
-def _questions(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, seed: int) -> list[Question]:
-    """Return what is asked of each latent that something is known of."""
+def _questions(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarray | None, seed: int) -> list[_Question]:
+    """Return a question per latent with evidence."""
     limits = _limits(source)
-    contexts = read_contexts(subject_dir / "contexts.parquet")
+    path = subject_dir / "contexts.parquet"
+    contexts = read_contexts(path)
     wanted = np.arange(d_sae) if latents is None else latents
     contexts = contexts[contexts["side"].isin(SIDES[source.side]) & contexts["latent_index"].isin(wanted)]
     evidence: dict[int, dict[str, list[str]]] = {}
@@ -135,25 +150,26 @@ def _questions(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarra
             evidence.setdefault(latent, {})[name] = lines
     if not evidence:
         raise InputError(
-            f"{subject_dir / 'contexts.parquet'} knows nothing of side {source.side!r} of the latents asked for",
+            f"{path} has no evidence of side {source.side!r} for these latents",
             remedy="check the source's `side`, and whether any latent fires on the corpus",
         )
     questions = []
-    for latent, known in evidence.items():
-        text, side = json.dumps(known, ensure_ascii=False, sort_keys=True), _side(known)
-        questions.append(Question(latent, side, marker_of(text), _prompt(text, side, seed)))
+    for latent, lists in evidence.items():
+        text, side = json.dumps(lists, ensure_ascii=False, sort_keys=True), _side(lists)
+        questions.append(_Question(latent, side, marker_of(text), _prompt(text, side, seed)))
     return questions
 
 
 def _prompt(evidence: str, side: str, seed: int) -> Prompt:
-    """Return what is asked of one latent by the evidence of it, JSON on one line."""
+    """Return the prompt about one latent, given its evidence as JSON on one line."""
     system = SYSTEM.replace("{wanted}", WANTED[side])
     return Prompt(system, between_markers(evidence, marker_of(evidence)), Explained, ANSWER_TOKENS, seed)
 
 
-def _side(known: dict[str, list[str]]) -> str:
-    inside, outside = "fires_on" in known, len(known) > ("fires_on" in known)
-    return "both" if inside and outside else "input" if inside else "output"
+def _side(evidence: dict[str, list[str]]) -> str:
+    """Return the side that the evidence is about."""
+    fires = "fires_on" in evidence
+    return "both" if fires and len(evidence) > 1 else "input" if fires else "output"
 
 
 def _evidence(side: str, group: list[Context], examples: int, tokens: int) -> tuple[str, list[str]]:
@@ -172,8 +188,8 @@ def _excerpt(context: Context, strongest: float) -> str:
     return f"{strength}: {before[-MAX_AROUND:]} <<{token}>> {after[:MAX_AROUND]}" if token else ""
 
 
-def _answer(question: Question, reply: Reply) -> str | Failure:
-    """Return the explanation, clean; one of another latent is "of_another", one without words "empty"."""
+def _answer(question: _Question, reply: Reply) -> str | Failure:
+    """Return the explanation, cleaned, or a `Failure`: "of_another" latent, or "empty" if it has no words."""
     answer = parsed(reply, Explained)
     if isinstance(answer, Failure):
         return answer
@@ -183,7 +199,7 @@ def _answer(question: Question, reply: Reply) -> str | Failure:
 
 
 def _limits(source: Source) -> dict[str, int]:
-    """Return the source's options, checked, over the defaults."""
+    """Return the source's options, checked, with defaults."""
     limits = dict(DEFAULTS)
     for option, value in source.options.items():
         if option not in DEFAULTS:

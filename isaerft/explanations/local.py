@@ -1,24 +1,20 @@
-"""What is known of the text around a latent: contexts.parquet, as the subject's facts hold it.
+"""Explanations written from a latent's own contexts, without any language model, and how such texts are taken apart.
 
-Columns: latent_index (int), side ("input", "output" or "amplified"), rank (int, 0 is the strongest), token, before,
-after (str) and value (float: the activation, the promotion, or the rise of the log-probability in nats).
-
-Explanations written from a latent's own contexts, without any language model.
-
-The input side says on which tokens a latent fires, the output side which tokens it promotes:
+The input side names the tokens on which a latent fires, the output side the tokens that it promotes:
 
     fires on "sir", "madam"; for example "how are you [sir] ? i am"
     promotes "certainly", "sir"
     amplified, makes "certainly", "yes" more likely
 
-The last is the output side as the whole model above the latent has it (`output: amplified`), the one before it as the
-direct path to the logits has it. These are the max-activating-contexts and the token views of a latent (Bricken et al.
+The last line is the output side through the whole model above the latent (`output: amplified`), the line before it
+along the direct path to the logits. These are a latent's max-activating contexts and its token views (Bricken et al.
 2023, "Towards Monosemanticity"; Gur-Arieh et al. 2025, "Enhancing Automated Interpretability with Output-Centric
-Feature Descriptions"), in the form of sentences.
+Feature Descriptions"), written as sentences.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -29,74 +25,33 @@ import pandas as pd
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
-from isaerft.io import read_parquet
-
-CONTEXT_COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
-MAX_TOKEN = 40
-_BREAKS = {"\n": "line break", "\t": "tab", "Ċ": "line break", "ĉ": "tab", "<0x0A>": "line break", "<0x09>": "tab"}
-
-
-class Context(NamedTuple):
-    """A token, the text around it, and how strong it is."""
-
-    token: str
-    before: str
-    after: str
-    value: float = 0.0
-
-
-def clean_token(token: str) -> str:
-    """Return a token as a reader would write it: without tokenizer marks, bounded, white space named."""
-    bare = token.removeprefix("##")
-    return _BREAKS.get(bare.strip(" Ġ▁")) or clean_text(without_marks(bare))[:MAX_TOKEN]
-
-
-def without_marks(text: str) -> str:
-    """Turn the marks that tokenizers write for white space back into it."""
-    for mark, written in (("Ġ", " "), ("▁", " "), ("Ċ", "\n"), ("ĉ", "\t"), (" ##", ""), ("<0x0A>", "\n")):
-        text = text.replace(mark, written)
-    return text
-
-
-def read_contexts(path: Path) -> pd.DataFrame:
-    """Read contexts.parquet and check its columns; rows by latent, side and rank."""
-    contexts = read_parquet(
-        path, missing=f"contexts {str(path)!r} do not exist", remedy="make the subject's facts first"
-    )
-    missing = [column for column in CONTEXT_COLUMNS if column not in contexts]
-    if missing:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(CONTEXT_COLUMNS))
-    for column in ("token", "before", "after"):
-        contexts[column] = contexts[column].map(lambda text: text if isinstance(text, str) else "")
-    return contexts.sort_values(["latent_index", "side", "rank"], kind="stable")
-
-
-def grouped(contexts: pd.DataFrame) -> list[tuple[int, str, list[Context]]]:
-    """Return (latent, side, contexts by rank) for contexts sorted by these."""
-    groups: list[tuple[int, str, list[Context]]] = []
-    columns = (contexts[name].tolist() for name in ("latent_index", "side", "token", "before", "after", "value"))
-    for latent, side, *context in zip(*columns, strict=True):
-        if not groups or groups[-1][:2] != (latent, side):
-            groups.append((latent, side, []))
-        groups[-1][2].append(Context(*context))
-    return groups
-
+from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
 
 DEFAULTS = {"tokens": 6, "examples": 2}
 OUTPUTS = {"promoted": "output", "amplified": "amplified"}
 MAX_NAMED = 100
 WORDS_AROUND = 6
+SIDE_OF = {"fires": "input", "promotes": "output", "amplified": "output"}
+_EXAMPLES = "for example"
+_AMPLIFIED = re.compile(r'amplified, makes (".*") more likely')
+_BREAK = re.compile(rf"; (?=(?:{'|'.join((*SIDE_OF, _EXAMPLES))})\b)")
+
+
+class Clause(NamedTuple):
+    """A part of an explanation and the side that it describes: "input", "output" or "both"."""
+
+    side: str
+    text: str
 
 
 def from_contexts(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None) -> pd.DataFrame:
-    """Return explanations made from `subject_dir`/contexts.parquet.
+    """Return explanations made from `subject_dir`/contexts.parquet; see `isaerft.explanations.base.SourceFunction`.
 
     Options: `tokens`, the most tokens named per side (6); `examples`, the most contexts quoted (2); `output`, what the
-    output side speaks of: "promoted" tokens, by the direct path to the logits, or those that are likelier when the
+    output side names: "promoted" tokens, by the direct path to the logits, or tokens that become likelier when the
     latent is "amplified".
 
-    `source.side` picks the sides; a latent without contexts on them gets no explanation. For the file's columns see
-    `isaerft.explanations.local`.
+    A latent without contexts on `source.side` gets no explanation.
 
     Raises
     ------
@@ -128,8 +83,24 @@ def from_contexts(source: Source, *, subject_dir: Path, d_sae: int, latents: np.
     )
 
 
+def clauses(text: str, side: str) -> list[Clause]:
+    """Return the clauses of an explanation, without the examples that it quotes.
+
+    >>> clauses('fires on "sir"; for example "how are you [sir] ?"; amplified, makes "yes" more likely', "both")
+    [Clause(side='input', text='fires on "sir"'), Clause(side='output', text='amplified "yes"')]
+
+    In an explanation of one side, every clause describes that side. In one of both sides, a clause that begins with
+    "fires" describes the input, one with "promotes" or "amplified" the output, and any other both. Examples are whole
+    contexts, and most of their words are not what the latent is about; neither is the frame "makes ... more likely".
+    """
+    parts = [_AMPLIFIED.sub(r"amplified \1", part) for part in _BREAK.split(text) if not part.startswith(_EXAMPLES)]
+    if side != "both":
+        return [Clause(side, part) for part in parts]
+    return [Clause(SIDE_OF.get(part.split(" ", 1)[0].rstrip(","), "both"), part) for part in parts]
+
+
 def _limits(source: Source) -> dict[str, int]:
-    """Return the source's options, checked, over the defaults."""
+    """Return the numbers among the source's options, checked, with defaults."""
     limits = dict(DEFAULTS)
     for option, value in source.options.items():
         if option == "output":
@@ -146,15 +117,15 @@ def _limits(source: Source) -> dict[str, int]:
 
 
 def _output(source: Source) -> str:
-    """Return the side of the contexts that the output side is made from."""
-    chosen = source.options.get("output", "promoted")
-    if chosen not in OUTPUTS:
-        raise InputError(f"option output = {chosen!r} of a local source", allowed=", ".join(OUTPUTS))
-    return OUTPUTS[str(chosen)]
+    """Return the side of the contexts from which the output side is made."""
+    output = source.options.get("output", "promoted")
+    if output not in OUTPUTS:
+        raise InputError(f"option output = {output!r} of a local source", allowed=", ".join(OUTPUTS))
+    return OUTPUTS[str(output)]
 
 
 def _top_tokens(contexts: list[Context], limit: int) -> list[str]:
-    """Return the distinct tokens, the most frequent first, then the strongest; letter case makes no difference."""
+    """Return the distinct tokens, the most frequent first, then the strongest; case is ignored."""
     tokens = [token for token in (clean_token(context.token) for context in contexts) if token]
     spelling: dict[str, str] = {}
     for token in tokens:
@@ -164,12 +135,12 @@ def _top_tokens(contexts: list[Context], limit: int) -> list[str]:
 
 
 def _quoted(tokens: list[str]) -> str:
-    """Return the tokens in quotes, with commas between."""
+    """Return the tokens in quotes, separated by commas."""
     return ", ".join(f'"{token}"' for token in tokens)
 
 
 def _input_text(contexts: list[Context], tokens: int, examples: int) -> str:
-    """Say on what a latent fires, with examples; "" if its tokens hold nothing printable."""
+    """Return on which tokens a latent fires, with examples; "" if no token is printable."""
     named = _top_tokens(contexts, tokens)
     quotes = list(dict.fromkeys(quote for quote in map(_example, contexts) if quote))[:examples]
     text = f"fires on {_quoted(named)}" if named else ""
@@ -177,7 +148,7 @@ def _input_text(contexts: list[Context], tokens: int, examples: int) -> str:
 
 
 def _example(context: Context) -> str:
-    """Return the token in brackets between the words around it; "" if there are none."""
+    """Return the token in brackets among the words around it; "" if there are none."""
     before = clean_text(without_marks(context.before)).split()[-WORDS_AROUND:]
     after = clean_text(without_marks(context.after)).split()[:WORDS_AROUND]
     token = clean_token(context.token)
@@ -185,7 +156,7 @@ def _example(context: Context) -> str:
 
 
 def _output_text(contexts: list[Context], side: str, tokens: int) -> str:
-    """Say which tokens a latent promotes."""
+    """Return which tokens a latent promotes; "" if no token is printable."""
     named = _top_tokens(contexts, tokens)
     if not named:
         return ""

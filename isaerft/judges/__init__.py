@@ -1,7 +1,8 @@
-"""Judges: an explanation and a behavior's description -> the effect that one expects."""
+"""Judges: an explanation and a behavior's description -> the effect that training should have on the latent."""
 
 from isaerft.judges.base import (
-    RelevanceJudge,
+    AskingJudge,
+    JudgeFunction,
     checked_judgements,
     distinct_texts,
     judge_explanations,
@@ -12,7 +13,8 @@ from isaerft.judges.base import (
 )
 
 __all__ = [
-    "RelevanceJudge",
+    "AskingJudge",
+    "JudgeFunction",
     "checked_judgements",
     "distinct_texts",
     "judge_explanations",

@@ -1,51 +1,62 @@
-"""What a judge is, and the one table that every judge gives: explanation + behavior -> expected effect.
+"""What a judge is, and the table that every judge returns: explanation + behavior -> expected effect.
 
 A judge is a callable registered under a name (`isaerft.registry.JUDGES`, entry-point group `isaerft.judges`). It reads
-every distinct explanation once, sees all behaviors side by side, and never what training changed:
+each distinct explanation once, sees all behaviors at once, and never sees what training changed:
 
 >>> @JUDGES("my_judge")    # doctest: +SKIP
 ... def my_judge(explanations, behaviors, judge, *, subject_dir):
 ...     texts, position = distinct_texts(explanations)
 ...     effects = my_model(texts, list(behaviors.values()))     # (n_texts, n_behaviors)
 ...     return judgements(explanations, behaviors, effects[position], expected=effects[position] > 0.5)
+
+A judge that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
+a method `requests`, `isaerft cost` can tell what it will ask before it does (see `AskingJudge`):
+
+>>> class MyJudge:    # doctest: +SKIP
+...     def requests(self, explanations, behaviors, judge, *, subject_dir, llm):
+...         return [Prompt(...) for text in distinct_texts(explanations)[0]]
+...     def __call__(self, explanations, behaviors, judge, *, subject_dir, llm):
+...         replies = llm.ask(self.requests(explanations, behaviors, judge, subject_dir=subject_dir, llm=llm))
+...         ...
+>>> JUDGES("my_judge", asks=True)(MyJudge())    # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from isaerft.config import Judge
-from isaerft.errors import InputError, shown
+from isaerft.errors import InputError, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.io import read_parquet, replacing
-from isaerft.llm import LanguageModel
+from isaerft.llm import LanguageModel, Prompt
 from isaerft.registry import JUDGES
 
 COLUMNS = ("latent_index", "behavior", "expected_effect", "expected", "confidence", "rationale")
 DECIMALS = 6
-# From this effect on, a judge that gives effects on a common scale calls a latent expected to change.
+# Above this effect, a judge that gives effects on a common scale calls a latent expected to change.
 EXPECTED_ABOVE = 0.5
 log = logging.getLogger(__name__)
 
 
-class RelevanceJudge(Protocol):
+class JudgeFunction(Protocol):
     """A registered judge."""
 
     def __call__(
         self, explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
     ) -> pd.DataFrame:
-        """Judge what each explanation leads one to expect of each behavior.
+        """Predict from each explanation the effect of training on each behavior.
 
         Parameters
         ----------
         explanations : DataFrame
-            As `isaerft.explanations.read_explanations` gives it.
+            As `isaerft.explanations.read_explanations` returns it.
         behaviors : mapping of str to str
             Name of each behavior -> its description.
         judge : Judge
@@ -53,15 +64,34 @@ class RelevanceJudge(Protocol):
         subject_dir : Path
             Folder of the subject's own files.
         llm : LanguageModel
-            Given only to a judge whose options name an `llm`.
+            Passed only to a judge whose options name an `llm`.
 
         Returns
         -------
         DataFrame
-            One row per (latent, behavior), each pair once; pairs that could not be judged have none, and their number
-            is `attrs["counts"]["unjudged_pairs"]`. latent_index : int64; behavior : str; expected_effect :
-            float64 in [-1, 1] (1 promoted, 0 unaffected, -1 suppressed); expected : bool, whether the latent is among
-            those expected to change; confidence : float64 in [0, 1], NaN where the judge has none; rationale : str.
+            One row per (latent, behavior), each pair once. Pairs that could not be judged have no row; their number is
+            `attrs["counts"]["unjudged_pairs"]`. latent_index : int64; behavior : str; expected_effect : float64 in
+            [-1, 1] (1 promoted, 0 unaffected, -1 suppressed); expected : bool, whether the latent is among those
+            expected to change; confidence : float64 in [0, 1], NaN where the judge has none; rationale : str.
+        """
+
+
+@runtime_checkable
+class AskingJudge(Protocol):
+    """A judge that asks a language model and can tell what it will ask."""
+
+    def requests(
+        self,
+        explanations: pd.DataFrame,
+        behaviors: Mapping[str, str],
+        judge: Judge,
+        *,
+        subject_dir: Path,
+        llm: LanguageModel,
+    ) -> Sequence[Prompt]:
+        """Return the prompts of a call with the same arguments; nothing is sent.
+
+        Explanations that do not exist yet are replaced by different texts of typical length.
         """
 
 
@@ -74,21 +104,40 @@ def judge_explanations(
     subject_dir: str | Path,
     llm: LanguageModel | None = None,
 ) -> pd.DataFrame:
-    """Run a judge and check what it returns; `name`, the judge's in the study, is its kind where none is given."""
+    """Run a judge and check its table; see `JudgeFunction` for the arguments and the columns.
+
+    Parameters
+    ----------
+    name : str
+        The judge's name in the study, and its kind if `judge.kind` is empty.
+    llm : LanguageModel, optional
+        The model that the judge asks.
+
+    Raises
+    ------
+    InputError
+        There are no behaviors or explanations, or the table breaks the contract.
+    """
     if not behaviors:
         raise InputError(f"judge {name!r} without behaviors", remedy="give at least one behavior")
     if explanations.empty:
         raise InputError(f"judge {name!r} without explanations", remedy="choose a source that explains some latents")
-    asked = {} if llm is None else {"llm": llm}
-    frame = JUDGES[judge.kind or name](explanations, behaviors, judge, subject_dir=Path(subject_dir), **asked)
+    model = {} if llm is None else {"llm": llm}
+    frame = JUDGES[judge.kind or name](explanations, behaviors, judge, subject_dir=Path(subject_dir), **model)
     frame = checked_judgements(frame, latents=explanations["latent_index"], behaviors=behaviors)
     n_expected = frame.groupby("behavior", sort=False)["expected"].sum().to_dict()
     log.info("judge %r on %d latents; expected: %s; %s", name, len(explanations), n_expected, frame.attrs)
     return frame
 
 
+def refuse_options(judge: Judge, kind: str) -> None:
+    """Refuse options of a kind of judge that has none."""
+    for option in judge.options:
+        raise unknown_name(f"option of {kind} judge:", option, ())
+
+
 def distinct_texts(explanations: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-    """Return the distinct explanations in order of their text, and each row's position among them, (n_latents,) int."""
+    """Return the distinct explanations, sorted, and each row's position among them, (n_latents,) int."""
     texts, position = np.unique(explanations["explanation"].to_numpy(dtype=object), return_inverse=True)
     return [str(text) for text in texts], position
 
@@ -102,7 +151,7 @@ def judgements(
     confidence: np.ndarray | None = None,
     rationale: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Lay matrices of judgements out as the table of a judge, one latent's behaviors after another.
+    """Return matrices of judgements as a judge's table, latent by latent.
 
     Parameters
     ----------
@@ -115,7 +164,7 @@ def judgements(
     expected : ndarray, (n_latents, n_behaviors) bool
         Whether the latent is among those expected to change.
     confidence, rationale : ndarray, (n_latents, n_behaviors), optional
-        Float in [0, 1] or NaN, and str; NaN and "" where not given.
+        Float in [0, 1] or NaN, and str; NaN and "" by default.
     """
     n_latents, names = len(explanations), list(behaviors)
     shape = (n_latents, len(names))
@@ -132,10 +181,10 @@ def judgements(
 
 
 def top_share(effects: np.ndarray, share: float) -> np.ndarray:
-    """Tell, for each behavior, which latents are the `share` with the largest effects, as long as these are positive.
+    """Mark, for each behavior, the `share` of latents with the largest effects, if these are positive.
 
-    At least one latent is asked for. A tie at the border comes in whole: identical explanations must not differ, and
-    leaving the tie out could leave nothing.
+    At least one latent is taken. A tie at the threshold is included as a whole: equal explanations must not differ,
+    and without the tie nothing might be left.
 
     Parameters
     ----------
@@ -150,8 +199,8 @@ def top_share(effects: np.ndarray, share: float) -> np.ndarray:
     """
     n_latents = len(effects)
     count = max(1, round(share * n_latents))
-    border = np.partition(effects, n_latents - count, axis=0)[n_latents - count]
-    return (effects >= border) & (effects > 0)
+    threshold = np.partition(effects, n_latents - count, axis=0)[n_latents - count]
+    return (effects >= threshold) & (effects > 0)
 
 
 def checked_judgements(
@@ -160,13 +209,13 @@ def checked_judgements(
     latents: pd.Series | np.ndarray | None = None,
     behaviors: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return a judge's table with its dtypes; refuse one that breaks the contract.
+    """Return a judge's table with its dtypes.
 
     Raises
     ------
     InputError
-        A column is missing or unknown, a pair stands twice or is missing uncounted (where `latents` and `behaviors` are
-        given), or a value is out of its range.
+        A column is missing or unknown, a value is out of range, a pair is repeated, or, if `latents` and `behaviors`
+        are given, a pair is missing and not counted as unjudged.
     """
     if set(frame.columns) != set(COLUMNS):
         raise InputError(f"judgements with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
@@ -185,9 +234,8 @@ def checked_judgements(
         raise InputError(f"judgements with expected_effect {worst}", allowed="-1 to 1")
     confidence = result["confidence"].dropna()
     if not confidence.between(0, 1).all():
-        raise InputError(
-            f"judgements with confidence {confidence[~confidence.between(0, 1)].iloc[0]}", allowed="0 to 1"
-        )
+        worst = confidence[~confidence.between(0, 1)].iloc[0]
+        raise InputError(f"judgements with confidence {worst}", allowed="0 to 1")
     pairs = result[["latent_index", "behavior"]]
     if pairs.duplicated().any():
         latent, behavior = pairs[pairs.duplicated()].iloc[0]
@@ -197,29 +245,6 @@ def checked_judgements(
         _check_complete(pairs, set(np.asarray(latents).tolist()), set(behaviors), unjudged)
     result.attrs = dict(frame.attrs)
     return result
-
-
-def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str], unjudged: int) -> None:
-    """Refuse judgements (distinct pairs) of other latents or behaviors than those given, or pairs lost uncounted."""
-    others = [
-        *sorted(set(pairs["latent_index"]) - latents)[:3],
-        *sorted(set(pairs["behavior"]) - behaviors)[:3],
-    ]
-    if others:
-        raise InputError(
-            f"judgements of what was not asked: {shown(others)}", allowed="the given latents and behaviors"
-        )
-    if len(pairs) + unjudged != len(latents) * len(behaviors):
-        raise InputError(
-            f"judgements of {len(pairs)} pairs, {unjudged} counted as unjudged",
-            allowed=f"together all {len(latents)} latents x {len(behaviors)} behaviors",
-        )
-
-
-def _clean(texts: np.ndarray) -> pd.Series:
-    """Return texts of any shape in one column, cleaned, each distinct one once."""
-    codes, distinct = pd.factorize(texts.reshape(-1).astype(object), use_na_sentinel=False)
-    return pd.Series(np.array([clean_text(text) for text in distinct], dtype=object)[codes], dtype="str")
 
 
 def write_judgements(frame: pd.DataFrame, path: str | Path) -> None:
@@ -233,3 +258,26 @@ def read_judgements(path: str | Path) -> pd.DataFrame:
     """Read judgements written by `write_judgements` and check them again."""
     frame = read_parquet(path, missing=f"judgements {str(path)!r} do not exist", remedy="run the rule that makes them")
     return checked_judgements(frame)
+
+
+def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str], unjudged: int) -> None:
+    """Refuse judgements (distinct pairs) of other latents or behaviors, and pairs that are missing but not counted."""
+    others = [
+        *sorted(set(pairs["latent_index"]) - latents)[:3],
+        *sorted(set(pairs["behavior"]) - behaviors)[:3],
+    ]
+    if others:
+        raise InputError(
+            f"judgements of unknown latents or behaviors: {shown(others)}", allowed="the given latents and behaviors"
+        )
+    if len(pairs) + unjudged != len(latents) * len(behaviors):
+        raise InputError(
+            f"judgements of {len(pairs)} pairs, {unjudged} counted as unjudged",
+            allowed=f"together all {len(latents)} latents x {len(behaviors)} behaviors",
+        )
+
+
+def _clean(texts: np.ndarray) -> pd.Series:
+    """Return texts of any shape as one clean column; each distinct text is cleaned once."""
+    codes, distinct = pd.factorize(texts.reshape(-1).astype(object), use_na_sentinel=False)
+    return pd.Series(np.array([clean_text(text) for text in distinct], dtype=object)[codes], dtype="str")

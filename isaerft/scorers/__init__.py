@@ -1,26 +1,22 @@
-"""Scores of the explanations themselves: does each fit what its latent does, where its explainer never looked?"""
+"""Scorers: does an explanation fit what its latent does, in contexts that its explainer did not see?"""
 
 from isaerft.scorers.base import (
-    DETECTION,
-    FUZZING,
-    OUTPUT,
-    SCORES,
-    Item,
-    Matcher,
-    Task,
+    AskingScorer,
+    ScorerFunction,
     read_scores,
     score_explanations,
-    tasks_of,
     write_scores,
 )
+from isaerft.scorers.tasks import DETECTION, FUZZING, OUTPUT, SCORES, Item, Task, tasks_of
 
 __all__ = [
     "DETECTION",
     "FUZZING",
     "OUTPUT",
     "SCORES",
+    "AskingScorer",
     "Item",
-    "Matcher",
+    "ScorerFunction",
     "Task",
     "read_scores",
     "score_explanations",

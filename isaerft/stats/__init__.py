@@ -1,71 +1,94 @@
-"""Do latents' changes agree with what their explanations expect? Numbers in, small frozen results out."""
+"""Do latents' changes agree with what their explanations expect? Arrays in, small frozen results out.
+
+The names below are imported on first use, so that `import isaerft.stats` is fast and does not import scipy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import agreement_test, agreement_tests
-from isaerft.stats.confounds import clusters_of, strata_of
-from isaerft.stats.exchange import Exchange, exchange_within
-from isaerft.stats.intervals import (
-    Compared,
-    ConfidenceInterval,
-    PairedMeans,
-    Share,
-    auroc_interval,
-    compare_means,
-    mean_interval,
-    median_of_draws,
-    paired_means,
-    remaining_share,
-)
-from isaerft.stats.multiple import qvalues
-from isaerft.stats.overall import (
-    OverallResult,
-    PooledResult,
-    overall_agreement,
-    overall_specificity,
-    pooled_agreement,
-    pooled_agreements,
-)
-from isaerft.stats.power import (
-    auroc_ceiling,
-    hanley_mcneil_sd,
-    minimum_detectable_correlation,
-    minimum_detectable_effect,
-)
-from isaerft.stats.question import AgreementResult, exchange_pvalue
-from isaerft.stats.raters import (
-    agreement_of_judges,
-    corrected_auroc,
-    corrected_correlation,
-    predictive_values,
-    rank_agreement,
-)
-from isaerft.stats.sampling import CaseControl, case_control, matched_draws
-from isaerft.stats.seeds import (
-    Reliability,
-    disattenuated_auroc,
-    mean_rank,
-    reliability,
-    scaled_ranks,
-    stability_pvalue,
-)
-from isaerft.stats.specificity import (
-    SpecificityResult,
-    contrast_parts,
-    specificity_matrix,
-    specificity_of,
-    specificity_test,
-)
-from isaerft.stats.statistics import (
-    Statistic,
-    auroc,
-    enrichment,
-    precision_at,
-    precision_at_k,
-    sign_agreement,
-    spearman,
-    stratified_auroc,
-)
-from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
+
+if TYPE_CHECKING:
+    from isaerft.stats.agreement import AgreementResult, agreement_test, agreement_tests
+    from isaerft.stats.confounds import clusters_of, strata_of
+    from isaerft.stats.exchange import Exchange, exchange_within
+    from isaerft.stats.intervals import (
+        Compared,
+        ConfidenceInterval,
+        PairedMeans,
+        Share,
+        auroc_interval,
+        compare_means,
+        mean_interval,
+        median_of_draws,
+        paired_means,
+        remaining_share,
+    )
+    from isaerft.stats.multiple_testing import qvalues
+    from isaerft.stats.nulls import exchange_pvalue
+    from isaerft.stats.overall import (
+        OverallResult,
+        PooledResult,
+        overall_agreement,
+        overall_specificity,
+        pooled_agreement,
+        pooled_agreements,
+    )
+    from isaerft.stats.power import (
+        auroc_ceiling_of_mean,
+        auroc_ceiling_of_seed,
+        disattenuated_auroc,
+        hanley_mcneil_sd,
+        minimum_detectable_correlation,
+        minimum_detectable_effect,
+    )
+    from isaerft.stats.raters import (
+        agreement_of_judges,
+        corrected_auroc,
+        corrected_correlation,
+        predictive_values,
+        rank_agreement,
+    )
+    from isaerft.stats.sampling import CaseControl, case_control, matched_draws
+    from isaerft.stats.seeds import Reliability, mean_rank, reliability, scaled_ranks, stability_pvalue
+    from isaerft.stats.specificity import (
+        SpecificityResult,
+        contrast_parts,
+        specificity_matrix,
+        specificity_of,
+        specificity_test,
+    )
+    from isaerft.stats.statistics import (
+        Statistic,
+        auroc,
+        enrichment,
+        precision_at,
+        precision_at_k,
+        sign_agreement,
+        spearman,
+        stratified_auroc,
+    )
+    from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
+
+_NAMES = {
+    "agreement": "AgreementResult agreement_test agreement_tests",
+    "confounds": "clusters_of strata_of",
+    "exchange": "Exchange exchange_within",
+    "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
+    " median_of_draws paired_means remaining_share",
+    "multiple_testing": "qvalues",
+    "nulls": "exchange_pvalue",
+    "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
+    "power": "auroc_ceiling_of_mean auroc_ceiling_of_seed disattenuated_auroc hanley_mcneil_sd"
+    " minimum_detectable_correlation minimum_detectable_effect",
+    "raters": "agreement_of_judges corrected_auroc corrected_correlation predictive_values rank_agreement",
+    "sampling": "CaseControl case_control matched_draws",
+    "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
+    "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
+    "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
+    "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "STATISTICS",
@@ -87,7 +110,8 @@ __all__ = [
     "agreement_test",
     "agreement_tests",
     "auroc",
-    "auroc_ceiling",
+    "auroc_ceiling_of_mean",
+    "auroc_ceiling_of_seed",
     "auroc_interval",
     "case_control",
     "clusters_of",
@@ -131,3 +155,15 @@ __all__ = [
     "strata_of",
     "stratified_auroc",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,16 +1,16 @@
-"""Two data sets trained alike: which latents, and which expectations, do they move differently?
+"""Audit a data set: after training on each of two sets in the same way, which latents and expectations differ?
 
-Each seed trains on its own random share f of either set, so the spread over seeds holds the noise of the rows. K such
-subsamples tell what the difference would be on other rows of the same origins (delete-d jackknife, Shao and Wu 1989,
-Annals of Statistics 17): with s^2 the variance of a mean over rows between seeds, given the rows,
+Each seed trains on its own random share f of the rows of either set, so the spread over seeds includes the noise of
+the rows. K such subsamples tell what the difference would be on other rows of the same origins (delete-d jackknife,
+Shao and Wu 1989, Annals of Statistics 17). With s^2 the variance between seeds of a mean over rows, given the rows,
 
     Var(mean over seeds) = s^2 (f / (1 - f) + 1 / K)
 
-f / (1 - f) is the noise of the rows themselves, 1 / K that of drawing only K subsamples. Where every seed saw all rows
-(f = 1) the first cannot be known, and no p-value is given.
+f / (1 - f) is the noise of the rows, 1 / K that of drawing only K subsamples. If every seed saw all rows (f = 1) the
+first part is unknown, and no p-value is given.
 
-Few seeds make s^2 itself uncertain, so the variances of all latents lend each other strength: the moderated t of Smyth
-2004 (Statistical Applications in Genetics and Molecular Biology 3, 3; limma's eBayes).
+With few seeds s^2 itself is uncertain, so the variances of all latents are moderated by each other: the moderated t of
+Smyth 2004 (Statistical Applications in Genetics and Molecular Biology 3, 3; limma's eBayes).
 
 >>> import numpy as np
 >>> rng = np.random.default_rng(0)

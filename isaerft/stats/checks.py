@@ -1,4 +1,4 @@
-"""Check what a caller gives to a statistic, before anything is computed: shapes, types, NaN, degenerate labels."""
+"""Validate the input of a statistic before anything is computed: shapes, types, NaN, degenerate labels."""
 
 from __future__ import annotations
 

@@ -1,31 +1,30 @@
-"""Strata of latents that are alike in what confounds both change and explanation (firing rate, decoder norm, density).
+"""Confounds: strata of latents that are alike in them, clusters of near-duplicates, and smooth functions of confounds.
+
+Firing rate, decoder norm and density confound both changes and explanations. `strata_of` cuts latents into strata in
+which they are about equal:
 
 >>> import numpy as np
 >>> np.bincount(strata_of(np.arange(100.0), n_bins=4, min_size=10)).tolist()
 [25, 25, 25, 25]
 
-Clusters of near-duplicate latents: those whose vectors point almost the same way move together in training.
+Latents whose vectors point almost the same way move together in training. `clusters_of` finds them:
 
->>> import numpy as np
 >>> clusters_of(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.01]]), threshold=0.9).tolist()
 [0, 1, 0]
 
-What confounds explain of changes and of labels, taken out of both before labels are exchanged.
-
-Strata leave a rest: within a bin, latents that fire more still change more and are still expected more. So what a
-smooth function of the confounds explains, beside a level of its own for each stratum, is regressed out. For a statistic
-that is linear in the labels this changes nothing of its value, only of its null. With Q an orthonormal basis of these
-functions, w = QQ'w + r the weights (ranks of the changes) and l = QQ'l + s the labels,
+Strata leave a remainder: within a bin, latents that fire more still change more and are still expected more. So
+`SmoothConfounds` also regresses out smooth functions of the confounds, with a level for each stratum. For a statistic
+that is linear in the labels this changes only its null, not its value. With Q an orthonormal basis of these functions,
+w = QQ'w + r the weights (ranks of the changes) and l = QQ'l + s the labels,
 
     sum_i w_i l_i = sum_i (QQ'w)_i l_i + sum_i r_i s_i
 
 because r and s are both orthogonal to Q. The first sum is what confounds alone explain, and stays; in the second,
-labels are exchanged: the residuals s against r (Kennedy 1995, J. Educ. Behav. Stat. 20:79; for exchanges in linear
-models see Winkler et al. 2014, NeuroImage 92:381). The mean of r s is 0 without agreement if either the changes or the
-labels depend on the confounds as Q can say, so the test errs only where both don't. How that sum is studentised, and
-why, says `isaerft.stats.studentised`.
+the residuals s are exchanged against r (Kennedy 1995, J. Educ. Behav. Stat. 20:79; for exchanges in linear models see
+Winkler et al. 2014, NeuroImage 92:381). The mean of r s is 0 without agreement if Q captures how either the changes or
+the labels depend on the confounds, so the test errs only where it captures neither. `isaerft.stats.nulls` studentises
+the second sum.
 
->>> import numpy as np
 >>> rate = np.random.default_rng(0).normal(size=400)
 >>> smooth = SmoothConfounds.of(rate[None], np.zeros(400, int), n_blocks=400)
 >>> smooth.n_terms, float(np.abs(rate**2 - smooth.fitted(rate**2)).mean().round(2))

@@ -1,27 +1,20 @@
-"""Draw many uniform random subsets of fixed size at once: the exchange of yes/no labels within cells.
-
-Shuffling all n labels costs n random bounded integers per draw. Here each element is first taken independently with a
-chance a little below its cell's share (one random byte per element, compared in bulk), then the few that are missing
-are added by rejection. Both steps treat all elements of a cell alike, so given its final size, each subset of a cell
-is equally likely: the draw is exact, whatever the first step's chance was. About ten times faster than
-`Generator.permuted`.
-
-Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
+"""Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
 
 A latent is a block of its own unless `clusters` puts it with others. Two blocks may exchange their labels if they
-have the same size and the same strata: as many latents in each stratum (nearly always a cluster lies in one stratum;
-see `strata_of`). Blocks that may exchange form a cell. An exchange permutes the blocks of every cell, independently
-and uniformly, and moves each block's labels as they stand: the first label of a block (its latents sorted by stratum,
-then by index) becomes the first of another. So each stratum keeps its labels, and latents that move together always
-get labels that came from one cluster. A cluster whose size or strata no other has cannot move; `Exchange.n_movable`
-counts what is left.
+have the same size and the same strata, that is as many latents in each stratum. (A cluster nearly always lies in one
+stratum; see `strata_of`.) Blocks that may exchange form a cell. An exchange permutes the blocks of every cell,
+independently and uniformly, and moves each block's labels as they stand: the first label of a block (its latents sorted
+by stratum, then by index) becomes the first of another. So each stratum keeps its labels, and latents that move
+together always get labels that came from one cluster. A cluster whose size or strata no other cluster has cannot move;
+`Exchange.n_movable` counts the latents that can.
 
 >>> import numpy as np
 >>> exchange = exchange_within(n=5, strata=np.array([0, 0, 0, 1, 1]))
 >>> exchange.n_distinct(np.array([True, False, False, True, False]))
 6
 
-Enumerate every distinct exchange of a label set, where there are few: then the p-value is exact.
+Where there are few distinct exchanges, `all_exchanges` enumerates them and the p-value is exact. Yes/no labels are drawn
+as random subsets (`draw_subsets`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Controls are run many times (over draws, behaviors, shuffles): one agreement for them all, with one null.
+"""Results over many changes or behaviors: pooled controls, the mean agreement over behaviors, and its specificity.
 
-A control has S change vectors (random dictionaries, say) and J expectations (other behaviors, say). Its estimate is the
-mean of the S x J agreements. For AUROC, Spearman and sign agreement that mean is linear in the latents, sum_i z_i w_i
-with z the mean score of the changes and w the mean weight of the expectations, so one exchange of w within strata and
-clusters is applied to all S x J at once and their dependence is kept.
+Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` gives one result for
+them all: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear
+statistics that mean is sum_i z_i w_i, with z the mean score of the changes and w the mean weight of the expectations.
+One exchange of w within strata and clusters applies to all S x J at once and keeps their dependence.
 
-One answer for a whole study: the mean agreement over behaviors, and how specific it is to them.
-
-Behaviors are few and share their latents. So the null exchanges explanations for all behaviors at once, the interval
-is about other behaviors like these, and the range without each behavior in turn shows whether one of them carries the
-result.
+`overall_agreement` and `overall_specificity` summarise a study. Behaviors are few and share their latents. So the null
+exchanges explanations for all behaviors at once, the interval is about other behaviors like these, and the range of
+estimates without each behavior in turn shows whether a single one carries the result.
 """
 
 from __future__ import annotations
@@ -23,15 +21,14 @@ from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import joint_null
+from isaerft.stats.agreement import prepare_test
 from isaerft.stats.checks import as_count, as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.exchange import exchange_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
-from isaerft.stats.question import ask, exchange_pvalue
+from isaerft.stats.nulls import exchange_pvalue, linear_mean_null, linear_null
 from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
-from isaerft.stats.studentised import studentised_mean_null, studentised_null
 
 
 @dataclass(frozen=True)
@@ -126,10 +123,7 @@ def pooled_agreements(
     n = len(scorers[0].weights)
     exchange, generator = exchange_within(n, strata, clusters), np.random.default_rng(rng)
     smooth = smooth_confounds(confounds, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
-    if smooth is None:
-        nulls = joint_null(exchange, scorers, n_resamples, generator)
-    else:
-        nulls = studentised_null(exchange, smooth, scorers, n_resamples, generator)
+    nulls = linear_null(exchange, smooth, scorers, n_resamples, generator)
     return [_result(part, null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
 
@@ -246,20 +240,17 @@ def overall_agreement(
     n = len(pairs[0][0])
     groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
     exchange = exchange_within(n, *groups)
-    questions = [
-        ask(change, expected, statistic=statistic, strata=groups[0], clusters=groups[1], exchange=exchange)
+    tests = [
+        prepare_test(change, expected, statistic=statistic, strata=groups[0], clusters=groups[1], exchange=exchange)
         for change, expected in pairs
     ]
-    scorers = [question.scorer for question in questions]
-    if not all(isinstance(scorer, LinearScorer) for scorer in scorers):
+    scorers = [test.scorer for test in tests if isinstance(test.scorer, LinearScorer)]
+    if len(scorers) < len(tests):
         raise InputError(f"overall statistic {statistic!r}", allowed="one that is linear in the expectations")
-    values = np.array([question.value for question in questions])
+    values = np.array([test.value for test in tests])
     n_resamples, generator = as_count("n_resamples", n_resamples), np.random.default_rng(rng)
     smooth = smooth_confounds(confounds, *groups)
-    if smooth is None:
-        null = joint_null(exchange, scorers, n_resamples, generator).mean(axis=0)
-    else:
-        null = studentised_mean_null(exchange, smooth, scorers, n_resamples, generator)
+    null = linear_mean_null(exchange, smooth, scorers, n_resamples, generator)
     return OverallResult(
         statistic=float(values.mean()),
         pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),

@@ -1,11 +1,9 @@
-"""How well could a perfect explanation do, given that seeds disagree?
-
-How large an agreement a design could have seen: without it, "no agreement" is not a finding.
+"""What a design can show: noise ceilings, the smallest detectable effect, and the power of a planned study.
 
 >>> round(minimum_detectable_effect(2000, 300), 3)
 0.545
 
-Planning a study: how many latents, seeds and behaviors see an effect of a given size?
+How many latents, seeds and behaviors see an effect of a given size?
 
 >>> design = Design(n_latents=2000, expected_share=0.15, n_seeds=5, seed_reliability=0.32)
 >>> round(power_of(auroc_of_odds_ratio(1.3), design), 2)
@@ -13,9 +11,9 @@ Planning a study: how many latents, seeds and behaviors see an effect of a given
 >>> latents_needed(auroc_of_odds_ratio(1.3), design, power=0.9)
 4237
 
-An odds ratio is that of the proportional odds model: whatever change counts as large, an expected latent's odds of a
-larger one are so many times those of another latent (McCullagh 1980, JRSS B 42:109). The seeds' noise shrinks an effect
-as in `disattenuated_auroc`, and averaging seeds reduces it by Spearman and Brown's formula.
+Odds ratios are those of the proportional-odds model: the odds of a change above any threshold are that many times
+higher for an expected latent than for another (McCullagh 1980, JRSS B 42:109). Noise of the seeds shrinks an effect as
+in `observed_auroc`; averaging over seeds reduces the noise by Spearman and Brown's formula.
 """
 
 from __future__ import annotations
@@ -26,20 +24,23 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_alternative, as_count, as_share
-from isaerft.stats.seeds import scaled_ranks
+from isaerft.stats.seeds import reliability_of_all, scaled_ranks
 from isaerft.stats.statistics import auroc
 
+_QUANTILES = ndtri((np.arange(4096) + 0.5) / 4096)
 
-def auroc_ceiling(changes: Any, n_expected: int) -> float:
-    """Return the AUROC that an oracle reaches which knows the other seeds' outcome.
+
+def auroc_ceiling_of_seed(changes: Any, n_expected: int) -> float:
+    """Return a noise ceiling for the AUROC of one seed's changes, from an oracle that knows the other seeds.
 
     For each seed the `n_expected` latents that changed most in the mean of the other seeds are called expected, and the
-    AUROC of the seed's own change is taken; the mean over seeds is returned. It bounds an explanation of one seed, so
-    for the mean over all seeds it is on the low side.
+    AUROC of the seed's own change is taken; the mean over seeds is returned. The other seeds are noisy too, so with few
+    seeds this is on the low side.
 
     Parameters
     ----------
@@ -63,6 +64,57 @@ def auroc_ceiling(changes: Any, n_expected: int) -> float:
         oracle[np.argsort(-others, kind="stable")[:n_expected]] = True
         values.append(float(auroc(ranks[seed], oracle)))
     return float(np.mean(values))
+
+
+def auroc_ceiling_of_mean(changes: Any, n_expected: int) -> float:
+    """Return the noise ceiling for the AUROC of the mean over seeds: that of an oracle who knows the true changes.
+
+    The oracle calls the `n_expected` latents expected that change most in the mean over infinitely many seeds. The
+    ceiling is the AUROC of the mean over the seeds at hand against these labels.
+
+    Parameters
+    ----------
+    changes : (n_seeds, n) float
+    n_expected : int
+        How many latents the explanations call expected.
+
+    Returns
+    -------
+    float
+        NaN where `auroc_ceiling_of_seed` is, and where it is at most 0.5: then seeds agree no better than by chance,
+        and no ceiling can be estimated.
+
+    Notes
+    -----
+    Let A(c) be the AUROC of a standard normal value against the top n_expected / n of another one that correlates with
+    it at c. The leave-one-out AUROC of `auroc_ceiling_of_seed` is about A(c) with c the correlation between one seed
+    and the mean of the k - 1 others. With r the reliability of one seed and R(m) = m r / (1 + (m - 1) r) that of the
+    mean of m seeds (Spearman 1910, Brown 1910), c^2 = R(1) R(k - 1). Solving for r gives the ceiling A(sqrt(R(k))).
+    Because c comes from the AUROC of the top latents and not from all ranks, changes need not be normal as a whole. The
+    ceiling is too high where more latents are expected than truly change.
+    """
+    of_seed = auroc_ceiling_of_seed(changes, n_expected)
+    if not of_seed > 0.5:
+        return math.nan
+    n_seeds, n = np.shape(changes)
+    share = n_expected / n
+    if of_seed >= _top_auroc(1.0, share):
+        return 1.0
+    correlation = float(brentq(lambda c: _top_auroc(c, share) - of_seed, 0.0, 1.0))
+    return _top_auroc(math.sqrt(reliability_of_all(correlation, n_seeds - 1, 1)), share)
+
+
+def _top_auroc(correlation: float, share: float) -> float:
+    """Return the AUROC of a normal value against the top `share` of another that correlates with it."""
+    cut = norm.isf(share)
+    noise = math.sqrt(1 - correlation**2)
+    if noise == 0:
+        return 1.0
+    # Chance of being in the top, at evenly spaced quantiles of the value from low to high.
+    expected = ndtr((correlation * _QUANTILES - cut) / noise)
+    others = 1 - expected
+    below = np.cumsum(others) - others / 2
+    return float(expected @ below / (expected.sum() * others.sum()))
 
 
 def hanley_mcneil_sd(auroc: float, n_expected: float, n_unexpected: float) -> float:
@@ -236,6 +288,17 @@ def odds_ratio_of_auroc(auroc: float) -> float:
 def observed_auroc(auroc: float, reliability: float) -> float:
     """Return what noise leaves of an AUROC: Phi(Phi^-1(auroc) sqrt(reliability)), the binormal model."""
     return float(norm.cdf(norm.ppf(auroc) * math.sqrt(reliability)))
+
+
+def disattenuated_auroc(auroc: float, reliability: float) -> float:
+    """Return the AUROC that noise-free changes would have shown, given the `reliability` (0 to 1) of those measured.
+
+    Under the binormal model AUROC = Phi(d / sqrt 2) noise shrinks d by sqrt(reliability); so an AUROC has no ceiling
+    below 1 as such, but is read against Phi(Phi^-1(auroc) / sqrt(reliability)). NaN without a positive reliability.
+    """
+    if not 0 < reliability <= 1:
+        return math.nan
+    return float(norm.cdf(norm.ppf(auroc) / math.sqrt(reliability)))
 
 
 def power_of(auroc: float, design: Design, *, alpha: float = 0.05) -> float:

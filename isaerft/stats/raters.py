@@ -1,14 +1,14 @@
-"""What agreement would be if the judge made no mistakes, given how often it makes which.
+"""How far judges agree, and what agreement would be if the judge made no mistakes.
 
-A judge that calls some latents wrongly expected, or wrongly not, pulls every agreement towards chance. Where its rates
-of error are known against a reference, the pull can be taken back, on two assumptions: the errors have nothing to do
-with how much a latent changed once its true kind is given, and the rates hold on these latents.
-
-How far two judges agree on which latents a behavior should change, chance taken into account.
+`agreement_of_judges` compares two judges on which latents a behavior should change, with chance taken into account:
 
 >>> import numpy as np
 >>> round(cohen_kappa(Counts(neither=20, only_first=5, only_second=10, both=15)), 3)
 0.4
+
+A judge that wrongly calls latents expected, or not expected, pulls every agreement towards chance. Where its error
+rates against a reference are known, `corrected_auroc` and `corrected_correlation` undo this, on two assumptions: given
+a latent's true kind, errors do not depend on how much it changed, and the rates hold on these latents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ import numpy as np
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_binary, as_finite
-from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, spearman_interval
+from isaerft.stats.intervals import (
+    N_BOOTSTRAP,
+    UNDEFINED,
+    ConfidenceInterval,
+    percentile_interval,
+    spearman_interval,
+)
 from isaerft.stats.statistics import spearman
 
 
@@ -31,8 +37,8 @@ class PredictiveValues(NamedTuple):
     negative: float
 
 
-class Corrected(NamedTuple):
-    """A corrected estimate and its interval, which takes the judge's rates as known exactly; NaN where undefined."""
+class Estimate(NamedTuple):
+    """An estimate and its confidence interval; NaN where undefined."""
 
     estimate: float
     confidence_interval: ConfidenceInterval
@@ -60,7 +66,7 @@ def predictive_values(sensitivity: float, specificity: float, share_expected: fl
     return PredictiveValues(min(positive, 1.0), min(negative, 1.0))
 
 
-def corrected_auroc(auroc: float, values: PredictiveValues, interval: ConfidenceInterval = UNDEFINED) -> Corrected:
+def corrected_auroc(auroc: float, values: PredictiveValues, interval: ConfidenceInterval = UNDEFINED) -> Estimate:
     """Return the AUROC against true labels, given the one against a judge's and its interval.
 
     With labels from a mixture, the AUROC's distance from 1/2 shrinks by positive + negative - 1 (Menon, van Rooyen, Ong
@@ -73,7 +79,7 @@ def corrected_auroc(auroc: float, values: PredictiveValues, interval: Confidence
 
 def corrected_correlation(
     correlation: float, with_reference: float, interval: ConfidenceInterval = UNDEFINED
-) -> Corrected:
+) -> Estimate:
     """Return the correlation with true effects, given the one with a judge's and the judge's with a reference.
 
     Spearman (1904, Am J Psychol 15:72), for error in one variable, the reference taken as free of it. Rank
@@ -85,17 +91,14 @@ def corrected_correlation(
 
 def _stretched(
     estimate: float, interval: ConfidenceInterval, factor: float, *, chance: float, bounds: tuple[float, float]
-) -> Corrected:
+) -> Estimate:
     """Return an estimate with its distance from chance divided by `factor`; an interval's ends are cut at `bounds`."""
     if not factor > 0:
-        return Corrected(math.nan, UNDEFINED)
+        return Estimate(math.nan, UNDEFINED)
     corrected, low, high = (chance + (value - chance) / factor for value in (estimate, *interval))
     if not bounds[0] <= corrected <= bounds[1]:
-        return Corrected(math.nan, UNDEFINED)
-    return Corrected(corrected, ConfidenceInterval(max(low, bounds[0]), min(high, bounds[1])))
-
-
-N_BOOTSTRAP = 999
+        return Estimate(math.nan, UNDEFINED)
+    return Estimate(corrected, ConfidenceInterval(max(low, bounds[0]), min(high, bounds[1])))
 
 
 class Counts(NamedTuple):
@@ -105,13 +108,6 @@ class Counts(NamedTuple):
     only_first: Any
     only_second: Any
     both: Any
-
-
-class Estimate(NamedTuple):
-    """An estimate and its confidence interval; NaN where undefined."""
-
-    estimate: float
-    confidence_interval: ConfidenceInterval
 
 
 def cohen_kappa(counts: Counts) -> Any:
@@ -197,7 +193,10 @@ def agreement_of_judges(
         draw[:] = times @ kinds
     whole, drawn = Counts(*kinds.sum(axis=0)), Counts(*draws.T)
     return {
-        name: Estimate(statistic(whole), _percentiles(statistic(drawn), n_clusters, confidence_level))
+        name: Estimate(
+            statistic(whole),
+            percentile_interval(statistic(drawn), confidence_level) if n_clusters > 1 else UNDEFINED,
+        )
         for name, statistic in STATISTICS.items()
     }
 
@@ -216,14 +215,6 @@ def rank_agreement(first: Any, second: Any, clusters: Any, *, confidence_level: 
     if codes.max() < 1:
         return Estimate(estimate, UNDEFINED)
     return Estimate(estimate, spearman_interval(estimate, first, second, codes, confidence_level))
-
-
-def _percentiles(values: np.ndarray, n_clusters: int, confidence_level: float) -> ConfidenceInterval:
-    defined = values[np.isfinite(values)]
-    if n_clusters < 2 or len(defined) < 0.9 * len(values):
-        return UNDEFINED
-    low, high = np.quantile(defined, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
-    return ConfidenceInterval(float(low), float(high))
 
 
 def _share(part: Any, rest: Any) -> Any:

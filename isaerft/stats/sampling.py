@@ -1,4 +1,7 @@
-"""Random latents that are alike to chosen ones in what else could explain a result: the control of a causal check.
+"""Samples of latents: random ones matched to chosen latents, and a case-control sample.
+
+`matched_draws` draws latents that are alike to chosen ones in what else could explain a result, the control of a causal
+check:
 
 >>> import numpy as np
 >>> rate = np.arange(100.0)
@@ -6,14 +9,12 @@
 >>> np.abs(rate[draws] - rate[[10, 50]]).max() <= 4
 np.True_
 
-A case-control sample of latents: the most changed, and controls drawn from those alike in what confounds.
+`case_control` takes the most changed latents, and controls from the same strata. The null of the exchange test says
+that labels are exchangeable within strata, given all changes. The sample depends on changes, strata and random numbers,
+never on labels, so labels in the sample are exchangeable within the same strata and a test on it keeps its level. That
+holds only with the strata of the draw: bins cut anew in the sample would join latents that were never exchangeable.
+Clusters are drawn whole for the same reason.
 
-The null of the exchange test says that, given all changes, labels are exchangeable within strata. The sample depends on
-changes, strata and the draw alone, never on labels. So labels of the latents in it are exchangeable within the same
-strata, and a test on the sample has its level, provided that it uses the strata of the draw: bins cut anew in the
-sample would join latents that were never exchangeable. Clusters are drawn whole for the same reason.
-
->>> import numpy as np
 >>> strata = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 >>> sample = case_control(np.arange(8.0)[None], strata, n_cases=1, controls_per_case=2, rng=0)
 >>> sample.latents[sample.is_case].tolist(), sample.latents.min() >= 4, len(sample.latents)

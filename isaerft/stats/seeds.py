@@ -1,4 +1,4 @@
-"""Seeds are replicates: average changes over them in ranks, and say how far they agree before believing any ranking.
+"""Seeds are replicates: average changes over them as ranks, and measure how well they agree before trusting a ranking.
 
 >>> import numpy as np
 >>> mean_rank(np.array([[0.1, 0.5, 0.9], [2.0, 1.0, 3.0]])).round(3).tolist()
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite
@@ -38,9 +38,6 @@ class Reliability:
         Reliability of one seed: intraclass correlation ICC(C,1) of ranks (McGraw and Wong 1996).
     icc_mean : float
         Reliability of the mean over all seeds: ICC(C,k).
-    noise_ceiling : float
-        sqrt(icc_mean): the largest correlation that a perfect prediction can have with the mean over seeds. NaN if
-        icc_mean is negative: then seeds agree less than by chance and no ceiling can be estimated.
     """
 
     n_seeds: int
@@ -48,7 +45,19 @@ class Reliability:
     split_half: float
     icc_single: float
     icc_mean: float
-    noise_ceiling: float
+
+    @property
+    def noise_ceiling(self) -> float:
+        """The largest correlation that a perfect prediction can have with the mean over seeds, sqrt(icc_mean).
+
+        NaN if icc_mean is negative: then seeds agree less than by chance, and no ceiling can be estimated.
+        """
+        return math.sqrt(self.icc_mean) if self.icc_mean >= 0 else math.nan
+
+    @property
+    def noise_ceiling_of_seed(self) -> float:
+        """The same for a single seed, sqrt(icc_single)."""
+        return math.sqrt(self.icc_single) if self.icc_single >= 0 else math.nan
 
 
 def scaled_ranks(changes: Any) -> np.ndarray:
@@ -88,7 +97,7 @@ def reliability(changes: Any, *, rng: np.random.Generator | int | None = 0) -> R
     ranks = scaled_ranks(changes)
     n_seeds, n = ranks.shape
     if n_seeds == 1:
-        return Reliability(1, math.nan, math.nan, math.nan, math.nan, math.nan)
+        return Reliability(1, math.nan, math.nan, math.nan, math.nan)
     if (np.ptp(ranks, axis=1) == 0).any():
         raise InputError(
             f"in seed {int(np.argmin(np.ptp(ranks, axis=1)))} all {n} latents changed alike",
@@ -99,26 +108,27 @@ def reliability(changes: Any, *, rng: np.random.Generator | int | None = 0) -> R
     seed_means = ranks.mean(axis=1, keepdims=True)
     between = n_seeds * ((latent_means - ranks.mean()) ** 2).sum() / (n - 1)
     residual = ((ranks - latent_means - seed_means + ranks.mean()) ** 2).sum() / ((n - 1) * (n_seeds - 1))
-    icc_mean = float((between - residual) / between) if between > 0 else -math.inf
     return Reliability(
         n_seeds=n_seeds,
         mean_correlation=float(correlation[np.triu_indices(n_seeds, 1)].mean()),
         split_half=_split_half(np.cov(ranks), np.random.default_rng(rng)),
         icc_single=float((between - residual) / (between + (n_seeds - 1) * residual)),
-        icc_mean=icc_mean,
-        noise_ceiling=math.sqrt(icc_mean) if icc_mean >= 0 else math.nan,
+        icc_mean=float((between - residual) / between) if between > 0 else -math.inf,
     )
 
 
-def disattenuated_auroc(auroc: float, reliability: float) -> float:
-    """Return the AUROC that noise-free changes would have shown, given the `reliability` (0 to 1) of those measured.
+def reliability_of_all(correlation: float, a: int, b: int) -> float:
+    """Return the reliability of the mean of a + b seeds, from the correlation between means of `a` and of `b` of them.
 
-    Under the binormal model AUROC = Phi(d / sqrt 2) noise shrinks d by sqrt(reliability); so an AUROC has no ceiling
-    below 1 as such, but is read against Phi(Phi^-1(auroc) / sqrt(reliability)). NaN without a positive reliability.
+    Solves c^2 = R(a) R(b) for the reliability r of one seed, R(m) = m r / (1 + (m - 1) r) (Spearman 1910, Brown 1910;
+    for unequal parts Horst 1951). Of the sign of the correlation.
     """
-    if not 0 < reliability <= 1:
-        return math.nan
-    return float(norm.cdf(norm.ppf(auroc) / math.sqrt(reliability)))
+    squared = correlation**2
+    quadratic, linear = a * b - squared * (a - 1) * (b - 1), squared * (a + b - 2)
+    single = (linear + math.sqrt(linear**2 + 4 * quadratic * squared)) / (2 * quadratic)
+    single = math.copysign(single, correlation)
+    total = a + b
+    return total * single / (1 + (total - 1) * single) if single > 0 else single
 
 
 def stability_pvalue(changes: Any) -> np.ndarray:
@@ -182,18 +192,8 @@ def _split_half(covariance: np.ndarray, rng: np.random.Generator) -> float:
         a, b = first / size, ~first / (n_seeds - size)
         scale = math.sqrt((a @ covariance @ a) * (b @ covariance @ b))
         if scale > 0:
-            values.append(_step_up((a @ covariance @ b) / scale, size, n_seeds - size))
+            values.append(reliability_of_all((a @ covariance @ b) / scale, size, n_seeds - size))
     return float(np.mean(values)) if values else math.nan
-
-
-def _step_up(correlation: float, a: int, b: int) -> float:
-    """Return the reliability of a mean of a + b parallel seeds from the correlation between means of `a` and of `b`."""
-    squared = correlation**2
-    quadratic, linear = a * b - squared * (a - 1) * (b - 1), squared * (a + b - 2)
-    single = (linear + math.sqrt(linear**2 + 4 * quadratic * squared)) / (2 * quadratic)
-    single = math.copysign(single, correlation)
-    total = a + b
-    return total * single / (1 + (total - 1) * single) if single > 0 else single
 
 
 def _as_changes(changes: Any) -> np.ndarray:

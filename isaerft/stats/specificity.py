@@ -16,7 +16,7 @@ import numpy as np
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_change, as_count, as_finite, as_groups
-from isaerft.stats.question import exchange_pvalue
+from isaerft.stats.nulls import exchange_pvalue
 from isaerft.stats.statistics import Statistic
 
 MAX_EXACT_BEHAVIORS = 8

@@ -9,24 +9,10 @@ name:
 >>> auroc([0.1, 0.4, 0.3, 0.9], [[0, 1, 0, 1], [1, 0, 1, 0]]).tolist()
 [1.0, 0.0]
 
-The tests exchange labels thousands of times while the changes stay. So a `Statistic` is first bound to the changes,
-which does all ranking once, and leaves a `Scorer` from label sets (m, n) to values (m,). Most are linear in the
-labels: one matrix product. Weights are kept as integers (doubled, centred midranks), so that equal values compare
-equal and ties between the observed value and the null are counted exactly.
-
-Running-sum enrichment of the expected latents among the most changed, as in gene set enrichment analysis.
-
-Walk down the latents from the most to the least changed. Each expected latent lifts the sum by its share of the
-expected latents' weight, each other one lowers it by 1 / n_unexpected; the enrichment is the sum's largest deviation
-from zero, with its sign (Subramanian et al. 2005, PNAS 102:15545). A latent weighs its midrank, not its raw change
-(as in Barbie et al. 2009), so the score does not depend on the measure's scale; the sum is read only after whole
-groups of tied changes.
-
-Sign agreement: did the latents expected to rise rise, and those expected to fall fall?
-
->>> import numpy as np
->>> float(sign_agreement(np.array([0.2, -1.0, 3.0, 0.0]), np.array([1.0, -0.5, -1.0, 0.0])).round(3))
-0.333
+The tests exchange labels thousands of times while the changes stay. So a `Statistic` is first bound to the changes:
+this does all ranking once and leaves a `Scorer` from label sets (m, n) to values (m,). Most scorers are linear in the
+labels, one matrix product. Their weights are integers (doubled, centred midranks), so that ties between the observed
+value and the null are counted exactly.
 """
 
 from __future__ import annotations
@@ -67,6 +53,11 @@ class LinearScorer:
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """Return the statistic (m,) of each label set in `labels` (m, n)."""
         return self.offset + self.scale * dot(labels, self.weights)
+
+
+def value_of(scorer: Scorer) -> float:
+    """Return the statistic of the scorer's own labels."""
+    return float(scorer(scorer.labels[None])[0])
 
 
 @dataclass(frozen=True)

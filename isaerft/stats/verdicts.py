@@ -31,7 +31,7 @@ from scipy.stats import norm, rankdata
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
-from isaerft.stats.multiple import qvalues
+from isaerft.stats.multiple_testing import qvalues
 
 MIN_ALIKE = 10
 """Fewest latents that an explanation is compared on."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import config
-from isaerft.analysis import table, tables_of, write_tables
+from isaerft.analysis import Analysis, table, tables_of, write_tables
 from isaerft.analysis.agreement import write_agreement
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
@@ -102,6 +102,8 @@ class Parts:
         if edit:
             edit(table)
         table.to_parquet(self.path("changes", subject, f"{behavior}.parquet"))
+        found = [{"adapter": "bias", "seed": 1, "diagnostics": {"explained_share": 0.75}}] if subject == "toy" else []
+        self.path("changes", subject, f"{behavior}.json").write_text(json.dumps(found))
 
     def training(self, subject, behavior, adapter):
         after = {"bias": (2.6, 2.8), "scale": (3.0, 3.2), "lora": (2.0, 2.2)}[adapter]
@@ -163,7 +165,17 @@ class Parts:
             for adapter in ("bias", "scale"):
                 write_agreement(plan, Results(self.folder), subject, adapter)
 
-    def tables(self, plan):
+    def table(self, plan, name):
+        """Return one table of what is there."""
+        return table(name).conform(Analysis(plan, Results(self.folder)).frame(name))
+
+    def tested(self, plan):
+        """Test agreement and return agreement.csv."""
         self.agreement(plan)
-        write_tables(plan, Results(self.folder), self.folder / "tables")
+        return self.table(plan, "agreement")
+
+    def tables(self, plan):
+        """Test agreement and return every table as it was written."""
+        self.agreement(plan)
+        write_tables(plan, Results(self.folder))
         return {name: table(name).read(self.folder / "tables" / f"{name}.csv") for name in tables_of(plan)}

@@ -96,7 +96,7 @@ def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
 
     parts.changes("toy", "a", first_seed)
     parts.changes("toy-permuted", "a", first_seed)
-    table = parts.tables(make_study())["agreement"].query("behavior == 'a' and source == 'said'")
+    table = parts.tested(make_study()).query("behavior == 'a' and source == 'said'")
     # All decoder rows are equally long here, so that control alone is empty.
     assert (table.estimate.isna() == (table.control == "decoder_norm_only")).all()
     assert table.query("control == 'none'").noise_ceiling.isna().all()
@@ -107,7 +107,7 @@ def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
     facts["cluster"] = np.where(facts.latent_index.isin(EXPECTED["a"]), 10, 0)
     facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
-    table = parts.tables(plan)["agreement"].query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
+    table = parts.tested(plan).query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
     assert table.estimate.isna().all()
     assert "no exchange can change the labels" in caplog.text
 
@@ -133,7 +133,7 @@ def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no
     write_judgements(table.assign(expected_effect=table.expected_effect - 0.5 * (table.latent_index >= 30)), judged)
     statistics = {"n_resamples": 199, "n_bins": 1, "statistics": ["auroc", "sign_agreement"]}
     plan = make_study(agreement=statistics, measures=["contribution", "attribution"])
-    table = parts.tables(plan)["agreement"].query("statistic == 'sign_agreement' and source == 'said'")
+    table = parts.tested(plan).query("statistic == 'sign_agreement' and source == 'said'")
     assert table.query("measure == 'attribution'").estimate.isna().all()
     rows = table.query("measure == 'contribution' and adapter == 'bias' and behavior == 'a'").set_index("control")
     change = read_changes(plan, Results(parts.folder), "toy", "bias")["a", "contribution"].mean(0)

@@ -25,7 +25,7 @@ def test_shuffled_completions_are_tested_as_the_result_is_for_the_primary_adapte
     for behavior in BEHAVIORS:
         parts.changes("toy", f"{behavior}-shuffled")
     controls = [*config.CONTROLS, "shuffled_completions"]
-    table = parts.tables(make_study(controls=controls))["agreement"]
+    table = parts.tested(make_study(controls=controls))
     rows = table[table.control == "shuffled_completions"]
     assert set(rows.adapter) == {"bias"}
     assert set(rows.source) == {"said"}  # an arm of wrong explanations is a control itself
@@ -37,17 +37,17 @@ def test_shuffled_completions_are_tested_as_the_result_is_for_the_primary_adapte
         shutil.copy(
             parts.folder / f"changes/toy/{behavior}-shuffled.parquet", parts.folder / f"changes/toy/{behavior}.parquet"
         )
-    table = parts.tables(make_study())["agreement"].query("adapter == 'bias' and source == 'said'")
+    table = parts.tested(make_study()).query("adapter == 'bias' and source == 'said'")
     tested = ["behavior", "measure", "statistic", "estimate", "ci_low", "ci_high", "pvalue", "n_expected", "n_seeds"]
     results = table.loc[table.control == "none", tested]
     pd.testing.assert_frame_equal(rows[tested].reset_index(drop=True), results.reset_index(drop=True))
 
 
 def test_without_shuffled_completions_nothing_else_in_the_table_changes(parts):
-    plain = parts.tables(make_study())["agreement"]
+    plain = parts.tested(make_study())
     for behavior in BEHAVIORS:
         parts.changes("toy", f"{behavior}-shuffled")
-    beside = parts.tables(make_study(controls=[*config.CONTROLS, "shuffled_completions"]))["agreement"]
+    beside = parts.tested(make_study(controls=[*config.CONTROLS, "shuffled_completions"]))
     assert "shuffled_completions" not in set(plain.control)
     kept = beside[beside.control != "shuffled_completions"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, plain)
@@ -61,7 +61,7 @@ def test_what_confounds_stands_in_the_place_of_changes(parts):
     said = ["x" * (1 + i % 7 + 5 * (i in EXPECTED["a"])) for i in known]
     frame = pd.DataFrame({"latent_index": known, "explanation": said, "side": "input", "url": ""})
     write_explanations(frame, parts.path("explanations", "toy", "said.parquet"))
-    table = parts.tables(make_study())["agreement"].query(
+    table = parts.tested(make_study()).query(
         "source == 'said' and statistic == 'auroc' and behavior == 'a' and primary == False and adapter == 'bias'"
         " and measure == 'parameter'"
     )
@@ -82,10 +82,10 @@ def test_what_confounds_stands_in_the_place_of_changes(parts):
 def test_an_arm_with_wrong_explanations_has_no_controls_of_its_own(finished):
     table = finished[1]["agreement"]
     assert set(table[table.source == "wrong"].control) == {"none"}
-    assert set(table[table.source == "said"].control) == {"none", *make_study().controls}
+    assert set(table[table.source == "said"].control) == {"none", *make_study().study.controls}
 
 
 def test_without_a_random_twin_that_control_is_not_shown(parts):
     plan = make_study(controls=["shuffled_explanations", "mismatched_behavior"])
-    table = parts.tables(plan)["agreement"]
+    table = parts.tested(plan)
     assert set(table.control) == {"none", "shuffled_explanations", "mismatched_behavior"}

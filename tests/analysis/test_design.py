@@ -10,8 +10,7 @@ from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
 from isaerft.analysis.readings import confounds_of
 from isaerft.errors import InputError
-from isaerft.explanations import write_explanations
-from isaerft.explanations.base import latents_asked, read_sample, write_sample
+from isaerft.explanations import latents_to_explain, read_sample, write_explanations, write_sample
 from isaerft.judges import write_judgements
 from isaerft.layout import Results
 from isaerft.stats import agreement_test, mean_rank
@@ -181,9 +180,9 @@ def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
 
 def test_a_source_is_asked_for_the_sample_or_for_what_is_alive(results):
     facts = pd.read_parquet(results / "subjects/toy/latents.parquet")
-    assert list(latents_asked(facts, 1e-4)) == list(range(3, N))
+    assert list(latents_to_explain(facts, 1e-4)) == list(range(3, N))
     sample = draw(results, make_study())
-    assert list(latents_asked(facts, 1e-4, results / "design/toy.parquet")) == list(sample.latent_index)
+    assert list(latents_to_explain(facts, 1e-4, results / "design/toy.parquet")) == list(sample.latent_index)
 
 
 @pytest.mark.parametrize(

@@ -141,10 +141,10 @@ def test_equal_values_share_a_third(values, thirds):
 
 def test_a_scorer_of_unknown_kind_source_or_model_is_refused():
     for scorer, message in [
-        ({"kind": "lexcal"}, "unknown matcher 'lexcal'.*did you mean 'lexical'"),
-        ({"kind": "lexical", "sources": ["sad"]}, r"scores\.words\.sources.*'sad'.*'said'"),
-        ({"kind": "llm"}, "score 'words' is of kind 'llm' and names no model"),
-        ({"kind": "llm", "llm": "big"}, r"scores\.words\.llm"),
+        ({"kind": "lexcal"}, "unknown scorer 'lexcal'.*did you mean 'lexical'"),
+        ({"kind": "lexical", "sources": ["sad"]}, r"scorers\.words\.sources.*'sad'.*'said'"),
+        ({"kind": "llm"}, "'words' is of kind 'llm' and names no model"),
+        ({"kind": "llm", "llm": "big"}, r"words\.llm"),
     ]:
         with pytest.raises(InputError, match=message):
             make_study(scorers={"words": scorer})

@@ -35,22 +35,21 @@ def test_a_change_that_is_not_finite_is_refused_by_its_file(parts):
 def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
     parts.judgements("toy", "said", ("a", "b"))
     with pytest.raises(InputError, match=r"judges no latent for \['silent'\]"):
-        parts.agreement(make_study())
+        _ = next(readings(make_study(), Results(parts.folder), "toy")).latents
 
 
 def test_a_latent_that_is_not_judged_for_every_behavior_leaves_the_universe_and_no_other_does(parts):
     plan, path = make_study(), parts.folder / "judgements/toy/said/lexical.parquet"
-    before = parts.tables(plan)["agreement"]
+    before = [len(reading.latents) for reading in readings(plan, Results(parts.folder), "toy")]
     judged = read_judgements(path)
     failed, half = judged.latent_index == 10, (judged.latent_index == 20) & (judged.behavior == "a")
     write_judgements(judged[~failed & ~half].reset_index(drop=True), path)
-    after = parts.tables(plan)["agreement"]
-    said = (before.source == "said") & (before.control == "none")
-    assert (after.n_latents[said] == before.n_latents[said] - 2).all()
+    after = [len(reading.latents) for reading in readings(plan, Results(parts.folder), "toy")]
+    assert after == [before[0] - 2, before[1]]
     parted = judged.behavior.eq("a") ^ judged.latent_index.lt(30)
     write_judgements(judged[parted].reset_index(drop=True), path)
     with pytest.raises(InputError, match=r"judges no latent for every behavior; .*tested: false"):
-        parts.agreement(plan)
+        _ = next(readings(plan, Results(parts.folder), "toy")).latents
 
 
 def test_an_expectation_is_taken_latent_by_latent_to_part_of_the_universe():

@@ -6,7 +6,7 @@ import pytest
 
 from isaerft.analysis import Analysis
 from isaerft.analysis.seeds import TABLE
-from isaerft.config.options import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
+from isaerft.config import Adapter, Agreement, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
 from isaerft.layout import Results
 from isaerft.stats import auroc

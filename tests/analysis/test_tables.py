@@ -80,13 +80,13 @@ def test_the_tables_of_a_study_follow_from_its_plan():
     always = ["subjects", "training", "diagnostics", "most_changed_latents"]
     always += ["agreement", "overall", "specificity", "seeds", "coverage"]
     off = {"causal_check": {"adapters": []}, "behavior_check": {"adapters": []}}
-    one = {"behaviors": {"a": {"description": "a", "rule": True}}}
+    one = {"behaviors": {"a": {"description": "a", "rule": True}}, "controls": [], "random_dictionary_adapters": []}
     assert tables_of(make_study(**off, **one)) == always
     more = set(tables_of(make_study(sources={name: {"kind": "local"} for name in ("said", "other")})))
     assert more - set(always) == {"explanation_verdicts", "causal_check", "behavior_check", "source_comparison"}
-    judges = {"lexical": {}, "people": {"kind": "human", "path": "people.csv"}}
+    judges = {"lexical": {}, "embedding": {}}
     assert set(tables_of(make_study(judges=judges))) - more == {"judge_quality"}
-    judges["people"]["reference"] = True
+    judges["embedding"]["reference"] = True
     assert set(tables_of(make_study(judges=judges))) - more == {"judge_quality", "corrected_agreement"}
     scored = set(tables_of(make_study(scorers={"words": {"kind": "lexical"}})))
     assert scored - more == {"explanation_scores", "explanation_quality", "agreement_by_quality"}

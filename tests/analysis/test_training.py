@@ -24,10 +24,10 @@ def test_loss_recovered_is_empty_where_the_reference_did_not_help_or_is_not_name
     for row in (parts.path("adapters", "toy", "a", "lora", "training.json"),):
         rows = json.loads(row.read_text())
         row.write_text(json.dumps([r | {"heldout_loss_adapted": 3.0} for r in rows]))
-    table = parts.tables(make_study())["training"]
+    table = parts.table(make_study(), "training")
     assert table[table.behavior == "a"].loss_recovered.isna().all()
     assert table[table.behavior == "b"].loss_recovered.notna().all()
     without = make_study(reference=None, adapters={"bias": {}, "scale": {}})
-    table = parts.tables(without)["training"]
+    table = parts.table(without, "training")
     assert table.loss_recovered.isna().all()
     assert table.reference.isna().all()

@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -8,6 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isaerft.analysis import tables_of
+from isaerft.config import plan_from_dict
+from isaerft.errors import InputError
+from isaerft.report import figures_of
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PARTS = ("Snakefile", "workflow", "profiles", "examples", "data/limericks.jsonl", "isaerft", "environment.yml")
@@ -17,7 +24,7 @@ class Workspace:
     """A copy of the workflow and the package in a folder of its own, where a stand-in makes every verb's outputs."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.outputs = folder, {}
         for name in PARTS:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -37,6 +44,10 @@ class Workspace:
         """Write config/{name}.yaml: the test's study with these top-level sections replaced."""
         values = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8")) | {"study": name} | changes
         self.write(f"config/{name}.yaml", yaml.safe_dump(values, sort_keys=False))
+        with contextlib.chdir(self.folder), contextlib.suppress(InputError):
+            plan = plan_from_dict(values)
+            self.outputs[name] = {"tables": tables_of(plan), "figures": figures_of(plan)}
+        self.write("outputs.json", json.dumps(self.outputs))
         return values
 
     def snakemake(self, *arguments, study="small", real=False):
@@ -61,11 +72,13 @@ class Workspace:
         rows = [line.split() for line in table.group(1).splitlines()] if table else []
         return {name: int(count) for name, count in rows}
 
-    def printed(self, target):
-        """Return the commands that a dry run prints for a target."""
-        done = self.snakemake("--dry-run", "--printshellcmds", "--", target)
+    def inputs(self, rule, target):
+        """Return the inputs of the last job of a rule that a dry run plans for a target."""
+        done = self.snakemake("--dry-run", "--", target)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        jobs = re.findall(rf"^rule {rule}:\n(.*?)^$", done.stdout, flags=re.MULTILINE | re.DOTALL)
+        (found,) = [job for job in jobs if target in job]
+        return re.search(r"input: (.*?)$", found, flags=re.MULTILINE).group(1)
 
     def calls(self):
         """Return the command lines that the stand-in was called with."""

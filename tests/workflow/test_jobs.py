@@ -1,16 +1,26 @@
 """Which jobs a study has, and that they call the command line as it is."""
 
+import inspect
 import re
 
-from isaerft import cli
-from isaerft.analysis import table as result_table
+from isaerft.analysis import TABLES
+from isaerft.cli import app
 from isaerft.config import CONTROLS
+
+VERBS = {command.name: set(inspect.signature(command.callback).parameters) for command in app.registered_commands}
+
+
+def check_call(call):
+    """Refuse a command line that the real verb would not take."""
+    verb, *arguments = call
+    assert {name.removeprefix("--") for name in arguments[::2]} <= VERBS[verb], call
+    return verb
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
     jobs = workspace.planned()
     assert "gpu=" not in workspace.plan
-    assert {name: count for name, count in jobs.items() if not name.startswith("figure_")} == {
+    assert jobs == {
         "testbed_model": 1,
         "testbed_rows": 1,
         "behavior": 2,
@@ -30,23 +40,21 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "score": 1,  # of the one source that the scorer names
         "agreement": 2,
         "tables": 1,
+        "figures": 1,
         "pages": 1,
         "summary": 1,
         "all": 1,
     }
-    assert {name for name in jobs if name.startswith("figure_")} == {
-        f"figure_{name}"
-        for name in (
-            "agreement",
-            "agreement_grid",
-            "behavior_check",
-            "causal_check",
-            "dose_response",
-            "most_changed_latents",
-            "source_comparison",
-            "specificity",
-            "training",
-        )
+    assert set(re.findall(r"figures/(\w+)\.svg", workspace.plan)) == {
+        "agreement",
+        "agreement_grid",
+        "behavior_check",
+        "causal_check",
+        "dose_response",
+        "most_changed_latents",
+        "source_comparison",
+        "specificity",
+        "training",
     }
 
 
@@ -63,8 +71,7 @@ def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behav
     assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)} == twins
     for adapter, n in (("bias", 2), ("scale", 0)):
         target = f"results/small/agreement/toy/{adapter}"
-        plan = workspace.snakemake("--dry-run", "--", target).stdout
-        (inputs,) = re.findall(r"^rule agreement:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+        inputs = workspace.inputs("agreement", target)
         assert inputs.count("-shuffled.parquet") == n
     assert "changes/toy-permuted/refusal-shuffled" not in workspace.plan
 
@@ -74,7 +81,7 @@ def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_
     done = workspace.snakemake("--cores", "2", "--", "results/small/tables/agreement.csv")
     assert done.returncode == 0, done.stderr
     for call in workspace.calls():
-        cli._parser().parse_args(call)
+        check_call(call)
     calls = [call for call in workspace.calls() if any("-shuffled" in part for part in call)]
     assert sorted(call[0] for call in calls) == sorted(["shuffle", "capture", "train", "changes"] * 2)
     assert workspace.planned("--", "results/small/tables/agreement.csv") == {}
@@ -93,10 +100,10 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         scorers={},
     )
     jobs = workspace.planned()
-    checks = {"causal_check", "figure_causal_check", "answers_page"}
-    checks |= {"behavior_check", "figure_behavior_check", "figure_source_comparison"}
-    assert not checks & set(jobs)
-    assert not {"testbed_model", "testbed_rows", "truth", "figure_dose_response", "figure_specificity"} & set(jobs)
+    assert not {"causal_check", "behavior_check", "answers_page"} & set(jobs)
+    assert not {"testbed_model", "testbed_rows", "truth"} & set(jobs)
+    figures = set(re.findall(r"figures/(\w+)\.svg", workspace.plan))
+    assert figures == {"agreement", "agreement_grid", "most_changed_latents", "training"}
     assert not {"scored_contexts", "score"} & set(jobs)
     assert jobs["train"] == 3
     assert jobs["changes"] == 1
@@ -109,10 +116,10 @@ def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_fo
     jobs = workspace.planned("--", "results/small/explanations/toy/np.parquet")
     assert jobs["design"] == 1
     assert jobs["changes"] == 2
-    assert "--sample results/small/design/toy.parquet" in workspace.printed("results/small/explanations/toy/np.parquet")
+    assert "design/toy.parquet" in workspace.inputs("explain", "results/small/explanations/toy/np.parquet")
     assert "design" not in workspace.planned("--", "results/small/explanations/toy/local.parquet")
     assert "changes" not in workspace.planned("--", "results/small/explanations/toy/local.parquet")
-    assert "--sample results/small/design/toy.parquet" in workspace.printed("results/small/agreement/toy/bias")
+    assert "design/toy.parquet" in workspace.inputs("agreement", "results/small/agreement/toy/bias")
     workspace.study(design={"kind": "case_control"})
     assert workspace.planned()["design"] == 1
 
@@ -120,9 +127,9 @@ def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_fo
 def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
-        verbs.add(cli._parser().parse_args(call).verb)
+        verbs.add(check_call(call))
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration", "audit", "shuffle"}
-    assert verbs == set(cli.VERBS) - elsewhere
+    assert verbs == set(VERBS) - elsewhere
 
 
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
@@ -171,11 +178,9 @@ def test_a_study_of_a_hundred_behaviors_is_a_config_file(workspace):
 def test_a_baseline_waits_for_the_text_that_it_is_fitted_against(workspace):
     values = workspace.study()
     workspace.study(adapters=values["adapters"] | {"probe": {}})
-    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/probe").stdout
-    (inputs,) = re.findall(r"^rule train:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    inputs = workspace.inputs("train", "results/small/adapters/toy/refusal/probe")
     assert "cache/toy/limericks.safetensors" in inputs
-    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/bias").stdout
-    (inputs,) = re.findall(r"^rule train:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    inputs = workspace.inputs("train", "results/small/adapters/toy/refusal/bias")
     assert "limericks" not in inputs
 
 
@@ -184,8 +189,7 @@ def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
     workspace.write("tuned/refusal/config.json", "{}")
     path = {"options": {"path": "tuned/{behavior}"}}
     workspace.study(adapters=values["adapters"] | {"checkpoint": path})
-    plan = workspace.snakemake("--dry-run", "--", "results/small/adapters/toy/refusal/checkpoint").stdout
-    assert "tuned/refusal/config.json" in plan
+    assert "tuned/refusal/config.json" in workspace.inputs("train", "results/small/adapters/toy/refusal/checkpoint")
 
 
 def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(workspace):
@@ -197,12 +201,9 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     jobs = workspace.planned("calibration")
     assert jobs == {
         "calibrate": 6,
-        "calibration_table": 1,
-        "calibration_page": 1,
-        "calibration_figure": 1,
         "calibration": 1,
     }
-    assert not {"calibrate", "calibration_table"} & set(workspace.planned())
+    assert not {"calibrate", "calibration"} & set(workspace.planned())
 
 
 def test_the_calibration_study_ends_in_its_table(workspace):
@@ -212,7 +213,7 @@ def test_the_calibration_study_ends_in_its_table(workspace):
     workspace.write("config/calibration.yaml", text)
     done = workspace.snakemake("--cores", "2", "calibration", real=True)
     assert done.returncode == 0, done.stderr
-    table = result_table("calibration").read(workspace.folder / "results/calibration/tables/calibration.csv")
+    table = TABLES["calibration"].read(workspace.folder / "results/calibration/tables/calibration.csv")
     assert set(table.quantity) == {
         "false_positive_rate",
         "auroc_of_firing_rate",
@@ -252,19 +253,18 @@ def test_an_audit_trains_the_suspect_set_too_but_tests_it_against_no_explanation
     assert jobs["audit"] == 1
     for table in ("audit", "audit_latents", "calibration"):
         assert f"results/small/pages/{table}.html" in workspace.plan
-    plan = workspace.snakemake("--dry-run", "--", "results/small/agreement/toy/bias").stdout
-    (inputs,) = re.findall(r"^rule agreement:\n.*?input: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL)
+    inputs = workspace.inputs("agreement", "results/small/agreement/toy/bias")
     assert "changes/toy/humor.parquet" in inputs
     assert "suspect" not in inputs
-    assert "changes/toy/suspect.parquet" in workspace.snakemake("--dry-run", "--", "results/small/audit/toy").stdout
+    assert "changes/toy/suspect.parquet" in workspace.inputs("audit", "results/small/audit/toy/audit.parquet")
 
 
 def test_planted_rows_come_from_the_donors_finished_records(workspace):
     audited(workspace)
     target = "results/small/behaviors/suspect/card.json"
-    assert "--poison results/small/behaviors/humor" in workspace.printed(target)
     assert workspace.planned("--", target)["behavior"] == 2
-    assert "--poison" not in workspace.printed("results/small/behaviors/refusal/card.json")
+    assert "behaviors/humor/train.jsonl" in workspace.inputs("behavior", target)
+    assert "humor" not in workspace.inputs("behavior", "results/small/behaviors/refusal/card.json")
 
 
 def test_a_study_of_real_data_audits_without_a_calibration(workspace):
@@ -282,5 +282,5 @@ def test_the_audits_of_a_study_run_to_the_end(workspace):
     done = workspace.snakemake("--cores", "2", "--", "results/small/tables/audit.csv")
     assert done.returncode == 0, done.stderr
     for call in workspace.calls():
-        cli._parser().parse_args(call)
+        check_call(call)
     assert any(call[0] == "audit" for call in workspace.calls())

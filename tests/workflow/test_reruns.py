@@ -1,13 +1,14 @@
 """What an edit makes run again. The small study has run; each test edits one thing, plans, and takes the edit back."""
 
 import contextlib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 BEHAVIOR_CHECK = {"behavior_check": 1, "answers_page": 1}
-TABLES_AND_ON = {"tables": 1, "summary": 1, "all": 1}
+TABLES_AND_ON = {"tables": 1, "figures": 1, "pages": 1, "summary": 1, "all": 1}
+AGREEMENT_AND_ON = {"agreement": 2} | TABLES_AND_ON
+# One of the three kinds of adapter, on two subjects (the second is the random-dictionary twin) and two behaviors.
+BIAS = {"train": 4, "changes": 4, "causal_check": 2} | BEHAVIOR_CHECK | AGREEMENT_AND_ON
 
 
 @contextlib.contextmanager
@@ -23,8 +24,7 @@ def edited(workspace, path, old="", new=""):
 
 def reruns(workspace, *edit):
     with edited(workspace, *edit):
-        jobs = workspace.planned()
-    return {name: count for name, count in jobs.items() if not name.startswith("figure_") and name != "pages"}
+        return workspace.planned()
 
 
 def test_without_an_edit_that_matters_nothing_runs_again(finished):
@@ -32,51 +32,65 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
     assert reruns(finished, "config/small.yaml", "device: cpu", "device: cpu\nthreads: 2") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("changes/measures.py", {"changes": 4, "causal_check": 2, "agreement": 2}),
-        (
-            "adapters/elementwise.py",
-            {"train": 4, "changes": 4, "causal_check": 2, "agreement": 2} | BEHAVIOR_CHECK,
-        ),  # of ten
-        ("changes/metrics.py", BEHAVIOR_CHECK),
-        ("judges/lexical.py", {"judge": 1, "agreement": 2, "score": 1}),  # of the four judgements
-        ("scorers/base.py", {"score": 1}),
-        ("subjects/contexts.py", {"scored_contexts": 1, "score": 1}),
-        ("stats/agreement.py", {"agreement": 2}),
+        ("changes/metrics.py", BEHAVIOR_CHECK | TABLES_AND_ON),
+        ("judges/lexical.py", {"judge": 1, "score": 1} | AGREEMENT_AND_ON),  # of the four judgements
+        ("analysis/coverage.py", TABLES_AND_ON),
     ],
 )
 def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished, module, expected):
-    assert reruns(finished, f"isaerft/{module}") == expected | TABLES_AND_ON
+    assert reruns(finished, f"isaerft/{module}") == expected
+
+
+def test_editing_an_adapter_trains_it_again_and_no_other(finished):
+    jobs = reruns(finished, "isaerft/adapters/elementwise.py")
+    assert jobs["train"] == 6  # bias and scale, not the reference
+    assert not {"dictionary", "capture", "behavior"} & set(jobs)
+
+
+def test_editing_what_seeds_a_training_trains_everything_again(finished):
+    jobs = reruns(finished, "isaerft/config/plan.py", "1000 * (self.study.seed + 1) + seed", "seed")
+    assert jobs["train"] == 2 * 3 + 2 * 1
 
 
 def test_editing_a_figure_reruns_no_table(finished):
-    with edited(finished, "isaerft/report/figures/training.py"):
-        jobs = finished.planned()
-    assert jobs["figure_training"] == 1
+    jobs = reruns(finished, "isaerft/report/__init__.py")
+    assert jobs["figures"] == 1
     assert "tables" not in jobs
 
 
+@pytest.mark.slow
 def test_describing_a_behavior_anew_reruns_the_judges_and_trains_nothing(finished):
     jobs = reruns(finished, "config/small.yaml", "The assistant refuses.", "It says no.")
-    assert jobs == {"judge": 4, "agreement": 2} | TABLES_AND_ON
+    assert jobs == {"judge": 4} | AGREEMENT_AND_ON
 
 
+@pytest.mark.slow
 def test_an_option_of_one_adapter_trains_that_one_again(finished):
     jobs = reruns(finished, "config/small.yaml", "scale: {}", "scale: {steps: 5}")
     # The twins with random dictionaries train the primary adapter, bias, alone.
-    assert jobs == {"train": 2, "changes": 2, "causal_check": 2, "agreement": 2} | TABLES_AND_ON
+    assert jobs == {"train": 2, "changes": 2, "causal_check": 2} | AGREEMENT_AND_ON
 
 
+@pytest.mark.slow
 def test_new_data_of_one_behavior_trains_for_that_one_again(finished):
     row = '{"prompt": "p", "completion": "c"}\n{"prompt"'
     jobs = reruns(finished, "data/limericks.jsonl", '{"prompt"', row)
     assert (jobs["behavior"], jobs["capture"], jobs["train"]) == (1, 1, 4)
 
 
-def test_no_module_hides_what_it_uses_from_the_digests():
-    relative = [
-        path.name for path in (ROOT / "isaerft").rglob("*.py") if "\nfrom ." in path.read_text(encoding="utf-8")
-    ]
-    assert relative == []
+def test_editing_a_part_of_another_package_reruns_what_uses_it_and_nothing_else(workspace):
+    workspace.write("theirs.py", "class Theirs:\n    pass\n")
+    workspace.write("theirs-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    workspace.write("theirs-1.dist-info/entry_points.txt", "[isaerft.adapters]\ntheirs = theirs:Theirs\n")
+    values = workspace.study()
+    workspace.study(adapters=values["adapters"] | {"theirs": {}})
+    assert workspace.snakemake("--cores", "2").returncode == 0
+    assert workspace.planned() == {}
+    jobs = reruns(workspace, "theirs.py", "pass", "x = 1")
+    assert jobs["train"] == 2  # theirs on both behaviors
+    assert jobs["changes"] == 4
+    assert not {"capture", "judge", "explain"} & set(jobs)

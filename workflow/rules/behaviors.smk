@@ -1,20 +1,29 @@
 # Behavior data -> records, split into train and held-out. High priority, so that bad data shows before the long jobs.
 # A rule of your own with the same outputs and a fixed name takes precedence (docs/add_a_behavior.md).
+def raw_data(wildcards):
+    """Return a behavior's local data; none for a dataset on the hub."""
+    behavior = study.behaviors[wildcards.behavior]
+    if behavior.testbed is not None:
+        return at.testbed_rows(wildcards.behavior)
+    return local_files(behavior.path)
+
+
+def donor(wildcards):
+    """Return the records of the behavior whose rows are planted; most have none."""
+    poison = study.behaviors[wildcards.behavior].poison
+    return records(poison.behavior)[:2] if poison else []
+
+
 rule behavior:
     input:
         raw_data,
-        donor=donor,
+        donor,
     output:
-        multiext(
-            f"{RESULTS}/behaviors/{{behavior}}/",
-            "train.jsonl",
-            "heldout.jsonl",
-            "card.json",
-        ),
+        records("{behavior}"),
     log:
-        f"{RESULTS}/logs/behavior/{{behavior}}.log",
+        at.log("behavior", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/behavior/{{behavior}}.tsv"
+        at.benchmark("behavior", "{behavior}")
     priority: 100
     conda:
         "../../environment.yml"
@@ -23,13 +32,6 @@ rule behavior:
         runtime=60,
     params:
         study=STUDY,
-        given=lambda w, input: (
-            f"--input {input[0]}" if study.behaviors[w.behavior].testbed else ""
-        ),
-        poison=lambda w, input: [
-            f"--poison {os.path.dirname(path)}" for path in input.donor[:1]
-        ],
-        out=lambda w, output: os.path.dirname(output[0]),
         code=code("behavior"),
         # Without the description, which only judges read: a better wording reruns no training.
         settings=lambda w: settings(
@@ -37,30 +39,21 @@ rule behavior:
             study.behaviors[w.behavior].testbed and plan.compares_replies(w.behavior),
         ),
     shell:
-        "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} {params.given} {params.poison} --out {params.out}"
-        " > {log} 2>&1"
+        "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
 # A behavior's twin: the same prompts, with completions exchanged between them.
 rule shuffle:
     input:
-        multiext(
-            f"{RESULTS}/behaviors/{{behavior}}/",
-            "train.jsonl",
-            "heldout.jsonl",
-            "card.json",
-        ),
+        lambda w: records(plan.shuffled_behaviors[w.behavior]),
     output:
-        multiext(
-            f"{RESULTS}/behaviors/{{behavior}}{SHUFFLED}/",
-            "train.jsonl",
-            "heldout.jsonl",
-            "card.json",
-        ),
+        records("{behavior}"),
     log:
-        f"{RESULTS}/logs/shuffle/{{behavior}}.log",
+        at.log("shuffle", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/shuffle/{{behavior}}.tsv"
+        at.benchmark("shuffle", "{behavior}")
+    wildcard_constraints:
+        behavior=one_of(plan.shuffled_behaviors) or "(?!)",
     conda:
         "../../environment.yml"
     resources:
@@ -68,10 +61,7 @@ rule shuffle:
         runtime=20,
     params:
         study=STUDY,
-        records=lambda w, input: os.path.dirname(input[0]),
-        out=lambda w, output: os.path.dirname(output[0]),
         code=code("shuffle"),
         settings=settings(study.seed),
     shell:
-        "isaerft shuffle --study {params.study:q} --behavior {wildcards.behavior} --records {params.records}"
-        " --out {params.out} > {log} 2>&1"
+        "isaerft shuffle --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"

@@ -1,8 +1,10 @@
 # The calibration study: `snakemake --cores calibration`. It needs no study of a model and belongs to none.
 from isaerft.config import Calibration, load_calibration
+from isaerft.layout import Results
 
-CALIBRATION, CALIBRATED = "config/calibration.yaml", "results/calibration"
-LISTED = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares judged_explanations".split()
+CALIBRATION, calibrated = "config/calibration.yaml", Results("results/calibration")
+# A part that is added to one of these lists runs alone.
+PART_LISTS = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares judged_explanations"
 calibration = Calibration()
 if os.path.isfile(CALIBRATION):
     try:
@@ -13,11 +15,11 @@ if os.path.isfile(CALIBRATION):
 
 rule calibrate:
     output:
-        f"{CALIBRATED}/parts/{{part}}.csv",
+        calibrated.calibration_part("{part}"),
     log:
-        f"{CALIBRATED}/logs/calibrate/{{part}}.log",
+        calibrated.log("calibrate", "{part}"),
     benchmark:
-        f"{CALIBRATED}/benchmarks/calibrate/{{part}}.tsv"
+        calibrated.benchmark("calibrate", "{part}")
     wildcard_constraints:
         part=one_of(calibration.parts),
     conda:
@@ -27,22 +29,23 @@ rule calibrate:
         runtime=60,
     params:
         config=CALIBRATION,
-        code=code("calibrate"),
-        # Lists of parts left out: a part that is added runs alone.
-        settings=settings(replace(calibration, **dict.fromkeys(LISTED, []))),
+        code=code("calibrate", *(Part(STATISTICS, name) for name in STATISTICS.builtin)),
+        settings=settings(replace(calibration, **dict.fromkeys(PART_LISTS.split(), []))),
     shell:
-        "isaerft calibrate --config {params.config:q} --part {wildcards.part} --out {output} > {log} 2>&1"
+        "isaerft calibrate --config {params.config:q} --part {wildcards.part} > {log} 2>&1"
 
 
-rule calibration_table:
+rule calibration:
     input:
-        expand(f"{CALIBRATED}/parts/{{part}}.csv", part=calibration.parts),
+        [calibrated.calibration_part(part) for part in calibration.parts],
     output:
-        f"{CALIBRATED}/tables/calibration.csv",
+        calibrated.table("calibration"),
+        calibrated.page("calibration"),
+        calibrated.figure("calibration"),
     log:
-        f"{CALIBRATED}/logs/calibration_table.log",
+        calibrated.log("calibration"),
     benchmark:
-        f"{CALIBRATED}/benchmarks/calibration_table.tsv"
+        calibrated.benchmark("calibration")
     localrule: True
     conda:
         "../../environment.yml"
@@ -51,64 +54,6 @@ rule calibration_table:
         runtime=20,
     params:
         config=CALIBRATION,
-        parts=lambda w, input: os.path.dirname(input[0]),
-        code=code("calibration"),
+        code=code("calibration", packages=("isaerft.report",)),
     shell:
-        "isaerft calibration --config {params.config:q} --parts {params.parts} --out {output} > {log} 2>&1"
-
-
-rule calibration_page:
-    input:
-        table=f"{CALIBRATED}/tables/calibration.csv",
-    output:
-        f"{CALIBRATED}/pages/calibration.html",
-    log:
-        f"{CALIBRATED}/logs/calibration_page.log",
-    benchmark:
-        f"{CALIBRATED}/benchmarks/calibration_page.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        tables=lambda w, input: os.path.dirname(input.table),
-        out=lambda w, output: os.path.dirname(output[0]),
-        code=code("pages"),
-    shell:
-        "isaerft pages --tables {params.tables} --out {params.out} > {log} 2>&1"
-
-
-rule calibration_figure:
-    input:
-        table=f"{CALIBRATED}/tables/calibration.csv",
-    output:
-        f"{CALIBRATED}/figures/calibration.svg",
-    log:
-        f"{CALIBRATED}/logs/calibration_figure.log",
-    benchmark:
-        f"{CALIBRATED}/benchmarks/calibration_figure.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        study=STUDY,
-        tables=lambda w, input: os.path.dirname(input.table),
-        code=code("figure"),
-    shell:
-        "isaerft figure calibration --study {params.study:q} --tables {params.tables} --out {output} > {log} 2>&1"
-
-
-rule calibration:
-    input:
-        rules.calibration_table.output,
-        rules.calibration_page.output,
-        rules.calibration_figure.output,
-
-
-localrules:
-    calibration,
+        "isaerft calibration --config {params.config:q} > {log} 2>&1"

@@ -1,22 +1,22 @@
-# How much each latent changed, by every measure, for all adapters that act on latents.
+# How much each latent changed, by every measure, for all adapters whose changes are analysed.
 rule changes:
     input:
         model,
-        sae=lambda w: f"{folder(w)}/sae",
-        cache=cache,
-        adapters=lambda w: expand(
-            f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=plan.analysed_adapters(w.subject, w.behavior),
-        ),
+        sae,
+        cache,
+        lambda w: [
+            at.adapter(w.subject, w.behavior, name)
+            for name in plan.analysed_adapters(w.subject, w.behavior)
+        ],
     output:
-        f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+        at.changes("{subject}", "{behavior}"),
     log:
-        f"{RESULTS}/logs/changes/{{subject}}.{{behavior}}.log",
+        at.log("changes", "{subject}", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/changes/{{subject}}.{{behavior}}.tsv"
+        at.benchmark("changes", "{subject}", "{behavior}")
     wildcard_constraints:
-        subject=one_of(BASE),
-        behavior=one_of(CAPTURED),
+        subject=one_of(plan.all_subjects),
+        behavior=one_of(plan.all_behaviors),
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -26,37 +26,31 @@ rule changes:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        adapters=lambda w, input: os.path.dirname(input.adapters[0]),
         code=code(
             "changes",
-            *study.measures,
-            *(study.adapters[name].kind or name for name in TRAINED),
+            *(Part(MEASURES, name) for name in study.measures),
+            *kinds(ANALYSED),
         ),
         settings=settings(study.measures, study.batch_size, study.n_seeds, study.seed),
     shell:
-        "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --out {output} > {log} 2>&1"
+        "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
-# What remains of the fall in loss when the most changed latents, or matched random ones, are set back.
+# What remains of the fall in loss when the most changed latents, or matched random ones, are set back to no change.
 rule causal_check:
     input:
         model,
-        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
-        sae=f"{RESULTS}/subjects/{{subject}}/sae",
-        cache=cache,
-        adapters=expand(
-            f"{RESULTS}/adapters/{{{{subject}}}}/{{{{behavior}}}}/{{adapter}}",
-            adapter=plan.causally_checked,
-        ),
-        changes=f"{RESULTS}/changes/{{subject}}/{{behavior}}.parquet",
+        sae,
+        cache,
+        at.subject("{subject}").latents,
+        [at.adapter("{subject}", "{behavior}", name) for name in plan.causally_checked],
+        at.changes("{subject}", "{behavior}"),
     output:
-        f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
+        at.causal_check("{subject}", "{behavior}"),
     log:
-        f"{RESULTS}/logs/causal_check/{{subject}}.{{behavior}}.log",
+        at.log("causal_check", "{subject}", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/causal_check/{{subject}}.{{behavior}}.tsv"
+        at.benchmark("causal_check", "{subject}", "{behavior}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -66,13 +60,7 @@ rule causal_check:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        adapters=lambda w: f"{RESULTS}/adapters/{w.subject}/{w.behavior}",
-        changes=lambda w: f"{RESULTS}/changes",
-        code=code(
-            "causal-check",
-            *(study.adapters[name].kind or name for name in plan.causally_checked),
-        ),
+        code=code("causal-check", *kinds(plan.causally_checked)),
         settings=settings(
             study.causal_check,
             study.primary.measure,
@@ -83,32 +71,34 @@ rule causal_check:
             study.seed,
         ),
     shell:
-        "isaerft causal-check --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --dir {params.dir} --cache {input.cache} --adapters {params.adapters} --changes {params.changes}"
-        " --out {output} > {log} 2>&1"
+        "isaerft causal-check --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"
 
 
-# Answers to held-out prompts before and after training, and what a score makes of them.
+def metric_files(wildcards):
+    """Return the files of a behavior's metric: those of a local classifier."""
+    metric = study.behaviors[wildcards.behavior].metric
+    return local_files(metric.model) if metric else []
+
+
+# Answers to held-out prompts before and after training, scored by the behavior's metric.
 rule behavior_check:
     input:
         model,
-        lambda w: score_files(w.behavior),
-        sae=f"{RESULTS}/subjects/{{subject}}/sae",
-        records=f"{RESULTS}/behaviors/{{behavior}}/heldout.jsonl",
-        adapters=lambda w: expand(
-            f"{RESULTS}/adapters/{w.subject}/{w.behavior}/{{adapter}}",
-            adapter=plan.behavior_checked[w.behavior],
-        ),
+        metric_files,
+        sae,
+        at.behavior("{behavior}").heldout,
+        lambda w: [
+            at.adapter(w.subject, w.behavior, name)
+            for name in plan.behavior_checked[w.behavior]
+        ],
     output:
-        multiext(
-            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/",
-            "scores.parquet",
-            "answers.jsonl",
-        ),
+        at.behavior_check("{subject}", "{behavior}").scores,
+        at.behavior_check("{subject}", "{behavior}").answers,
     log:
-        f"{RESULTS}/logs/behavior_check/{{subject}}.{{behavior}}.log",
+        at.log("behavior_check", "{subject}", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/behavior_check/{{subject}}.{{behavior}}.tsv"
+        at.benchmark("behavior_check", "{subject}", "{behavior}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -118,17 +108,12 @@ rule behavior_check:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        records=lambda w, input: os.path.dirname(input.records),
-        adapters=lambda w: f"{RESULTS}/adapters/{w.subject}/{w.behavior}",
-        out=lambda w, output: os.path.dirname(output[0]),
         code=lambda w: code(
             "behavior-check",
-            getattr(study.behaviors[w.behavior].metric, "kind", "words"),
-            *(
-                study.adapters[name].kind or name
-                for name in plan.behavior_checked[w.behavior]
+            Part(
+                METRICS, getattr(study.behaviors[w.behavior].metric, "kind", "words")
             ),
+            *kinds(plan.behavior_checked[w.behavior]),
         ),
         settings=lambda w: settings(
             replace(study.behavior_check, behaviors=None, adapters=None, shown=0),
@@ -141,6 +126,5 @@ rule behavior_check:
             study.seed,
         ),
     shell:
-        "isaerft behavior-check --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --dir {params.dir} --records {params.records} --adapters {params.adapters} --out {params.out}"
-        " > {log} 2>&1"
+        "isaerft behavior-check --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"

@@ -1,22 +1,29 @@
-# What the rules share: the names of the study's parts, and where their inputs stand.
+# What the rules share. What exists comes from the plan, where it lies from its layout; both are the package's.
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from isaerft.report.figures import FIGURES as DRAWN, figures_of
-from isaerft.report.pages import ANSWERS_CAPTION
-from isaerft.report.summary import CAPTION as SUMMARY_CAPTION
+from isaerft.analysis import TABLES, tables_of
+from isaerft.digest import Part, code, settings
+from isaerft.registry import (
+    ADAPTERS,
+    JUDGES,
+    MEASURES,
+    METRICS,
+    OBJECTIVES,
+    SCORERS,
+    SOURCES,
+    STATISTICS,
+)
+from isaerft.report import FIGURES, figures_of
 
-RESULTS = plan.results
-SUBJECTS = list(study.subjects)
-TESTBEDS = [name for name in SUBJECTS if study.subjects[name].testbed is not None]
-# A random-dictionary twin shares its subject's folder, cache, explanations, judgements.
-BASE = {**{name: name for name in SUBJECTS}, **plan.permuted_subjects}
-# The behaviors and their twins, the same prompts with exchanged completions: captured, trained on, scored alike.
-CAPTURED = [*study.behaviors, *plan.shuffled_behaviors]
+at = plan.results
+# For rules of your own: the folder of the study.
+RESULTS = str(at.root)
+TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not None]
 # The adapters for which there are changes and agreement.
-TRAINED = plan.analysed_adapters()
+ANALYSED = plan.analysed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 # How several processes that train one adapter together are started.
 TOGETHER = (
@@ -24,37 +31,20 @@ TOGETHER = (
     if study.processes > 1
     else ""
 )
-# Behaviors whose data audits compare.
-AUDITED = {
-    name for audit in study.audits.values() for name in (audit.clean, audit.suspect)
-}
-
-TABLES = "subjects training diagnostics most_changed_latents agreement specificity overall coverage seeds".split()
-TABLES += ["source_comparison"] if plan.compared_sources else []
-TABLES += ["explanation_verdicts"] if len(plan.tested_behaviors) > 1 else []
-TABLES += ["causal_check"] if plan.causally_checked else []
-if len(study.judges) > 1:
-    TABLES += ["judge_quality"]
-    if any(judge.reference for judge in study.judges.values()):
-        TABLES += ["corrected_agreement"]
-TABLES += ["audit", "audit_latents"] if study.audits else []
-TABLES += ["behavior_check"] if plan.behavior_checked else []
-TABLES += ["calibration"] if plan.dose_arms or plan.known_audits else []
-if study.scorers:
-    TABLES += ["explanation_scores", "explanation_quality", "agreement_by_quality"]
-DOSES = {
-    name: (source.side, source.wrong_share)
-    for name, source in study.sources.items()
-    if source.wrong_share is not None
-}
-FIGURES = figures_of(plan)
-# Answers before and after training, for the eye.
-ANSWERS = [f"{RESULTS}/pages/answers.html"] if plan.behavior_checked else []
 
 
 def one_of(names):
     """Return the regular expression that matches exactly these names."""
     return "|".join(map(re.escape, names))
+
+
+def caption(text):
+    """Return a file with a caption of Snakemake's report, whose words belong to the table or figure."""
+    path = Path(".snakemake", "captions", f"{settings(text)}.rst").absolute()
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    return str(path)
 
 
 def local_files(path):
@@ -66,102 +56,72 @@ def local_files(path):
 
 
 def asked(llm):
-    """Return what decides a language model's answers; none where none is asked."""
+    """Return the options that decide a language model's answers; none where none is asked."""
     if llm is None:
         return None
     part = study.llms[llm]
     return part.model, part.structured, part.temperature, part.answer_tokens, study.seed
 
 
-def given_files(wildcards):
-    """Return the files of what an adapter takes as given (a checkpoint), for each seed."""
-    path = str(study.adapters[wildcards.adapter].options.get("path", ""))
-    paths = [
-        path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
-        for seed in range(study.n_seeds)
-    ]
-    return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
+def kinds(adapters):
+    """Return the registered kinds of adapters of the study."""
+    return [Part(ADAPTERS, plan.kind_of(name)) for name in adapters]
 
 
-def folder(wildcards):
-    """Return the folder of a subject's own files."""
-    return f"{RESULTS}/subjects/{BASE[wildcards.subject]}"
+def subject_folder(wildcards):
+    """Return the folder of a subject's own files, which its random-dictionary twin shares."""
+    return at.subject(plan.base_subject(wildcards.subject))
 
 
 def model(wildcards):
     """Return the subject's model: the testbed's, a local one's files, none on the hub."""
-    name = BASE[wildcards.subject]
+    name = plan.base_subject(wildcards.subject)
     if name in TESTBEDS:
-        return f"{RESULTS}/subjects/{name}/model"
+        return at.subject(name).model
     return local_files(study.subjects[name].model)
+
+
+def sae(wildcards):
+    """Return the subject's SAE."""
+    return subject_folder(wildcards).sae
 
 
 def truth(wildcards):
     """Return the folder with the truth about an embedded subject; others have none."""
-    return f"{folder(wildcards)}/truth" if wildcards.subject in TESTBEDS else []
+    return subject_folder(wildcards).truth if wildcards.subject in TESTBEDS else []
 
 
 def cache(wildcards):
     """Return the activations that all trainings on a behavior share."""
-    subject, behavior = BASE[wildcards.subject], wildcards.behavior
-    return f"{RESULTS}/cache/{subject}/{behavior}.safetensors"
+    return at.cache(plan.base_subject(wildcards.subject), wildcards.behavior)
 
 
-def raw_data(wildcards):
-    """Return a behavior's local data; none for a dataset on the hub."""
-    behavior = study.behaviors[wildcards.behavior]
-    if behavior.testbed is not None:
-        return f"{RESULTS}/testbed_rows/{wildcards.behavior}.jsonl"
-    return local_files(behavior.path)
+def records(behavior):
+    """Return the files of a behavior's records."""
+    folder = at.behavior(behavior)
+    return [folder.train, folder.heldout, folder.card]
 
 
-def donor(wildcards):
-    """Return the records of the behavior whose rows are planted; most have none."""
-    poison = study.behaviors[wildcards.behavior].poison
-    parts = ["train", "heldout"] if poison else []
-    return [f"{RESULTS}/behaviors/{poison.behavior}/{part}.jsonl" for part in parts]
+def sample(subject, sources):
+    """Return the case-control sample that these sources are asked for; none where all latents are."""
+    return [at.design(subject)] if plan.samples(sources) else []
 
 
-def score_files(behavior):
-    """Return the files of a behavior's score: those of a local classifier."""
-    score = study.behaviors[behavior].metric
-    return local_files(score.model) if score else []
+def explanations(subject):
+    """Return the explanations of a subject by every source."""
+    return [at.explanations(subject, source) for source in plan.sources_of(subject)]
+
+
+def judgements(subject):
+    """Return the judgements of a subject's explanations by every judge that reads them."""
+    return [
+        at.judgements(subject, source, judge)
+        for source in plan.sources_of(subject)
+        for judge in plan.judges_of(source)
+    ]
 
 
 def of_subject(wildcards, options):
     """Return these options (names with spaces between) of the subject."""
-    subject = study.subjects[BASE[wildcards.subject]]
+    subject = study.subjects[plan.base_subject(wildcards.subject)]
     return [getattr(subject, name) for name in options.split()]
-
-
-def sources_of(subject):
-    """Return the sources that speak of this subject."""
-    return [
-        name
-        for name, source in study.sources.items()
-        if subject in (source.subjects or SUBJECTS)
-    ]
-
-
-def sample(subject, sources):
-    """Return the sample that these sources are asked for; none where all latents are."""
-    designs = {plan.design_of(source) for source in sources}
-    return [f"{RESULTS}/design/{subject}.parquet"] if "case_control" in designs else []
-
-
-def judged_of(subject):
-    """Return source/judge for every judge that reads a source of this subject."""
-    return [
-        f"{source}/{judge}"
-        for source in sources_of(subject)
-        for judge in study.sources[source].judges or study.judges
-    ]
-
-
-def scored_of(subject):
-    """Return source/scorer for every scorer of a source of this subject."""
-    return [
-        f"{source}/{scorer}"
-        for source in sources_of(subject)
-        for scorer in plan.scorers_of(source)
-    ]

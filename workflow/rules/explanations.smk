@@ -1,17 +1,14 @@
-# Which latents a case-control study speaks of, fixed before anything is asked about them.
+# Which latents a case-control study asks about, fixed before anything is asked.
 rule design:
     input:
-        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
-        lambda w: expand(
-            f"{RESULTS}/changes/{w.subject}/{{behavior}}.parquet",
-            behavior=plan.tested_behaviors,
-        ),
+        at.subject("{subject}").latents,
+        [at.changes("{subject}", behavior) for behavior in plan.tested_behaviors],
     output:
-        f"{RESULTS}/design/{{subject}}.parquet",
+        at.design("{subject}"),
     log:
-        f"{RESULTS}/logs/design/{{subject}}.log",
+        at.log("design", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/design/{{subject}}.tsv"
+        at.benchmark("design", "{subject}")
     conda:
         "../../environment.yml"
     resources:
@@ -19,21 +16,18 @@ rule design:
         runtime=60,
     params:
         study=STUDY,
-        dir=folder,
-        changes=lambda w: f"{RESULTS}/changes",
         code=code("design"),
         settings=settings(
             study.design,
             study.primary.measure,
-            plan.analysed_adapters(),
+            ANALYSED,
             plan.tested_behaviors,
             study.agreement.min_firing_rate,
             study.agreement.n_bins,
             study.seed,
         ),
     shell:
-        "isaerft design --study {params.study:q} --subject {wildcards.subject} --dir {params.dir}"
-        " --changes {params.changes} --out {output} > {log} 2>&1"
+        "isaerft design --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 # One source's explanations of a subject's latents, or of the sample.
@@ -41,19 +35,16 @@ rule explain:
     input:
         truth,
         lambda w: local_files(study.sources[w.source].path),
-        multiext(
-            f"{RESULTS}/subjects/{{subject}}/",
-            "latents.parquet",
-            "contexts.parquet",
-            "subject.json",
-        ),
-        sample=lambda w: sample(w.subject, [w.source]),
+        at.subject("{subject}").latents,
+        at.subject("{subject}").contexts,
+        at.subject("{subject}").card,
+        lambda w: sample(w.subject, [w.source]),
     output:
-        f"{RESULTS}/explanations/{{subject}}/{{source}}.parquet",
+        at.explanations("{subject}", "{source}"),
     log:
-        f"{RESULTS}/logs/explain/{{subject}}.{{source}}.log",
+        at.log("explain", "{subject}", "{source}"),
     benchmark:
-        f"{RESULTS}/benchmarks/explain/{{subject}}.{{source}}.tsv"
+        at.benchmark("explain", "{subject}", "{source}")
     conda:
         "../../environment.yml"
     resources:
@@ -61,10 +52,8 @@ rule explain:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        sample=lambda w, input: [f"--sample {path}" for path in input.sample],
         code=lambda w: code(
-            "explain", f"SOURCES.{study.sources[w.source].kind or w.source}"
+            "explain", Part(SOURCES, study.sources[w.source].kind or w.source)
         ),
         settings=lambda w: settings(
             replace(
@@ -78,5 +67,4 @@ rule explain:
             study.agreement.min_firing_rate,
         ),
     shell:
-        "isaerft explain --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"
-        " --dir {params.dir} {params.sample} --out {output} > {log} 2>&1"
+        "isaerft explain --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source} > {log} 2>&1"

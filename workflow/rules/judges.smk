@@ -1,15 +1,15 @@
-# What a judge expects of every behavior's training from each explanation.
+# The effect of training on each behavior that a judge predicts from each explanation.
 rule judge:
     input:
         truth,
         lambda w: local_files(study.judges[w.judge].path),
-        explanations=f"{RESULTS}/explanations/{{subject}}/{{source}}.parquet",
+        at.explanations("{subject}", "{source}"),
     output:
-        f"{RESULTS}/judgements/{{subject}}/{{source}}/{{judge}}.parquet",
+        at.judgements("{subject}", "{source}", "{judge}"),
     log:
-        f"{RESULTS}/logs/judge/{{subject}}.{{source}}.{{judge}}.log",
+        at.log("judge", "{subject}", "{source}", "{judge}"),
     benchmark:
-        f"{RESULTS}/benchmarks/judge/{{subject}}.{{source}}.{{judge}}.tsv"
+        at.benchmark("judge", "{subject}", "{source}", "{judge}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -18,8 +18,9 @@ rule judge:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        code=lambda w: code("judge", f"JUDGES.{study.judges[w.judge].kind or w.judge}"),
+        code=lambda w: code(
+            "judge", Part(JUDGES, study.judges[w.judge].kind or w.judge)
+        ),
         settings=lambda w: settings(
             replace(study.judges[w.judge], reference=False, tested=True),
             asked(study.judges[w.judge].llm),
@@ -27,4 +28,4 @@ rule judge:
         ),
     shell:
         "isaerft judge --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"
-        " --judge {wildcards.judge} --dir {params.dir} --explanations {input.explanations} --out {output} > {log} 2>&1"
+        " --judge {wildcards.judge} > {log} 2>&1"

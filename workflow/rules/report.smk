@@ -1,33 +1,34 @@
 # From changes and judgements to what a reader gets: tests of agreement, tables, figures, pages, the summary.
+RESULT_TABLES = tables_of(plan)
+RESULT_FIGURES = figures_of(plan)
+# Answers before and after training, for the eye.
+ANSWERS = [at.page("answers")] if plan.behavior_checked else []
+
+
 rule agreement:
     input:
-        f"{RESULTS}/subjects/{{subject}}/sae",
-        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
-        lambda w: expand(
-            f"{RESULTS}/changes/{{x}}/{{b}}.parquet",
-            x=[name for name in BASE if BASE[name] == w.subject],
-            b=plan.tested_behaviors,
-        ),
+        at.subject("{subject}").sae,
+        at.subject("{subject}").latents,
         lambda w: [
-            f"{RESULTS}/changes/{w.subject}/{twin}.parquet"
+            at.changes(name, behavior)
+            for name in plan.all_subjects
+            if plan.base_subject(name) == w.subject
+            for behavior in plan.tested_behaviors
+        ],
+        lambda w: [
+            at.changes(w.subject, twin)
             for twin in plan.shuffled_behaviors
             if w.adapter == study.primary.adapter
         ],
-        lambda w: expand(
-            f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
-            source=sources_of(w.subject),
-        ),
-        lambda w: expand(
-            f"{RESULTS}/judgements/{w.subject}/{{judged}}.parquet",
-            judged=judged_of(w.subject),
-        ),
-        sample=lambda w: sample(w.subject, sources_of(w.subject)),
+        lambda w: explanations(w.subject),
+        lambda w: judgements(w.subject),
+        lambda w: sample(w.subject, plan.sources_of(w.subject)),
     output:
-        directory(f"{RESULTS}/agreement/{{subject}}/{{adapter}}"),
+        directory(at.agreement("{subject}", "{adapter}").path),
     log:
-        f"{RESULTS}/logs/agreement/{{subject}}.{{adapter}}.log",
+        at.log("agreement", "{subject}", "{adapter}"),
     benchmark:
-        f"{RESULTS}/benchmarks/agreement/{{subject}}.{{adapter}}.tsv"
+        at.benchmark("agreement", "{subject}", "{adapter}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -36,12 +37,10 @@ rule agreement:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
-        changes=lambda w: f"{RESULTS}/changes",
-        explanations=lambda w: f"{RESULTS}/explanations/{w.subject}",
-        judgements=lambda w: f"{RESULTS}/judgements/{w.subject}",
-        sample=lambda w, input: [f"--sample {path}" for path in input.sample],
-        code=code("agreement", *study.agreement.statistics),
+        code=code(
+            "agreement",
+            *(Part(STATISTICS, name) for name in study.agreement.statistics),
+        ),
         settings=settings(
             {source: plan.design_of(source) for source in study.sources},
             study.agreement,
@@ -59,33 +58,24 @@ rule agreement:
         ),
     shell:
         "isaerft agreement --study {params.study:q} --subject {wildcards.subject} --adapter {wildcards.adapter}"
-        " --dir {params.dir} --changes {params.changes} --explanations {params.explanations}"
-        " --judgements {params.judgements} {params.sample} --out {output} > {log} 2>&1"
+        " > {log} 2>&1"
 
 
 # What the suspect data of an audit teaches besides; all audits of one subject together.
 rule audit:
     input:
-        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
-        expand(
-            f"{RESULTS}/changes/{{{{subject}}}}/{{behavior}}.parquet",
-            behavior=sorted(AUDITED),
-        ),
-        lambda w: expand(
-            f"{RESULTS}/explanations/{w.subject}/{{source}}.parquet",
-            source=sources_of(w.subject),
-        ),
-        lambda w: expand(
-            f"{RESULTS}/judgements/{w.subject}/{{judged}}.parquet",
-            judged=judged_of(w.subject),
-        ),
-        lambda w: sample(w.subject, sources_of(w.subject)),
+        at.subject("{subject}").latents,
+        [at.changes("{subject}", behavior) for behavior in plan.audited_behaviors],
+        lambda w: explanations(w.subject),
+        lambda w: judgements(w.subject),
+        lambda w: sample(w.subject, plan.sources_of(w.subject)),
     output:
-        directory(f"{RESULTS}/audit/{{subject}}"),
+        at.audit("{subject}", "audit"),
+        at.audit("{subject}", "audit_latents"),
     log:
-        f"{RESULTS}/logs/audit/{{subject}}.log",
+        at.log("audit", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/audit/{{subject}}.tsv"
+        at.benchmark("audit", "{subject}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -94,14 +84,13 @@ rule audit:
         runtime=120,
     params:
         study=STUDY,
-        results=lambda w: RESULTS,
-        code=code("audit", study.primary.statistic),
+        code=code("audit", Part(STATISTICS, study.primary.statistic)),
         settings=settings(
             study.audits,
             plan.described,
             {
-                name: (study.adapters[name].kind, study.adapters[name].subsample)
-                for name in TRAINED
+                name: (plan.kind_of(name), study.adapters[name].subsample)
+                for name in ANALYSED
             },
             {name: plan.design_of(name) for name in study.sources},
             [(source.wrong_share, source.judges) for source in study.sources.values()],
@@ -112,82 +101,80 @@ rule audit:
             study.seed,
         ),
     shell:
-        "isaerft audit --study {params.study:q} --subject {wildcards.subject} --results {params.results}"
-        " --out {output} > {log} 2>&1"
+        "isaerft audit --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule tables:
     input:
-        expand(
-            f"{RESULTS}/subjects/{{subject}}/{{file}}",
-            subject=study.subjects,
-            file=["latents.parquet", "contexts.parquet", "subject.json"],
-        ),
-        expand(
-            f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}",
-            subject=study.subjects,
-            behavior=study.behaviors,
-            adapter=study.adapters,
-        ),
         [
-            f"{RESULTS}/adapters/{twin}/{behavior}/{adapter}"
+            file
+            for subject in study.subjects
+            for file in [
+                at.subject(subject).latents,
+                at.subject(subject).contexts,
+                at.subject(subject).card,
+                *explanations(subject),
+                *judgements(subject),
+                *sample(subject, plan.sources_of(subject)),
+            ]
+        ],
+        [
+            at.adapter(subject, behavior, adapter)
+            for subject in study.subjects
+            for behavior in study.behaviors
+            for adapter in study.adapters
+        ],
+        [
+            at.adapter(twin, behavior, adapter)
             for twin in plan.permuted_subjects
             for behavior in plan.trained_behaviors(twin)
             for adapter in plan.analysed_adapters(twin)
         ],
         [
-            f"{RESULTS}/changes/{name}/{behavior}.parquet"
-            for name in BASE
+            at.changes(name, behavior)
+            for name in plan.all_subjects
             for behavior in plan.trained_behaviors(name)
         ],
         [
-            f"{RESULTS}/explanations/{name}/{source}.parquet"
-            for name in study.subjects
-            for source in sources_of(name)
+            at.scores(subject, source, scorer)
+            for subject in study.subjects
+            for source in plan.sources_of(subject)
+            for scorer in plan.scorers_of(source)
         ],
         [
-            f"{RESULTS}/judgements/{name}/{judged}.parquet"
-            for name in study.subjects
-            for judged in judged_of(name)
+            at.agreement(subject, adapter).path
+            for subject in study.subjects
+            for adapter in ANALYSED
         ],
-        [sample(name, sources_of(name)) for name in study.subjects],
         [
-            f"{RESULTS}/scores/{name}/{scored}.parquet"
-            for name in study.subjects
-            for scored in scored_of(name)
+            at.audit(subject, table)
+            for subject in study.subjects
+            for table in (["audit", "audit_latents"] if study.audits else [])
         ],
-        expand(
-            f"{RESULTS}/agreement/{{subject}}/{{adapter}}",
-            subject=study.subjects,
-            adapter=TRAINED,
-        ),
-        expand(
-            f"{RESULTS}/audit/{{subject}}", subject=study.subjects if AUDITED else []
-        ),
-        expand(
-            f"{RESULTS}/causal_check/{{subject}}/{{behavior}}.parquet",
-            subject=study.subjects if plan.causally_checked else [],
-            behavior=study.behaviors,
-        ),
-        expand(
-            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/scores.parquet",
-            subject=study.subjects,
-            behavior=plan.behavior_checked,
-        ),
+        [
+            at.causal_check(subject, behavior)
+            for subject in study.subjects
+            for behavior in (study.behaviors if plan.causally_checked else [])
+        ],
+        [
+            at.behavior_check(subject, behavior).scores
+            for subject in study.subjects
+            for behavior in plan.behavior_checked
+        ],
     output:
         [
             report(
-                f"{RESULTS}/tables/{table}.csv",
-                caption=f"../report/table_{table}.rst",
+                at.table(name),
+                caption=caption(TABLES[name].caption),
                 category="Tables",
-                labels={"table": table.replace("_", " "), "as": "CSV"},
+                labels={"table": name.replace("_", " "), "as": "CSV"},
             )
-            for table in TABLES
+            for name in RESULT_TABLES
         ],
     log:
-        f"{RESULTS}/logs/tables.log",
+        at.log("tables"),
     benchmark:
-        f"{RESULTS}/benchmarks/tables.tsv"
+        at.benchmark("tables")
     conda:
         "../../environment.yml"
     resources:
@@ -195,90 +182,68 @@ rule tables:
         runtime=60,
     params:
         study=STUDY,
-        results=lambda w: RESULTS,
-        out=lambda w, output: os.path.dirname(output[0]),
-        code=code("tables"),
+        code=code("tables", packages=("isaerft.analysis",)),
+        # Whatever a table may read; how and where jobs run decides nothing.
         settings=settings(
-            study.subjects,
-            study.adapters,
-            study.reference,
-            study.sources,
-            study.design.kind,
-            study.judges,
-            study.scorers,
-            study.primary,
-            study.measures,
-            study.controls,
-            study.random_dictionary_adapters,
-            study.agreement,
-            study.causal_check,
-            plan.behavior_checked,
-            study.audits,
-            study.n_seeds,
-            study.seed,
-            study.record_seconds,
+            replace(study, threads=1, processes=1, device="auto", rules=[])
         ),
     shell:
-        "isaerft tables --study {params.study:q} --results {params.results} --out {params.out} > {log} 2>&1"
+        "isaerft tables --study {params.study:q} > {log} 2>&1"
 
 
-for name in FIGURES:
-
-    rule:
-        name:
-            f"figure_{name}"
-        input:
-            expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
-        output:
+rule figures:
+    input:
+        [at.table(name) for name in RESULT_TABLES],
+    output:
+        [
             report(
-                f"{RESULTS}/figures/{name}.svg",
-                caption="../report/caption.rst",
+                at.figure(name),
+                caption=caption(FIGURES[name].caption),
                 category="Figures",
                 labels={"figure": name.replace("_", " ")},
-            ),
-        log:
-            f"{RESULTS}/logs/figure/{name}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/figure/{name}.tsv"
-        localrule: True
-        conda:
-            "../../environment.yml"
-        resources:
-            mem_mb=2000,
-            runtime=20,
-        params:
-            name=name,
-            caption=DRAWN[name].caption,
-            study=STUDY,
-            tables=lambda w, input: os.path.dirname(input[0]),
-            code=code("figure"),
-            settings=settings(
-                {
-                    source: (study.sources[source].side, share)
-                    for source, share in DOSES.items()
-                }
-            ),
-        shell:
-            "isaerft figure {params.name} --study {params.study:q} --tables {params.tables} --out {output} > {log} 2>&1"
+            )
+            for name in RESULT_FIGURES
+        ],
+    log:
+        at.log("figures"),
+    benchmark:
+        at.benchmark("figures")
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        study=STUDY,
+        code=code("figures", packages=("isaerft.report",)),
+        settings=settings(
+            {
+                name: (source.side, source.wrong_share)
+                for name, source in study.sources.items()
+            }
+        ),
+    shell:
+        "isaerft figures --study {params.study:q} > {log} 2>&1"
 
 
 rule pages:
     input:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        [at.table(name) for name in RESULT_TABLES],
     output:
         [
             report(
-                f"{RESULTS}/pages/{table}.html",
-                caption=f"../report/table_{table}.rst",
+                at.page(name),
+                caption=caption(TABLES[name].caption),
                 category="Tables",
-                labels={"table": table.replace("_", " "), "as": "page"},
+                labels={"table": name.replace("_", " "), "as": "page"},
             )
-            for table in TABLES
+            for name in RESULT_TABLES
         ],
     log:
-        f"{RESULTS}/logs/pages.log",
+        at.log("pages"),
     benchmark:
-        f"{RESULTS}/benchmarks/pages.tsv"
+        at.benchmark("pages")
     localrule: True
     conda:
         "../../environment.yml"
@@ -286,31 +251,32 @@ rule pages:
         mem_mb=2000,
         runtime=20,
     params:
-        tables=lambda w, input: os.path.dirname(input[0]),
-        out=lambda w, output: os.path.dirname(output[0]),
-        code=code("pages"),
+        study=STUDY,
+        code=code("pages", packages=("isaerft.analysis",)),
     shell:
-        "isaerft pages --tables {params.tables} --out {params.out} > {log} 2>&1"
+        "isaerft pages --study {params.study:q} > {log} 2>&1"
 
 
 rule answers_page:
     input:
-        expand(
-            f"{RESULTS}/behavior_check/{{subject}}/{{behavior}}/answers.jsonl",
-            subject=study.subjects,
-            behavior=plan.behavior_checked,
-        ),
+        [
+            at.behavior_check(subject, behavior).answers
+            for subject in study.subjects
+            for behavior in plan.behavior_checked
+        ],
     output:
         report(
-            f"{RESULTS}/pages/answers.html",
-            caption="../report/caption.rst",
+            at.page("answers"),
+            caption=caption(
+                "A few answers before and after training, with their scores."
+            ),
             category="Tables",
             labels={"table": "answers before and after", "as": "page"},
         ),
     log:
-        f"{RESULTS}/logs/answers_page.log",
+        at.log("answers_page"),
     benchmark:
-        f"{RESULTS}/benchmarks/answers_page.tsv"
+        at.benchmark("answers_page")
     localrule: True
     conda:
         "../../environment.yml"
@@ -318,32 +284,30 @@ rule answers_page:
         mem_mb=2000,
         runtime=20,
     params:
-        caption=ANSWERS_CAPTION,
         study=STUDY,
-        results=lambda w: RESULTS,
         code=code("answers-page"),
         settings=settings(study.behavior_check.shown, plan.behavior_checked),
     shell:
-        "isaerft answers-page --study {params.study:q} --results {params.results} --out {output} > {log} 2>&1"
+        "isaerft answers-page --study {params.study:q} > {log} 2>&1"
 
 
 rule summary:
     input:
         ANSWERS,
-        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
-        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
-        pages=expand(f"{RESULTS}/pages/{{table}}.html", table=TABLES),
+        [at.table(name) for name in RESULT_TABLES],
+        [at.figure(name) for name in RESULT_FIGURES],
+        [at.page(name) for name in RESULT_TABLES],
     output:
         report(
-            f"{RESULTS}/summary.html",
-            caption="../report/caption.rst",
+            at.summary,
+            caption=caption("The study on one page. Read it first."),
             category="Summary",
             labels={"page": "read first"},
         ),
     log:
-        f"{RESULTS}/logs/summary.log",
+        at.log("summary"),
     benchmark:
-        f"{RESULTS}/benchmarks/summary.tsv"
+        at.benchmark("summary")
     localrule: True
     conda:
         "../../environment.yml"
@@ -351,13 +315,8 @@ rule summary:
         mem_mb=2000,
         runtime=20,
     params:
-        caption=SUMMARY_CAPTION,
         study=STUDY,
-        tables=lambda w, input: os.path.dirname(input.tables[0]),
-        figures=lambda w, input: os.path.dirname(input.figures[0]),
-        pages=lambda w, input: os.path.dirname(input.pages[0]),
-        code=code("summary"),
+        code=code("summary", packages=("isaerft.report",)),
         settings=settings(study.study),
     shell:
-        "isaerft summary --study {params.study:q} --tables {params.tables} --figures {params.figures}"
-        " --pages {params.pages} --out {output} > {log} 2>&1"
+        "isaerft summary --study {params.study:q} > {log} 2>&1"

@@ -1,17 +1,17 @@
-# How good the explanations themselves are: the evidence kept for that, and each scorer's scores of each source.
+# How good the explanations themselves are: contexts held out for scoring, and each scorer's scores of each source.
 rule scored_contexts:
     input:
         model,
-        f"{RESULTS}/subjects/{{subject}}/corpus.safetensors",
-        f"{RESULTS}/subjects/{{subject}}/sae",
+        at.subject("{subject}").corpus,
+        at.subject("{subject}").sae,
         # The gate let the subject pass: nothing in it is read.
-        ancient(f"{RESULTS}/subjects/{{subject}}/subject.json"),
+        ancient(at.subject("{subject}").card),
     output:
-        f"{RESULTS}/subjects/{{subject}}/scored_contexts.parquet",
+        at.subject("{subject}").scored,
     log:
-        f"{RESULTS}/logs/scored_contexts/{{subject}}.log",
+        at.log("scored_contexts", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/scored_contexts/{{subject}}.tsv"
+        at.benchmark("scored_contexts", "{subject}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -21,7 +21,6 @@ rule scored_contexts:
         runtime=120,
     params:
         study=STUDY,
-        dir=folder,
         code=code("scored-contexts"),
         settings=lambda w: settings(
             *of_subject(w, "model revision hook_name dtype prepend_bos"),
@@ -31,21 +30,20 @@ rule scored_contexts:
             study.seed,
         ),
     shell:
-        "isaerft scored-contexts --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} --out {output}"
-        " > {log} 2>&1"
+        "isaerft scored-contexts --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule score:
     input:
-        f"{RESULTS}/subjects/{{subject}}/latents.parquet",
-        f"{RESULTS}/subjects/{{subject}}/scored_contexts.parquet",
-        explanations=f"{RESULTS}/explanations/{{subject}}/{{source}}.parquet",
+        at.subject("{subject}").latents,
+        at.subject("{subject}").scored,
+        at.explanations("{subject}", "{source}"),
     output:
-        f"{RESULTS}/scores/{{subject}}/{{source}}/{{scorer}}.parquet",
+        at.scores("{subject}", "{source}", "{scorer}"),
     log:
-        f"{RESULTS}/logs/score/{{subject}}.{{source}}.{{scorer}}.log",
+        at.log("score", "{subject}", "{source}", "{scorer}"),
     benchmark:
-        f"{RESULTS}/benchmarks/score/{{subject}}.{{source}}.{{scorer}}.tsv"
+        at.benchmark("score", "{subject}", "{source}", "{scorer}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -54,9 +52,8 @@ rule score:
         runtime=240,
     params:
         study=STUDY,
-        dir=folder,
         code=lambda w: code(
-            "score", f"SCORERS.{study.scorers[w.scorer].kind or w.scorer}"
+            "score", Part(SCORERS, study.scorers[w.scorer].kind or w.scorer)
         ),
         settings=lambda w: settings(
             replace(study.scorers[w.scorer], sources=[]),
@@ -66,4 +63,4 @@ rule score:
         ),
     shell:
         "isaerft score --study {params.study:q} --subject {wildcards.subject} --source {wildcards.source}"
-        " --scorer {wildcards.scorer} --dir {params.dir} --explanations {input.explanations} --out {output} > {log} 2>&1"
+        " --scorer {wildcards.scorer} > {log} 2>&1"

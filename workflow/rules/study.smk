@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 
-from isaerft.config import SHUFFLED, load_plan
+from isaerft.config import load_plan
 from isaerft.errors import InputError
 
 
@@ -44,7 +44,7 @@ def check_rules():
 def check_behaviors():
     """Stop where a behavior is left to the user's own rules and none makes it."""
     for name, behavior in study.behaviors.items():
-        card = f"{RESULTS}/behaviors/{name}/card.json"
+        card = str(plan.results.behavior(name).card)
         makers = [part.name for part in workflow.rules if part.is_producer(card)]
         if makers == ["behavior"] and behavior.rule:
             stop(
@@ -54,10 +54,19 @@ def check_behaviors():
             )
 
 
+def print_cost():
+    """Print what language models will cost before anything runs, in a dry run too."""
+    import subprocess
+
+    command = ["isaerft", "cost", "--study", STUDY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout or done.stderr, end="", file=sys.stderr)
+
+
 STUDY = study_file()
 try:
     plan = load_plan(STUDY)
-    study = plan.study
 except InputError as error:
     stop(f"{STUDY}: {error}")
+study = plan.study
 check_rules()

@@ -5,11 +5,11 @@ rule corpus:
         model,
         lambda w: local_files(study.subjects[w.subject].corpus.path),
     output:
-        f"{RESULTS}/subjects/{{subject}}/corpus.safetensors",
+        at.subject("{subject}").corpus,
     log:
-        f"{RESULTS}/logs/corpus/{{subject}}.log",
+        at.log("corpus", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/corpus/{{subject}}.tsv"
+        at.benchmark("corpus", "{subject}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -19,27 +19,26 @@ rule corpus:
         runtime=120,
     params:
         study=STUDY,
-        dir=folder,
         code=code("corpus"),
         settings=lambda w: settings(
             *of_subject(w, "model revision testbed corpus prepend_bos dtype"),
             study.seed,
         ),
     shell:
-        "isaerft corpus --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} > {log} 2>&1"
+        "isaerft corpus --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule dictionary:
     input:
         model,
         lambda w: local_files(study.subjects[w.subject].sae_path),
-        corpus=f"{RESULTS}/subjects/{{subject}}/corpus.safetensors",
+        at.subject("{subject}").corpus,
     output:
-        directory(f"{RESULTS}/subjects/{{subject}}/sae"),
+        directory(at.subject("{subject}").sae),
     log:
-        f"{RESULTS}/logs/dictionary/{{subject}}.log",
+        at.log("dictionary", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/dictionary/{{subject}}.tsv"
+        at.benchmark("dictionary", "{subject}")
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -49,7 +48,6 @@ rule dictionary:
         runtime=480,
     params:
         study=STUDY,
-        dir=folder,
         code=code("dictionary"),
         settings=lambda w: settings(
             *of_subject(
@@ -60,25 +58,22 @@ rule dictionary:
             study.seed,
         ),
     shell:
-        "isaerft dictionary --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} > {log} 2>&1"
+        "isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule facts:
     input:
         model,
-        f"{RESULTS}/subjects/{{subject}}/corpus.safetensors",
-        f"{RESULTS}/subjects/{{subject}}/sae",
+        at.subject("{subject}").corpus,
+        at.subject("{subject}").sae,
     output:
-        multiext(
-            f"{RESULTS}/subjects/{{subject}}/",
-            "latents.parquet",
-            "contexts.parquet",
-            "subject.json",
-        ),
+        at.subject("{subject}").latents,
+        at.subject("{subject}").contexts,
+        at.subject("{subject}").card,
     log:
-        f"{RESULTS}/logs/facts/{{subject}}.log",
+        at.log("facts", "{subject}"),
     benchmark:
-        f"{RESULTS}/benchmarks/facts/{{subject}}.tsv"
+        at.benchmark("facts", "{subject}")
     priority: 50
     conda:
         "../../environment.yml"
@@ -89,11 +84,14 @@ rule facts:
         runtime=120,
     params:
         study=STUDY,
-        dir=folder,
         code=code("facts"),
         settings=lambda w: settings(
             study.subjects[w.subject],
-            [name for name in plan.permuted_subjects if BASE[name] == w.subject],
+            [
+                twin
+                for twin, base in plan.permuted_subjects.items()
+                if base == w.subject
+            ],
             study.agreement.cluster_cosine,
             study.agreement.min_firing_rate,
             study.agreement.dense_firing_rate,
@@ -101,25 +99,26 @@ rule facts:
             study.seed,
         ),
     shell:
-        "isaerft facts --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} > {log} 2>&1"
+        "isaerft facts --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule capture:
     input:
         model,
-        f"{RESULTS}/subjects/{{subject}}/sae",
-        multiext(f"{RESULTS}/behaviors/{{behavior}}/", "train.jsonl", "heldout.jsonl"),
+        at.subject("{subject}").sae,
+        at.behavior("{behavior}").train,
+        at.behavior("{behavior}").heldout,
         # The records are whole, and the gate let the subject pass: nothing in these two is read.
-        ancient(f"{RESULTS}/behaviors/{{behavior}}/card.json"),
-        ancient(f"{RESULTS}/subjects/{{subject}}/subject.json"),
+        ancient(at.behavior("{behavior}").card),
+        ancient(at.subject("{subject}").card),
     output:
-        temp(f"{RESULTS}/cache/{{subject}}/{{behavior}}.safetensors"),
+        temp(at.cache("{subject}", "{behavior}")),
     log:
-        f"{RESULTS}/logs/capture/{{subject}}.{{behavior}}.log",
+        at.log("capture", "{subject}", "{behavior}"),
     benchmark:
-        f"{RESULTS}/benchmarks/capture/{{subject}}.{{behavior}}.tsv"
+        at.benchmark("capture", "{subject}", "{behavior}")
     wildcard_constraints:
-        behavior=one_of(CAPTURED),
+        behavior=one_of(plan.all_behaviors),
     conda:
         "../../environment.yml"
     threads: study.threads
@@ -129,8 +128,6 @@ rule capture:
         runtime=120,
     params:
         study=STUDY,
-        dir=folder,
-        records=lambda w: f"{RESULTS}/behaviors/{w.behavior}",
         code=code("capture"),
         settings=lambda w: settings(
             *of_subject(w, "model revision hook_name dtype prepend_bos"),
@@ -141,5 +138,4 @@ rule capture:
             study.batch_size,
         ),
     shell:
-        "isaerft capture --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --dir {params.dir} --records {params.records} --out {output} > {log} 2>&1"
+        "isaerft capture --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"

@@ -3,11 +3,11 @@ if TESTBEDS:
 
     rule testbed_model:
         output:
-            directory(f"{RESULTS}/subjects/{{subject}}/model"),
+            directory(at.subject("{subject}").model),
         log:
-            f"{RESULTS}/logs/testbed_model/{{subject}}.log",
+            at.log("testbed_model", "{subject}"),
         benchmark:
-            f"{RESULTS}/benchmarks/testbed_model/{{subject}}.tsv"
+            at.benchmark("testbed_model", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
         conda:
@@ -22,19 +22,19 @@ if TESTBEDS:
             code=code("testbed-model"),
             settings=lambda w: settings(study.subjects[w.subject].testbed, study.seed),
         shell:
-            "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} --out {output} > {log} 2>&1"
+            "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
     rule truth:
         input:
             model,
-            f"{RESULTS}/subjects/{{subject}}/sae",
-            f"{RESULTS}/subjects/{{subject}}/latents.parquet",
+            at.subject("{subject}").sae,
+            at.subject("{subject}").latents,
         output:
-            directory(f"{RESULTS}/subjects/{{subject}}/truth"),
+            directory(at.subject("{subject}").truth),
         log:
-            f"{RESULTS}/logs/truth/{{subject}}.log",
+            at.log("truth", "{subject}"),
         benchmark:
-            f"{RESULTS}/benchmarks/truth/{{subject}}.tsv"
+            at.benchmark("truth", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
         conda:
@@ -46,7 +46,6 @@ if TESTBEDS:
             runtime=60,
         params:
             study=STUDY,
-            dir=folder,
             code=code("truth"),
             settings=settings(
                 {
@@ -56,18 +55,18 @@ if TESTBEDS:
                 study.seed,
             ),
         shell:
-            "isaerft truth --study {params.study:q} --subject {wildcards.subject} --dir {params.dir} > {log} 2>&1"
+            "isaerft truth --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 if any(behavior.testbed for behavior in study.behaviors.values()):
 
     rule testbed_rows:
         output:
-            f"{RESULTS}/testbed_rows/{{behavior}}.jsonl",
+            at.testbed_rows("{behavior}"),
         log:
-            f"{RESULTS}/logs/testbed_rows/{{behavior}}.log",
+            at.log("testbed_rows", "{behavior}"),
         benchmark:
-            f"{RESULTS}/benchmarks/testbed_rows/{{behavior}}.tsv"
+            at.benchmark("testbed_rows", "{behavior}")
         wildcard_constraints:
             behavior=one_of(
                 name for name, behavior in study.behaviors.items() if behavior.testbed
@@ -88,4 +87,4 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
                 study.seed,
             ),
         shell:
-            "isaerft testbed-rows --study {params.study:q} --behavior {wildcards.behavior} --out {output} > {log} 2>&1"
+            "isaerft testbed-rows --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"

@@ -1,24 +1,38 @@
 # All seeds of one adapter on one behavior. Random-dictionary twins train every adapter but the reference, which does not
 # touch the dictionary.
+def given_files(wildcards):
+    """Return the files of an adapter that is not trained here (a checkpoint), for each seed."""
+    path = str(study.adapters[wildcards.adapter].options.get("path", ""))
+    paths = [
+        path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
+        for seed in range(study.n_seeds)
+    ]
+    return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
+
+
+def contrast_caches(wildcards):
+    """Return the activations of the behaviors that an adapter is fitted against."""
+    subject = plan.base_subject(wildcards.subject)
+    names = plan.contrast_behaviors(wildcards.behavior, wildcards.adapter)
+    return [at.cache(subject, name) for name in names]
+
+
 rule train:
     input:
         model,
-        sae=lambda w: f"{folder(w)}/sae",
-        cache=cache,
-        contrast=lambda w: [
-            f"{RESULTS}/cache/{BASE[w.subject]}/{name}.safetensors"
-            for name in plan.contrast_behaviors(w.behavior, w.adapter)
-        ],
-        given=given_files,
+        sae,
+        cache,
+        contrast_caches,
+        given_files,
     output:
-        directory(f"{RESULTS}/adapters/{{subject}}/{{behavior}}/{{adapter}}"),
+        directory(at.adapter("{subject}", "{behavior}", "{adapter}")),
     log:
-        f"{RESULTS}/logs/train/{{subject}}.{{behavior}}.{{adapter}}.log",
+        at.log("train", "{subject}", "{behavior}", "{adapter}"),
     benchmark:
-        f"{RESULTS}/benchmarks/train/{{subject}}.{{behavior}}.{{adapter}}.tsv"
+        at.benchmark("train", "{subject}", "{behavior}", "{adapter}")
     wildcard_constraints:
-        subject=one_of(BASE),
-        behavior=one_of(CAPTURED),
+        subject=one_of(plan.all_subjects),
+        behavior=one_of(plan.all_behaviors),
     conda:
         "../../environment.yml"
     threads: study.threads * study.processes
@@ -28,13 +42,11 @@ rule train:
         runtime=480,
     params:
         study=STUDY,
-        dir=folder,
         start=TOGETHER,
-        contrast=lambda w, input: f"--contrast {os.path.dirname(input.cache)}",
         code=lambda w: code(
             "train",
-            study.adapters[w.adapter].kind or w.adapter,
-            study.adapters[w.adapter].objective,
+            *kinds([w.adapter]),
+            Part(OBJECTIVES, study.adapters[w.adapter].objective),
         ),
         settings=lambda w: settings(
             study.adapters[w.adapter],
@@ -44,5 +56,5 @@ rule train:
             study.record_seconds,
         ),
     shell:
-        "{params.start}isaerft train --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior}"
-        " --adapter {wildcards.adapter} --dir {params.dir} --cache {input.cache} {params.contrast} --out {output} > {log} 2>&1"
+        "{params.start}isaerft train --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} --adapter {wildcards.adapter} > {log} 2>&1"

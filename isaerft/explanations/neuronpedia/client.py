@@ -1,10 +1,10 @@
-"""Answers from outside, made plain before anything reads them: unpacked, bounded in size, and really JSON.
+"""Requests to Neuronpedia at a bounded rate, retried where that can help: on 429, 5xx, network faults, bad answers.
 
-Requests at a bounded rate, tried again where that can help: on 429, 5xx, a failing network, an unreadable answer.
+Answers come from outside. Before anything reads them, they are unpacked, bounded in size, and checked to be JSON.
 
-Neuronpedia sends no Retry-After, so pauses double and are drawn at random (Brooker 2015, "Exponential backoff and
-jitter"). The key goes into one header of requests to the API. It stands in no log, no error and no file, and where an
-answer holds it, it is taken out.
+Neuronpedia sends no Retry-After, so pauses double and are partly random (Brooker 2015, "Exponential backoff and
+jitter"). The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it
+is removed from answers that repeat it.
 """
 
 from __future__ import annotations
@@ -15,101 +15,46 @@ import logging
 import os
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from isaerft import __version__
 from isaerft.config import Neuronpedia
 from isaerft.errors import InputError
-
-_GZIP = b"\x1f\x8b"
-_MAX_LAYERS = 2  # a .gz object may be sent with Content-Encoding: gzip besides
-
-
-class BadBody(Exception):
-    """An answer that cannot be read; its text says why, without quoting it."""
-
-
-def unpacked(data: bytes, limit: int) -> bytes:
-    """Return `data` with gzip taken off, at most `limit` bytes.
-
-    Raises
-    ------
-    BadBody
-        Larger than that, cut off, or damaged.
-    """
-    for _ in range(_MAX_LAYERS):
-        if not data.startswith(_GZIP):
-            break
-        data = _gunzip(data, limit)
-    if len(data) > limit:
-        raise BadBody(f"more than {limit} bytes")
-    return data
-
-
-def _gunzip(data: bytes, limit: int) -> bytes:
-    """Unpack all members of a gzip stream, never more than one byte beyond the limit."""
-    parts, size = [], 0
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            part = stream.decompress(data, limit + 1 - size)
-        except zlib.error:
-            raise BadBody("damaged gzip") from None
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise BadBody(f"more than {limit} bytes when unpacked")
-        if not stream.eof:
-            raise BadBody("gzip that ends too early")
-        data = stream.unused_data
-    return b"".join(parts)
-
-
-def as_json(data: bytes) -> Any:
-    """Parse a JSON answer; HTML (an error page of something in between) and damage are told apart.
-
-    Raises
-    ------
-    BadBody
-        It is not JSON.
-    """
-    if data.lstrip()[:1] == b"<":
-        raise BadBody("HTML in place of JSON")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise BadBody("malformed JSON") from None
-
-
-def as_json_lines(data: bytes) -> list[Any]:
-    """Parse one JSON value a line; empty lines are left out.
-
-    Raises
-    ------
-    BadBody
-        A line is not JSON.
-    """
-    return [as_json(line) for line in data.split(b"\n") if line.strip()]
-
+from isaerft.version import VERSION
 
 KEY = "NEURONPEDIA_API_KEY"
 MAX_PAUSE = 60.0
 MIN_REDACTED = 6
-SLOWEST = 10  # times timeout_seconds, which bounds each piece of an answer: a whole answer
+# A whole answer may take this many times `timeout_seconds`, which bounds each piece of it.
+MAX_TIMEOUTS = 10
+_GZIP = b"\x1f\x8b"
+_MAX_LAYERS = 2  # a .gz object may be sent with Content-Encoding: gzip besides
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Failed(Exception):
-    """A request that failed for good; its text says why and quotes nothing of the answer."""
+class BadAnswer(Exception):
+    """An answer that cannot be read; the message says why, without quoting it."""
+
+
+class FailedRequest(Exception):
+    """A request that failed for good; the message says why, without quoting the answer."""
+
+
+class _Retryable(Exception):
+    """A fault that a further attempt may not meet."""
+
+
+class _TooManyRequests(_Retryable):
+    """The server asks to slow down."""
 
 
 class Pace:
-    """Lets requests start at least 1 / `per_second` seconds apart, and none during a pause.
+    """Spaces the starts of requests at least 1 / `per_second` seconds apart, and holds all of them during a pause.
 
     Parameters
     ----------
@@ -129,7 +74,7 @@ class Pace:
             self._next = now() + self._gap
 
     def pause(self, seconds: float) -> None:
-        """Let no request start for so long."""
+        """Let no request start for `seconds`."""
         self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
 
 
@@ -139,25 +84,35 @@ class Client:
     Parameters
     ----------
     options : Neuronpedia
-        Rate, concurrency, timeouts, tries and addresses.
+        Rate, concurrency, timeouts, attempts and addresses.
+    rng : random.Random, optional
+        Draws the random part of pauses, never of results.
+    sleep : callable, optional
+        Waits between attempts; takes seconds.
 
     Raises
     ------
     InputError
-        The environment holds a key that cannot be one.
+        The environment holds an invalid key.
     """
 
-    def __init__(self, options: Neuronpedia) -> None:
+    def __init__(
+        self,
+        options: Neuronpedia,
+        *,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.options = options
-        self._key = _key()
+        self._rng, self._sleep = rng or random.Random(), sleep
+        self._key = _read_key()
         self._pace = Pace(options.requests_per_second)
-        self._places = asyncio.Semaphore(options.concurrency)
+        self._slots = asyncio.Semaphore(options.concurrency)
         self._limit = int(options.max_body_mb * 2**20)
-        self._random = random.Random()  # of pauses alone, never of results
         self._http = httpx.AsyncClient(
             timeout=options.timeout_seconds,
             follow_redirects=False,
-            headers={"User-Agent": f"isaerft/{__version__}", "Accept-Encoding": "gzip"},
+            headers={"User-Agent": f"isaerft/{VERSION}", "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=options.concurrency),
         )
 
@@ -171,67 +126,90 @@ class Client:
         await self._http.__aexit__(kind, error, trace)
 
     async def api(self, method: str, path: str, read: Callable[[bytes], T], json: Any = None) -> T | None:
-        """Ask the API and return what `read` makes of the answer; None for its 404, which is JSON, too."""
+        """Send a request to the API and return what `read` makes of the answer; None for its 404, which is JSON too."""
         headers = {"x-api-key": self._key} if self._key else {}
         url = self.options.base_url.rstrip("/") + path
-        return await self._ask(method, url, read, as_json, headers=headers, json=json)
+        return await self._request(method, url, read, as_json, headers=headers, json=json)
 
     async def export(self, path: str, read: Callable[[bytes], T], params: dict[str, str] | None = None) -> T | None:
-        """Ask the bucket with the exports, without the key, and return what `read` makes of it; None for 404."""
-        return await self._ask("GET", self.options.export_url.rstrip("/") + path, read, bytes, params=params)
+        """Get an object of the export bucket, without the key, and return what `read` makes of it; None for 404."""
+        return await self._request("GET", self.options.export_url.rstrip("/") + path, read, bytes, params=params)
 
-    async def _ask(
+    async def _request(
         self, method: str, url: str, read: Callable[[bytes], T], read_404: Callable[[bytes], Any], **request: Any
     ) -> T | None:
-        """Try until an answer can be read.
+        """Return what `read` makes of the answer, None for 404, retrying until it can be read.
 
         Raises
         ------
-        Failed
-            No answer after all attempts, or one that a further try would not mend.
+        FailedRequest
+            All attempts failed, or the fault is not one that a further attempt could mend.
         """
-        reason = ""
-        for attempt in range(self.options.attempts):
-            if attempt:
-                await asyncio.sleep(self._pause(attempt))
-            async with self._places:
-                await self._pace.wait()
-                try:
-                    async with asyncio.timeout(SLOWEST * self.options.timeout_seconds):
-                        status, body = await self._once(method, url, **request)
-                    if status == httpx.codes.OK:
-                        return read(self._without_key(unpacked(body, self._limit)))
-                    if status == httpx.codes.NOT_FOUND:
-                        read_404(unpacked(body, self._limit))
-                        return None
-                except (httpx.HTTPError, httpx.StreamError, TimeoutError, BadBody) as error:
-                    # What httpx says may quote headers, so only its kind is told.
-                    reason = str(error) if isinstance(error, BadBody) else type(error).__name__
-                    continue
-                except httpx.InvalidURL:
-                    raise Failed("its address is none") from None
-            reason = f"status {status}"
-            if status == httpx.codes.TOO_MANY_REQUESTS:
-                self._pace.pause(self._pause(attempt + 1))
-            elif status < httpx.codes.INTERNAL_SERVER_ERROR:
-                raise Failed(reason)
-        raise Failed(f"{reason}, {self.options.attempts} times")
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_Retryable),
+            stop=stop_after_attempt(self.options.attempts),
+            wait=self._wait,
+            after=self._slow_down,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._attempt, method, url, read, read_404, request)
+        except _Retryable as error:
+            raise FailedRequest(f"{error}, {self.options.attempts} times") from None
 
-    async def _once(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:
-        """Return status and packed body of one try; a body beyond the limit is not read to its end."""
-        async with self._http.stream(method, url, **request) as answer:
+    async def _attempt(
+        self,
+        method: str,
+        url: str,
+        read: Callable[[bytes], T],
+        read_404: Callable[[bytes], Any],
+        request: dict[str, Any],
+    ) -> T | None:
+        async with self._slots:
+            await self._pace.wait()
+            try:
+                async with asyncio.timeout(MAX_TIMEOUTS * self.options.timeout_seconds):
+                    status, body = await self._send(method, url, **request)
+                if status == httpx.codes.OK:
+                    return read(self._without_key(unpacked(body, self._limit)))
+                if status == httpx.codes.NOT_FOUND:
+                    read_404(unpacked(body, self._limit))
+                    return None
+            except BadAnswer as error:
+                raise _Retryable(str(error)) from None
+            except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
+                # Messages of httpx may quote headers, so only the kind of error is reported.
+                raise _Retryable(type(error).__name__) from None
+            except httpx.InvalidURL:
+                raise FailedRequest("invalid address") from None
+        reason = f"status {status}"
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            raise _TooManyRequests(reason)
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise _Retryable(reason)
+        raise FailedRequest(reason)
+
+    async def _send(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:
+        """Return status and compressed body of one request; reading stops where the body exceeds the limit."""
+        async with self._http.stream(method, url, **request) as response:
             parts, size = [], 0
-            async for part in answer.aiter_raw():
+            async for part in response.aiter_raw():
                 parts.append(part)
                 size += len(part)
                 if size > self._limit:
-                    raise BadBody(f"more than {self._limit} bytes")
-        return answer.status_code, b"".join(parts)
+                    raise BadAnswer(f"more than {self._limit} bytes")
+        return response.status_code, b"".join(parts)
 
-    def _pause(self, attempt: int) -> float:
-        """Return how long to wait before try `attempt`, in seconds: half the doubled pause and a random part."""
-        longest = min(MAX_PAUSE, self.options.backoff_seconds * 2 ** (attempt - 1))
-        return longest * self._random.uniform(0.5, 1)
+    def _wait(self, state: RetryCallState) -> float:
+        """Return the pause after a failed attempt, in seconds: half of the doubled pause, and a random part."""
+        longest = min(MAX_PAUSE, self.options.backoff_seconds * 2 ** (state.attempt_number - 1))
+        return float(longest * self._rng.uniform(0.5, 1))
+
+    def _slow_down(self, state: RetryCallState) -> None:
+        """Hold all requests for a while after one that came too fast."""
+        if state.outcome is not None and isinstance(state.outcome.exception(), _TooManyRequests):
+            self._pace.pause(self._wait(state))
 
     def _without_key(self, body: bytes) -> bytes:
         if len(self._key) < MIN_REDACTED:
@@ -239,9 +217,72 @@ class Client:
         return body.replace(self._key.encode(), b"[key]")
 
 
-def _key() -> str:
-    """Return the key of the environment, "" where there is none."""
+def unpacked(data: bytes, limit: int) -> bytes:
+    """Return `data` without gzip, at most `limit` bytes.
+
+    Raises
+    ------
+    BadAnswer
+        It is larger, truncated or damaged.
+    """
+    for _ in range(_MAX_LAYERS):
+        if not data.startswith(_GZIP):
+            break
+        data = _gunzip(data, limit)
+    if len(data) > limit:
+        raise BadAnswer(f"more than {limit} bytes")
+    return data
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    """Unpack all members of a gzip stream, at most one byte more than the limit."""
+    parts, size = [], 0
+    while data:
+        stream = zlib.decompressobj(wbits=31)
+        try:
+            part = stream.decompress(data, limit + 1 - size)
+        except zlib.error:
+            raise BadAnswer("damaged gzip") from None
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise BadAnswer(f"more than {limit} bytes when unpacked")
+        if not stream.eof:
+            raise BadAnswer("truncated gzip")
+        data = stream.unused_data
+    return b"".join(parts)
+
+
+def as_json(data: bytes) -> Any:
+    """Parse a JSON answer; HTML (an error page of some proxy) and damage have different messages.
+
+    Raises
+    ------
+    BadAnswer
+        It is not JSON.
+    """
+    if data.lstrip()[:1] == b"<":
+        raise BadAnswer("HTML instead of JSON")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadAnswer("malformed JSON") from None
+
+
+def as_json_lines(data: bytes) -> list[Any]:
+    """Parse one JSON value per line; empty lines are skipped.
+
+    Raises
+    ------
+    BadAnswer
+        A line is not JSON.
+    """
+    return [as_json(line) for line in data.split(b"\n") if line.strip()]
+
+
+def _read_key() -> str:
+    """Return the key in the environment, "" if there is none."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(f"{KEY} holds characters that no key has", remedy="set it again, or unset it: it is optional")
+        raise InputError(f"{KEY} does not hold a valid key", remedy="set it again, or unset it: it is optional")
     return key

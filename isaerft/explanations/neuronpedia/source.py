@@ -1,12 +1,11 @@
-"""The three routes to explanations, in order: the bulk export, many latents at once for its gaps, single latents last.
+"""The source `neuronpedia`: looks up explanations by three routes and chooses one per latent.
 
-A route that fails again and again is given up, and what it left is asked for by the next.
+    sources:
+      neuronpedia:
+        neuronpedia: {prefer: [gpt-4o-mini/oai_token-act-pair]}
 
-The registered source of explanations from Neuronpedia.
-
-sources:
-  neuronpedia:
-    neuronpedia: {prefer: [gpt-4o-mini/oai_token-act-pair]}
+The routes are, in order: the bulk export, many latents at once for its gaps, and single latents. A route that fails
+again and again is given up, and the next one takes over.
 """
 
 from __future__ import annotations
@@ -27,50 +26,90 @@ from tqdm import tqdm
 from isaerft.config import Neuronpedia, Source
 from isaerft.errors import InputError
 from isaerft.explanations.base import check_indices
-from isaerft.explanations.neuronpedia.client import Client, Failed
-from isaerft.explanations.neuronpedia.entries import Place, Said, chosen, page_url, place_of
-from isaerft.explanations.neuronpedia.export import ask_many, ask_one, list_page, read_batch
+from isaerft.explanations.neuronpedia.api import list_page, read_batch, read_latent, read_latents
+from isaerft.explanations.neuronpedia.client import Client, FailedRequest
+from isaerft.explanations.neuronpedia.records import Explanation, SourceId, choose, page_url, source_id_of
 from isaerft.explanations.neuronpedia.store import STORE, Store
 
 GIVE_UP = 5
 MAX_PAGES = 10_000
+LOCK = ".neuronpedia.lock"
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-async def fetch(options: Neuronpedia, place: Place, store: Store, latents: Iterable[int]) -> str:
-    """Look up those latents that `store` does not know, and keep every answer there as it comes.
+def from_neuronpedia(
+    source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return Neuronpedia's explanations of `latents`; see `isaerft.explanations.base.SourceFunction`.
+
+    Look-ups are kept in `subject_dir`/neuronpedia.sqlite and not repeated. Jobs whose subjects are in one folder take
+    turns, so that together they keep the rate.
+
+    `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabelled (latents without any) and
+    failed (latents whose look-up failed).
+
+    Raises
+    ------
+    InputError
+        No source at Neuronpedia is configured or known, it explains latents that the SAE does not have, no preferred
+        maker explained anything, or more look-ups failed than `max_failed_share` allows.
+    """
+    options = source.neuronpedia
+    source_id = source_id_of(options.source_id, subject_dir)
+    wanted = set((np.arange(d_sae) if latents is None else latents).tolist())
+    path = subject_dir / STORE
+    with _one_at_a_time(subject_dir.parent / LOCK), Store(path, source_id) as store:
+        reason = asyncio.run(fetch(options, source_id, store, wanted))
+        failed = len(wanted - store.finished())
+        known = store.explanations()
+    check_indices(pd.Series([latent for latent, _ in known], dtype="int64"), d_sae)
+    found = [(latent, explanation) for latent, explanation in known if latent in wanted]
+    if failed > options.max_failed_share * len(wanted):
+        raise InputError(
+            f"{failed} of {len(wanted)} look-ups at Neuronpedia failed (last: {reason})",
+            remedy=f"run it again: finished ones are kept in {path}; or allow some with max_failed_share",
+        )
+    frame = choose(found, side=source.side, prefer=options.prefer)
+    frame["url"] = [page_url(source_id, latent, options.base_url) for latent in frame["latent_index"]]
+    explained = len({latent for latent, _ in found})
+    frame.attrs["counts"] |= {"unlabelled": len(wanted) - explained - failed, "failed": failed}
+    return frame
+
+
+async def fetch(options: Neuronpedia, source_id: SourceId, store: Store, latents: Iterable[int]) -> str:
+    """Look up the latents that `store` does not know, and keep each answer there as it comes.
 
     Returns
     -------
     str
-        Why look-ups failed, as far as any did; the latents are those that the store still does not know.
+        Why look-ups failed, "" if none did; the latents are those that the store still does not know.
 
     Raises
     ------
     InputError
         Neuronpedia has none of the latents.
     """
-    fetching = _Fetching(options, place, store, set(latents) - store.finished())
-    if fetching.gaps:
+    run = _Fetch(options, source_id, store, set(latents) - store.finished())
+    if run.gaps:
         async with Client(options) as client:
-            await fetching.run(client)
-    return fetching.reason
+            await run.all_routes(client)
+    return run.reason
 
 
-class _Fetching:
-    """One run: what is still to be looked up, and why the last failure failed."""
+class _Fetch:
+    """One run: the latents still to look up, and the reason of the last failure."""
 
-    def __init__(self, options: Neuronpedia, place: Place, store: Store, gaps: set[int]) -> None:
-        self.options, self.place, self.store, self.gaps = options, place, store, gaps
+    def __init__(self, options: Neuronpedia, source_id: SourceId, store: Store, gaps: set[int]) -> None:
+        self.options, self.source_id, self.store, self.gaps = options, source_id, store, gaps
         self.reason = ""
 
-    async def run(self, client: Client) -> None:
+    async def all_routes(self, client: Client) -> None:
         with tqdm(total=len(self.gaps), desc="Neuronpedia", unit="latent", disable=None) as self.bar:
             if self.options.bulk != "never":
                 await self._bulk(client)
             await self._many(client)
-            if self.gaps and not self.store.exists_there():
+            if self.gaps and not self.store.source_exists():
                 await self._probe(client)
             await self._single(client)
 
@@ -79,72 +118,72 @@ class _Fetching:
             return
         try:
             await self._list(client)
-        except Failed as error:
+        except FailedRequest as error:
             self._note("listing of the bulk export", error)
             return
         batches = self.store.batches()
         unread = [key for key, read in batches.items() if not read]
-        # Once begun an export is read to its end, so that a run cut in two chooses from the same explanations.
+        # Once begun, an export is read to its end, so that an interrupted run chooses from the same explanations.
         begun = len(unread) < len(batches)
         if self.options.bulk == "auto" and not begun and len(unread) > self._n_requests():
-            log.info("the bulk export has %d batches; asking for %d latents instead", len(unread), len(self.gaps))
+            log.info("the bulk export has %d batches; looking up %d latents instead", len(unread), len(self.gaps))
             return
 
         async def read(key: str) -> None:
-            entries = await read_batch(client, self.place, key) or []
-            self.store.add_batch(key, entries)
-            self._done({latent for latent, _ in entries})
+            rows = await read_batch(client, self.source_id, key) or []
+            self.store.add_batch(key, rows)
+            self._done({latent for latent, _ in rows})
 
         await self._each(unread, read, "batch of the bulk export")
 
     async def _list(self, client: Client) -> None:
         for _ in range(MAX_PAGES):
-            token = self.store.unlisted_from()
+            token = self.store.next_page()
             if token is None:
                 return
-            page = await list_page(client, self.place, token)
+            page = await list_page(client, self.source_id, token)
             if page is None:
-                raise Failed("status 404")
+                raise FailedRequest("status 404")
             self.store.add_page(token, page)
-        raise Failed(f"more than {MAX_PAGES} pages")
+        raise FailedRequest(f"more than {MAX_PAGES} pages")
 
     async def _many(self, client: Client) -> None:
-        async def ask(latents: Sequence[int]) -> None:
-            found = await ask_many(client, self.place, latents)
+        async def look_up(latents: Sequence[int]) -> None:
+            found = await read_latents(client, self.source_id, latents)
             self.store.add_many(found, set(latents) - set(found))
             self._done(set(found))
 
-        gaps = sorted(self.gaps - self.store.left_out())
+        gaps = sorted(self.gaps - self.store.skipped())
         size = self.options.batch_size
-        await self._each([gaps[at : at + size] for at in range(0, len(gaps), size)], ask, "batch of latents")
+        await self._each([gaps[at : at + size] for at in range(0, len(gaps), size)], look_up, "batch of latents")
 
     async def _probe(self, client: Client) -> None:
-        """Ask for a few latents before many: a mistyped source would cost a request for each of its latents."""
+        """Look up a few latents before many: a mistyped source would cost a request per latent."""
         last = "404"
-        answers: dict[int, list[Said] | None] = {}
+        answers: dict[int, list[Explanation] | None] = {}
         for latent in sorted(self.gaps)[:GIVE_UP]:
             try:
-                answers[latent] = await ask_one(client, self.place, latent)
-            except Failed as error:
+                answers[latent] = await read_latent(client, self.source_id, latent)
+            except FailedRequest as error:
                 last = str(error)
             if answers.get(latent) is not None:
-                for known, said in answers.items():
-                    self._keep(known, said)
+                for answered, explanations in answers.items():
+                    self._keep(answered, explanations)
                 return
         raise InputError(
-            f"Neuronpedia has none of the {len(self.gaps)} latents asked for in"
-            f" {self.place.model}/{self.place.layer} (last answer: {last})",
+            f"Neuronpedia has none of the {len(self.gaps)} latents in"
+            f" {self.source_id.model}/{self.source_id.layer} (last answer: {last})",
             remedy="check the source_id, and the network",
         )
 
     async def _single(self, client: Client) -> None:
-        async def ask(latent: int) -> None:
-            self._keep(latent, await ask_one(client, self.place, latent))
+        async def look_up(latent: int) -> None:
+            self._keep(latent, await read_latent(client, self.source_id, latent))
 
-        await self._each(sorted(self.gaps), ask, "latent")
+        await self._each(sorted(self.gaps), look_up, "latent")
 
-    async def _each(self, items: Sequence[T], ask: Callable[[T], Awaitable[None]], what: str) -> None:
-        """Ask for every item, several at once; stop where `GIVE_UP` in a row fail."""
+    async def _each(self, items: Sequence[T], look_up: Callable[[T], Awaitable[None]], what: str) -> None:
+        """Look up every item, several at once; stop after `GIVE_UP` failures in a row."""
         waiting, in_a_row = iter(items), 0
 
         async def work() -> None:
@@ -153,9 +192,9 @@ class _Fetching:
                 if in_a_row >= GIVE_UP:
                     return
                 try:
-                    await ask(item)
+                    await look_up(item)
                     in_a_row = 0
-                except Failed as error:
+                except FailedRequest as error:
                     in_a_row += 1
                     self._note(what, error)
 
@@ -164,69 +203,25 @@ class _Fetching:
                 group.create_task(work())
 
     def _n_requests(self) -> int:
-        """Return how many requests the gaps take without the export."""
+        """Return how many requests the latents take without the export."""
         return ceil(len(self.gaps) / self.options.batch_size)
 
-    def _keep(self, latent: int, said: list[Said] | None) -> None:
-        self.store.add_one(latent, said)
+    def _keep(self, latent: int, explanations: list[Explanation] | None) -> None:
+        self.store.add_one(latent, explanations)
         self._done({latent})
 
     def _done(self, latents: set[int]) -> None:
         self.bar.update(len(self.gaps & latents))
         self.gaps -= latents
 
-    def _note(self, what: str, error: Failed) -> None:
+    def _note(self, what: str, error: FailedRequest) -> None:
         self.reason = str(error)
         log.warning("%s: %s", what, error)
 
 
-LOCK = ".neuronpedia.lock"
-source_log = logging.getLogger(__name__)
-
-
-def from_neuronpedia(
-    source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndarray | None = None
-) -> pd.DataFrame:
-    """Return Neuronpedia's explanations of the latents asked for, those that it has.
-
-    Look-ups are kept in `subject_dir`/neuronpedia.sqlite; nothing that stands there is looked up again. Jobs whose
-    subjects lie in one folder take turns, so that they keep the rate together.
-
-    `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabelled (latents without any) and
-    failed (latents whose look-up failed).
-
-    Raises
-    ------
-    InputError
-        No source at Neuronpedia is named or known, it explains latents that the SAE does not have, a preferred maker
-        explained nothing, or more look-ups failed than `max_failed_share` allows.
-    """
-    options = source.neuronpedia
-    place = place_of(options.source_id, subject_dir)
-    asked = np.arange(d_sae) if latents is None else latents
-    path = subject_dir / STORE
-    with _one_at_a_time(subject_dir.parent / LOCK), Store(path, place) as store:
-        wanted = set(asked.tolist())
-        reason = asyncio.run(fetch(options, place, store, wanted))
-        failed = len(wanted - store.finished())
-        known = store.said()
-    check_indices(pd.Series([latent for latent, _ in known], dtype="int64"), d_sae)
-    said = [(latent, one) for latent, one in known if latent in wanted]
-    if failed > options.max_failed_share * len(wanted):
-        raise InputError(
-            f"{failed} of {len(wanted)} look-ups at Neuronpedia failed (last: {reason})",
-            remedy=f"run it again, finished ones are kept in {path}; or allow some with max_failed_share",
-        )
-    frame = chosen(said, side=source.side, prefer=options.prefer)
-    frame["url"] = [page_url(place, latent, options.base_url) for latent in frame["latent_index"]]
-    explained = len({latent for latent, _ in said})
-    frame.attrs["counts"] |= {"unlabelled": len(wanted) - explained - failed, "failed": failed}
-    return frame
-
-
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other process on this machine holds the lock; one that dies lets go of it."""
+    """Wait until no other process on this machine holds the lock; a process that dies releases it."""
     with open(path, "ab") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
-"""What is known of latents already: one SQLite file beside the subject's own files, never an output of a rule.
+"""The look-ups that have an answer: one SQLite file beside the subject's own files, never an output of a rule.
 
-Every finished look-up is committed when it comes, so a killed run loses only what was under way. Delete the file to ask
-anew; ship it, and others reproduce the study without a network.
+Each look-up is committed when it ends, so a killed run loses only what was under way. Delete the file to look
+everything up again; ship it, and others reproduce the study without a network.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.entries import Place, Said
-from isaerft.explanations.neuronpedia.export import Page
+from isaerft.explanations.neuronpedia.api import Page
+from isaerft.explanations.neuronpedia.records import Explanation, SourceId
 
 STORE = "neuronpedia.sqlite"
 WAIT_SECONDS = 60.0
+# The names are the file's format: files that exist must stay readable.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS said (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
     maker_type TEXT, PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
@@ -37,8 +38,8 @@ class Store:
     Parameters
     ----------
     path : Path
-        The SQLite file, made when it is not there.
-    place : Place
+        The SQLite file; created if it does not exist.
+    source_id : SourceId
         The source at Neuronpedia; several may share a file.
 
     Raises
@@ -47,16 +48,16 @@ class Store:
         The file is not such a store.
     """
 
-    def __init__(self, path: Path, place: Place) -> None:
+    def __init__(self, path: Path, source_id: SourceId) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._place = place
+        self._source_id = source_id
         self._base = sqlite3.connect(path, timeout=WAIT_SECONDS)
         try:
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.executescript(_TABLES)
         except sqlite3.DatabaseError:
             self._base.close()
-            raise InputError(f"{str(path)!r} is not a store of look-ups", remedy="delete it") from None
+            raise InputError(f"{str(path)!r} is not a file of look-ups", remedy="delete it") from None
 
     def __enter__(self) -> Self:
         return self
@@ -66,33 +67,33 @@ class Store:
     ) -> None:
         self._base.close()
 
-    def said(self) -> list[tuple[int, Said]]:
-        """Return latent and explanation for every explanation known, by latent, maker and text."""
+    def explanations(self) -> list[tuple[int, Explanation]]:
+        """Return latent and explanation of every known explanation, sorted by latent, maker and text."""
         rows = self._rows(
             "SELECT latent, text, maker_model, maker_type FROM said WHERE model_id = ? AND layer = ?"
             " ORDER BY latent, maker_model, maker_type, text"
         )
-        return [(latent, Said(*rest)) for latent, *rest in rows]
+        return [(latent, Explanation(*rest)) for latent, *rest in rows]
 
     def finished(self) -> set[int]:
-        """Return the latents that need no look-up any more: explained, or known to have no explanation."""
+        """Return the latents that need no look-up: explained, or known to have no explanation."""
         rows = self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?")
         rows += self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL")
         return {latent for (latent,) in rows}
 
-    def left_out(self) -> set[int]:
-        """Return the latents that answers about many left out, explained elsewhere or not."""
+    def skipped(self) -> set[int]:
+        """Return the latents that answers about many latents skipped, explained elsewhere or not."""
         rows = self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NULL")
         return {latent for (latent,) in rows}
 
-    def exists_there(self) -> bool:
-        """Return whether any answer so far has shown that Neuronpedia has this source."""
+    def source_exists(self) -> bool:
+        """Return whether any answer so far shows that Neuronpedia has this source."""
         rows = self._rows("SELECT max(known) FROM asked WHERE model_id = ? AND layer = ?")
         rows += self._rows("SELECT 1 FROM said WHERE model_id = ? AND layer = ? LIMIT 1")
         return any(known for (known,) in rows)
 
-    def unlisted_from(self) -> str | None:
-        """Return the token of the first page of the listing that is not known; None when all are."""
+    def next_page(self) -> str | None:
+        """Return the token of the first unknown page of the listing; None if all are known."""
         following = dict(self._rows("SELECT token, next_token FROM pages WHERE model_id = ? AND layer = ?"))
         token = ""
         while token in following:
@@ -102,7 +103,7 @@ class Store:
         return token
 
     def batches(self) -> dict[str, bool]:
-        """Return the listed batches by name, and whether each was read."""
+        """Return the listed batches, and whether each was read."""
         rows = self._rows("SELECT key, n_rows FROM batches WHERE model_id = ? AND layer = ? ORDER BY key")
         return {key: n_rows is not None for key, n_rows in rows}
 
@@ -112,33 +113,36 @@ class Store:
             self._put("pages", [(token, page.token, _now())])
             self._put("batches", [(key, None, _now()) for key in page.keys], "IGNORE")
 
-    def add_batch(self, key: str, entries: Sequence[tuple[int, Said]]) -> None:
+    def add_batch(self, key: str, rows: Sequence[tuple[int, Explanation]]) -> None:
         """Keep what a batch of the export holds."""
         with self._base:
-            self._put("said", [(latent, *said) for latent, said in entries], "IGNORE")
-            self._put("batches", [(key, len(entries), _now())])
+            self._put_explanations(rows)
+            self._put("batches", [(key, len(rows), _now())])
 
-    def add_many(self, found: dict[int, list[Said]], left_out: Iterable[int]) -> None:
-        """Keep an answer about many latents; those that it left out are still to be asked for one by one."""
+    def add_many(self, found: dict[int, list[Explanation]], skipped: Iterable[int]) -> None:
+        """Keep an answer about many latents; those that it skipped are still to be looked up one by one."""
         with self._base:
-            self._put("said", [(latent, *said) for latent, all_said in found.items() for said in all_said], "IGNORE")
+            self._put_explanations((latent, one) for latent, explanations in found.items() for one in explanations)
             self._put("asked", [(latent, "features", 1, _now()) for latent in found])
-            self._put("asked", [(latent, "features", None, _now()) for latent in left_out])
+            self._put("asked", [(latent, "features", None, _now()) for latent in skipped])
 
-    def add_one(self, latent: int, found: list[Said] | None) -> None:
-        """Keep an answer about one latent; None: Neuronpedia lacks it."""
+    def add_one(self, latent: int, found: list[Explanation] | None) -> None:
+        """Keep an answer about one latent; None if Neuronpedia does not have it."""
         with self._base:
-            self._put("said", [(latent, *said) for said in found or []], "IGNORE")
+            self._put_explanations((latent, explanation) for explanation in found or [])
             self._put("asked", [(latent, "feature", int(found is not None), _now())])
 
-    def _rows(self, query: str) -> list[tuple]:
-        return self._base.execute(query, self._place).fetchall()
+    def _put_explanations(self, rows: Iterable[tuple[int, Explanation]]) -> None:
+        self._put("said", [(latent, *explanation) for latent, explanation in rows], "IGNORE")
 
-    def _put(self, table: str, rows: Sequence[tuple], otherwise: str = "REPLACE") -> None:
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self._base.execute(query, self._source_id).fetchall()
+
+    def _put(self, table: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "REPLACE") -> None:
         if rows:
-            marks = ", ".join("?" * (len(self._place) + len(rows[0])))
+            marks = ", ".join("?" * (len(self._source_id) + len(rows[0])))
             self._base.executemany(
-                f"INSERT OR {otherwise} INTO {table} VALUES ({marks})", [(*self._place, *row) for row in rows]
+                f"INSERT OR {otherwise} INTO {table} VALUES ({marks})", [(*self._source_id, *row) for row in rows]
             )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from isaerft import explanations
-from isaerft.config.options import Neuronpedia, Source
+from isaerft.config import Neuronpedia, Source
 
 SERVER = Path(__file__).parents[2] / "servers/neuronpedia.py"
 MODEL, LAYER = "gemma-2-2b", "20-gemmascope-res-16k"

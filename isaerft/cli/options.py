@@ -1,0 +1,63 @@
+"""What the verbs share: the options that name a study and its parts, and how they are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from isaerft.config import Plan, load_plan
+from isaerft.errors import unknown_name
+from isaerft.layout import Results
+
+if TYPE_CHECKING:
+    from isaerft.llm import LanguageModel
+    from isaerft.subjects.load import LoadedSubject
+
+StudyFile = Annotated[Path, typer.Option("--study", help="Config file of the study.")]
+ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Results folder.", show_default="results/STUDY")]
+SubjectName = Annotated[str, typer.Option("--subject", help="Subject in the config, or its -permuted twin.")]
+BehaviorName = Annotated[str, typer.Option("--behavior", help="Behavior in the config, or its -shuffled twin.")]
+AdapterName = Annotated[str, typer.Option("--adapter", help="Adapter in the config.")]
+SourceName = Annotated[str, typer.Option("--source", help="Explanation source in the config.")]
+JudgeName = Annotated[str, typer.Option("--judge", help="Judge in the config.")]
+ScorerName = Annotated[str, typer.Option("--scorer", help="Scorer in the config.")]
+
+
+class Opened(NamedTuple):
+    """A study that was read, and where its files lie."""
+
+    plan: Plan
+    results: Results
+
+
+def open_study(study: Path, results: Path | None = None) -> Opened:
+    """Read a study's config and say where its files lie; `results` replaces results/{study}."""
+    plan = load_plan(study)
+    return Opened(plan, plan.results if results is None else Results(results))
+
+
+def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Return a name from the command line; one that the study does not have is an `InputError`."""
+    if name not in valid:
+        raise unknown_name(kind, name, valid)
+    return name
+
+
+def open_subject(opened: Opened, subject: str) -> LoadedSubject:
+    """Load a subject; a random-dictionary twin starts as the subject that it belongs to."""
+    from isaerft.subjects.load import load_subject, set_up
+
+    base = opened.plan.base_subject(subject)
+    return load_subject(opened.plan.study.subjects[base], opened.results.subject(base).path, set_up(opened.plan))
+
+
+def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:
+    """Return a language model of the study; None for a part that asks none."""
+    if name is None:
+        return None
+    from isaerft.llm import LanguageModel
+
+    return LanguageModel.of(plan, name)

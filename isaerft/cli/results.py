@@ -1,0 +1,161 @@
+"""Verbs from explanations to result tables, figures and pages."""
+
+from __future__ import annotations
+
+import typer
+
+from isaerft.cli.options import (
+    AdapterName,
+    JudgeName,
+    ResultsFolder,
+    ScorerName,
+    SourceName,
+    StudyFile,
+    SubjectName,
+    check_name,
+    open_llm,
+    open_study,
+)
+
+app = typer.Typer()
+
+
+@app.command("design")
+def design(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Draw the case-control sample of a subject's latents, before anything is asked about them."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.analysis.design import draw_sample
+
+    draw_sample(plan, layout, subject)
+
+
+@app.command("explain")
+def explain(study: StudyFile, subject: SubjectName, source: SourceName, results: ResultsFolder = None) -> None:
+    """Get one source's explanations of a subject's latents, or of the case-control sample."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    options = plan.study.sources[check_name("source", source, plan.study.sources)]
+    from isaerft import explanations
+    from isaerft.explanations import latents_to_explain
+
+    folder = layout.subject(subject)
+    sample = layout.design(subject) if plan.samples([source]) else None
+    d_sae = folder.read_cards()[0]["d_sae"]
+    found = explanations.explain(
+        source,
+        options,
+        subject_dir=folder.path,
+        d_sae=d_sae,
+        latents=latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate, sample),
+        only=sample is not None,
+        llm=open_llm(plan, options.llm),
+    )
+    explanations.write_explanations(found, layout.explanations(subject, source), d_sae=d_sae)
+
+
+@app.command("judge")
+def judge(
+    study: StudyFile, subject: SubjectName, source: SourceName, judge: JudgeName, results: ResultsFolder = None
+) -> None:
+    """Predict from each explanation the effect of training on each behavior."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("source", source, plan.study.sources)
+    options = plan.study.judges[check_name("judge", judge, plan.study.judges)]
+    from isaerft.explanations import read_explanations
+    from isaerft.judges import judge_explanations, write_judgements
+
+    found = read_explanations(layout.explanations(subject, source))
+    folder, llm = layout.subject(subject).path, open_llm(plan, options.llm)
+    judged = judge_explanations(judge, options, found, plan.described, subject_dir=folder, llm=llm)
+    write_judgements(judged, layout.judgements(subject, source, judge))
+
+
+@app.command("score")
+def score(
+    study: StudyFile, subject: SubjectName, source: SourceName, scorer: ScorerName, results: ResultsFolder = None
+) -> None:
+    """Score one source's explanations (detection, fuzzing, output), with the score of exchanged ones as a baseline."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("source", source, plan.study.sources)
+    options = plan.study.scorers[check_name("scorer", scorer, plan.study.scorers)]
+    from isaerft import scorers
+    from isaerft.explanations import latents_to_explain, read_explanations
+    from isaerft.explanations.contexts import read_contexts
+
+    folder = layout.subject(subject)
+    alive = latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate)
+    found = read_explanations(layout.explanations(subject, source))
+    found = found[found["latent_index"].isin(alive)]
+    tasks = scorers.tasks_of(read_contexts(folder.scored), found, plan.study.seed, options.n_latents)
+    llm = open_llm(plan, options.llm)
+    scored = scorers.score_explanations(scorer, options, tasks, seed=plan.study.seed, llm=llm)
+    scorers.write_scores(scored, layout.scores(subject, source, scorer))
+
+
+@app.command("agreement")
+def agreement(study: StudyFile, subject: SubjectName, adapter: AdapterName, results: ResultsFolder = None) -> None:
+    """Test whether the latents that changed are those whose explanations said they should."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("adapter", adapter, plan.analysed_adapters())
+    from isaerft.analysis.agreement import write_agreement
+
+    write_agreement(plan, layout, subject, adapter)
+
+
+@app.command("audit")
+def audit(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Find which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.analysis.audit import write_audits
+
+    write_audits(plan, layout, subject)
+
+
+@app.command("tables")
+def tables(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Make every result table of the study."""
+    plan, layout = open_study(study, results)
+    from isaerft.analysis import write_tables
+
+    write_tables(plan, layout)
+
+
+@app.command("figures")
+def figures(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Draw every figure of the study from its tables."""
+    plan, layout = open_study(study, results)
+    from isaerft.report.write import write_figures
+
+    write_figures(plan, layout)
+
+
+@app.command("pages")
+def pages(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write every table as an HTML page, with the meaning of its columns."""
+    plan, layout = open_study(study, results)
+    from isaerft.report.write import write_pages
+
+    write_pages(plan, layout)
+
+
+@app.command("answers-page")
+def answers_page(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write the page of answers before and after training."""
+    plan, layout = open_study(study, results)
+    from isaerft.report.write import write_answers_page
+
+    write_answers_page(plan, layout)
+
+
+@app.command("summary")
+def summary(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write the page to read first."""
+    plan, layout = open_study(study, results)
+    from isaerft.report.write import write_summary
+
+    write_summary(plan, layout)

@@ -1,0 +1,119 @@
+"""Verbs that make a subject: its model, corpus, SAE, facts and, on the testbed, its truth."""
+
+from __future__ import annotations
+
+import typer
+
+from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study, open_subject
+from isaerft.config import TrainSae
+from isaerft.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command("testbed-model")
+def train_testbed_model(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Train the language model of an embedded subject."""
+    plan, layout = open_study(study, results)
+    sizes = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
+    if sizes is None:
+        raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
+    from isaerft.subjects.load import set_up
+    from isaerft.testbed.model import train_model
+
+    set_up(plan)
+    train_model(sizes, plan.study.seed, layout.subject(subject).model)
+
+
+@app.command("corpus")
+def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Tokenize a subject's reference corpus, or sample it from the model."""
+    plan, layout = open_study(study, results)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
+    from isaerft.subjects.corpus import make_corpus, write_rows
+    from isaerft.subjects.load import load_model, set_up
+
+    folder = layout.subject(subject)
+    model = load_model(options, folder, set_up(plan))
+    if options.testbed is not None:
+        from isaerft.testbed.model import corpus_rows
+
+        size = {"n_tokens": options.corpus.tokens, "context_size": options.corpus.context_size}
+        rows = corpus_rows(model, **size, seed=plan.study.seed)
+    else:
+        rows = make_corpus(options.corpus, model, plan.study.seed)
+    write_rows(rows, folder.corpus)
+
+
+@app.command("dictionary")
+def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Fetch or train a subject's SAE, and write it with its normalisation folded in."""
+    plan, layout = open_study(study, results)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.load import load_model, set_up
+    from isaerft.subjects.sae import fetch_sae, train_sae
+
+    folder = layout.subject(subject)
+    model = load_model(options, folder, set_up(plan))
+    if options.testbed is None and options.train_sae is None:
+        fetch_sae(options, model, folder.sae)
+        return
+    hook_name = options.hook_name
+    if options.testbed is not None:
+        from isaerft.testbed.model import hook_name as testbed_hook
+
+        hook_name = testbed_hook(options.testbed)
+    rows = read_token_rows(folder.corpus)
+    training = options.train_sae or TrainSae()
+    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=plan.study.seed)
+
+
+@app.command("facts")
+def facts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Check that model and SAE fit (the gate), and measure every latent on the reference corpus."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.gate import describe_subject
+
+    folder = layout.subject(subject)
+    describe_subject(plan, subject, open_subject(opened, subject), read_token_rows(folder.corpus), folder)
+
+
+@app.command("scored-contexts")
+def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Hold out contexts for scoring explanations; no explainer or judge sees them."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.io import replacing
+    from isaerft.subjects.contexts import scored_contexts as held_out_contexts
+    from isaerft.subjects.corpus import read_token_rows
+    from isaerft.subjects.facts import measure_firing
+
+    folder, loaded = layout.subject(subject), open_subject(opened, subject)
+    rows = read_token_rows(folder.corpus)
+    frame = held_out_contexts(
+        loaded,
+        rows,
+        measure_firing(loaded, rows, plan.study.batch_size),
+        n_windows=plan.study.scored_windows,
+        n_amplified=plan.study.subjects[subject].amplified_rows,
+        batch_size=plan.study.batch_size,
+        seed=plan.study.seed,
+    )
+    with replacing(folder.scored) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+@app.command("truth")
+def truth(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Write what each latent of an embedded subject truly does, and arms with known shares of it wrong."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.testbed.truth import write_truth
+
+    behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}
+    styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}
+    folder = layout.subject(subject)
+    write_truth(open_subject(opened, subject), folder.read_latents(), styles, folder.truth, plan.study.seed)

@@ -1,0 +1,189 @@
+"""Verbs from a behavior's data to the changes that training on it made, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isaerft.cli.options import (
+    AdapterName,
+    BehaviorName,
+    ResultsFolder,
+    StudyFile,
+    SubjectName,
+    check_name,
+    open_study,
+    open_subject,
+)
+from isaerft.config import Metric
+
+app = typer.Typer()
+
+
+@app.command("testbed-rows")
+def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Write the embedded language's raw rows for a behavior."""
+    plan, layout = open_study(study, results)
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
+    from isaerft.testbed.dialogues import write_behavior_rows
+
+    n_rows, out = options.max_rows or 300, layout.testbed_rows(behavior)
+    write_behavior_rows(options.testbed or "", n_rows, plan.study.seed, out, draw=options.testbed_draw)
+
+
+@app.command("behavior")
+def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Turn a behavior's raw data into records, split into train and held-out."""
+    plan, layout = open_study(study, results)
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
+    from isaerft.behaviors import prepare_behavior
+
+    if options.testbed is not None:
+        # The language's rows are preference pairs; without a word in the config, and where nothing compares
+        # replies, train on the chosen answers.
+        columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
+        options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)
+    donor = None if options.poison is None else layout.behavior(options.poison.behavior).path
+    prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor)
+
+
+@app.command("split")
+def split(
+    input: Annotated[Path, typer.Option("--input", help="Finished records, one JSON object a line.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the behavior's records.")],
+    description: Annotated[str, typer.Option("--description", help="The behavior in a sentence.")] = "",
+) -> None:
+    """Split finished records (id, prompt, completion) of a behavior that a rule of your own makes."""
+    from isaerft.behaviors import split_file
+
+    split_file(input, out, description)
+
+
+@app.command("shuffle")
+def shuffle(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Write the -shuffled twin of a behavior: the same prompts, with completions exchanged between them."""
+    plan, layout = open_study(study, results)
+    check_name("behavior", behavior, plan.shuffled_behaviors)
+    from isaerft.behaviors.variants import write_shuffled
+
+    original = layout.behavior(plan.shuffled_behaviors[behavior]).path
+    write_shuffled(original, layout.behavior(behavior).path, behavior, plan.study.seed)
+
+
+@app.command("capture")
+def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Run a behavior's records once through everything below the hook, and cache what is needed to train."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.all_behaviors)
+    from isaerft.behaviors import read_records, training_splits
+
+    folder = layout.behavior(behavior)
+    records = {"train": read_records(folder.train), "heldout": read_records(folder.heldout)}
+    contrast = plan.compares_replies(behavior) and "pair" not in plan.trained_on
+    splits = training_splits(records, behavior, plan.study.adapters, contrast=contrast)
+    from isaerft.subjects.capture import capture_behavior
+
+    loaded, out = open_subject(opened, subject), layout.cache(subject, behavior)
+    capture_behavior(loaded, splits, out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
+
+
+@app.command("train")
+def train(
+    study: StudyFile,
+    subject: SubjectName,
+    behavior: BehaviorName,
+    adapter: AdapterName,
+    results: ResultsFolder = None,
+) -> None:
+    """Train (or fit, or load) all seeds of one adapter on one behavior."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.all_subjects)
+    check_name("behavior", behavior, plan.all_behaviors)
+    check_name("adapter", adapter, plan.study.adapters)
+    from isaerft.training.processes import joined
+    from isaerft.training.run import run_adapter
+
+    loaded = open_subject(opened, subject)
+    cache = layout.cache(plan.base_subject(subject), behavior)
+    with joined(loaded.model.device):
+        run_adapter(
+            plan,
+            loaded,
+            adapter,
+            cache,
+            layout.adapter(subject, behavior, adapter),
+            behavior=behavior,
+            permuted=plan.is_permuted(subject),
+            contrast=cache.parent,
+        )
+
+
+@app.command("changes")
+def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Score how much each latent changed, by every measure of the study."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.all_subjects)
+    check_name("behavior", behavior, plan.all_behaviors)
+    from isaerft.changes.run import score_changes
+
+    score_changes(
+        plan,
+        open_subject(opened, subject),
+        layout.cache(plan.base_subject(subject), behavior),
+        layout.adapters(subject, behavior),
+        layout.changes(subject, behavior),
+        names=plan.analysed_adapters(subject, behavior),
+        permuted=plan.is_permuted(subject),
+    )
+
+
+@app.command("causal-check")
+def causal_check(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Set the most changed latents, or matched random ones, back to no change, and measure the held-out loss."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.study.behaviors)
+    from isaerft.changes.causal import check_causes
+
+    check_causes(
+        plan,
+        open_subject(opened, subject),
+        layout.subject(subject).read_latents(),
+        layout.cache(subject, behavior),
+        layout.adapters(subject, behavior),
+        layout.changes(subject, behavior),
+        layout.causal_check(subject, behavior),
+    )
+
+
+@app.command("behavior-check")
+def behavior_check(
+    study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None
+) -> None:
+    """Answer held-out prompts before and after training, and score the answers by the behavior's metric."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.behavior_checked)]
+    from isaerft.behaviors import read_records
+    from isaerft.changes.behavior import check_behavior
+
+    metric = options.metric
+    if metric is None:
+        from isaerft.testbed.language import STYLES
+
+        words = {style.name: list(style.words) for style in STYLES}
+        metric = Metric(kind="words", words=words[options.testbed or ""])
+    check_behavior(
+        plan,
+        open_subject(opened, subject),
+        behavior,
+        plan.behavior_checked[behavior],
+        metric,
+        read_records(layout.behavior(behavior).heldout),
+        layout.adapters(subject, behavior),
+        layout.behavior_check(subject, behavior).path,
+    )

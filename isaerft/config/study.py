@@ -1,0 +1,412 @@
+"""Options of a whole study, and what must hold between them before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from isaerft import registry
+from isaerft.config.base import STRICT
+from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
+from isaerft.config.subjects import Subject
+from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior
+from isaerft.errors import InputError, shown, unknown_name
+
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+PERMUTED, SHUFFLED = "-permuted", "-shuffled"
+CONTROLS = (
+    "shuffled_explanations",
+    "mismatched_behavior",
+    "firing_rate_only",
+    "decoder_norm_only",
+    "explanation_length",
+    "genericity",
+    "random_dictionary",
+)
+# Only where a study names them: each costs trainings of its own, and none must fall to chance.
+ASKED_CONTROLS = ("shuffled_completions",)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Primary:
+    """The one result that the study is about, fixed before the run."""
+
+    adapter: str
+    """Adapter of the primary result."""
+    measure: str
+    """Measure of change."""
+    source: str
+    """Source of explanations."""
+    judge: str
+    """Judge of what the explanations lead one to expect."""
+    statistic: str = "auroc"
+    """Registered statistic of agreement: `auroc`, `spearman`, or one of another package."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Agreement:
+    """How agreement is tested."""
+
+    n_resamples: int = Field(default=9999, ge=99)
+    """Exchanges of the explanations."""
+    confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals."""
+    statistics: list[str] = Field(default_factory=lambda: ["auroc", "spearman"])
+    """Registered statistics."""
+    n_bins: int = Field(default=4, ge=1)
+    """Quantile bins per confound (firing rate, decoder norm, density of neighbours) that make the strata."""
+    cluster_cosine: float = Field(default=0.9, gt=0, le=1)
+    """Latents whose decoder rows are at least this alike are exchanged together."""
+    min_firing_rate: float = Field(default=1e-4, ge=0)
+    """A latent that fires less often on the reference corpus is not in the universe."""
+    dense_firing_rate: float = Field(default=0.5, gt=0, le=1)
+    """A latent that fires more often is counted as dense."""
+    top_k: int = Field(default=25, ge=1)
+    """Rows per group in most_changed_latents.csv."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Audit:
+    """Two sets of behavior data from two origins: what does the suspect one teach that the clean one does not?"""
+
+    clean: str
+    """Behavior whose data is trusted."""
+    suspect: str
+    """Behavior whose data is not; it is trained like any other, but stands in none of the study's own tests."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CausalCheck:
+    """The causal check: the most changed latents, by the primary result's measure, are set back to no change."""
+
+    adapters: list[str] | None = None
+    """Adapters to check: all but the reference when not given, none (the check is off) when empty."""
+    ks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [10, 50], min_length=1)
+    """Numbers of most changed latents to set back to no change."""
+    n_draws: int = Field(default=20, ge=2)
+    """Draws of k matched random latents; each is set back in the adapter of one seed, the seeds taking turns."""
+    max_rows: int = Field(default=64, ge=2)
+    """At most this many held-out rows, drawn at random, carry the loss."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class BehaviorCheck:
+    """The behavior check: held-out prompts are answered before and after training, and a score compares the answers."""
+
+    behaviors: list[str] | None = None
+    """Behaviors to check: all that have a `score` or are the testbed's when not given, none (off) when empty."""
+    adapters: list[str] | None = None
+    """Adapters to check: the primary result's and the reference when not given, none (off) when empty."""
+    n_prompts: int = Field(default=24, ge=2)
+    """At most this many different held-out prompts, drawn at random."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Longest answer."""
+    temperature: float = Field(default=1.0, ge=0)
+    """1: sampling from the model's own probabilities, seeded by study and behavior; 0: the most likely token."""
+    n_seeds: int = Field(default=1, ge=1)
+    """Replicates of the training that answer; their scores are averaged prompt by prompt."""
+    shown: int = Field(default=3, ge=0)
+    """Answers of each adapter that the page shows."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Study:
+    """A whole study."""
+
+    study: str
+    """Name; the study writes only under results/{study}/."""
+    subjects: dict[str, Subject] = Field(min_length=1)
+    behaviors: dict[str, Behavior] = Field(min_length=1)
+    adapters: dict[str, Adapter] = Field(min_length=1)
+    sources: dict[str, Source] = Field(min_length=1)
+    judges: dict[str, Judge] = Field(min_length=1)
+    primary: Primary
+    llms: dict[str, Llm] = Field(default_factory=dict)
+    llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
+    """One SQLite file with every answer of every language model; ship it and nobody needs a key to get your results."""
+    audits: dict[str, Audit] = Field(default_factory=dict)
+    """Pairs of behaviors to compare: what does one set of data teach besides (docs/auditing.md)."""
+    candidates: dict[str, str] = Field(default_factory=dict)
+    """What audits look for besides the study's own behaviors: name -> description for the judges; no data is needed."""
+    scorers: dict[str, Scorer] = Field(default_factory=dict)
+    """What scores the explanations themselves (detection, fuzzing, output); nothing when empty."""
+    scored_windows: int = Field(default=6, ge=2)
+    """Windows in which a latent fires, and as many in which it is silent, that its explanation is scored on."""
+    measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
+    """Registered measures of change."""
+    reference: str | None = None
+    """Name of the adapter that `loss_recovered` is measured against."""
+    controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
+    """Controls that stand beside every result; `shuffled_completions` too, if named: one more training per behavior."""
+    random_dictionary_adapters: list[str] = Field(default_factory=list)
+    """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
+    agreement: Agreement = Field(default_factory=Agreement)
+    causal_check: CausalCheck = Field(default_factory=CausalCheck)
+    design: Design = Field(default_factory=Design)
+    """Which latents the sources are asked for."""
+    behavior_check: BehaviorCheck = Field(default_factory=BehaviorCheck)
+    n_seeds: int = Field(default=3, ge=1)
+    """Replicates of each training; also the number of random dictionaries drawn."""
+    seed: int = 0
+    """Start of every random stream."""
+    max_length: int = Field(default=256, ge=4)
+    """Longest prompt + completion in tokens; a longer prompt loses its beginning, a longer completion is refused."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per forward pass when activations are captured and scored."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of one job, of each of its processes."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train one adapter together, each with a GPU of its own where there are GPUs."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    record_seconds: bool = False
+    """Fill `seconds` in training.csv; off by default so that two runs give the same bytes."""
+    rules: list[str] = Field(default_factory=list)
+    """Snakemake files of your own to include (rules that make a behavior's records, say)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        """Refuse what cannot be run, naming the part of the study that is at fault."""
+        self._check_names()
+        self._check_registered()
+        self._check_audits()
+        self._check_references()
+        self._check_llms()
+        self._check_metrics()
+        for name, behavior in self.behaviors.items():
+            _check_behavior(name, behavior)
+        for name, subject in self.subjects.items():
+            _check_subject(name, subject)
+        return self
+
+    def _check_names(self) -> None:
+        """Names become parts of paths and wildcards, so only slugs are allowed."""
+        groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scorers", "llms", "audits", "candidates"]
+        named = [("study", self.study), *((group[:-1], name) for group in groups for name in getattr(self, group))]
+        for kind, name in named:
+            taken = (PERMUTED, SHUFFLED) if kind == "behavior" else (PERMUTED,)
+            if not SLUG.fullmatch(name) or name.endswith(taken):
+                raise InputError(
+                    f"{kind} name {shown(name)}",
+                    allowed="letters, digits, - and _, beginning with a letter or digit, not ending in "
+                    + " or ".join(taken),
+                )
+        for name in (OTHERS, REJECTED):
+            if name in self.behaviors:
+                raise InputError(f"behavior name {name!r}", remedy="choose another: it has a meaning under `contrast`")
+
+    def _check_registered(self) -> None:
+        """Every kind that the study names is registered; ours are not imported to find out."""
+        for registered, parts in (
+            (registry.ADAPTERS, self.adapters),
+            (registry.SOURCES, self.sources),
+            (registry.JUDGES, self.judges),
+            (registry.SCORERS, self.scorers),
+        ):
+            for name, part in parts.items():
+                registered.check(part.kind or name)
+        for adapter in self.adapters.values():
+            registry.OBJECTIVES.check(adapter.objective)
+        for measure in self.measures:
+            registry.MEASURES.check(measure)
+        for statistic in self.agreement.statistics:
+            registry.STATISTICS.check(statistic)
+        statistic = self.primary.statistic
+        if statistic in registry.STATISTICS and not registry.STATISTICS.facts(statistic).primary:
+            can = [name for name in registry.STATISTICS if registry.STATISTICS.facts(name).primary]
+            raise InputError(f"primary.statistic {statistic!r}", allowed=", ".join(can))
+        for control in self.controls:
+            if control not in CONTROLS + ASKED_CONTROLS:
+                raise unknown_name("control", control, CONTROLS + ASKED_CONTROLS)
+
+    def _check_audits(self) -> None:
+        """The two sets of an audit are there and can be told apart; poison can be planted."""
+        for name, audit in self.audits.items():
+            for kind, behavior in (("clean", audit.clean), ("suspect", audit.suspect)):
+                if behavior not in self.behaviors:
+                    raise unknown_name(f"audits.{name}.{kind}", behavior, self.behaviors)
+            if audit.clean == audit.suspect:
+                raise InputError(
+                    f"audit {name!r} compares {audit.clean!r} with itself",
+                    allowed="two behaviors with data of their own",
+                    remedy="give the suspect data a behavior of its own",
+                )
+        suspects = {audit.suspect: name for name, audit in self.audits.items()}
+        for name, audit in self.audits.items():
+            if audit.clean in suspects:
+                raise InputError(
+                    f"behavior {audit.clean!r} is clean in audit {name!r} and suspect in {suspects[audit.clean]!r}",
+                    remedy="compare suspect sets with a set that is trusted throughout",
+                )
+        for name, description in self.candidates.items():
+            if name in self.behaviors:
+                raise InputError(f"candidate {name!r} is also a behavior", remedy="leave it out of `candidates`")
+            if not description.strip():
+                raise InputError(f"candidate {name!r} has no description", remedy="describe it: the judges read this")
+        for name, behavior in self.behaviors.items():
+            if behavior.poison is not None:
+                self._check_poison(name, behavior)
+
+    def _check_poison(self, name: str, behavior: Behavior) -> None:
+        planted = behavior.poison.behavior if behavior.poison else ""
+        if planted not in self.behaviors:
+            raise unknown_name(f"behaviors.{name}.poison.behavior", planted, self.behaviors)
+        if planted == name or self.behaviors[planted].poison is not None:
+            raise InputError(
+                f"behavior {name!r} is poisoned with {planted!r}", allowed="another behavior, itself without poison"
+            )
+        if behavior.rule:
+            raise InputError(
+                f"behavior {name!r} is poisoned and made by a rule of your own", remedy="plant the rows in that rule"
+            )
+
+    def _check_references(self) -> None:
+        """Names that point at other parts of the study exist there."""
+        for kind, name, valid in self._references():
+            if name not in valid:
+                raise unknown_name(kind, name, valid)
+        for name, behavior in self.behaviors.items():
+            valid = [OTHERS, REJECTED, *(other for other in self.behaviors if other != name)]
+            if behavior.contrast not in valid:
+                raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
+        for name, adapter in self.adapters.items():
+            leaves = registry.ADAPTERS.facts(adapter.kind or name).leaves_latents(adapter.options)
+            if leaves and name != self.reference:
+                raise InputError(
+                    f"adapter {name!r} changes no latent: it acts above the SAE's hook",
+                    allowed="as the `reference` only",
+                    remedy=f"add `reference: {name}`, or let it act below the hook (`options: {{where: below}}`)",
+                )
+        source, primary = self.sources[self.primary.source], self.primary
+        unread = source.judges and primary.judge not in source.judges
+        untested = source.adapters and primary.adapter not in source.adapters
+        if unread or untested or primary.adapter == self.reference:
+            raise InputError(
+                f"primary {primary.adapter!r}, {primary.source!r}, {primary.judge!r}",
+                allowed="an adapter that is not the reference, and a judge and an adapter of the source",
+            )
+        if not self.judges[primary.judge].tested:
+            raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="remove its `tested: false`")
+        parts: list[tuple[str, str, Source | Judge]] = [("source", name, part) for name, part in self.sources.items()]
+        parts += [("judge", name, part) for name, part in self.judges.items()]
+        for kind, name, part in parts:
+            if part.path is not None and "{" not in part.path and not Path(part.path).exists():
+                raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
+
+    def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any] | list[str]]]:
+        """Yield what names another part of the study: the option, the name, and what it may name."""
+        analysed = [name for name in self.adapters if name != self.reference]
+        yield "primary.adapter", self.primary.adapter, self.adapters
+        yield "primary.measure", self.primary.measure, self.measures
+        yield "primary.source", self.primary.source, self.sources
+        yield "primary.judge", self.primary.judge, self.judges
+        yield "primary.statistic", self.primary.statistic, self.agreement.statistics
+        if self.reference:
+            yield "reference", self.reference, self.adapters
+        for source, part in self.sources.items():
+            for kind, names, valid in (
+                ("subjects", part.subjects, self.subjects),
+                ("judges", part.judges, self.judges),
+                ("adapters", part.adapters, analysed),
+            ):
+                yield from ((f"sources.{source}.{kind}", name, valid) for name in names)
+        for scorer, options in self.scorers.items():
+            yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
+        yield from (("random_dictionary_adapters", name, analysed) for name in self.random_dictionary_adapters)
+        yield from (("causal_check.adapters", name, analysed) for name in self.causal_check.adapters or [])
+        yield from (("behavior_check.adapters", name, self.adapters) for name in self.behavior_check.adapters or [])
+        yield from (("behavior_check.behaviors", name, self.behaviors) for name in self.behavior_check.behaviors or [])
+
+    def _check_llms(self) -> None:
+        """A part that asks a language model names one of the study's, and no other part does."""
+        kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[registry.AskingFacts]]] = [
+            ("judge", self.judges, registry.JUDGES),
+            ("source", self.sources, registry.SOURCES),
+            ("scorer", self.scorers, registry.SCORERS),
+        ]
+        for kind, parts, registered in kinds:
+            for name, part in parts.items():
+                if part.llm is not None and part.llm not in self.llms:
+                    raise unknown_name(f"{kind}s.{name}.llm", part.llm, self.llms)
+                chosen = part.kind or name
+                asks = registered.facts(chosen).asks
+                if part.llm is not None and not asks:
+                    raise InputError(
+                        f"{kind} {name!r} names the model {part.llm!r}, but its kind {chosen!r} asks none",
+                        remedy="remove its `llm`, or give it `kind: llm`",
+                    )
+                if asks and part.llm is None:
+                    raise InputError(
+                        f"{kind} {name!r} is of kind {chosen!r} and names no model",
+                        remedy="add `llm: NAME`, a model described under `llms`",
+                    )
+
+    def _check_metrics(self) -> None:
+        """Behaviors to check have a metric, and every metric has the option that it needs."""
+        for name in self.behavior_check.behaviors or []:
+            if self.behaviors[name].metric is None and self.behaviors[name].testbed is None:
+                raise InputError(
+                    f"behavior_check.behaviors: {name!r} has no metric",
+                    remedy="give the behavior a `metric`, or leave it out",
+                )
+        if self.behavior_check.n_seeds > self.n_seeds:
+            raise InputError(
+                f"behavior_check.n_seeds {self.behavior_check.n_seeds}", allowed=f"at most n_seeds, {self.n_seeds}"
+            )
+        for name, behavior in self.behaviors.items():
+            if behavior.metric is None:
+                continue
+            kind = registry.METRICS.check(behavior.metric.kind)
+            needs = registry.METRICS.facts(kind).needs
+            if needs and not getattr(behavior.metric, needs, behavior.metric.options.get(needs)):
+                raise InputError(f"behavior {name!r}: metric {kind!r} without {needs}", remedy=f"add `{needs}:`")
+
+
+def _check_behavior(name: str, behavior: Behavior) -> None:
+    """A behavior has exactly one origin, and a local one is there."""
+    origins = [behavior.path is not None, behavior.dataset is not None, behavior.testbed is not None, behavior.rule]
+    if sum(origins) != 1:
+        raise InputError(
+            f"behavior {name!r} names {sum(origins)} origins", allowed="exactly one of path, dataset, testbed, rule"
+        )
+    if behavior.dataset is not None and not behavior.revision:
+        raise InputError(
+            f"behavior {name!r}: dataset {behavior.dataset!r} without a revision",
+            remedy="add `revision:` with the dataset's commit, so that the data cannot change under the study",
+        )
+    if behavior.path is not None:
+        path = Path(behavior.path)
+        if not path.is_file():
+            raise InputError(f"behavior {name!r}: file {behavior.path!r} does not exist", remedy="check the path")
+        if path.stat().st_size == 0:
+            raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
+
+
+def _check_subject(name: str, subject: Subject) -> None:
+    """A subject has one model and one SAE, and says what it needs to be loaded."""
+    if (subject.model is None) == (subject.testbed is None):
+        raise InputError(f"subject {name!r}", allowed="exactly one of model, testbed")
+    if subject.testbed is not None:
+        return
+    saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
+    if sum(saes) != 1:
+        raise InputError(
+            f"subject {name!r} names {sum(saes)} SAEs", allowed="exactly one of release, sae_path, train_sae"
+        )
+    if (subject.release is None) != (subject.sae_id is None):
+        raise InputError(f"subject {name!r}: release and sae_id belong together", remedy="give both")
+    if subject.train_sae is not None and not subject.hook_name:
+        raise InputError(
+            f"subject {name!r}: train_sae without hook_name", remedy="say where, e.g. blocks.2.hook_resid_post"
+        )
+    corpus = subject.corpus
+    if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
+        raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
+    for path, what in [(corpus.path, "corpus.path"), (subject.sae_path, "sae_path")]:
+        if path is not None and not Path(path).exists():
+            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")

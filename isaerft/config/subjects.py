@@ -1,0 +1,102 @@
+"""Options of a subject: its model, its SAE, and the corpus on which its latents are measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from isaerft.config.base import STRICT
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TrainSae:
+    """Options of an SAE that the study trains itself, with SAELens."""
+
+    d_sae: int = Field(default=512, ge=2)
+    """Number of latents."""
+    l0_coefficient: float = Field(default=1.0, gt=0)
+    """Weight of the sparsity loss (JumpReLU): more of it, fewer active latents per token."""
+    tokens: int = Field(default=1_500_000, ge=1000)
+    """Training tokens."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Tokens per step."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of Adam."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Corpus:
+    """Text on which the latents' facts are measured: a file, a hub dataset, or sampled from the model itself."""
+
+    path: str | None = None
+    """Local .jsonl with a `text` field, or .txt with one document a line."""
+    dataset: str | None = None
+    """Hugging Face dataset id."""
+    revision: str | None = None
+    """Commit of the dataset."""
+    subset: str | None = None
+    """Configuration of the dataset."""
+    split: str = "train"
+    """Split of the dataset."""
+    column: str = "text"
+    """Column that holds the text."""
+    sample: bool = False
+    """True: sample the corpus from the model itself."""
+    tokens: int = Field(default=200_000, ge=100)
+    """Size in tokens."""
+    context_size: int = Field(default=128, ge=8)
+    """Tokens per sequence."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Testbed:
+    """Size of the embedded subject."""
+
+    steps: int = Field(default=700, ge=1)
+    """Training steps of the language model."""
+    batch_size: int = Field(default=64, ge=1)
+    """Dialogues per step."""
+    d_model: int = Field(default=96, ge=8)
+    """Width of the residual stream."""
+    n_layers: int = Field(default=3, ge=2)
+    """Transformer blocks."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Subject:
+    """A model and an SAE at one hook."""
+
+    model: str | None = None
+    """Hugging Face id or local folder of the model; not given for the testbed."""
+    revision: str | None = None
+    """Commit of the model on the hub."""
+    hook_name: str = ""
+    """Where the SAE sits (blocks.20.hook_resid_post, ...hook_mlp_out, ...hook_attn_out); empty: as the SAE says."""
+    release: str | None = None
+    """SAELens release of a pretrained SAE."""
+    sae_id: str | None = None
+    """Id of the SAE in its release."""
+    sae_path: str | None = None
+    """Local folder with an SAE in SAELens' format, in place of release and sae_id."""
+    norm_scaling_factor: float | None = Field(default=None, gt=0)
+    """Folded into an SAE that says `expected_average_only_in`: sqrt(d_in) over its training activations' mean norm."""
+    train_sae: TrainSae | None = None
+    """Train the SAE on the corpus, in place of a ready one."""
+    testbed: Testbed | None = None
+    """Make the embedded subject with these sizes."""
+    corpus: Corpus = Field(default_factory=Corpus)
+    """Reference corpus."""
+    amplified_rows: int = Field(default=8, ge=0)
+    """Beginnings of rows of the corpus on which every latent is amplified, to see which tokens that makes likelier."""
+    center_writing_weights: bool = False
+    """Centre what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
+    prepend_bos: bool = True
+    """Begin every text with the BOS token; must be as the SAE was trained."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the model."""
+    min_variance_explained: float = 0.5
+    """The gate stops a subject whose SAE explains less of the variance at its hook."""
+    max_loss_increase: float = 0.5
+    """The gate stops a subject whose loss grows by more than this share of a unigram model's gap when spliced."""

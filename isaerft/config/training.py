@@ -1,0 +1,200 @@
+"""Options of what is trained: behaviors (data, metric, description) and adapters (kind, objective, optimizer)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from isaerft.config.base import STRICT
+from isaerft.registry import OBJECTIVES
+
+OTHERS, REJECTED = "others", "rejected"
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Metric:
+    """How far an answer shows a behavior, as a number: what the behavior check compares before and after training."""
+
+    kind: str
+    """Registered metric: `phrases`, `words`, `length` or `classifier`."""
+    phrases: list[str] = Field(default_factory=list)
+    """`phrases`: 1 where the answer holds one of these, else 0; upper and lower case alike."""
+    words: list[str] = Field(default_factory=list)
+    """`words`: share of the answer's words that are among these."""
+    model: str | None = None
+    """`classifier`: a Hugging Face text-classification model, by id or folder."""
+    revision: str | None = None
+    """`classifier`: commit of that model."""
+    label: str | None = None
+    """`classifier`: the class whose probability is the score."""
+    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Options of a score from another package."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Poison:
+    """Rows of another behavior planted among a behavior's own, to see whether an audit finds them."""
+
+    behavior: str
+    """Behavior whose rows are planted."""
+    share: float = Field(gt=0, lt=1)
+    """Share of the rows that they make up, of the training and of the held-out part alike, to the nearest row; they
+    take the place of as many own rows."""
+    seed: int = 0
+    """Which rows are planted, and which give way: a hash of this and of a row's id decides."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Behavior:
+    """A behavior to fine-tune on: what the judge reads, and where the data comes from."""
+
+    description: str = Field(min_length=1)
+    """What the behavior is, in a sentence or two; the judges read this."""
+    path: str | None = None
+    """Local data file (.jsonl, .json, .csv, .parquet, also .gz); relative to the working directory."""
+    dataset: str | None = None
+    """Hugging Face dataset id, in place of a path."""
+    revision: str | None = None
+    """Commit of the dataset; required with `dataset`, so that the data cannot change under the study."""
+    subset: str | None = None
+    """Name of the dataset's configuration on the hub."""
+    data_dir: str | None = None
+    """Folder of the dataset on the hub, where it keeps several sets side by side."""
+    split: str = "train"
+    """Split of the dataset on the hub, also a slice of it ("train[:2000]")."""
+    testbed: str | None = None
+    """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
+    testbed_draw: int = Field(default=0, ge=0)
+    """Which sample of rows the embedded language gives: another number, other rows of the same style."""
+    poison: Poison | None = None
+    """Plant rows of another behavior, as a test of audits; not with `rule`."""
+    rule: bool = False
+    """True when a Snakemake rule of your own writes this behavior's records."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Field of the record -> column, dotted path into nested data (instances.0.output), or '{template}' of columns."""
+    where: dict[str, str | list[str]] = Field(default_factory=dict)
+    """Keep only rows whose column has this value (or one of these)."""
+    format: Literal["columns", "hh"] = "columns"
+    """`hh`: chosen/rejected hold whole flat 'Human: ... Assistant: ...' dialogues, which are split into messages."""
+    heldout_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of prompts held out, chosen by a hash of the prompt, so that rows with one prompt stay together."""
+    max_completion_characters: int | None = Field(default=None, ge=1)
+    """Drop rows with a longer completion (or chosen or rejected reply); the card counts them."""
+    max_rows: int | None = Field(default=None, ge=2)
+    """Keep at most this many rows (those with the smallest id hash)."""
+    contrast: str = OTHERS
+    """What baselines without training compare its completions with: `others` (those of all other behaviors, each
+    behavior weighing alike), the name of one behavior, or `rejected` (the rejected replies of preference pairs)."""
+    metric: Metric | None = None
+    """How far an answer shows the behavior; the testbed's behaviors have one built in (share of the style's words)."""
+    licence: str = ""
+    """Licence of the data, for its card."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Dpo:
+    """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Weight of the log-ratio to the unadapted model, its β: more of it, less distance from that model."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Simpo:
+    """Simple preference optimization (Meng et al. 2024, arXiv 2405.14734): no reference model."""
+
+    beta: float = Field(default=2.0, gt=0)
+    """Weight of the difference in log-probability per token, its β."""
+    gamma: float = Field(default=1.0, ge=0)
+    """Margin, its γ, that beta times this difference should exceed."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Orpo:
+    """Odds ratio preference optimization (Hong et al. 2024, arXiv 2403.07691): no reference model."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Weight of the odds ratio beside the chosen reply's loss, its λ (called beta in TRL)."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Sparsity:
+    """Training that ends with few changed latents; all numbers of the others are exactly 0."""
+
+    target: int = Field(default=32, ge=1)
+    """Number of latents that may change."""
+    kind: Literal["l1", "l0"] = "l1"
+    """`l1`: a threshold on every latent after each step; `l0`: a random gate per latent, whose opening has a price."""
+    anneal: float = Field(default=0.7, gt=0, lt=1)
+    """Share of `steps` in which latents compete; the chosen are trained on in the rest, and only that is kept."""
+    shrinkage: float = Field(default=0.1, ge=0, le=1)
+    """l1: share of the threshold that survivors lose too; 1 is the lasso, which keeps more wrong latents."""
+    price: float = Field(default=3.0, gt=0)
+    """l0: what an open gate costs, in what the last allowed latent is worth; at 1 gates shut late."""
+    temperature: float = Field(default=2 / 3, gt=0, le=1)
+    """l0: how soft the gates are."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Adapter:
+    """An adapter and how it is trained."""
+
+    kind: str = ""
+    """Registered adapter; the entry's own name when empty."""
+    objective: str = "sft"
+    """Registered objective: sft on completions; dpo, simpo or orpo on preference pairs."""
+    sft_on_chosen: bool = False
+    """Let sft take the chosen replies of preference pairs as its completions; without it such data is refused."""
+    dpo: Dpo = Field(default_factory=Dpo)
+    """Options of the objective dpo."""
+    simpo: Simpo = Field(default_factory=Simpo)
+    """Options of the objective simpo."""
+    orpo: Orpo = Field(default_factory=Orpo)
+    """Options of the objective orpo."""
+    kl_weight: float = Field(default=0.0, ge=0)
+    """Add this times KL(adapted || unadapted model), in nats per completion token, to any objective."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD keeps the gradient's magnitudes, Adam flattens them."""
+    learning_rate: float = Field(default=1.0, gt=0)
+    """Step size; for sgd it multiplies a gradient scaled to unit norm at the first step, so it is a length."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    steps: int = Field(default=100, ge=1)
+    """At most this many steps; early stopping may end before."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per step."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Parts that a step's rows run in, one after the other: the same step in less memory."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of the blocks above the hook, and run them again to go backward: less memory, slower."""
+    precision: Literal["model", "float32", "bfloat16"] = "model"
+    """Number format above the hook: as the model was loaded, widened, or autocast; the adapter stays in float32."""
+    evaluate_every: int = Field(default=10, ge=1)
+    """Held-out loss is taken every so many steps."""
+    patience: int = Field(default=5, ge=1)
+    """Stop after this many evaluations without improvement."""
+    subsample: float = Field(default=0.8, gt=0, le=1)
+    """Share of the training rows that each seed sees, so that seeds carry the data's sampling noise."""
+    objective_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Options of an objective from another package."""
+    options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Options of the adapter kind itself."""
+    sparsity: Sparsity | None = None
+    """Change only a few latents; all may change when this is left out."""
+
+    @property
+    def objective_settings(self) -> dict[str, Any]:
+        """Options of the chosen objective by name: of its own section, or of `objective_options`."""
+        section = getattr(self, self.objective, None)
+        own = asdict(section) if isinstance(section, Dpo | Simpo | Orpo) else {}
+        return own | self.objective_options
+
+    @property
+    def trained_on(self) -> str:
+        """Return which part of a record it is trained on: "completion", "chosen" or "pair"."""
+        if OBJECTIVES.facts(self.objective).pairs:
+            return "pair"
+        return "chosen" if self.sft_on_chosen else "completion"

@@ -1,0 +1,192 @@
+"""What Neuronpedia's JSON says: which source explains an SAE, the explanations in a row, and the choice of one.
+
+>>> source_id = parse_source_id("gemma-2-2b/20-gemmascope-res-16k")
+>>> page_url(source_id, 353, "https://www.neuronpedia.org/api")
+'https://www.neuronpedia.org/gemma-2-2b/20-gemmascope-res-16k/353'
+
+Rows are the same in exports and in answers of the API. Of a latent's several explanations one is chosen in a fixed
+order, independent of the order in which they came:
+
+1. makers listed in `prefer`, in its order, before all others;
+2. explanations of the requested side before those of both sides;
+3. by maker (explanationModelName/typeName), then by text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from isaerft.errors import InputError, shown
+from isaerft.explanations.base import clean_text, ranks_of_makers
+from isaerft.explanations.neuronpedia.client import BadAnswer
+from isaerft.io import read_json
+
+# The name that SAELens gives for the embedding layer of pythia-70m-deduped-res-sm does not exist at Neuronpedia.
+CORRECTED = {"pythia-70m-deduped/e-att-sm": "pythia-70m-deduped/e-res-sm"}
+MAX_DIGITS = 18
+_ID = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<layer>[A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+class SourceId(NamedTuple):
+    """A source at Neuronpedia: ids of the model and of the SAE, which Neuronpedia's JSON calls `layer`."""
+
+    model: str
+    layer: str
+
+
+def parse_source_id(text: str) -> SourceId:
+    """Split `{model}/{layer}`; anything else is an `InputError`."""
+    match = _ID.fullmatch(CORRECTED.get(text, text))
+    if match is None:
+        raise InputError(
+            f"Neuronpedia source {shown(text)}",
+            allowed="{model}/{layer}, such as gemma-2-2b/20-gemmascope-res-16k",
+        )
+    return SourceId(match["model"], match["layer"])
+
+
+def source_id_of(configured: str | None, subject_dir: Path) -> SourceId:
+    """Return the source that the config names or, without one, that in the metadata of the subject's SAE.
+
+    Raises
+    ------
+    InputError
+        Neither names one, or the name is malformed.
+    """
+    source_id: object = configured
+    if source_id is None:
+        card = read_json(subject_dir / "sae" / "cfg.json")
+        metadata = card.get("metadata") if isinstance(card, dict) else None
+        source_id = metadata.get("neuronpedia_id") if isinstance(metadata, dict) else None
+    if not isinstance(source_id, str) or not source_id:
+        raise InputError(
+            f"the SAE in {str(subject_dir)!r} does not name its source at Neuronpedia",
+            remedy="add `neuronpedia: {source_id: MODEL/LAYER}` to the explanation source",
+        )
+    return parse_source_id(source_id)
+
+
+def page_url(source_id: SourceId, latent: int, base_url: str) -> str:
+    """Return the address of a latent's page, on the site of the API."""
+    return f"{base_url.rstrip('/').removesuffix('/api')}/{source_id.model}/{source_id.layer}/{latent}"
+
+
+class Explanation(NamedTuple):
+    """An explanation: its text and its maker ("" where unknown), cleaned and bounded."""
+
+    text: str
+    model: str
+    type: str
+
+    @property
+    def maker(self) -> str:
+        """explanationModelName/typeName, or the known one of them."""
+        return "/".join(part for part in (self.model, self.type) if part)
+
+
+def explanation_of(row: dict[str, Any]) -> Explanation:
+    """Return the explanation in a row of JSON."""
+    return Explanation(*(clean_text(row.get(name)) for name in ("description", "explanationModelName", "typeName")))
+
+
+def belongs_to(row: Any, source_id: SourceId) -> bool:
+    """Return whether a row is about this source.
+
+    Raises
+    ------
+    BadAnswer
+        It is not an object.
+    """
+    if not isinstance(row, dict):
+        raise BadAnswer("unexpected JSON")
+    return row.get("modelId") == source_id.model and row.get("layer") == source_id.layer
+
+
+def latent_of(row: dict[str, Any]) -> int:
+    """Return the latent that a row is about; the index comes as text or number.
+
+    Raises
+    ------
+    BadAnswer
+        There is no valid index.
+    """
+    index = row.get("index")
+    text = str(index).strip() if isinstance(index, int | str) and not isinstance(index, bool) else ""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise BadAnswer("a row without the index of a latent")
+    return int(text)
+
+
+def explanations_in(row: dict[str, Any]) -> list[Explanation]:
+    """Return the explanations with text in a latent's row.
+
+    Raises
+    ------
+    BadAnswer
+        The row has no list of explanations.
+    """
+    rows = row.get("explanations")
+    if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+        raise BadAnswer("a latent without a list of explanations")
+    return [explanation for explanation in map(explanation_of, rows) if explanation.text]
+
+
+def explanations_of_rows(rows: Iterable[Any], source_id: SourceId) -> Iterator[tuple[int, Explanation]]:
+    """Yield latent and explanation of every row of an export that has text and is about this source."""
+    for row in rows:
+        if belongs_to(row, source_id):
+            explanation = explanation_of(row)
+            if explanation.text:
+                yield latent_of(row), explanation
+
+
+# What each method of explaining reads: where a latent fires, or also what it promotes. Others: the side in the config.
+SIDE_OF = {
+    "oai_token-act-pair": "input",
+    "oai_attention-head": "input",
+    "np_max-act": "input",
+    "eleuther_acts_top20": "input",
+    "np_max-act-logits": "both",
+    "np_acts-logits-general": "both",
+}
+
+
+def choose(explanations: Iterable[tuple[int, Explanation]], *, side: str, prefer: Sequence[str]) -> pd.DataFrame:
+    """Return one explanation per latent that has any of the side: latent_index, explanation, side.
+
+    `attrs["counts"]` has the number of explanations (rows), of those only about the other side (other_side), and of
+    those not chosen (not_chosen).
+
+    Raises
+    ------
+    InputError
+        `prefer` lists no maker of these explanations.
+    """
+    rows = list(explanations)
+    frame = pd.DataFrame(
+        {
+            "latent_index": pd.Series([latent for latent, _ in rows], dtype="int64"),
+            "explanation": [explanation.text for _, explanation in rows],
+            "side": [SIDE_OF.get(explanation.type, side) for _, explanation in rows],
+            "maker": [explanation.maker for _, explanation in rows],
+        }
+    )
+    frame["rank"] = ranks_of_makers(list(frame["maker"]), prefer)
+    fitting = frame[frame["side"].isin([side, "both"]) | (side == "both")]
+    best = (
+        fitting.assign(other=fitting["side"] != side)
+        .sort_values(["latent_index", "rank", "other", "maker", "explanation"], kind="stable")
+        .drop_duplicates("latent_index")
+    )
+    chosen = best[["latent_index", "explanation", "side"]].reset_index(drop=True)
+    chosen.attrs["counts"] = {
+        "rows": len(frame),
+        "other_side": len(frame) - len(fitting),
+        "not_chosen": len(fitting) - len(best),
+    }
+    return chosen

@@ -1,1 +1,0 @@
-"""The verbs of the command line: each reads files, calls one function and writes one output."""
