@@ -10,68 +10,50 @@ from pathlib import Path
 import pandas as pd
 
 from isaerft import analysis
-from isaerft.config import Plan
-from isaerft.errors import InputError, unknown_name
+from isaerft.config import Calibration, Plan
+from isaerft.errors import unknown_name
 from isaerft.io import read_text, write_text
 from isaerft.layout import Results
-from isaerft.report.figures import FIGURES, figures_of, save_svg
+from isaerft.report.figures import FIGURES, figures_of
+from isaerft.report.figures.canvas import save_svg
 from isaerft.report.pages import answers_page, table_page
 from isaerft.report.selection import SOURCES, source_facts
 from isaerft.report.summary import ANSWERS, summary_page
 
 
-def write_figures(plan: Plan | None, results: Results, names: Iterable[str] | None = None) -> None:
+def write_figures(plan: Plan, results: Results, names: Iterable[str] | None = None) -> None:
     """Draw figures from the result tables and write them as SVG.
 
     Parameters
     ----------
-    plan : Plan or None
-        The study; None for the calibration study.
+    plan : Plan
     results : Results
-        Where its tables are and its figures go.
     names : iterable of str, optional
-        Figures to draw; all that the study has if not given.
+        All figures that the study has if not given.
 
     Raises
     ------
     InputError
         A figure is unknown, or a table that it reads is missing or broken.
     """
-    chosen = list(names) if names is not None else figures_of(plan) if plan else []
+    chosen = figures_of(plan) if names is None else list(names)
     for name in chosen:
         if name not in FIGURES:
             raise unknown_name("figure", name, FIGURES)
-    needed = dict.fromkeys(table for name in chosen for table in FIGURES[name].tables)
-    tables = _read(results, needed)
-    if plan is not None:
-        tables[SOURCES] = source_facts(plan)
+    tables = _read(results, dict.fromkeys(table for name in chosen for table in FIGURES[name].tables))
+    tables[SOURCES] = source_facts(plan)
     for name in chosen:
         save_svg(FIGURES[name].make(tables), results.figure(name))
 
 
-def write_figure(name: str, plan: Plan | None, results: Results) -> None:
+def write_figure(name: str, plan: Plan, results: Results) -> None:
     """Draw one figure; see `write_figures`."""
     write_figures(plan, results, [name])
 
 
-def write_pages(results: Results, names: Iterable[str] | None = None) -> None:
-    """Write the page of each table.
-
-    Parameters
-    ----------
-    results : Results
-    names : iterable of str, optional
-        Tables to show; all that are there if not given.
-
-    Raises
-    ------
-    InputError
-        A table is unknown, missing or broken, or there is none.
-    """
-    chosen = list(names) if names is not None else _present(results)
-    if not chosen:
-        raise InputError(f"{str(results.root)!r} has no tables", remedy="run the study that makes them")
-    for name, frame in _read(results, chosen).items():
+def write_pages(plan: Plan, results: Results) -> None:
+    """Write the page of every table that the study has; a missing or broken table is an `InputError`."""
+    for name, frame in _read(results, analysis.tables_of(plan)).items():
         write_text(results.page(name), table_page(analysis.table(name), frame))
 
 
@@ -106,9 +88,20 @@ def write_summary(plan: Plan, results: Results) -> None:
     write_text(results.summary, page)
 
 
-def _present(results: Results) -> list[str]:
-    """Return the names of the tables that are there."""
-    return [name for name in analysis.TABLES if results.table(name).is_file()]
+def write_calibration(options: Calibration, results: Results) -> None:
+    """Join the parts of the calibration study into its table, and write its page and figure.
+
+    Raises
+    ------
+    InputError
+        A part is missing or broken.
+    """
+    table = analysis.table("calibration")
+    parts = [table.read(results.calibration_part(part)) for part in options.parts]
+    table.write(pd.concat(parts, ignore_index=True), results.table("calibration"))
+    frame = table.read(results.table("calibration"))
+    write_text(results.page("calibration"), table_page(table, frame))
+    save_svg(FIGURES["calibration"].make({"calibration": frame}), results.figure("calibration"))
 
 
 def _read(results: Results, names: Iterable[str]) -> dict[str, pd.DataFrame]:

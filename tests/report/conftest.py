@@ -253,6 +253,8 @@ def lean_plan(plan):
         study,
         behaviors={"refusal": study.behaviors["refusal"]},
         sources={"truth_input": study.sources["truth_input"]},
+        adapters={name: study.adapters[name] for name in (study.primary.adapter, study.reference)},
+        controls=["shuffled_explanations"],
         behavior_check=replace(study.behavior_check, behaviors=[]),
         causal_check=replace(study.causal_check, adapters=[]),
     )

@@ -9,8 +9,8 @@ from matplotlib.text import Text
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
-from isaerft.report.figures import FIGURES, figures_of, save_svg
-from isaerft.report.figures.canvas import series_style
+from isaerft.report import FIGURES, figures_of
+from isaerft.report.figures.canvas import save_svg, series_style
 from isaerft.report.figures.most_changed_latents import expectation
 
 HOSTILE = "$x_1$ </text><script>alert(1)</script> --> ]]> & \u202e\ufffe"

@@ -1,35 +1,44 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from isaerft.analysis import TABLES
 from isaerft.errors import InputError
 from isaerft.layout import Results
 from isaerft.report.figures import figures_of
-from isaerft.report.write import write_answers_page, write_figure, write_figures, write_pages, write_summary
+from isaerft.report.write import (
+    write_answers_page,
+    write_calibration,
+    write_figure,
+    write_figures,
+    write_pages,
+    write_summary,
+)
 
 
 @pytest.fixture
 def results(maker, tmp_path):
     results, tables = Results(tmp_path), maker(behaviors=("refusal", "humor"), doses=False).tables()
-    for name in TABLES.keys() & tables.keys():
-        TABLES[name].write(tables[name], results.table(name))
+    for name, table in TABLES.items():
+        empty = pd.DataFrame(columns=table.column_names)
+        table.write(tables.get(name, empty), results.table(name))
     return results
 
 
 def test_whole_report_is_written_and_rewritten_alike(lean_plan, results, tmp_path):
     def write():
         write_figures(lean_plan, results)
-        write_figure("calibration", None, results)
-        write_pages(results)
+        write_pages(lean_plan, results)
         write_summary(lean_plan, results)
         return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
 
     first = write()
     assert write() == first
-    assert {results.figure(name) for name in (*figures_of(lean_plan), "calibration")} < set(first)
+    assert {results.figure(name) for name in figures_of(lean_plan)} < set(first)
     page = first[results.summary].decode()
     assert page.count("<img") == len(figures_of(lean_plan))
     assert 'href="pages/agreement.html"' in page
@@ -51,11 +60,9 @@ def test_answers_are_read_line_by_line_whatever_they_hold(plan, results):
         assert word in page
 
 
-def test_unknown_figure_and_table_name_the_nearest(plan, results):
+def test_an_unknown_figure_names_the_nearest(plan, results):
     with pytest.raises(InputError, match="did you mean 'agreement'"):
         write_figure("agrement", plan, results)
-    with pytest.raises(InputError, match="did you mean 'training'"):
-        write_pages(results, ["trainin"])
 
 
 def test_missing_or_broken_table_is_an_input_error_and_leaves_nothing(plan, results):
@@ -64,13 +71,19 @@ def test_missing_or_broken_table_is_an_input_error_and_leaves_nothing(plan, resu
         write_figure("training", plan, results)
     results.table("training").write_text("")
     with pytest.raises(InputError, match="is not a 'training' table"):
-        write_pages(results)
+        write_pages(plan, results)
     assert not results.figure("training").parent.exists()
 
 
-def test_pages_of_no_tables_are_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="has no tables"):
-        write_pages(Results(tmp_path))
+def test_the_calibration_study_becomes_one_table_with_its_page_and_figure(maker, tmp_path):
+    results, frame = Results(tmp_path), maker().calibration()
+    options = SimpleNamespace(parts=["level", "power"])
+    for part, rows in (("level", frame.iloc[:8]), ("power", frame.iloc[8:])):
+        TABLES["calibration"].write(rows, results.calibration_part(part))
+    write_calibration(options, results)
+    assert len(TABLES["calibration"].read(results.table("calibration"))) == len(frame)
+    assert "<svg" in results.figure("calibration").read_text(encoding="utf-8")
+    assert "false_positive_rate" in results.page("calibration").read_text(encoding="utf-8")
 
 
 def test_summary_shows_what_the_study_has_and_is_there(plan, lean_plan, results):

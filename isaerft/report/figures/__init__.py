@@ -1,29 +1,151 @@
-"""The figures, each with its caption, the tables that it reads, and the condition under which a study has it."""
+"""The figures: captions, the tables that they read, the studies that have them, and where each is drawn.
+
+The workflow asks here at every start, so matplotlib is only imported when a figure is drawn.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from isaerft.config import Plan
-from isaerft.report.figures.agreement import AGREEMENT, AGREEMENT_GRID, SOURCE_COMPARISON
-from isaerft.report.figures.calibration import CALIBRATION
-from isaerft.report.figures.canvas import Figure, save_svg
-from isaerft.report.figures.dose_response import DOSE_RESPONSE
-from isaerft.report.figures.most_changed_latents import MOST_CHANGED_LATENTS
-from isaerft.report.figures.specificity import SPECIFICITY
-from isaerft.report.figures.training import BEHAVIOR_CHECK, CAUSAL_CHECK, TRAINING
+
+if TYPE_CHECKING:
+    from isaerft.report.figures.canvas import Drawing
+    from isaerft.report.selection import Tables
+
+
+def always(plan: Plan) -> bool:
+    """Tell that every study has a figure."""
+    return True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the report.
+
+    Attributes
+    ----------
+    name : str
+        Its file is figures/{name}.svg.
+    caption : str
+        Shown below it, on the summary page and in Snakemake's report.
+    tables : tuple of str
+        Result tables that it reads.
+    draw : str
+        "module:function" of this package; the function makes the drawing from the tables.
+    when : callable
+        Tells whether a study has it.
+    """
+
+    name: str
+    caption: str
+    tables: tuple[str, ...]
+    draw: str
+    when: Callable[[Plan], bool] = always
+
+    def make(self, tables: Tables) -> Drawing:
+        """Return the drawing; a table that it reads and that is missing is an `InputError`."""
+        from isaerft.report.figures import canvas
+        from isaerft.report.selection import table
+
+        for name in self.tables:
+            table(tables, name)
+        module, _, function = self.draw.partition(":")
+        return canvas.make(getattr(import_module(f"{__name__}.{module}"), function), tables)
+
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
-        AGREEMENT,
-        AGREEMENT_GRID,
-        DOSE_RESPONSE,
-        SPECIFICITY,
-        SOURCE_COMPARISON,
-        MOST_CHANGED_LATENTS,
-        TRAINING,
-        CAUSAL_CHECK,
-        BEHAVIOR_CHECK,
-        CALIBRATION,
+        Figure(
+            "agreement",
+            "Do the latents that changed most have the explanations that said they should? One row per behavior, at "
+            "the study's primary combination: the result (blue) with its confidence interval, and each of its "
+            "controls. A result is as strong as its distance from the highest control, not from chance alone.",
+            ("agreement",),
+            "agreement:draw_agreement",
+        ),
+        Figure(
+            "agreement_grid",
+            "Does the result depend on a choice? Median agreement over behaviors for every source, judge, adapter and"
+            " measure, with its controls. The bar runs from the highest control to the result: blue where the result "
+            "is higher, grey where it is lower. The yellow row is the primary combination.",
+            ("agreement",),
+            "agreement:draw_agreement_grid",
+        ),
+        Figure(
+            "dose_response",
+            "Does the test measure explanations? Agreement as a known share of them is made wrong: it must fall to "
+            "chance as the share rises to 100 %. Thick line: median over behaviors; band: interquartile range; thin "
+            "lines: behaviors; dashed: medians of the controls.",
+            ("agreement",),
+            "dose_response:draw_dose_response",
+            when=lambda plan: sum(source.wrong_share is not None for source in plan.study.sources.values()) > 1,
+        ),
+        Figure(
+            "specificity",
+            "Do changes fit the explanations of their own behavior best? Rows: the behavior trained on; columns: the "
+            "behavior that explanations were judged for. The own column is outlined, and a dot marks the largest "
+            "value of each row. If explanations are about the behavior, the dot lies in the outline.",
+            ("agreement", "specificity"),
+            "specificity:draw_specificity",
+            when=lambda plan: len(plan.tested_behaviors) > 1,
+        ),
+        Figure(
+            "source_comparison",
+            "Whose explanations predict changes best? Every source that a judge reads, on the latents that all of "
+            "them explain, at the primary adapter and measure, with intervals over behaviors. Hollow markers are "
+            "known to be worse than the judge's best source.",
+            ("agreement", "source_comparison"),
+            "agreement:draw_source_comparison",
+            when=lambda plan: bool(plan.compared_sources),
+        ),
+        Figure(
+            "most_changed_latents",
+            "The latents that each behavior changed most, with their explanations. Blue: the judge expected the "
+            "change; orange: it did not; hatched: the change is not stable over seeds, so it shows nothing. Bars are "
+            "scaled within a behavior. These are examples; the agreement figure is the test.",
+            ("agreement", "most_changed_latents"),
+            "most_changed_latents:draw_most_changed_latents",
+        ),
+        Figure(
+            "training",
+            "Did training work? Held-out loss before (tick) and after training on each behavior, and the share of the"
+            " reference adapter's improvement that each adapter reaches. If the loss did not fall, there is no change"
+            " to explain.",
+            ("training",),
+            "training:draw_training",
+        ),
+        Figure(
+            "causal_check",
+            "Does training work through the latents that changed most? How much of the fall in held-out loss remains "
+            "when they are set back to no change (filled), and when random latents of like firing rate and decoder "
+            "norm are (hollow, with the range of the draws). Filled far to the left of hollow: yes.",
+            ("causal_check",),
+            "training:draw_causal_check",
+            when=lambda plan: bool(plan.causally_checked),
+        ),
+        Figure(
+            "behavior_check",
+            "Did the behavior move? Scores of answers to held-out prompts before training (tick) and after (filled, "
+            "with the interval of the difference over prompts), and of the data's own replies (diamond). The loss can"
+            " fall without the behavior moving.",
+            ("behavior_check",),
+            "training:draw_behavior_check",
+            when=lambda plan: bool(plan.behavior_checked),
+        ),
+        Figure(
+            "calibration",
+            "Can the numbers be trusted? Left: how often each test finds agreement where there is none; ours above "
+            "the line, naive ones below. Right: how often an effect is found, how well wrong explanations are told "
+            "from right ones, and how often intervals hold the truth.",
+            ("calibration",),
+            "calibration:draw_calibration",
+            when=lambda plan: False,  # the calibration study's own
+        ),
     )
 }
 """Every figure by name, in the order of the summary page."""
@@ -32,6 +154,3 @@ FIGURES: dict[str, Figure] = {
 def figures_of(plan: Plan) -> list[str]:
     """Return the names of the figures that a study has."""
     return [name for name, figure in FIGURES.items() if figure.when(plan)]
-
-
-__all__ = ["FIGURES", "Figure", "figures_of", "save_svg"]

@@ -18,7 +18,6 @@ from isaerft.report.figures.canvas import (
     INK,
     SERIES,
     Drawing,
-    Figure,
     NoRowsError,
     Style,
     beside,
@@ -269,30 +268,3 @@ def _sources(axes: Axes, rows: pd.DataFrame, lines: Lines[tuple[str, str]], prim
     name = primary.title
     axes.set_xlabel(f"mean {name}" if quantity == "agreement" else f"{name}, own behavior minus others")
     axes.set_title(words(quantity))
-
-
-AGREEMENT = Figure(
-    "agreement",
-    "Do the latents that changed most have the explanations that said they should? One row per behavior, at the "
-    "study's primary combination: the result (blue) with its confidence interval, and each of its controls. A result "
-    "is as strong as its distance from the highest control, not from chance alone.",
-    ("agreement",),
-    draw_agreement,
-)
-AGREEMENT_GRID = Figure(
-    "agreement_grid",
-    "Does the result depend on a choice? Median agreement over behaviors for every source, judge, adapter and "
-    "measure, with its controls. The bar runs from the highest control to the result: blue where the result is "
-    "higher, grey where it is lower. The yellow row is the primary combination.",
-    ("agreement",),
-    draw_agreement_grid,
-)
-SOURCE_COMPARISON = Figure(
-    "source_comparison",
-    "Whose explanations predict changes best? Every source that a judge reads, on the latents that all of them "
-    "explain, at the primary adapter and measure, with intervals over behaviors. Hollow markers are known to be worse "
-    "than the judge's best source.",
-    ("agreement", "source_comparison"),
-    draw_source_comparison,
-    when=lambda plan: bool(plan.compared_sources),
-)

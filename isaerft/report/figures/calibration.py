@@ -13,7 +13,6 @@ from isaerft.report.figures.canvas import (
     INK,
     SHADE,
     Drawing,
-    Figure,
     NoRowsError,
     legend_below,
     new_drawing,
@@ -141,14 +140,3 @@ def _finish(axes: Axes, heading: str, label: str) -> None:
     axes.grid(axis="y", color="#E6E6E6", lw=0.6)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right")
-
-
-CALIBRATION = Figure(
-    "calibration",
-    "Can the numbers be trusted? Left: how often each test finds agreement where there is none; ours above the line, "
-    "naive ones below. Right: how often an effect is found, how well wrong explanations are told from right ones, and "
-    "how often intervals hold the truth.",
-    ("calibration",),
-    draw_calibration,
-    when=lambda plan: False,  # the calibration study's own
-)

@@ -1,4 +1,4 @@
-"""What every figure shares: its description, its look, and how it is saved."""
+"""What every figure shares: its look, and how it is made and saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from isaerft.config import Plan
 from isaerft.io import replacing
 from isaerft.report.selection import Primary, Tables, find_primary, table
 from isaerft.report.text import visible, words
@@ -79,43 +78,6 @@ class NoRowsError(Exception):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of the report.
-
-    Attributes
-    ----------
-    name : str
-        Its file is figures/{name}.svg.
-    caption : str
-        Shown below it, on the summary page and in Snakemake's report.
-    tables : tuple of str
-        Result tables that it reads.
-    draw : callable
-        Makes the drawing from the tables; raises `NoRowsError` if there is nothing to show.
-    when : callable
-        Whether a study has it.
-    """
-
-    name: str
-    caption: str
-    tables: tuple[str, ...]
-    draw: Callable[[Tables], Drawing]
-    when: Callable[[Plan], bool] = lambda plan: True
-
-    def make(self, tables: Tables) -> Drawing:
-        """Return the drawing; it does not depend on the user's matplotlib settings."""
-        for name in self.tables:
-            table(tables, name)
-        with style():
-            try:
-                return self.draw(tables)
-            except NoRowsError as nothing:
-                drawing = new_drawing(6.0, 1.2)
-                drawing.text(0.5, 0.5, f"no rows: {nothing}", ha="center", va="center", color=GREY)
-                return drawing
-
-
-@dataclass(frozen=True)
 class Style:
     """How one series looks; its label is its legend entry."""
 
@@ -157,6 +119,17 @@ def style() -> AbstractContextManager[None]:
     """Return a context with matplotlib's defaults and our look, whatever the user's own settings."""
     defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
     return matplotlib.rc_context({**defaults, **_RC})
+
+
+def make(draw: Callable[[Tables], Drawing], tables: Tables) -> Drawing:
+    """Return the drawing that a function makes, whatever the user's own settings; or one that says "no rows"."""
+    with style():
+        try:
+            return draw(tables)
+        except NoRowsError as nothing:
+            drawing = new_drawing(6.0, 1.2)
+            drawing.text(0.5, 0.5, f"no rows: {nothing}", ha="center", va="center", color=GREY)
+            return drawing
 
 
 def new_drawing(width: float, height: float) -> Drawing:

@@ -14,7 +14,6 @@ from matplotlib.ticker import PercentFormatter
 from isaerft.report.figures.canvas import (
     BLUE,
     Drawing,
-    Figure,
     NoRowsError,
     chance_handles,
     chance_line,
@@ -92,14 +91,3 @@ def _panel(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[str]
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlim(-0.03, 1.03)
     axes.grid(axis="y", color="#E6E6E6", lw=0.6)
-
-
-DOSE_RESPONSE = Figure(
-    "dose_response",
-    "Does the test measure explanations? Agreement as a known share of them is made wrong: it must fall to chance as "
-    "the share rises to 100 %. Thick line: median over behaviors; band: interquartile range; thin lines: behaviors; "
-    "dashed: medians of the controls.",
-    ("agreement",),
-    draw_dose_response,
-    when=lambda plan: sum(source.wrong_share is not None for source in plan.study.sources.values()) > 1,
-)

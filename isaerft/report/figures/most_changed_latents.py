@@ -11,7 +11,6 @@ from isaerft.report.figures.canvas import (
     GREY,
     ORANGE,
     Drawing,
-    Figure,
     NoRowsError,
     beside,
     legend_below,
@@ -100,13 +99,3 @@ def _panel(axes: Axes, group: pd.DataFrame) -> None:
     axes.set_xticks([])
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-
-
-MOST_CHANGED_LATENTS = Figure(
-    "most_changed_latents",
-    "The latents that each behavior changed most, with their explanations. Blue: the judge expected the change; "
-    "orange: it did not; hatched: the change is not stable over seeds, so it shows nothing. Bars are scaled within a "
-    "behavior. These are examples; the agreement figure is the test.",
-    ("agreement", "most_changed_latents"),
-    draw_most_changed_latents,
-)

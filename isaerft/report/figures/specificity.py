@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from isaerft.report.figures.canvas import INK, PALE, Drawing, Figure, NoRowsError, new_drawing, primary_of, title
+from isaerft.report.figures.canvas import INK, PALE, Drawing, NoRowsError, new_drawing, primary_of, title
 from isaerft.report.selection import Tables, own_largest, specificity_matrices
 from isaerft.report.text import distinct, fixed, shorten
 
@@ -85,14 +85,3 @@ def _heat_map(axes: Axes, matrix: pd.DataFrame, norm: TwoSlopeNorm) -> QuadMesh:
     for spine in axes.spines.values():
         spine.set(visible=True, color=PALE)
     return mesh
-
-
-SPECIFICITY = Figure(
-    "specificity",
-    "Do changes fit the explanations of their own behavior best? Rows: the behavior trained on; columns: the behavior "
-    "that explanations were judged for. The own column is outlined, and a dot marks the largest value of each row. If "
-    "explanations are about the behavior, the dot lies in the outline.",
-    ("agreement", "specificity"),
-    draw_specificity,
-    when=lambda plan: len(plan.tested_behaviors) > 1,
-)

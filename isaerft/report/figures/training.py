@@ -11,7 +11,6 @@ from isaerft.report.figures.canvas import (
     GREY,
     INK,
     Drawing,
-    Figure,
     NoRowsError,
     Style,
     legend_below,
@@ -129,31 +128,3 @@ def _rows(tables: Tables, name: str) -> pd.DataFrame:
         raise NoRowsError(f"{name}.csv is empty")
     several = rows["subject"].nunique() > 1
     return rows.assign(line=rows["subject"] + ": " + rows["behavior"] if several else rows["behavior"])
-
-
-TRAINING = Figure(
-    "training",
-    "Did training work? Held-out loss before (tick) and after training on each behavior, and the share of the "
-    "reference adapter's improvement that each adapter reaches. If the loss did not fall, there is no change to "
-    "explain.",
-    ("training",),
-    draw_training,
-)
-BEHAVIOR_CHECK = Figure(
-    "behavior_check",
-    "Did the behavior move? Scores of answers to held-out prompts before training (tick) and after (filled, with the "
-    "interval of the difference over prompts), and of the data's own replies (diamond). The loss can fall without the "
-    "behavior moving.",
-    ("behavior_check",),
-    draw_behavior_check,
-    when=lambda plan: bool(plan.behavior_checked),
-)
-CAUSAL_CHECK = Figure(
-    "causal_check",
-    "Does training work through the latents that changed most? How much of the fall in held-out loss remains when "
-    "they are set back to no change (filled), and when random latents of like firing rate and decoder norm are "
-    "(hollow, with the range of the draws). Filled far to the left of hollow: yes.",
-    ("causal_check",),
-    draw_causal_check,
-    when=lambda plan: bool(plan.causally_checked),
-)
