@@ -7,7 +7,6 @@ was planted. All is read off the study's own tables, at the primary adapter and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from isaerft.registry import STATISTICS
 from isaerft.table import Column
 
 if TYPE_CHECKING:
-    from isaerft.calibration.rows import Row
+    from isaerft.calibration.results import Row
 
 FEWEST = 5
 """Fewest wrong, and right, explanations that are told apart."""
@@ -44,7 +43,7 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
     each of its two parts alone; `poison_first_latent`, share of audits in which the latent that differs most is one
     that the planted behavior is expected to raise.
     """
-    from isaerft.calibration.rows import table_of
+    from isaerft.calibration.results import table_of
 
     plan, rows = analysis.plan, []
     if plan.dose_arms:
@@ -58,17 +57,9 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
 
 def write_part(options: Calibration, part: str, results: Results) -> None:
     """Run one part of the calibration study and write its rows."""
-    from isaerft.calibration import Sizes, rows_of
-    from isaerft.calibration.rows import table_of
+    from isaerft.calibration import run_part, table_of
 
-    sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})
-    TABLE.write(table_of(rows_of(part, sizes)), results.calibration_part(part))
-
-
-def join_parts(options: Calibration, results: Results) -> None:
-    """Join the parts of the calibration study into its table."""
-    parts = [TABLE.read(results.calibration_part(part)) for part in options.parts]
-    TABLE.write(pd.concat(parts, ignore_index=True), results.table(TABLE.name))
+    TABLE.write(table_of(run_part(part, options)), results.calibration_part(part))
 
 
 def dose_rows(
@@ -150,7 +141,7 @@ def _wrong_found(
 
 def audit_rows(plan: Plan, audit: pd.DataFrame, latents: pd.DataFrame) -> Iterator[Row]:
     """Yield what audits find where it is known what was planted, from audit.csv and audit_latents.csv."""
-    from isaerft.calibration.rows import share
+    from isaerft.calibration.results import share
 
     names = ["subject", "source", "judge"]
     for key, read in _at_primary(plan, audit).groupby(names, sort=False):
@@ -186,7 +177,7 @@ def _planted(plan: Plan) -> dict[float, dict[str, str]]:
 
 
 def _row(quantity: str, parts: dict[str, Any], value: float, interval: tuple[float, float] = (np.nan, np.nan)) -> Row:
-    from isaerft.calibration.rows import Row, setting
+    from isaerft.calibration.results import Row, setting
 
     return Row(quantity, setting(**parts), value, interval)
 

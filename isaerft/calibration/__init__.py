@@ -1,7 +1,22 @@
-"""The calibration study: how the tests and intervals of `isaerft.stats` do in worlds whose truth is known."""
+"""The calibration study: how the tests and intervals of `isaerft.stats` do in worlds whose truth is known.
 
-from isaerft.calibration.parts import rows_of
-from isaerft.calibration.rows import Row, Sizes
+`run_part` runs one part of it; the rows of all parts make calibration.csv.
+"""
+
+from isaerft.calibration.results import Row, setting, share, table_of
+from isaerft.calibration.study import run_part
 from isaerft.calibration.worlds import WORLDS, Dictionary, Drawn, World, draw, world_of
 
-__all__ = ["WORLDS", "Dictionary", "Drawn", "Row", "Sizes", "World", "draw", "rows_of", "world_of"]
+__all__ = [
+    "WORLDS",
+    "Dictionary",
+    "Drawn",
+    "Row",
+    "World",
+    "draw",
+    "run_part",
+    "setting",
+    "share",
+    "table_of",
+    "world_of",
+]

@@ -1,9 +1,8 @@
-"""How often each interval holds what it is about.
+"""How often each interval covers the truth.
 
-What an interval is about is known by drawing more: the statistic of a very large world for those over latents, the mean
-over very many further behaviors (changes) of the same dictionary for those over behaviors (changes).
-
-How often the intervals of a judge's quality hold what they are about: the same judge on very many explanations.
+The truth is known by drawing more: the statistic of a very large world for intervals over latents, the mean over very
+many further behaviors (changes) of the same dictionary for intervals over behaviors (changes), and the same judge on
+very many explanations for the intervals of a judge's quality.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit
 
-from isaerft.calibration.nulls import strata_in
-from isaerft.calibration.rows import CONFIDENCE, Row, Sizes, share, stream
+from isaerft.calibration.results import CONFIDENCE, Row, share, stream
 from isaerft.calibration.worlds import Dictionary, Drawn, World, draw
+from isaerft.config import Calibration
+from isaerft.stats.agreement import prepare_test
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.overall import overall_agreement, overall_specificity, pooled_agreement
-from isaerft.stats.question import TestOptions, ask
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
 from isaerft.stats.statistics import centred_ranks
@@ -26,15 +25,15 @@ from isaerft.stats.statistics import centred_ranks
 INTERVALS = ("auroc", "stratified_auroc", "spearman", "precision_at_k")
 # A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
 N_POPULATION, POPULATIONS = 2**16, 4
-# Bins so wide that no stratum of the sample is merged: the estimand of the stratified AUROC is then the population's.
+# Bins wide enough that no stratum of the sample is merged: so the stratified AUROC estimates the population's.
 FEW_BINS = 2
 FURTHER = 150
-# An interval is about the statistic as it stands, what confounding does to it included.
+# An interval is about the statistic as it is, confounding included.
 WORLD = {"clustered": 0.3, "confounding": 0.3}
 SPREAD = 0.3
 
 
-def interval_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
+def interval_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
     """Return the coverage of the intervals over latents, with clusters and seeds, at an odds ratio."""
     # One behavior, whose confounding is the same in the population and in every sample of it.
     world = World(sizes.coverage_latents, odds_ratio=odds_ratio, confounding_spread=0, **WORLD)
@@ -46,20 +45,18 @@ def interval_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
     ]
     truth = {name: float(np.mean([one[name] for one in truths])) for name in INTERVALS}
     held: dict[str, list[bool]] = {name: [] for name in INTERVALS}
-    options = TestOptions("greater", 1, CONFIDENCE)
     for index in range(sizes.coverage_worlds):
         rng = stream(sizes.seed, part, index)
         drawn = draw(world, rng)
         for name in INTERVALS:
-            question = ask(*_pair(name, drawn), statistic=name, **_groups(drawn))
-            result = question.answer(np.zeros(1), options, exact=False, rng=rng)
-            held[name].append(_holds(result.confidence_interval, truth[name]))
+            test = prepare_test(*_pair(name, drawn), statistic=name, **_groups(drawn))
+            held[name].append(_holds(test.interval(CONFIDENCE, rng), truth[name]))
     same = {"odds_ratio": f"{odds_ratio:g}", "n": sizes.coverage_latents, "confidence": CONFIDENCE}
     return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
 
 
-def across_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
-    """Return the coverage of the intervals over behaviors and over changes, at an odds ratio that spreads."""
+def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
+    """Return the coverage of intervals over behaviors and over changes, at odds ratios that spread around one."""
     world = World(
         sizes.coverage_latents,
         n_behaviors=sizes.n_behaviors,
@@ -72,7 +69,7 @@ def across_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
     for index in range(sizes.coverage_worlds):
         rng = stream(sizes.seed, f"coverage across {odds_ratio:g}", index)
         dictionary = Dictionary(world, rng)
-        for name, holds in _across(dictionary, rng).items():
+        for name, holds in _over_behaviors(dictionary, rng).items():
             held.setdefault(name, []).append(holds)
     same = {
         "odds_ratio": f"{odds_ratio:g}",
@@ -83,7 +80,7 @@ def across_rows(odds_ratio: float, sizes: Sizes) -> list[Row]:
     return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
 
 
-def _across(dictionary: Dictionary, rng: np.random.Generator) -> dict[str, bool]:
+def _over_behaviors(dictionary: Dictionary, rng: np.random.Generator) -> dict[str, bool]:
     """Return whether each interval over behaviors, or changes, of one dictionary holds its truth."""
     seen, further = (dictionary.behaviors(n, rng) for n in (dictionary.world.n_behaviors, FURTHER))
     changes, many = (np.array([mean_rank(seeds) for seeds in one.changes]) for one in (seen, further))
@@ -116,8 +113,7 @@ def _matrix(changes: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def _value(name: str, drawn: Drawn) -> float:
     """Return a statistic of one draw."""
-    scorer = ask(*_pair(name, drawn), statistic=name, **_groups(drawn)).scorer
-    return float(scorer(scorer.labels[None])[0])
+    return prepare_test(*_pair(name, drawn), statistic=name, **_groups(drawn)).value
 
 
 def _pair(name: str, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +122,7 @@ def _pair(name: str, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _groups(drawn: Drawn) -> dict[str, np.ndarray]:
-    return {"strata": strata_in(drawn, FEW_BINS), "clusters": drawn.clusters}
+    return {"strata": drawn.strata(FEW_BINS), "clusters": drawn.clusters}
 
 
 def _holds(interval: ConfidenceInterval, truth: float) -> bool:
@@ -135,14 +131,14 @@ def _holds(interval: ConfidenceInterval, truth: float) -> bool:
 
 
 N_BEHAVIORS, EXPECTED = 8, 0.1
-# A judge finds most of what is expected and seldom more; some explanations mislead it more than others.
+# A judge finds most of what is expected and seldom more; some explanations mislead it more than others do.
 FOUND, INVENTED, MISLEADING = 1.0, -3.0, 0.7
 LATENTS_EACH = 6
 POPULATION = 100_000
 
 
-def judge_rows(n_explanations: int, sizes: Sizes) -> list[Row]:
-    """Return the coverage of the intervals in judge_quality.csv, for so many explanations of about 6 latents each."""
+def judge_rows(n_explanations: int, sizes: Calibration) -> list[Row]:
+    """Return the coverage of the intervals in judge_quality.csv, for explanations of about 6 latents each."""
     first, second, effects, clusters = _judged(POPULATION, stream(sizes.seed, "judges population", 0))
     truth = {
         name: found.estimate for name, found in agreement_of_judges(first, second, clusters, n_resamples=1).items()
@@ -155,7 +151,7 @@ def judge_rows(n_explanations: int, sizes: Sizes) -> list[Row]:
         found = agreement_of_judges(first, second, clusters, confidence_level=CONFIDENCE, rng=rng)
         found["spearman"] = rank_agreement(*effects, clusters, confidence_level=CONFIDENCE)
         for name, (_, interval) in found.items():
-            held[name].append(bool(interval.low <= truth[name] <= interval.high))
+            held[name].append(_holds(interval, truth[name]))
     same = {"explanations": n_explanations, "confidence": CONFIDENCE}
     return [share("coverage", hits, interval=f"judge_{name}", **same) for name, hits in held.items()]
 

@@ -1,9 +1,9 @@
-"""Simulated worlds of latents in which the truth is known: what an explanation says about a change is an odds ratio.
+"""Simulated worlds of latents in which the truth is known: the effect of an explanation on a change is an odds ratio.
 
 A latent has a firing rate (log-normal, over decades), a decoder norm and a density; near-duplicates come in clusters.
-Both how much a latent changes and whether it is expected to can depend on firing rate and decoder norm: that is
+How much a latent changes and whether it is expected to can both depend on firing rate and decoder norm: that is
 confounding. Given these, changes follow the proportional-odds model: those of expected latents are shifted by the log
-of the odds ratio on the logistic scale, as in `isaerft.stats.planner`.
+of the odds ratio on the logistic scale, as in `isaerft.stats.power`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-# How alike near-duplicates are in whatever is drawn for them; the rest is a latent's own.
+from isaerft.stats.confounds import strata_of
+
+# Share of the variance of whatever is drawn that near-duplicates have in common.
 ALIKE = 0.8
 LOG10_RATE, LOG10_RATE_SD = -2.5, 0.8
 LOG_NORM_SD = 0.25
 LOGISTIC_SD = math.pi / math.sqrt(3)
-# Of two behaviors, the share of the noise in common: latents that change, or seem relevant, whatever the behavior.
+# Share of the noise that behaviors have in common: some latents change, or seem relevant, whatever the behavior.
 IN_COMMON = 0.3
 CLUSTER_SIZES = (2, 3, 4, 5, 6)
 
 
 @dataclass(frozen=True)
 class World:
-    """How latents, changes and explanations come about.
+    """How latents, changes and explanations are generated.
 
     Parameters
     ----------
@@ -48,14 +50,14 @@ class World:
         Shift of the change, and of the log odds of being expected, per standard deviation of the confound, in
         standard deviations of the logistic noise.
     confounding_spread : float
-        Every behavior draws its own confounding, between 1 less and 1 plus this times `confounding`, for changes and
-        for explanations apart.
+        Every behavior draws its own confounding, 1 minus to 1 plus this times `confounding`, for changes and for
+        explanations separately.
     steps : int
         Levels at which the confound acts; 0: smoothly.
     is_known : bool
         Whether the levels are known, so that strata follow them and leave no confounding.
     is_folded : bool
-        Whether the confound acts by its distance from the middle, as no straight line can tell.
+        Whether the confound acts by its distance from the middle, which no straight line can capture.
     clustered : float
         Share of the latents that are near-duplicates of others.
     """
@@ -115,9 +117,20 @@ class Drawn:
     def __len__(self) -> int:
         return len(self.clusters)
 
+    def strata(self, n_bins: int) -> np.ndarray:
+        """Return the strata (n,) that a study makes of the confounds; the levels where they are known."""
+        if self.level.any():
+            return self.level
+        return strata_of(self.firing_rate, self.decoder_norm, self.density, n_bins=n_bins, clusters=self.clusters)
+
+    def groups(self, n_bins: int) -> dict[str, np.ndarray]:
+        """Return the strata, clusters and confounds that a study makes, as options of `agreement_test`."""
+        confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
+        return {"strata": self.strata(n_bins), "clusters": self.clusters, "confounds": confounds}
+
 
 def world_of(name: str, **changes: float) -> World:
-    """Return a named world of `WORLDS` with these parameters of its own."""
+    """Return a world of `WORLDS` with some parameters changed."""
     return replace(WORLDS[name], **changes)
 
 
@@ -128,7 +141,7 @@ def draw(world: World, rng: np.random.Generator) -> Drawn:
 
 
 class Dictionary:
-    """The latents of one draw, and what all behaviors have in common on them; behaviors can be drawn on and on."""
+    """The latents of one draw, and what all behaviors have in common on them; any number of behaviors can be drawn."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.world = world

@@ -33,57 +33,6 @@ from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_share
 from isaerft.stats.power import hanley_mcneil_sd
 
-
-def auroc_influence(change: np.ndarray, expected: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
-    """Return (n,) influences on the AUROC, or with `strata` (n,) int64 codes on the AUROC over within-stratum pairs.
-
-    `change` is (n,) float, `expected` (n,) bool. Source: the Hajek projection of the Mann-Whitney statistic.
-    """
-    codes = np.zeros(change.size, dtype=np.int64) if strata is None else strata
-    # Wins of a latent over its own and over the other kind, as ranks within the stratum and within the kind.
-    joint, own = _ranks_within(change, codes), _ranks_within(change, 2 * codes + expected)
-    n_expected = np.bincount(codes, weights=expected)[codes]
-    n_other = np.where(expected, np.bincount(codes)[codes] - n_expected, n_expected)
-    below = joint - own
-    wins = np.where(expected, below, n_other - below)
-    n_pairs = n_other[expected].sum()
-    estimate = wins[expected].sum() / n_pairs
-    return (wins - estimate * n_other) / n_pairs
-
-
-def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return midranks (n,) of `values` (n,) within each of `groups` (n,) int."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    dense = rankdata(values, method="dense") - 1
-    return rankdata(codes * (dense.max() + 1) + dense) - (np.cumsum(sizes) - sizes)[codes]
-
-
-def spearman_influence(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return (n,) influences on Spearman's correlation with midranks; `change` and `expected` are (n,) float.
-
-    The correlation is C / sqrt(V_x V_y) of the mid-distribution functions F(x) and G(y); each part is a functional of
-    the joint distribution whose influence also counts what a latent does to the ranks of the others (Croux and Dehon
-    2010).
-    """
-    n = change.size
-    x, y = ((rankdata(values) - 0.5) / n for values in (change, expected))
-    covariance, var_x, var_y = (x * y).mean() - 0.25, (x * x).mean() - 0.25, (y * y).mean() - 0.25
-    in_covariance = x * y + _mean_above(change, y) + _mean_above(expected, x) - 3 * (x * y).mean()
-    in_var_x = x * x + 2 * _mean_above(change, x) - 3 * (x * x).mean()
-    in_var_y = y * y + 2 * _mean_above(expected, y) - 3 * (y * y).mean()
-    scale = np.sqrt(var_x * var_y)
-    return (in_covariance / scale - covariance / scale / 2 * (in_var_x / var_x + in_var_y / var_y)) / n
-
-
-def _mean_above(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return (n,) the mean over all latents j of weights_j where values_j is larger, and half of it where equal."""
-    _, codes = np.unique(values, return_inverse=True)
-    totals = np.bincount(codes, weights=weights)
-    from_here = np.cumsum(totals[::-1])[::-1]
-    return (from_here - totals / 2)[codes] / values.size
-
-
 N_BOOTSTRAP = 999
 _EXTREME = 1e-12
 
@@ -96,14 +45,6 @@ class ConfidenceInterval(NamedTuple):
 
 
 UNDEFINED = ConfidenceInterval(math.nan, math.nan)
-
-
-def cluster_sd(influence: np.ndarray, clusters: np.ndarray, n_independent: int) -> float:
-    """Return the standard error from influences (n,) summed by `clusters` (n,), given `n_independent` of them."""
-    if n_independent < 2:
-        return math.nan
-    sums = np.bincount(clusters, weights=influence)
-    return math.sqrt(float(sums @ sums) * n_independent / (n_independent - 1))
 
 
 def auroc_interval(
@@ -198,20 +139,6 @@ def mean_interval(
     half = float(t.ppf((1 + confidence_level) / 2, k - 1) * values.std(ddof=1) / math.sqrt(k))
     low, high = bounds
     return ConfidenceInterval(max(low, float(values.mean()) - half), min(high, float(values.mean()) + half))
-
-
-def _extreme_auroc_interval(estimate: float, n_with: int, n_without: int, z: float) -> ConfidenceInterval:
-    """Return the interval of an AUROC of exactly 0 or 1."""
-
-    def excess(auroc: float) -> float:
-        return abs(estimate - auroc) - z * hanley_mcneil_sd(auroc, n_with, n_without)
-
-    other = float(brentq(excess, 1e-12, 1 - 1e-12))
-    return ConfidenceInterval(other, 1.0) if estimate == 1 else ConfidenceInterval(0.0, other)
-
-
-def _expit(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
 
 
 class PairedMeans(NamedTuple):
@@ -397,3 +324,75 @@ def compare_means(
             )
         )
     return found
+
+
+def auroc_influence(change: np.ndarray, expected: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
+    """Return (n,) influences on the AUROC, or with `strata` (n,) int64 codes on the AUROC over within-stratum pairs.
+
+    `change` is (n,) float, `expected` (n,) bool. Source: the Hajek projection of the Mann-Whitney statistic.
+    """
+    codes = np.zeros(change.size, dtype=np.int64) if strata is None else strata
+    # Wins of a latent over its own and over the other kind, as ranks within the stratum and within the kind.
+    joint, own = _ranks_within(change, codes), _ranks_within(change, 2 * codes + expected)
+    n_expected = np.bincount(codes, weights=expected)[codes]
+    n_other = np.where(expected, np.bincount(codes)[codes] - n_expected, n_expected)
+    below = joint - own
+    wins = np.where(expected, below, n_other - below)
+    n_pairs = n_other[expected].sum()
+    estimate = wins[expected].sum() / n_pairs
+    return (wins - estimate * n_other) / n_pairs
+
+
+def cluster_sd(influence: np.ndarray, clusters: np.ndarray, n_independent: int) -> float:
+    """Return the standard error from influences (n,) summed by `clusters` (n,), given `n_independent` of them."""
+    if n_independent < 2:
+        return math.nan
+    sums = np.bincount(clusters, weights=influence)
+    return math.sqrt(float(sums @ sums) * n_independent / (n_independent - 1))
+
+
+def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return midranks (n,) of `values` (n,) within each of `groups` (n,) int."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    dense = rankdata(values, method="dense") - 1
+    return rankdata(codes * (dense.max() + 1) + dense) - (np.cumsum(sizes) - sizes)[codes]
+
+
+def spearman_influence(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return (n,) influences on Spearman's correlation with midranks; `change` and `expected` are (n,) float.
+
+    The correlation is C / sqrt(V_x V_y) of the mid-distribution functions F(x) and G(y); each part is a functional of
+    the joint distribution whose influence also counts what a latent does to the ranks of the others (Croux and Dehon
+    2010).
+    """
+    n = change.size
+    x, y = ((rankdata(values) - 0.5) / n for values in (change, expected))
+    covariance, var_x, var_y = (x * y).mean() - 0.25, (x * x).mean() - 0.25, (y * y).mean() - 0.25
+    in_covariance = x * y + _mean_above(change, y) + _mean_above(expected, x) - 3 * (x * y).mean()
+    in_var_x = x * x + 2 * _mean_above(change, x) - 3 * (x * x).mean()
+    in_var_y = y * y + 2 * _mean_above(expected, y) - 3 * (y * y).mean()
+    scale = np.sqrt(var_x * var_y)
+    return (in_covariance / scale - covariance / scale / 2 * (in_var_x / var_x + in_var_y / var_y)) / n
+
+
+def _mean_above(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (n,) the mean over all latents j of weights_j where values_j is larger, and half of it where equal."""
+    _, codes = np.unique(values, return_inverse=True)
+    totals = np.bincount(codes, weights=weights)
+    from_here = np.cumsum(totals[::-1])[::-1]
+    return (from_here - totals / 2)[codes] / values.size
+
+
+def _extreme_auroc_interval(estimate: float, n_with: int, n_without: int, z: float) -> ConfidenceInterval:
+    """Return the interval of an AUROC of exactly 0 or 1."""
+
+    def excess(auroc: float) -> float:
+        return abs(estimate - auroc) - z * hanley_mcneil_sd(auroc, n_with, n_without)
+
+    other = float(brentq(excess, 1e-12, 1 - 1e-12))
+    return ConfidenceInterval(other, 1.0) if estimate == 1 else ConfidenceInterval(0.0, other)
+
+
+def _expit(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0

@@ -173,10 +173,6 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
     return centred / spread
 
 
-BOUNDS = {"auroc": (0.0, 1.0), "stratified_auroc": (0.0, 1.0), "precision_at_k": (0.0, 1.0)}
-"""What a statistic can be, where that is not -1 to 1."""
-
-
 @dataclass(frozen=True)
 class OverallResult:
     """An estimate over behaviors.
@@ -254,7 +250,7 @@ def overall_agreement(
     return OverallResult(
         statistic=float(values.mean()),
         pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),
-        confidence_interval=mean_interval(values, confidence_level, BOUNDS.get(statistic, (-1.0, 1.0))),
+        confidence_interval=mean_interval(values, confidence_level, STATISTICS.facts(statistic).bounds),
         leave_one_out=_range(
             [np.delete(values, left).mean() for left in range(len(values))] if len(values) > 1 else []
         ),

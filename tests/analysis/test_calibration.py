@@ -8,7 +8,7 @@ import pytest
 
 from isaerft.analysis import Analysis
 from isaerft.analysis.calibration import TABLE, dose_rows
-from isaerft.calibration.rows import table_of
+from isaerft.calibration.results import table_of
 from isaerft.config import Adapter, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
 from isaerft.layout import Results

@@ -1,4 +1,8 @@
-"""Rows of calibration.csv: what was counted, over how many worlds, with its interval."""
+"""Rows of calibration.csv: a quantity in a setting, its value and its interval.
+
+>>> share("power", [True, True, False, True], test="auroc")
+Row(quantity='power', setting='test=auroc; worlds=4', value=0.75, interval=(0.3006..., 0.9544...))
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,18 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How large the calibration study is; `isaerft.config.Calibration` explains the fields and holds the defaults."""
-
-    seed: int
-    n_resamples: int
-    n_bins: int
-    n_tokens: int
-    null_worlds: int
-    power_worlds: int
-    coverage_worlds: int
-    coverage_latents: int
-    n_behaviors: int
-    verdict_behaviors: int
-    verdict_worlds: int
-    verdict_odds_ratios: Sequence[float]
-    odds_ratios: Sequence[float]
-
-
-@dataclass(frozen=True)
 class Row:
-    """One row: `setting` is a list of key=value, `interval` the ends of a 95 % confidence interval (NaN: none)."""
+    """A row of calibration.csv.
+
+    Attributes
+    ----------
+    quantity : str
+    setting : str
+        "key=value" pairs, see `setting`.
+    value : float
+    interval : (float, float)
+        Ends of the 95 % confidence interval; NaN where there is none.
+    """
 
     quantity: str
     setting: str
@@ -44,7 +39,7 @@ class Row:
 
 
 def setting(**parts: Any) -> str:
-    """Return the parts of a setting as one text, `test=auroc; n=1000`."""
+    """Return a setting as text, such as "test=auroc; n=1000"."""
     return "; ".join(f"{key}={value}" for key, value in parts.items())
 
 
@@ -55,13 +50,20 @@ def table_of(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def share(quantity: str, hits: Any, **parts: Any) -> Row:
-    """Return the row of a share: of worlds, (n_worlds,) bool, those where something held; Wilson's interval."""
+    """Return the row of the share of worlds with a hit, `hits` (n_worlds,) bool, with Wilson's interval."""
     hits = np.asarray(hits, dtype=bool)
     found = binomtest(int(hits.sum()), len(hits))
     low, high = found.proportion_ci(CONFIDENCE, method="wilson")
     return Row(quantity, setting(**parts, worlds=len(hits)), float(hits.mean()), (float(low), float(high)))
 
 
+def mean(quantity: str, values: Sequence[float], **parts: Any) -> Row:
+    """Return the row of a mean over worlds, with a normal interval; NaN without values."""
+    average, count = float(np.mean(values)) if values else math.nan, len(values)
+    half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return Row(quantity, setting(**parts, worlds=count), average, (average - half, average + half))
+
+
 def stream(seed: int, part: str, world: int) -> np.random.Generator:
-    """Return the random numbers of one world of one part: the same wherever and in whatever order worlds are drawn."""
+    """Return the random numbers of one world of one part, which do not depend on the order worlds are drawn in."""
     return np.random.default_rng([seed, world, *part.encode()])

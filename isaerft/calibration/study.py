@@ -1,14 +1,19 @@
-"""The parts of the calibration study, each run by itself."""
+"""Run one part of the calibration study.
+
+`isaerft.config.Calibration` holds the sizes of the study and lists its parts (`parts`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from isaerft.calibration.coverage import across_rows, interval_rows, judge_rows
+from isaerft.calibration.coverage import behavior_rows, interval_rows, judge_rows
 from isaerft.calibration.nulls import bins_rows, null_rows
-from isaerft.calibration.power import power_rows, verdict_rows
-from isaerft.calibration.rows import Row, Sizes
+from isaerft.calibration.power import power_rows
+from isaerft.calibration.results import Row
+from isaerft.calibration.verdicts import verdict_rows
 from isaerft.calibration.worlds import WORLDS
+from isaerft.config import Calibration
 from isaerft.errors import InputError
 
 
@@ -23,31 +28,33 @@ _KINDS: dict[str, tuple[Callable[..., list[Row]], tuple[Callable[[str], object],
     "bins": (bins_rows, (_world, int)),
     "power": (power_rows, (int,)),
     "intervals": (interval_rows, (float,)),
-    "across": (across_rows, (float,)),
+    "across": (behavior_rows, (float,)),
     "verdicts": (verdict_rows, (float,)),
     "judges": (judge_rows, (int,)),
 }
 
 
-def rows_of(part: str, sizes: Sizes) -> list[Row]:
-    """Return the rows of one part.
+def run_part(part: str, sizes: Calibration) -> list[Row]:
+    """Return the rows of one part of the calibration study.
 
     Parameters
     ----------
     part : str
-        A kind and what it is about: "null-confounded-1000" (world, latents), "bins-confounded-1000", "power-400"
-        (latents), "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations),
-        "judges-140" (explanations).
+        A kind and its values: "null-confounded-1000" (world, latents), "bins-confounded-1000", "power-400" (latents),
+        "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations), "judges-140"
+        (explanations).
+    sizes : Calibration
+        Numbers of worlds, latents, behaviors and exchanges.
 
     Raises
     ------
     InputError
         There is no such part.
     """
-    kind, *given = part.split("-")
+    kind, *words = part.split("-")
     try:
-        rows, allowed = _KINDS[kind]
-        values = [check(word) for check, word in zip(allowed, given, strict=True)]
+        rows, parsers = _KINDS[kind]
+        values = [parse(word) for parse, word in zip(parsers, words, strict=True)]
     except (KeyError, ValueError):
         raise InputError(
             f"part {part!r} of the calibration study",
