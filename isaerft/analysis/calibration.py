@@ -62,12 +62,6 @@ def write_part(options: Calibration, part: str, results: Results) -> None:
     TABLE.write(table_of(run_part(part, options)), results.calibration_part(part))
 
 
-def join_parts(options: Calibration, results: Results) -> None:
-    """Join the parts of the calibration study into its table."""
-    parts = [TABLE.read(results.calibration_part(part)) for part in options.parts]
-    TABLE.write(pd.concat(parts, ignore_index=True), results.table(TABLE.name))
-
-
 def dose_rows(
     plan: Plan, agreement: pd.DataFrame, overall: pd.DataFrame, verdicts: pd.DataFrame | None
 ) -> Iterator[Row]:

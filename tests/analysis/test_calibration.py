@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from isaerft.calibration.rows import table_of
 
 from isaerft.analysis import analysis_of
 from isaerft.analysis.calibration import TABLE, dose_rows
+from isaerft.calibration.results import table_of
 from isaerft.config import Adapter, Behavior, Judge, Primary, Source, Study, Subject
 from isaerft.config.plan import Plan
 from isaerft.layout import Results
@@ -27,8 +27,8 @@ def plan():
             subjects={"toy": Subject(testbed={})},
             behaviors={name: Behavior(description=name, testbed=name) for name in BEHAVIORS},
             adapters={"bias": Adapter()},
-            sources=arms | {"local": Source()},
-            judges={"truth": Judge()},
+            sources=arms | {"local": Source(kind="local")},
+            judges={"truth": Judge(kind="table")},
             primary=Primary(adapter="bias", measure="contribution", source="wrong0", judge="truth"),
         )
     )
@@ -106,6 +106,7 @@ def test_explanations_that_predict_nothing_are_not_told_apart(plan, verdicts):
 
 def test_a_study_without_right_and_wrong_arms_has_none(plan):
     assert plan.dose_arms == {"input": {0: "wrong0", 0.2: "wrong20", 1: "wrong100"}}
-    alone = replace(plan.study, sources={"wrong20": plan.study.sources["wrong20"]})
+    primary = replace(plan.study.primary, source="wrong20")
+    alone = replace(plan.study, sources={"wrong20": plan.study.sources["wrong20"]}, primary=primary)
     assert Plan(alone).dose_arms == {}
     assert not TABLE.when(Plan(alone))

@@ -189,7 +189,7 @@ def test_a_source_is_asked_for_the_sample_or_for_what_is_alive(results):
     ("edit", "message"),
     [
         ({"role": "witness"}, "allowed: case, control"),
-        ({"latent_index": 7}, "a latent twice"),
+        ({"latent_index": 7}, "a repeated or negative latent"),
         ({"weight": 1}, "allowed: latent_index, role"),
     ],
 )

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from isaerft.calibration.rows import share, stream
 
 from isaerft.calibration import Sizes, nulls, rows_of
 from isaerft.calibration.power import exchanged
-from isaerft.calibration.rows import share, stream
 from isaerft.errors import InputError
 
 SIZES = Sizes(

@@ -1,10 +1,23 @@
+"""Confidence intervals: coverage, and what they are when undefined."""
+
 import math
 
 import numpy as np
 import pytest
 from scipy import stats as sp
 
-from isaerft.stats import agreement_test, auroc, spearman, stratified_auroc
+from isaerft.errors import InputError
+from isaerft.stats import (
+    agreement_test,
+    auroc,
+    compare_means,
+    mean_interval,
+    median_of_draws,
+    paired_means,
+    remaining_share,
+    spearman,
+    stratified_auroc,
+)
 from isaerft.stats.intervals import auroc_influence, auroc_interval, cluster_sd, spearman_influence, spearman_interval
 
 
@@ -110,3 +123,144 @@ def test_precision_has_a_bootstrap_interval_and_enrichment_none():
 def test_one_expected_latent_leaves_the_interval_undefined():
     result = agreement_test(np.array([1.0, 2, 3, 0.5, 4]), np.array([0, 0, 1, 0, 0], bool))
     assert np.isnan(result.confidence_interval).all()
+
+
+def test_means_and_their_difference():
+    result = paired_means([0.0, 1.0, 2.0], [1.0, 1.0, 4.0])
+    assert (result.before, result.after, result.difference) == pytest.approx((1, 2, 1))
+
+
+def test_pairs_that_all_rise_alike_leave_no_doubt_however_much_they_vary():
+    before = np.random.default_rng(0).normal(size=20) * 10
+    assert paired_means(before, before + 2).confidence_interval == pytest.approx((2, 2))
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        before = rng.normal(size=30)
+        low, high = paired_means(before, before + rng.normal(0.5, 1, 30), rng=rng, n_resamples=299).confidence_interval
+        covered += low <= 0.5 <= high
+    assert 0.89 < covered / 300 < 0.98
+
+
+def test_one_unit_says_nothing_about_the_interval():
+    result = paired_means([1.0], [3.0])
+    assert result.difference == 2
+    assert np.isnan(result.confidence_interval).all()
+
+
+def test_values_that_are_no_pairs_are_refused():
+    for before, after in (([1.0], [1.0, 2.0]), ([], []), ([np.nan], [1.0])):
+        with pytest.raises(InputError, match="before"):
+            paired_means(before, after)
+
+
+def test_the_share_is_the_ratio_of_the_sums():
+    whole = np.array([[1.0, 3.0], [2.0, 4.0]])
+    assert remaining_share(0.25 * whole, whole).estimate == pytest.approx(0.25)
+    assert remaining_share(0.25 * whole, whole).confidence_interval == pytest.approx((0.25, 0.25))
+
+
+def test_without_an_effect_the_share_is_undefined_not_zero():
+    for whole in (np.zeros((2, 3)), -np.ones((2, 3))):
+        share = remaining_share(np.ones((2, 3)), whole)
+        assert np.isnan([share.estimate, *share.confidence_interval]).all()
+
+
+def test_where_many_resamples_have_no_effect_the_interval_alone_is_undefined():
+    share = remaining_share(np.array([[0.5, -0.4]]), np.array([[1.0, -0.9]]))
+    assert share.estimate == pytest.approx(1.0)
+    assert np.isnan(share.confidence_interval).all()
+
+
+def test_the_interval_covers_the_true_share_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        whole = 1 + 0.3 * rng.standard_normal((4, 40)) + 0.2 * rng.standard_normal((4, 1))
+        remaining = 0.6 * whole + 0.2 * rng.standard_normal((1, 40)) + 0.1 * rng.standard_normal((4, 1))
+        low, high = remaining_share(remaining, whole, rng=rng, n_resamples=299).confidence_interval
+        covered += low <= 0.6 <= high
+    assert 0.85 < covered / 200 <= 1
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    whole = np.ones((4, 30))
+    alike, apart = np.full((4, 1), 0.5), np.array([[0.1], [0.4], [0.6], [0.9]])
+    narrow = remaining_share(alike * whole, whole).confidence_interval
+    wide = remaining_share(apart * whole, whole).confidence_interval
+    assert narrow.high - narrow.low < 1e-9
+    assert wide.high - wide.low > 0.3
+
+
+def test_draws_give_their_median_and_range_and_lost_ones_are_left_out():
+    share = median_of_draws(np.linspace(0, 1, 101))
+    assert share.estimate == pytest.approx(0.5)
+    assert share.confidence_interval == pytest.approx((0.025, 0.975))
+    half = median_of_draws([0.2, 0.4, np.nan, np.nan])
+    assert half.estimate == pytest.approx(0.3)
+    assert np.isnan(half.confidence_interval).all()
+    assert np.isnan(median_of_draws([np.nan]).estimate)
+    assert np.isnan(median_of_draws([]).estimate)
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(InputError, match="remaining has shape"):
+        remaining_share(np.ones((1, 2)), np.ones((1, 3)))
+
+
+def test_the_best_is_compared_with_the_second_and_the_others_with_the_best():
+    values = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 9.0], [3.0, 3.0, 3.0]])
+    found = compare_means(values)
+    assert [option.rank for option in found] == [3, 1, 2]
+    assert [option.rival for option in found] == [1, 2, 1]
+    assert [option.difference for option in found] == pytest.approx([-4, 3, -3])
+    assert [option.mean for option in found] == pytest.approx([2, 6, 3])
+    assert found[0].interval == mean_interval(values[0], 0.95)
+
+
+def test_differences_are_paired_so_that_hard_replicates_do_not_hide_them():
+    hard = np.random.default_rng(0).normal(size=8) * 10
+    better, worse = compare_means(np.array([hard + 1, hard]))
+    assert better.difference_interval == pytest.approx((1, 1))
+    assert better.interval.low < worse.mean
+
+
+def test_the_interval_of_a_mean_ends_where_it_cannot_be_and_that_of_a_difference_does_not():
+    first, second = compare_means(np.array([[1.0, 1.0, 0.7], [0.1, 0.0, 0.0]]), bounds=(0.0, 1.0))
+    assert (first.interval.high, second.interval.low) == (1.0, 0.0)
+    assert first.difference_interval.high > 1
+
+
+def test_equal_options_share_a_rank_and_differ_by_nothing():
+    found = compare_means(np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.5]]))
+    assert [option.rank for option in found] == [1, 1, 3]
+    assert found[0].difference_interval == (0, 0)
+    assert (found[0].rival, found[1].rival) == (1, 0)
+
+
+def test_the_choice_of_the_rival_does_not_make_false_differences():
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(400):
+        found = compare_means(rng.normal(size=(5, 8)) + rng.normal(size=8))
+        wrong += any(not option.difference_interval.low <= 0 <= option.difference_interval.high for option in found)
+    assert wrong / 400 < 0.05 + 0.03
+
+
+def test_one_option_has_no_rival_and_one_replicate_no_interval():
+    (alone,) = compare_means([[1.0, 2.0]])
+    assert alone.rival is None
+    assert math.isnan(alone.difference)
+    assert np.isnan(alone.difference_interval).all()
+    first, _ = compare_means([[1.0], [0.0]])
+    assert first.difference == 1
+    assert np.isnan([*first.interval, *first.difference_interval]).all()
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 3)), np.zeros((3, 0)), [[math.nan]]])
+def test_nothing_to_compare_is_refused(values):
+    with pytest.raises(InputError, match="values"):
+        compare_means(values)

@@ -109,3 +109,11 @@ def test_bad_changes_are_a_clear_error():
         mean_rank(np.array([[0, np.nan]]))
     with pytest.raises(InputError, match="in seed 1 all 3 latents changed alike"):
         reliability(np.array([[1.0, 2, 3], [4, 4, 4]]))
+
+
+def test_the_ceiling_of_one_seed_is_below_that_of_the_mean():
+    rng = np.random.default_rng(0)
+    found = reliability(rng.normal(size=500) + rng.normal(size=(5, 500)))
+    assert found.noise_ceiling == math.sqrt(found.icc_mean)
+    assert found.noise_ceiling_of_seed == math.sqrt(found.icc_single) < found.noise_ceiling
+    assert math.isnan(reliability([[1.0, 2, 3], [3.0, 2, 1]]).noise_ceiling_of_seed)
