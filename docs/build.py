@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "isaerft"
-FIRST = ("quickstart", "reading_summary", "faq")
+FIRST = ("quickstart", "reading_results", "faq")
 REFERENCE = ("tables", "config", "architecture")
 PROJECT = {"CONTRIBUTING.md": "Contributing", "CHANGELOG.md": "Changes"}
 LINK = re.compile(r"(\]\()([^)#\s:]+)")
