@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "isaerft"
-FIRST = ("quickstart", "reading_summary", "faq")
+FIRST = ("quickstart", "reading_results", "faq")
 REFERENCE = ("tables", "config", "architecture")
 PROJECT = {"CONTRIBUTING.md": "Contributing", "CHANGELOG.md": "Changes"}
 LINK = re.compile(r"(\]\()([^)#\s:]+)")
@@ -60,10 +60,15 @@ def _api_pages() -> Iterator[tuple[str, str]]:
     for package in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
         groups[f"isaerft.{package.name}"] = sorted(package.rglob("*.py"))
     for name, paths in groups.items():
-        modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
-        listed = sorted(module.removesuffix(".__init__") for module in modules if not module.endswith("__main__"))
-        blocks = [f"::: {module}\n    options: {{show_submodules: false}}\n" for module in listed]
-        yield f"api/{name}.md", "\n".join([f"# {name}\n", *blocks])
+        blocks = [_api_block(path) for path in paths if path.name != "__main__.py"]
+        yield f"api/{name}.md", "\n".join([f"# {name}\n", *sorted(blocks)])
+
+
+def _api_block(path: Path) -> str:
+    """Return what asks mkdocstrings for a module; a package that defines nothing leaves its members to its modules."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    empty = path.name == "__init__.py" and not re.search(r"^(def|class) [^_]", path.read_text("utf-8"), re.MULTILINE)
+    return f"::: {module}\n    options: {{show_submodules: false{', members: false' if empty else ''}}}\n"
 
 
 def _linked_outside() -> Iterator[Path]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -37,6 +38,12 @@ PRE_COMMIT = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encodin
 CI = ROOT / ".github/workflows/ci.yml"
 
 
+@cache
+def owners():
+    return packages_distributions()
+
+
+@cache
 def distributions_imported(folder):
     """Return the distribution of every third-party module imported under `folder`, at any depth."""
     modules = set()
@@ -46,9 +53,8 @@ def distributions_imported(folder):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    owners = packages_distributions()
     outside = modules - set(sys.stdlib_module_names) - {"isaerft"}
-    return {canonicalize_name(owners.get(module, [module])[0]) for module in outside}
+    return {canonicalize_name(owners().get(module, [module])[0]) for module in outside}
 
 
 def names(requirements):
