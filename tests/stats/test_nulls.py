@@ -37,9 +37,8 @@ def prepared(drawn, groups, behavior=0, statistic="auroc"):
     exchange = exchange_within(len(drawn), groups["strata"], groups["clusters"])
     own = {key: groups[key] for key in ("strata", "clusters")}
     labels = drawn.effect if statistic == "spearman" else drawn.expected
-    return prepare_test(
-        mean_rank(drawn.changes[behavior]), labels[behavior], statistic=statistic, exchange=exchange, **own
-    )
+    change = mean_rank(drawn.changes[behavior])
+    return prepare_test(change, labels[behavior], statistic=statistic, exchange=exchange, **own)
 
 
 @pytest.mark.parametrize("statistic", ["auroc", "spearman", "stratified_auroc", "precision_at_k"])
@@ -170,7 +169,7 @@ def test_a_smooth_confound_makes_no_false_positives_where_strata_alone_do(null_w
 def test_nor_for_a_statistic_that_is_not_linear(null_worlds):
     # Exchanging changes is conservative.
     assert rate(null_worlds, "enrichment", n_behaviors=6) < 0.075
-    assert rate(null_worlds, "enrichment", without_confounds, n_behaviors=6) > 0.13
+    assert rate(null_worlds, "enrichment", without_confounds) > 0.09
 
 
 def test_nor_in_the_mean_over_behaviors_or_over_changes(null_worlds):
