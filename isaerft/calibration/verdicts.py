@@ -31,7 +31,7 @@ def verdict_rows(wrong: float, sizes: Calibration) -> list[Row]:
         for index in range(sizes.verdict_worlds):
             rng = stream(sizes.seed, f"verdicts {wrong:g}", index)
             drawn = draw(world, rng)
-            said, is_wrong = exchange_explanations(drawn.expected, wrong, rng)
+            said, is_wrong = exchange_wrong(drawn.expected, wrong, rng)
             changes = np.array([mean_rank(seeds) for seeds in drawn.changes])
             match = match_profiles(changes, said.astype(float), **drawn.groups(sizes.n_bins))
             tested = np.isfinite(match.contradiction_pvalue)
@@ -57,9 +57,7 @@ def verdict_rows(wrong: float, sizes: Calibration) -> list[Row]:
     return rows
 
 
-def exchange_explanations(
-    expected: np.ndarray, wrong: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def exchange_wrong(expected: np.ndarray, wrong: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Exchange a share `wrong` of the columns of `expected` (B, n) that expect something.
 
     Returns the labels (B, n) and which columns are wrong, (n,) bool; one that got a column equal to its own is right.

@@ -111,7 +111,7 @@ def pooled_agreements(
     All share their exchanges.
     """
     if not STATISTICS.facts(statistic).pooled:
-        allowed = ", ".join(name for name in STATISTICS if STATISTICS.facts(name).pooled)
+        allowed = ", ".join(name for name in sorted(STATISTICS) if STATISTICS.facts(name).pooled)
         raise InputError(f"pooled statistic {statistic!r}", allowed=allowed)
     if not pools:
         return []

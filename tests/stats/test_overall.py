@@ -229,7 +229,12 @@ def test_the_same_seed_gives_the_same_result():
 @pytest.mark.parametrize(
     ("changes", "expected", "options", "message"),
     [
-        ([[1, 2, 3]], [[1, 0, 0]], {"statistic": "enrichment"}, "'enrichment'; allowed: auroc, spearman"),
+        (
+            [[1, 2, 3]],
+            [[1, 0, 0]],
+            {"statistic": "enrichment"},
+            "'enrichment'; allowed: auroc, sign_agreement",
+        ),
         ([[1, np.nan, 3]], [[1, 0, 0]], {}, "NaN"),
         ([[1, 2, 3]], [[0, 0, 0]], {}, "all or none"),
         ([[1, 2, 3]], [[1, 0, 0], [1, 1, 1]], {}, "all or none"),

@@ -152,6 +152,7 @@ def test_the_minimum_detectable_effect_has_the_power_it_is_named_for():
     assert power_of(found, Design(n_latents=2000, expected_share=0.15), alpha=0.01) == pytest.approx(0.9, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_power_is_that_of_simulated_studies():
     rng = np.random.default_rng(0)
     n, share, odds_ratio, n_seeds = 600, 0.15, 1.7, 4
