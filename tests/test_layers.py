@@ -84,7 +84,7 @@ def test_these_floors_load_without_torch_and_the_package_itself_without_anything
 
 
 def test_what_the_workflow_reads_at_every_start_imports_neither_scipy_nor_matplotlib():
-    code = "import sys, isaerft.analysis, isaerft.report.figures, isaerft.config, isaerft.digest\n"
+    code = "import sys, isaerft.analysis, isaerft.report, isaerft.config, isaerft.digest\n"
     code += "sys.exit(' '.join({'torch', 'scipy', 'matplotlib', 'sklearn'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

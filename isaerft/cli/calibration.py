@@ -35,10 +35,6 @@ def calibrate(
 def calibration(config: ConfigFile, results: Folder = FOLDER) -> None:
     """Join the parts of the calibration study into one table, and write its page and figure."""
     options = load_calibration(config)
-    layout = Results(results)
-    from isaerft.analysis.calibration import join_parts
-    from isaerft.report.write import write_figures, write_pages
+    from isaerft.report.write import write_calibration
 
-    join_parts(options, layout)
-    write_pages(layout, ["calibration"])
-    write_figures(None, layout, ["calibration"])
+    write_calibration(options, Results(results))

@@ -138,10 +138,9 @@ def figures(study: StudyFile, results: ResultsFolder = None) -> None:
 def pages(study: StudyFile, results: ResultsFolder = None) -> None:
     """Write every table as an HTML page, with the meaning of its columns."""
     plan, layout = open_study(study, results)
-    from isaerft.analysis import tables_of
     from isaerft.report.write import write_pages
 
-    write_pages(layout, tables_of(plan))
+    write_pages(plan, layout)
 
 
 @app.command("answers-page")

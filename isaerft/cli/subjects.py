@@ -87,13 +87,13 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     from isaerft.io import replacing
-    from isaerft.subjects.contexts import scored_contexts as held_out_contexts
+    from isaerft.subjects.contexts import heldout_contexts
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.facts import measure_firing
 
     folder, loaded = layout.subject(subject), open_subject(opened, subject)
     rows = read_corpus(folder.corpus)
-    frame = held_out_contexts(
+    frame = heldout_contexts(
         loaded,
         rows,
         measure_firing(loaded, rows, plan.study.batch_size),

@@ -224,7 +224,9 @@ def _axbench(row: Row) -> FileRow:
     ref = row.values["ref"]
     match = _REF.search(ref.strip()) if isinstance(ref, str) else None
     if match is None:
-        raise InputError(f"{row.location}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}")
+        raise InputError(
+            f"{row.location}: ref {shown(ref)}", allowed="an address that ends in /{model}/{layer}/{index}"
+        )
     sae = (match["model"] or "", match["layer"] or "", "")
     return FileRow(int(match["index"]), row.values["concept"], url=ref, sae=sae)
 

@@ -19,7 +19,6 @@ from isaerft.stats.agreement import prepare_test
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.exchange import exchange_within
 from isaerft.stats.nulls import freedman_lane_null, studentised_mean_null, studentised_null
-from isaerft.stats.overall import pooled_agreement
 
 
 def groups_of(drawn):

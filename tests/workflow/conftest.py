@@ -13,7 +13,7 @@ import yaml
 from isaerft.analysis import tables_of
 from isaerft.config import plan_from_dict
 from isaerft.errors import InputError
-from isaerft.report.figures import figures_of
+from isaerft.report import figures_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

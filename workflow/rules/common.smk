@@ -16,7 +16,7 @@ from isaerft.registry import (
     SOURCES,
     STATISTICS,
 )
-from isaerft.report.figures import FIGURES, figures_of
+from isaerft.report import FIGURES, figures_of
 
 at = plan.results
 # For rules of your own: the folder of the study.

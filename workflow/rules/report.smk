@@ -301,7 +301,7 @@ rule summary:
     output:
         report(
             at.summary,
-            caption=caption("The study on one page. Read it first."),
+            caption=caption(SUMMARY_CAPTION),
             category="Summary",
             labels={"page": "read first"},
         ),
