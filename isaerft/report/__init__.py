@@ -6,4 +6,12 @@ shown with its controls. Undefined is a dash, never 0.
 
 from isaerft.report.figures import FIGURES, Figure, figures_of
 
-__all__ = ["FIGURES", "Figure", "figures_of"]
+__all__ = ["ANSWERS_CAPTION", "FIGURES", "SUMMARY_CAPTION", "Figure", "figures_of"]
+
+ANSWERS_CAPTION = (
+    "A few answers to held-out prompts before and after training, with their scores: examples of what the behavior "
+    "check counts."
+)
+SUMMARY_CAPTION = (
+    "The study on one page: the primary result with its controls, cautions, all figures, and links to the tables."
+)

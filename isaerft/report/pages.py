@@ -15,10 +15,6 @@ from isaerft.table import Column, Table
 
 MAX_ROWS = 2000
 MAX_CHARACTERS = 600
-ANSWERS_CAPTION = (
-    "A few answers to held-out prompts before and after training, with their scores: examples of what the behavior "
-    "check counts."
-)
 _PLAIN_INTEGERS = {"seed", "latent_index", "rank", "k"}
 _PVALUES = {"pvalue", "qvalue"}
 _LONG = {"explanation", "reason"}

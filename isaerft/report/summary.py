@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from isaerft.report import ANSWERS_CAPTION
 from isaerft.report.cautions import cautions
 from isaerft.report.figures import FIGURES
 from isaerft.report.findings import (
@@ -24,13 +25,11 @@ from isaerft.report.findings import (
     source_sentences,
     specificity_sentences,
 )
-from isaerft.report.pages import ANSWERS_CAPTION
 from isaerft.report.selection import Tables, find_primary, real, table
 from isaerft.report.template import grid, page, render
 from isaerft.report.text import DASH, count, fixed, plural, visible, words
 from isaerft.table import Table
 
-CAPTION = "The study on one page: the primary result with its controls, cautions, all figures, and links to the tables."
 ANSWERS = "answers"
 """Name of the page of answers."""
 

@@ -16,7 +16,12 @@ from isaerft.registry import (
     SOURCES,
     STATISTICS,
 )
-from isaerft.report import FIGURES, figures_of
+from isaerft.report import (
+    ANSWERS_CAPTION,
+    FIGURES,
+    SUMMARY_CAPTION,
+    figures_of,
+)
 
 at = plan.results
 # For rules of your own: the folder of the study.
