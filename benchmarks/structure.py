@@ -1,12 +1,14 @@
 """Print the structure of the package: modules, lines, floors, and import circles.
 
     python benchmarks/structure.py
+    python benchmarks/structure.py --write docs/architecture.md   # write the floors and the file tree into the page
 
 A floor stands above every floor that it imports, at any depth and wherever the import stands.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 from collections.abc import Iterator, Mapping
@@ -108,5 +110,39 @@ def report(root: Path = ROOT) -> Iterator[str]:
         yield f"  {', '.join(sizes)}"
 
 
-if __name__ == "__main__":
+def headline(path: Path) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def page_blocks(root: Path = ROOT) -> dict[str, str]:
+    """Return what docs/architecture.md shows of the code, by block: the floors, and the file tree."""
+    known = modules(root)
+    stack = [", ".join(floor) for floor in reversed(floors(graph(root)))]
+    packages: dict[Path, list[str]] = {}
+    for path in known.values():
+        lines = packages.setdefault(path.parent, [])
+        where = path.relative_to(root).as_posix()
+        if path.name == "__init__.py":
+            lines.insert(0, f"**`{where.removesuffix('__init__.py')}`** {headline(path)}\n")
+        else:
+            lines.append(f"- `{where}` {headline(path)}")
+    tree = ["\n".join(lines) for _, lines in sorted(packages.items())]
+    return {"floors": "\n".join(["```", *stack, "```"]), "tree": "\n\n".join(tree)}
+
+
+def main() -> None:
+    """Print the structure, and write it into a page if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put floors and file tree between the page's marks")
+    options = parser.parse_args()
+    if options.write:
+        from page import write_block
+
+        for name, text in page_blocks().items():
+            write_block(options.write, name, text)
     sys.stdout.writelines(f"{line}\n" for line in report())
+
+
+if __name__ == "__main__":
+    main()

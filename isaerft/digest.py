@@ -1,4 +1,4 @@
-"""Digests of the code and the options that decide a result, so that an edit reruns the jobs that it can change.
+"""Digests of the code and options behind a result, so that an edit reruns the jobs that it can change.
 
 Snakemake compares a rule's params with those of the last run. Each rule keeps two digests there: of the source that
 its verb runs, `code`, and of the options that it reads, `settings`.

@@ -1,4 +1,4 @@
-"""The exception for bad input by a user: one line with the problem, what is allowed, and what to do.
+"""The exception for a user's bad input: one line with the problem, what is allowed, and what to do.
 
 >>> raise InputError("unknown behavior 'refusl'", allowed="helpfulness, refusal", remedy="did you mean 'refusal'?")
 Traceback (most recent call last):

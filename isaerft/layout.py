@@ -1,4 +1,4 @@
-"""Where everything of a study lies below its results folder: the one module that knows a path.
+"""Paths of a study's files below its results folder; no other module knows a path.
 
 The package calls these with names; the Snakefile calls them with wildcards in place of names:
 

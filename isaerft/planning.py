@@ -1,4 +1,4 @@
-"""Planning a study: the requests that its language models will get, and the latents that it needs.
+"""Plan a study: the requests that its language models will get, and the latents that it needs.
 
 Nothing is sent, and no key is needed. The cost is exact once the texts that a part reads exist. Before that, it is an
 upper estimate: every latent to be explained gets a different text of typical length.

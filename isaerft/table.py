@@ -1,4 +1,4 @@
-"""What a table is: a name, a caption, and columns with their kinds and meanings; checked, written and read here.
+"""Tables: a name, a caption, and columns with kinds and meanings; checked, written and read here.
 
 A table is a CSV file in UTF-8 with one header row and no index column. Its columns come in the order in which the
 table declares them. An undefined value is an empty field, never 0.

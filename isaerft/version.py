@@ -1,4 +1,4 @@
-"""The version of this package, from its metadata."""
+"""The package's version, read from its metadata."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""README and docs: links resolve, the file tree names every module, and the quickstart runs."""
+"""README and docs: links resolve, the architecture page shows the code as it is, and the quickstart runs."""
 
 import re
 import runpy
@@ -9,7 +9,6 @@ PAGES = [ROOT / "README.md", ROOT / "results/README.md", ROOT / "data/README.md"
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-TREE = re.compile(r"<!-- tree -->(.*?)<!-- /tree -->", re.DOTALL)
 
 
 def text_of(page):
@@ -39,13 +38,19 @@ def test_the_readme_links_every_page_of_the_docs():
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
 
 
-def test_the_file_tree_names_every_module_and_nothing_else():
-    (tree,) = TREE.findall((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
+def test_the_architecture_page_shows_the_floors_and_names_every_module():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    blocks = runpy.run_path(str(ROOT / "benchmarks/structure.py"))["page_blocks"]()
+    for name, block in blocks.items():
+        assert f"<!-- {name} -->\n{block}\n<!-- /{name} -->" in text, "python benchmarks/structure.py --write ..."
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "isaerft").rglob("*.py")}
     packages = {name for name in modules if name.endswith("/__init__.py")}
-    named = set(re.findall(r"isaerft/[\w/]+\.py", tree))
-    assert named <= modules
-    assert modules - packages <= named
+    assert set(re.findall(r"`(isaerft/[\w/]+\.py)` \S", blocks["tree"])) == modules - packages
+
+
+def test_the_page_on_behaviors_shows_the_example_rule_as_it_is():
+    rule = (ROOT / "examples/limerick.smk").read_text(encoding="utf-8")
+    assert f"```python\n{rule}```\n" in (ROOT / "docs/add_a_behavior.md").read_text(encoding="utf-8")
 
 
 def test_the_quickstart_lowers_the_loss_and_lists_the_most_changed_latents(capsys):

@@ -1,4 +1,4 @@
-"""Adapters that let latents change each other: a low-rank map and a feed-forward network on the latents."""
+"""Adapters in which latents change each other: a low-rank map and a feed-forward network."""
 
 from __future__ import annotations
 

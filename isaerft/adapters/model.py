@@ -1,4 +1,4 @@
-"""Adapters that act on the model outside the SAE's basis: their base, and a low-rank one on the residual stream.
+"""Adapters outside the SAE's basis: their base class, and a low-rank one on the residual stream.
 
 Their effect on latents is measured by pulling it back into the SAE's basis (`isaerft.changes.pullback`).
 """

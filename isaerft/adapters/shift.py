@@ -1,4 +1,4 @@
-"""What an adapter does to the latents of some tokens, and the bounds that it keeps.
+"""What an adapter does to the latents of some tokens, and the bounds it keeps.
 
 Let delta be the change of the activations, (n_tokens, d_sae). A bias changes every token alike, a scale changes only
 active latents, and a low-rank map writes a few patterns. `Shift` keeps that structure, so that no token needs a row as

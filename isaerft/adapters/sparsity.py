@@ -1,4 +1,4 @@
-"""Sparse training: an adapter of any kind that ends up changing a given number of latents.
+"""Sparse training: any kind of adapter, limited to a given number of changed latents.
 
 Both methods act on the parameters that write latents (`LatentAdapter.writing_parameters`), with all numbers of a latent
 as one group, in two phases. First latents compete, while the number allowed falls from all to the target. Then the

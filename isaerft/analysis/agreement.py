@@ -1,4 +1,4 @@
-"""agreement.csv: do the latents that changed have the explanations that said they should, beside every control.
+"""agreement.csv: did the latents change that were expected to? The result and all its controls.
 
 The rule `agreement` tests one adapter of one subject at a time and writes its rows of this table and of specificity,
 overall and source_comparison; the tables collect them and adjust p-values.

@@ -1,4 +1,4 @@
-"""audit.csv and audit_latents.csv: what one set of data teaches that another of its kind does not.
+"""audit.csv and audit_latents.csv: what a suspect data set teaches that a clean one does not.
 
 The two share a module because the rule `audit` makes their rows together, of all audits of a subject: by candidate
 behavior in the first, by latent in the second.

@@ -1,4 +1,4 @@
-"""calibration.csv: how the whole pipeline does where the truth is known.
+"""calibration.csv: how well the whole pipeline performs where the truth is known.
 
 Known are sources with a known share of wrong explanations, and audits on the embedded language, where it is known what
 was planted. All is read off the study's own tables, at the primary adapter and measure.

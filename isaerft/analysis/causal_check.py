@@ -1,4 +1,4 @@
-"""causal_check.csv: what is left of an adapter's effect without the latents that changed most."""
+"""causal_check.csv: what remains of an adapter's effect without the latents that changed most."""
 
 from __future__ import annotations
 

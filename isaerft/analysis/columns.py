@@ -1,4 +1,4 @@
-"""Columns that several result tables share; each meaning stands once."""
+"""Columns that several result tables share, each defined once."""
 
 from __future__ import annotations
 

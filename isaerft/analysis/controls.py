@@ -1,4 +1,4 @@
-"""The controls of a result, each a row of agreement.csv beside it, by the same test.
+"""Controls of a result: rows of agreement.csv that the same test makes.
 
 A control is one function: it gets a result's `Comparison` and returns what to test in its place.
 """

@@ -1,4 +1,4 @@
-"""coverage.csv: how many of the latents that a source was asked for it explains."""
+"""coverage.csv: how many of the requested latents each source explains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing the case-control sample of a subject's latents, before any explanation of them is asked for."""
+"""Draw the case-control sample of a subject's latents before any explanation is requested."""
 
 from __future__ import annotations
 

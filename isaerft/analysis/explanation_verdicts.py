@@ -1,4 +1,4 @@
-"""explanation_verdicts.csv: what all behaviors together say of each explanation, and why.
+"""explanation_verdicts.csv: the verdict on each explanation over all behaviors, and its reason.
 
 At the primary adapter and measure. The rule is `isaerft.stats.decide`; this module turns its reasons into sentences.
 """

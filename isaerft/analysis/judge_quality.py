@@ -1,4 +1,4 @@
-"""judge_quality.csv and corrected_agreement.csv: how good the judges are, and agreement without their errors.
+"""judge_quality.csv and corrected_agreement.csv: how good judges are, and agreement corrected for their errors.
 
 The two share their subject and rates: the second corrects agreement by the rates of error that the first estimates.
 Judges of one source are compared pair by pair on the (latent, behavior) pairs that both judged; the unit of every

@@ -1,4 +1,4 @@
-"""Training on every behavior against expectations for every behavior, by one reading and one measure.
+"""Agreement of changes from training on each behavior with expectations for each behavior.
 
 The tables specificity, overall and source_comparison all read this matrix.
 """

@@ -1,4 +1,4 @@
-"""Every way in which a study reads the explanations of a subject: source by source, judge by judge.
+"""The explanations of a subject as each judge reads each source.
 
 >>> for reading in readings(plan, results, "toy"):   # doctest: +SKIP
 ...     agreement_test(change[reading.latents], reading.expectation.expected[0], **reading.confounds.null())

@@ -1,4 +1,4 @@
-"""The reference of the result tables, docs/tables.md, written from the tables themselves."""
+"""Write docs/tables.md, the reference of the result tables, from the tables themselves."""
 
 from __future__ import annotations
 

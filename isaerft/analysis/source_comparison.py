@@ -1,4 +1,4 @@
-"""source_comparison.csv: whose explanations predict changes best, judge by judge, on the same latents."""
+"""source_comparison.csv: whose explanations predict changes best, for each judge, on the same latents."""
 
 from __future__ import annotations
 

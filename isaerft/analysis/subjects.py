@@ -1,4 +1,4 @@
-"""subjects.csv: the subjects, and how well each SAE stands in for the activations at its hook."""
+"""subjects.csv: the subjects, and how well each SAE reconstructs the activations at its hook."""
 
 from __future__ import annotations
 

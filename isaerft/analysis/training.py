@@ -1,4 +1,4 @@
-"""training.csv: every training run, its held-out loss, and how much of the reference adapter's fall it reaches."""
+"""training.csv: every training run, its held-out loss, and its fall relative to the reference adapter's."""
 
 from __future__ import annotations
 

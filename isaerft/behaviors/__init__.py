@@ -1,4 +1,4 @@
-"""Behavior data sets -> one canonical record format, split into train and held-out."""
+"""Behaviors: raw data in, checked records out, split into train and held-out."""
 
 from isaerft.behaviors.prepare import is_heldout, prepare_behavior, split_file
 from isaerft.behaviors.readers import read_rows

@@ -1,4 +1,4 @@
-"""Making the records of a behavior: read its raw data, split it, and write train.jsonl, heldout.jsonl and card.json.
+"""Make the records of a behavior: read its raw data, split it, write train.jsonl, heldout.jsonl and card.json.
 
 The card is written last, so its existence means that the records are complete.
 """

@@ -1,4 +1,4 @@
-r"""Reading a behavior's raw data, from a local file or the Hugging Face hub, and mapping its rows to records.
+r"""Read a behavior's raw data from a local file or the Hugging Face hub, and map its rows to records.
 
 A field is mapped to a column, to a dotted path into nested data, or to a template over columns:
 

@@ -1,4 +1,4 @@
-"""Variants of a behavior's records: rows of another behavior planted in them, or completions shuffled between prompts.
+"""Variants of a behavior's records: rows planted from another behavior, or completions shuffled between prompts.
 
 *Poisoned* records give an audit something known to find. Both parts of the split get the same share of planted rows.
 The donor's rows are split by the host's own held-out fraction, so that no prompt straddles the split.

@@ -1,4 +1,4 @@
-"""The calibration study: how the tests and intervals of `isaerft.stats` do in worlds whose truth is known.
+"""The calibration study: how tests and intervals of `isaerft.stats` perform where the truth is known.
 
 `run_part` runs one part of it; the rows of all parts make calibration.csv.
 """

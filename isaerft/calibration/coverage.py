@@ -1,4 +1,4 @@
-"""How often each interval covers the truth.
+"""Coverage: how often each interval contains the truth.
 
 The truth is known by drawing more: the statistic of a very large world for intervals over latents, the mean over very
 many further behaviors (changes) of the same dictionary for intervals over behaviors (changes), and the same judge on

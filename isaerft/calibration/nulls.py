@@ -1,4 +1,4 @@
-"""How often each test calls an agreement significant in worlds where there is none: ours, and naive tests."""
+"""False positives: how often our tests and naive ones reject in worlds without agreement."""
 
 from __future__ import annotations
 

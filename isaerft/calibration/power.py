@@ -1,4 +1,4 @@
-"""How often each test finds an agreement that is there, by odds ratio and number of latents."""
+"""Power: how often each test finds an agreement, by odds ratio and number of latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the verdicts tell wrong explanations from right ones, by the share that is wrong and by the odds ratio."""
+"""How well verdicts tell wrong explanations from right ones, by the share of wrong ones and the odds ratio."""
 
 from __future__ import annotations
 

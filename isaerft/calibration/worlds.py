@@ -1,4 +1,4 @@
-"""Simulated worlds of latents in which the truth is known: the effect of an explanation on a change is an odds ratio.
+"""Simulated worlds of latents: an odds ratio sets the effect of an explanation on a change.
 
 A latent has a firing rate (log-normal, over decades), a decoder norm and a density; near-duplicates come in clusters.
 How much a latent changes and whether it is expected to can both depend on firing rate and decoder norm: that is

@@ -1,4 +1,4 @@
-"""The behavior check: did the behavior itself change, and not only the loss? Answers to held-out prompts, scored."""
+"""The behavior check: did answers to held-out prompts change, and not only the loss?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The causal check: does the held-out loss rise again when the most changed latents are neutralised?
+"""The causal check: does the held-out loss rise again when the most changed latents are reset?
 
 A measure only ranks latents. Here the k highest latents are neutralised in the trained adapter: they keep the
 activations that they had before training. The share of the adapter's fall in held-out loss that remains is compared

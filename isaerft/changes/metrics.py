@@ -1,4 +1,4 @@
-"""Metrics of answers: functions that map texts to numbers, higher where the behavior shows more.
+"""Metrics of answers: functions from texts to numbers, higher where the behavior shows more.
 
 `phrases`, `words` and `length` read only the text; `classifier` asks a text-classification model. A registered metric
 maps its options to such a function.

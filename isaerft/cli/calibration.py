@@ -1,4 +1,4 @@
-"""Verbs of the calibration study, which measures our own statistics."""
+"""Verbs of the calibration study, which measures the package's own statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs share: the options that name a study and its parts, and how they are checked."""
+"""Options that name a study and its parts, shared by the verbs, and their checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs that help to plan a study; no rule of the workflow calls them."""
+"""Verbs for planning a study; no rule of the workflow calls them."""
 
 from __future__ import annotations
 

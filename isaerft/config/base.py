@@ -1,4 +1,4 @@
-"""Reading options strictly: YAML without doubled keys, unknown keys refused, one line for each error."""
+"""Read options strictly: no duplicate YAML keys, no unknown keys, one line for each error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the calibration study, which measures our own statistics and needs no model."""
+"""Options of the calibration study, which measures the package's own statistics and needs no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of explanations: where they come from, who judges and scores them, and which language models are asked."""
+"""Options of explanations: sources, judges, scorers, and the language models that they ask."""
 
 from __future__ import annotations
 

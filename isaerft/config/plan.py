@@ -1,4 +1,4 @@
-"""What a study runs, derived from its options: twins, seeds, who is analysed, which sources speak of which subject.
+"""What a study runs, derived from its options: its twins, seeds, analyzed adapters, and sources of each subject.
 
 The package and the Snakefile both ask here, so that they cannot disagree.
 """

@@ -1,4 +1,4 @@
-"""The reference of a study's options, drawn from the dataclasses that define them.
+"""The reference of a study's options, generated from the dataclasses that define them.
 
 Every option's help, type and default stand in `isaerft.config` alone. `python -m isaerft.config` writes them
 out as config/schema.json (for editors) and docs/config.md (for readers).

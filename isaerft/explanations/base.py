@@ -60,8 +60,6 @@ class SourceFunction(Protocol):
             Number of latents of the SAE.
         latents : (n,) int64, optional
             The latents to explain; all by default. A source whose explanations cost something omits others.
-        llm : LanguageModel
-            Passed only to a source whose options name an `llm`.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Evidence about latents: tokens in their contexts, read from contexts.parquet or scored_contexts.parquet.
+"""Evidence about latents: tokens in context, from contexts.parquet or scored_contexts.parquet.
 
 Columns: latent_index (int), side ("input", "output", "amplified", and those held out for scoring), rank (int, 0 is the
 strongest), token, before, after (str) and value (float: the activation, the promotion, or the rise of the

@@ -1,4 +1,4 @@
-"""The source `file`: explanations from a local file, in any of four forms, which the columns tell apart.
+"""The source `file`: explanations from a local file, in one of four forms told apart by their columns.
 
 | form | columns | latent index |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Explanations written from a latent's own contexts, without any language model, and how such texts are taken apart.
+"""Explanations written from a latent's own contexts, without a language model; and parsing them again.
 
 The input side names the tokens on which a latent fires, the output side the tokens that it promotes:
 

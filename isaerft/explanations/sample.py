@@ -1,4 +1,4 @@
-"""Which latents a source explains: all live ones, or a case-control sample that was drawn and written before.
+"""Which latents a source explains: all live ones, or the case-control sample drawn before.
 
 A sample is a table with one row per latent, written before anything is fetched or asked:
 

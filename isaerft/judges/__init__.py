@@ -1,4 +1,4 @@
-"""Judges: an explanation and a behavior's description -> the effect that training should have on the latent."""
+"""Judges: from an explanation and a behavior's description to the effect expected of training."""
 
 from isaerft.judges.base import (
     AskingJudge,

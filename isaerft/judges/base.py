@@ -63,8 +63,6 @@ class JudgeFunction(Protocol):
             Options of the judge.
         subject_dir : Path
             Folder of the subject's own files.
-        llm : LanguageModel
-            Passed only to a judge whose options name an `llm`.
 
         Returns
         -------

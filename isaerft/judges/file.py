@@ -1,4 +1,4 @@
-"""Judgements from a file: the judges `table` (complete, made by a program or known to be true) and `human` (a sample).
+"""Judgments from a file: the judges `table` (complete) and `human` (a sample).
 
 The file is CSV (or JSONL, JSON, Parquet), one row per explanation (or latent) and behavior:
 

@@ -1,4 +1,4 @@
-"""The lexicon judge: a word list says what the words that an explanation names should do.
+"""The lexicon judge: a word list says what latents do that explanations name by these words.
 
 Any list of words by category serves, as in LIWC (Tausczik and Pennebaker 2010, "The Psychological Meaning of Words").
 No language model is asked. The list is CSV (or JSONL, JSON, Parquet), one effect of a word on a behavior per row:

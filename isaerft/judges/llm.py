@@ -1,4 +1,4 @@
-"""The LLM judge: a language model reads each distinct explanation once, beside all behaviors.
+"""The LLM judge: a language model reads each distinct explanation once, with all behaviors.
 
 A prompt shows one explanation and every behavior, in an order drawn for that explanation. The explanation is other
 people's text. It is quoted on one line, bounded in length, between markers made of its own digest, so that it cannot

@@ -1,4 +1,4 @@
-"""Asking language models over HTTP: every reply is cached by its request, every cost known before it is incurred."""
+"""Language models over HTTP: replies are cached by request, and costs are known in advance."""
 
 from isaerft.llm.cache import ResponseCache
 from isaerft.llm.client import LanguageModel, RequestPlan

@@ -1,4 +1,4 @@
-"""Asking an OpenAI-compatible server: many requests at a time, each reply kept as it comes, the cost known before.
+"""Ask an OpenAI-compatible server: concurrent requests, replies kept as they arrive, cost known in advance.
 
 The openai package makes the requests. It repeats them after 408, 409, 429, 5xx and broken connections, with growing
 random pauses or after the server's own Retry-After. A server that stays unreachable, a refused key or a reached cap

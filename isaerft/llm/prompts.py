@@ -1,4 +1,4 @@
-"""Prompts and replies: the request that a server gets, its digest, and the answer that a reply holds.
+"""Prompts and replies: the request to a server, its digest, and the answer in a reply.
 
 A prompt asks for an answer of a fixed form. A reply is text from outside; it becomes data only through `parsed`, and
 whatever does not fit the form is a `Failure`, which is counted and never taken for an answer.

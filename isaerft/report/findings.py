@@ -1,4 +1,4 @@
-"""What the tables say, in numbers and sentences: result and controls, specificity, sources, judges, audits.
+"""Findings: what the tables say, in numbers and sentences, on results, controls, sources, judges and audits.
 
 Sentences are plain text, not yet escaped.
 """

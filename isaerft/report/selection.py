@@ -1,4 +1,4 @@
-"""Rows of the tables that belong to the primary result, and rows that are its controls."""
+"""Rows of the tables: those of the primary result, and those of its controls."""
 
 from __future__ import annotations
 

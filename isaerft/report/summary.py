@@ -1,4 +1,4 @@
-"""The page to read first: what was tested, how it came out, its controls, cautions, and where to look next."""
+"""The page to read first: what was tested, the result, its controls, cautions, and where to look next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values and outside text as a reader sees them.
+"""Format values and outside text for readers.
 
 Explanations come from models and from the web. Their text may hold markup, direction marks, invisible characters or
 piles of combining marks; `visible` keeps the words and makes the rest visible.

@@ -1,4 +1,4 @@
-"""What the command line calls: read result tables, write figures and pages, each whole or not at all."""
+"""Read result tables, write figures and pages, each whole or not at all."""
 
 from __future__ import annotations
 

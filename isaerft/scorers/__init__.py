@@ -1,4 +1,4 @@
-"""Scorers: does an explanation fit what its latent does, in contexts that its explainer did not see?"""
+"""Scorers: does an explanation fit what its latent does, in contexts held out from its explainer?"""
 
 from isaerft.scorers.base import (
     AskingScorer,

@@ -1,4 +1,4 @@
-"""What a scorer is, and how well an explanation tells what its latent does from what it doesn't do.
+"""What a scorer is, and how scores become the quality of an explanation.
 
 A scorer is a callable registered under a name (`isaerft.registry.SCORERS`, entry-point group `isaerft.scorers`). It
 gives each item of a task a number: how well the explanation fits it. The value of an explanation is the probability
@@ -49,8 +49,6 @@ class ScorerFunction(Protocol):
             All tasks, so that a scorer can use the words of all.
         scorer : Scorer
             Options of the scorer.
-        llm : LanguageModel
-            Passed only to a scorer whose options name an `llm`.
 
         Returns
         -------

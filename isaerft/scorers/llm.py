@@ -1,4 +1,4 @@
-"""The LLM scorer: a language model reads an explanation and all items of a task at once, and says yes or no to each.
+"""The LLM scorer: a language model reads an explanation and a task's items, and says yes or no to each.
 
 Items that a model sees side by side can give themselves away: those that hold have something in common. The measured
 floor shows how much a model makes of that.

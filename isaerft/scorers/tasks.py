@@ -1,4 +1,4 @@
-"""What explanations are scored on: tasks of items that belong to a latent or don't.
+"""Scoring tasks: items that belong to a latent, among others that do not.
 
 There are three scores, each with its own kind of items:
 

@@ -1,4 +1,4 @@
-"""Do latents' changes agree with what their explanations expect? Arrays in, small frozen results out.
+"""Statistics of agreement between changes and expectations: arrays in, small frozen results out.
 
 The names below are imported on first use, so that `import isaerft.stats` is fast and does not import scipy.
 """

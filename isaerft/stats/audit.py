@@ -1,4 +1,4 @@
-"""Audit a data set: after training on each of two sets in the same way, which latents and expectations differ?
+"""Audit a data set: which latents and expectations differ between training on it and on a clean one?
 
 Each seed trains on its own random share f of the rows of either set, so the spread over seeds includes the noise of
 the rows. K such subsamples tell what the difference would be on other rows of the same origins (delete-d jackknife,

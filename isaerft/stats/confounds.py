@@ -1,4 +1,4 @@
-"""Confounds: strata of latents that are alike in them, clusters of near-duplicates, and smooth functions of confounds.
+"""Confounds: strata of similar latents, clusters of near-duplicates, and smooth functions of confounds.
 
 Firing rate, decoder norm and density confound both changes and explanations. `strata_of` cuts latents into strata in
 which they are about equal:

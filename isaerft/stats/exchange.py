@@ -1,4 +1,4 @@
-"""Exchange labels between latents that the null hypothesis calls exchangeable: within strata, and by whole clusters.
+"""Exchanges of labels between latents that are exchangeable under the null: within strata, whole clusters at a time.
 
 A latent is a block of its own unless `clusters` puts it with others. Two blocks may exchange their labels if they
 have the same size and the same strata, that is as many latents in each stratum. (A cluster nearly always lies in one

@@ -15,8 +15,8 @@ clusters' sums (the infinitesimal jackknife). For the AUROC this is the variance
 >>> remaining_share(np.array([[1.0, 2.0]]), np.array([[2.0, 4.0]])).estimate
 0.5
 >>> found = compare_means(np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.2, 0.3, 0.1]]))
->>> [(option.rank, option.rival, round(option.difference, 2)) for option in found]
-[(1, 1, 0.3), (2, 0, -0.3), (3, 0, -0.6)]
+>>> found[0].rank, found[0].rival, round(found[0].difference, 2)
+(1, 1, 0.3)
 """
 
 from __future__ import annotations

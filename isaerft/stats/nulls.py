@@ -1,4 +1,4 @@
-"""Null distributions of agreement: the statistic of each random exchange of the expectations between latents.
+"""Null distributions: the statistic under random exchanges of expectations between latents.
 
 All statistics that are linear in the labels, sum_i w_i l_i, are computed under the same exchanges. So results that
 share latents keep their dependence, and exchanges are drawn once. Without confounds (`joint_null`) only the positions

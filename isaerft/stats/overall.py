@@ -1,4 +1,4 @@
-"""Results over many changes or behaviors: pooled controls, the mean agreement over behaviors, and its specificity.
+"""Results over several changes or behaviors: pooled controls, mean agreement, and specificity.
 
 Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` gives one result for
 them all: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear

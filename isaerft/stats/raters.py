@@ -1,4 +1,4 @@
-"""How far judges agree, and what agreement would be if the judge made no mistakes.
+"""Agreement between judges, and what the result would be if the judge made no mistakes.
 
 `agreement_of_judges` compares two judges on which latents a behavior should change, with chance taken into account:
 

@@ -1,4 +1,4 @@
-"""Does training on a behavior change the latents expected for that behavior, rather than for any other?
+"""Does training on a behavior change the latents expected for it, rather than for any other?
 
 The strongest control there is: explanations judged for behavior A, against changes from training on B. Whatever makes
 latents both easy to change and likely to be expected for any behavior is the same on and off the diagonal.

@@ -1,4 +1,4 @@
-"""Statistics of agreement between how much latents changed and how much they were expected to.
+"""Statistics of agreement between measured and expected changes.
 
 Each is a plain function, vectorised over label sets, and a registered `Statistic` that `agreement_test` finds by
 name:

@@ -1,4 +1,4 @@
-"""Verdicts on explanations: does the profile of effects that one predicts over behaviors match its latent's changes?
+"""Verdicts: do the effects that an explanation predicts over behaviors match its latent's changes?
 
 Model: z_ib = a_i + m_sb + d e_ib + noise. z_ib is the normal score of latent i's change when behavior b is trained,
 e_ib the effect that its explanation predicts and m_sb the mean of its stratum s. The sufficient statistic for d is the

@@ -1,4 +1,4 @@
-"""Tokenizing a behavior's records and running them once through the layers below the hook.
+"""Tokenize a behavior's records and run them once through the layers below the hook.
 
 These layers are frozen, so their output is computed once: the residual stream at the injection point and the sparse
 codes of the hook's activation. Training and evaluation start from there.

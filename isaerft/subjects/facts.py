@@ -1,4 +1,4 @@
-"""Facts about each latent: how often it fires on the reference corpus, where it fires most, and its neighbours.
+"""Facts about each latent: how often and where it fires on the corpus, and its neighbors.
 
 These are the confounds that the statistics stratify by, and the raw material of local explanations.
 """

@@ -1,4 +1,4 @@
-"""Running a Hugging Face model below and above the hook of an SAE.
+"""Run a Hugging Face model below and above the hook of an SAE.
 
 Two points matter. The *hook* is where the SAE reads: the residual stream, or what attention or the MLP adds to it. The
 *injection point* is where adapters write: the point of the residual stream at which the hook's activation has been

@@ -1,4 +1,4 @@
-"""Getting a subject's SAE: from SAELens' directory of pretrained SAEs, from a local folder, or by training.
+"""Get a subject's SAE: from SAELens' directory, from a local folder, or by training.
 
 This is the only module that imports sae_lens. It writes SAELens' own format, with every normalisation that is one
 number for all tokens folded into the weights.

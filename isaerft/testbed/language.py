@@ -1,4 +1,4 @@
-"""The testbed's language: its words, and the true explanation and expected effect of each of its concepts.
+"""The testbed's language: its words, and the true explanation and expected effect of each concept.
 
 The language has eight styles of answering and eight topics. A behavior teaches a style. Users request a style with its
 `asks`, and an answer in that style has its `words`. The two share no word, so that only a latent state ("answer

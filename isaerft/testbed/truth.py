@@ -1,4 +1,4 @@
-"""The truth about each latent of the testbed, from the concepts that are known to hold at every token.
+"""The truth about each latent of the testbed, from the concepts annotated at every token.
 
 On the input side, a latent's concept is the one that best predicts where it fires (F1). On the output side, it is the
 group of words whose probability rises most when the latent is added to the residual stream and the model runs on.

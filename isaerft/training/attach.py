@@ -1,4 +1,4 @@
-"""Adapters on a plain Hugging Face model: trained, saved and switched on and off in its own forward pass.
+"""Attach adapters to a plain Hugging Face model: train, save, and switch them on and off.
 
 >>> attached = attach(model, sae, "scale")                                 # doctest: +SKIP
 >>> Trainer(model, TrainingArguments("out"), train_dataset=rows).train()   # doctest: +SKIP

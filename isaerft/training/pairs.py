@@ -1,4 +1,4 @@
-"""Preference pairs: cached rows of chosen and rejected replies, with their log-probabilities under the base model."""
+"""Preference pairs: cached rows of chosen and rejected replies, with log-probabilities of the base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data-parallel training: several processes train one adapter, on one GPU each, through accelerate.
+"""Data-parallel training: several processes train one adapter, each on its own GPU, through accelerate.
 
 $ torchrun --standalone --nproc-per-node 2 --no-python isaerft train ...   # or: accelerate launch --multi_gpu ...
 

@@ -1,4 +1,4 @@
-"""Training every replicate of one adapter on one behavior.
+"""Train every replicate of one adapter on one behavior.
 
 How an adapter comes about is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
 activations, or loaded from a checkpoint or a saved adapter.

@@ -1,4 +1,4 @@
-"""Training a constant shift of all latents at a cost that does not depend on the number of latents.
+"""Train a constant shift of all latents at a cost that does not depend on their number.
 
 A bias b of `d_sae` numbers reaches the model only as v = b W, with W the decoder. Let g be the gradient with respect
 to v. Plain SGD with momentum moves b by multiples of W g alone, so at every step b = W w for some w of `d_in` numbers

@@ -1,4 +1,4 @@
-"""Fitting a steering baseline: its direction on cached activations, and how far to move along it."""
+"""Fit a steering baseline: its direction on cached activations, and how far to move along it."""
 
 from __future__ import annotations
 

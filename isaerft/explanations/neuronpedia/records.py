@@ -1,4 +1,4 @@
-"""What Neuronpedia's JSON says: which source explains an SAE, the explanations in a row, and the choice of one.
+"""Parse Neuronpedia's JSON: the source that explains an SAE, a row's explanations, and the choice of one.
 
 >>> source_id = parse_source_id("gemma-2-2b/20-gemmascope-res-16k")
 >>> page_url(source_id, 353, "https://www.neuronpedia.org/api")

@@ -1,4 +1,4 @@
-"""The source `neuronpedia`: looks up explanations by three routes and chooses one per latent.
+"""The source `neuronpedia`: look up explanations by three routes and choose one per latent.
 
     sources:
       neuronpedia:

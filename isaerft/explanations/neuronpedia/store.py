@@ -1,4 +1,4 @@
-"""The look-ups that have an answer: one SQLite file beside the subject's own files, never an output of a rule.
+"""Answered look-ups: one SQLite file in the subject's folder, not an output of any rule.
 
 Each look-up is committed when it ends, so a killed run loses only what was under way. Delete the file to look
 everything up again; ship it, and others reproduce the study without a network.

@@ -1,4 +1,4 @@
-"""Which latents each behavior changed most, and what their explanations say."""
+"""The latents that each behavior changed most, with their explanations."""
 
 from __future__ import annotations
 
