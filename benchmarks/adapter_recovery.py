@@ -165,48 +165,22 @@ def run(adapters: list[str], n_jobs: int) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"target": "Int64"}).round(3)
 
 
-def page_tables(table: pd.DataFrame) -> dict[str, str]:
-    """Return the tables of docs/adapters.md by name, in Markdown: each world's, and the other ways of training."""
+def page_table(table: pd.DataFrame) -> str:
+    """Return the table of docs/adapters.md in Markdown: precision by contribution, and the loss recovered."""
     is_main = (table.optimizer == "sgd") & (table.sparsity != "lasso") & table.target.fillna(TARGET).eq(TARGET)
-    made = {}
-    for name in WORLDS:
-        part = table[is_main & (table.world == name)]
-        made[f"recovery_{name}"] = _markdown(
-            part.sort_values("adapter", key=lambda c: c.map([*ADAPTERS].index), kind="stable")
-        )
-    fitting = ((table.world == "steering") & (table.adapter == "bias")) | (
-        (table.world == "gain") & (table.adapter == "scale")
-    )
-    made["recovery_options"] = _markdown(table[fitting], extra=("optimizer", "target"))
-    return made
-
-
-def _markdown(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> str:
-    """Return one line for each variant: precision by every measure, the rest by contribution."""
-    keys = ["adapter", "sparsity", "optimizer", "target"]
-    precision = table.assign(target=table.target.fillna(0)).pivot_table("precision_at_k", keys, "measure", sort=False)
-    one = table[table.measure == "contribution"].assign(target=lambda part: part.target.fillna(0)).set_index(keys)
-    precision = precision.reindex(one.index)
-    shown = {
-        "active": one.n_active.map("{:.0f}".format),
-        "held-out loss": one.heldout_loss.map("{:.3f}".format),
-        "loss recovered": one.loss_recovered.map("{:.2f}".format),
-        **{f"precision, {label}": precision[label].map("{:.2f}".format) for label in MEASURED},
-        "recall": one.recall.map("{:.2f}".format),
-        "AUROC": one.auroc.map("{:.2f}".format),
-        "overlap": one.top_k_overlap.map("{:.2f}".format),
-        "rank correlation": one.rank_correlation.map("{:.2f}".format),
-    }
-    frame = pd.DataFrame(shown).reset_index().replace("nan", "").astype({"target": int}).replace({"target": {0: ""}})
-    frame = frame[["adapter", "sparsity", *extra, *shown]]
-    return markdown(frame)
+    part = table[is_main & (table.measure == "contribution")]
+    cells = part.precision_at_k.map("{:.2f}".format) + part.loss_recovered.map(" ({:.2f})".format)
+    columns = part.world + ", " + part.sparsity.replace("none", "dense")
+    shown = pd.crosstab(part.adapter, columns, values=cells, aggfunc="first")
+    order = [name for name in ADAPTERS if name in shown.index]
+    return markdown(shown.reindex(order, columns=sorted(columns.unique(), reverse=True)).reset_index())
 
 
 def main() -> None:
-    """Run every adapter in both worlds and write the tables."""
+    """Run every adapter in both worlds, and write the table and its summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="CSV file for the table, besides printing it")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page, between its marks")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the summary into this page, between its marks")
     parser.add_argument("--read", type=Path, help="CSV file of an earlier run, in place of a new one")
     parser.add_argument("--adapters", nargs="*", default=list(ADAPTERS), choices=list(ADAPTERS))
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each")
@@ -216,8 +190,7 @@ def main() -> None:
     if options.out:
         table.to_csv(options.out, index=False)
     if options.write:
-        for name, text in page_tables(table).items():
-            write_block(options.write, name, text)
+        write_block(options.write, "recovery", page_table(table))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class SourceFunction(Protocol):
         Parameters
         ----------
         source : Source
-            Options of the source.
+            Options of the source. If they name an `llm`, the language model is passed as the argument `llm`.
         subject_dir : Path
             Folder of the subject's own files (contexts.parquet and the like).
         d_sae : int

@@ -60,7 +60,7 @@ class JudgeFunction(Protocol):
         behaviors : mapping of str to str
             Name of each behavior -> its description.
         judge : Judge
-            Options of the judge.
+            Options of the judge. If they name an `llm`, the language model is passed as the argument `llm`.
         subject_dir : Path
             Folder of the subject's own files.
 

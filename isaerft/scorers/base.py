@@ -48,7 +48,7 @@ class ScorerFunction(Protocol):
         tasks : sequence of Task
             All tasks, so that a scorer can use the words of all.
         scorer : Scorer
-            Options of the scorer.
+            Options of the scorer. If they name an `llm`, the language model is passed as the argument `llm`.
 
         Returns
         -------
