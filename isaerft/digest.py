@@ -4,7 +4,7 @@ Snakemake compares a rule's params with those of the last run. Each rule keeps t
 its verb runs, `code`, and of the options that it reads, `settings`.
 
 The rule for code is coarse on purpose: the verb's own function, and every module that it imports, at any depth,
-wherever the import stands. A registered part adds the module that defines it; one from another package adds every
+wherever the import statement is. A registered part adds the module that defines it; one from another package adds every
 Python file of that package. A name imported from a package's ``__init__`` counts as imported from where it is defined.
 """
 
@@ -77,7 +77,7 @@ def modules_of(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> list[
         if name not in found:
             found.add(name)
             waiting += _imports(_module(name).tree)
-    # The packages around a module run too, but only their own lines: what they hand on counts where it is used.
+    # The packages around a module run too, but only their own lines: what they re-export counts where it is used.
     around = {".".join(name.split(".")[:depth]) for name in found for depth in range(1, name.count(".") + 1)}
     return sorted(found | around)
 
@@ -113,7 +113,7 @@ def _module(name: str) -> _Module:
 
 @cache
 def _origin(package: str, name: str) -> str:
-    """Return the module that ``from package import name`` uses, past packages that only hand the name on."""
+    """Return the module that ``from package import name`` uses, past packages that only re-export it."""
     if _file_of(f"{package}.{name}"):
         return f"{package}.{name}"
     path = _file_of(package)

@@ -178,7 +178,8 @@ def read_data_file(path: str | Path, *, inside: str = "") -> Iterator[Row]:
 def column_value(row: Row, column: str) -> Any:
     """Return the value of a column, or of a dotted path into nested data (`instances.0.output`).
 
-    A column whose own name has dots goes first. A negative number counts from the end of a list (`chosen.-1.content`).
+    A column whose own name contains dots takes precedence. A negative number counts from the end of a list
+    (`chosen.-1.content`).
 
     Raises
     ------

@@ -41,7 +41,7 @@ class SubjectFolder:
 
     @property
     def sae(self) -> Path:
-        """The SAE in SAELens' format, its normalisation folded in."""
+        """The SAE in SAELens' format, its normalization folded in."""
         return self.path / "sae"
 
     @property

@@ -88,7 +88,7 @@ def cost_lines(plan: Plan, results: Results) -> list[str]:
         missing = "explanations" if cost.part == "judge" else "evidence"
         if cost.requests is None:
             unplanned[cost.llm] += 1
-            text = f"cannot be planned: its {cost.part} does not tell its requests in advance"
+            text = f"cannot be planned: its {cost.part} cannot list its requests in advance"
         else:
             totals[cost.llm] += cost.requests
             text = _requests_text(cost.requests, plan.study.llms[cost.llm])
@@ -98,7 +98,7 @@ def cost_lines(plan: Plan, results: Results) -> list[str]:
         lines.append(f"{cost.subject}, {cost.source}, {asks}: {text}")
     for name, total in totals.items():
         llm = plan.study.llms[name]
-        besides = f", besides {unplanned[name]} that cannot be planned" if unplanned[name] else ""
+        besides = f", plus {unplanned[name]} that cannot be planned" if unplanned[name] else ""
         lines.append(f"llm {name} ({llm.model}): {_requests_text(total, llm)}{besides}; {_used_text(plan, name)}")
     return lines or ["no language model is asked"]
 
@@ -112,12 +112,12 @@ def power_lines(
     design_effect: float = 1.0,
     alpha: float = 0.05,
 ) -> list[str]:
-    """Return a table of the labelled latents that a study needs per behavior, by seeds, behaviors and power.
+    """Return a table of the labeled latents that a study needs per behavior, by seeds, behaviors and power.
 
     Parameters
     ----------
     auroc, odds_ratio : float
-        The effect to detect, without seed noise; give one of them.
+        The effect to detect, without seed noise; exactly one of them.
     expected_share : float
         Share of latents that a judge calls expected.
     reliability : float
@@ -135,7 +135,7 @@ def power_lines(
     if auroc is None and odds_ratio is not None:
         auroc = auroc_of_odds_ratio(odds_ratio)
     elif auroc is None or odds_ratio is not None:
-        raise InputError("give one effect", allowed="--auroc or --odds-ratio")
+        raise InputError("no effect, or more than one", allowed="one of --auroc and --odds-ratio")
     design = Design(
         n_latents=1, expected_share=expected_share, seed_reliability=reliability, design_effect=design_effect
     )

@@ -1,7 +1,7 @@
 """Parts by name: one registry per kind of part, open to outside packages.
 
-A part is registered with the facts that others need to know of it, so that no module keeps a list of names. Our own
-parts are declared below, one line each, and imported when they are first used. An outside package registers a part
+A part is registered with the facts that other modules need, so that none keeps a list of names. Built-in parts are
+declared below, one line each, and imported on first use. An outside package registers a part
 with a decorator and names it in an entry-point group:
 
 >>> from isaerft.registry import AdapterFacts, Registry
@@ -31,7 +31,7 @@ class AdapterFacts:
     """What others need to know of a kind of adapter."""
 
     made: Literal["latents", "model", "fitted", "checkpoint", "saved"] = "latents"
-    """How it comes about: trained on latents, trained on the model outside the SAE's basis, fitted to activations
+    """How it is made: trained on latents, trained on the model outside the SAE's basis, fitted to activations
     without training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
@@ -40,7 +40,7 @@ class AdapterFacts:
 
     @property
     def trained(self) -> bool:
-        """Whether an objective is minimised."""
+        """Whether an objective is minimized."""
         return self.made in ("latents", "model")
 
     @property

@@ -209,8 +209,8 @@ def test_a_part_that_does_not_tell_its_requests_is_said_to_be_unplannable(with_o
     judge = OutsideJudge()
     plan, results = with_outside_judge(lambda *arguments, **options: judge(*arguments, **options))
     lines = cost_lines(plan, Results(results))
-    assert lines[0] == ("toy, local, judge outside: cannot be planned: its judge does not tell its requests in advance")
-    assert "0 requests (0 of 0 cached), besides 2 that cannot be planned; used so far" in lines[-1]
+    assert lines[0] == ("toy, local, judge outside: cannot be planned: its judge cannot list its requests in advance")
+    assert "0 requests (0 of 0 cached), plus 2 that cannot be planned; used so far" in lines[-1]
     assert openai_server.received == 0
 
 
@@ -233,5 +233,5 @@ def test_an_odds_ratio_gives_the_table_of_its_auroc_and_exactly_one_effect_is_ne
     assert "odds ratio 3.00), 0.05 of the latents expected" in by_ratio[0]
     assert by_ratio[0].endswith("one seed's reliability 0.8, one-sided level 0.01")
     for effect in ({}, {"auroc": 0.6, "odds_ratio": 2.0}):
-        with pytest.raises(InputError, match="give one effect; allowed: --auroc or --odds-ratio"):
+        with pytest.raises(InputError, match="no effect, or more than one; allowed: one of --auroc and --odds-ratio"):
             power_lines(**effect)

@@ -94,7 +94,7 @@ class LatentAdapter(nn.Module):
             yield subject
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments, beside `d_sae`, that rebuild this adapter."""
+        """Return the keyword arguments, other than `d_sae`, that rebuild this adapter."""
         return self.bounds.options()
 
 

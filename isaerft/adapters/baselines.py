@@ -148,12 +148,12 @@ class Probe(Steering):
     """direction = weights of a logistic probe with an L2 penalty, in log-odds per unit of activation.
 
     The texts' activations are divided by their root mean square norm before the fit, so that the penalty is comparable
-    across SAEs. Latents are not standardised one by one: that would favour those that hardly fire.
+    across SAEs. Latents are not standardized one by one: that would favor those that hardly fire.
 
     Parameters
     ----------
     regularization : float
-        The fit minimises mean loss + regularization / 2 * ||weights||^2; the behavior's texts and the others weigh
+        The fit minimizes mean loss + regularization / 2 * ||weights||^2; the behavior's texts and the others weigh
         half each.
     """
 

@@ -1,7 +1,7 @@
 """Elementwise adapters: each latent changes by an offset and in proportion to itself.
 
 `Bias` adds a number to each latent at every token. `Scale` turns each latent up or down where it fires, as IA3 does
-with keys and values (Liu et al. 2022). `Affine` does both. `Lerp` moves each latent towards a learned value: holding a
+with keys and values (Liu et al. 2022). `Affine` does both. `Lerp` moves each latent toward a learned value: holding a
 latent at one value, whatever the text, takes a lerp, since a bias only adds and a scale only multiplies.
 """
 

@@ -18,7 +18,7 @@ from isaerft.subjects.hooks import HookPoint, decoder_blocks, writer_of
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What adapters need to know of a forward pass beside the hidden states.
+    """What adapters need to know about a forward pass in addition to the hidden states.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class PassTracker:
 
     @property
     def current(self) -> ForwardPass:
-        """The pass that the hidden states at hand belong to."""
+        """The pass that the current hidden states belong to."""
         return self._running[-1] if self._running else self._last_training
 
 

@@ -106,7 +106,7 @@ class Shift:
         return result
 
     def without(self, latents: torch.Tensor) -> Shift:
-        """Return the shift with `latents`, (n,) int64, neutralised: they keep the activations that they had."""
+        """Return the shift with `latents`, (n,) int64, neutralized: they keep the activations that they had."""
         weights = torch.ones(self.codes.d_sae, device=self.codes.indices.device)
         weights[latents] = 0
         return self.weighted(weights)

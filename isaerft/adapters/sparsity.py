@@ -34,7 +34,7 @@ class Dense:
     settled_at = 0
     """First step at which the choice of latents is fixed; parameters of earlier steps are never kept."""
     trained: tuple[torch.Tensor, ...] = ()
-    """Tensors that it trains itself, beside the adapter's parameters."""
+    """Tensors that it trains itself, in addition to the adapter's parameters."""
 
     def weigh(self, shift: Shift) -> Shift:
         """Return the shift that the loss sees."""
@@ -102,7 +102,7 @@ class Proximal(Sparse):
     """
 
     def compete(self, step: int) -> None:
-        """Shrink every latent's numbers towards 0 by the norm of the first latent that is not allowed."""
+        """Shrink every latent's numbers toward 0 by the norm of the first latent that is not allowed."""
         norm = norms(self.parameters)
         threshold = norm.sort(descending=True).values[min(self.allowed(step), len(norm) - 1)]
         shrunk = 1 - self.options.shrinkage * threshold / norm.clamp_min(torch.finfo(norm.dtype).tiny)

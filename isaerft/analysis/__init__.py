@@ -1,8 +1,8 @@
 """The result tables of a study, one module each.
 
 A module of this package that defines `TABLE` (or `TABLES`, where tables share nearly everything) adds a result table:
-its name, caption, columns with meanings, the studies that have it, and the function that makes it. Nothing else lists
-tables; the workflow, the report and docs/tables.md ask here.
+its name, caption, columns with meanings, the studies that have it, and the function that makes it. There is no other
+list of tables: the workflow, the report and docs/tables.md use this one.
 
 >>> from isaerft import analysis
 >>> next(iter(analysis.TABLES))

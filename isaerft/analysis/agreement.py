@@ -187,7 +187,7 @@ TABLE = ResultTable(
     order=200,
     caption=(
         "How well expected and measured changes agree over latents, for every combination and every control. "
-        "Read each result beside its controls."
+        "Compare each result with its controls."
     ),
     columns=(
         SUBJECT,

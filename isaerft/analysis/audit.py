@@ -141,7 +141,7 @@ def _candidates(
 def _most_different(
     plan: Plan, facts: pd.DataFrame, clean: np.ndarray, suspect: np.ndarray, share: float
 ) -> pd.DataFrame:
-    """Return the latents with the largest mean difference between the two sets, beside its moderated t.
+    """Return the latents with the largest mean difference between the two sets, with its moderated t.
 
     By size and not by t: a latent that hardly moved, but did so in every seed, says little about what the data teaches.
     """

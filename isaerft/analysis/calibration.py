@@ -1,7 +1,7 @@
 """calibration.csv: how well the whole pipeline performs where the truth is known.
 
-Known are sources with a known share of wrong explanations, and audits on the embedded language, where it is known what
-was planted. All is read off the study's own tables, at the primary adapter and measure.
+The truth is known for sources with a known share of wrong explanations, and for audits on the embedded language, where
+the planted rows are known. All numbers come from the study's own tables, at the primary adapter and measure.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _controls(
 def _wrong_found(
     verdicts: pd.DataFrame, arms: Mapping[float, str], same: dict[str, Any], level: float
 ) -> Iterator[Row]:
-    """Yield how well wrong explanations are told from right ones, by the p-value of being contradicted."""
+    """Yield how well the contradiction p-value separates wrong explanations from right ones."""
     by_source = {name: rows.set_index("latent_index") for name, rows in verdicts.groupby("source")}
     for share, source in arms.items():
         if not share or source not in by_source or arms[0.0] not in by_source:

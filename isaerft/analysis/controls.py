@@ -1,6 +1,6 @@
 """Controls of a result: rows of agreement.csv that the same test makes.
 
-A control is one function: it gets a result's `Comparison` and returns what to test in its place.
+A control is one function: it takes a result's `Comparison` and returns the one to test instead.
 """
 
 from __future__ import annotations

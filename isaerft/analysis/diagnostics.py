@@ -28,7 +28,7 @@ def diagnostics(analysis: Analysis) -> pd.DataFrame:
 
 
 def _of_changes(results: Results, subject: str, behavior: str) -> dict[tuple[str, int], dict[str, float | None]]:
-    """Return (adapter, seed) -> what was measured of it beside the changes of the latents."""
+    """Return (adapter, seed) -> its diagnostics, other than changes of latents."""
     found = read_json(results.diagnostics(subject, behavior))
     return {(row["adapter"], row["seed"]): row["diagnostics"] for row in found}
 

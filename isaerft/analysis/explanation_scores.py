@@ -1,8 +1,7 @@
 """The tables about the scores of explanations themselves.
 
-explanation_scores.csv holds every score, explanation_quality.csv their means, and agreement_by_quality.csv tells
-whether better explanations agree better with what changed. They share a module because the last two are made from the
-first.
+explanation_scores.csv holds every score, explanation_quality.csv their means, and agreement_by_quality.csv
+whether better explanations agree better with changes. They share a module because the last two are made from the first.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def explanation_scores(analysis: Analysis) -> pd.DataFrame:
 
 
 def explanation_quality(analysis: Analysis) -> pd.DataFrame:
-    """Return the mean of each score beside its floor over the same latents."""
+    """Return the mean of each score and its floor over the same latents."""
     rows = []
     for names, group in analysis.frame("explanation_scores").groupby(GROUP, sort=False):
         known = group.dropna(subset="value")
@@ -132,7 +131,7 @@ SCORES = ResultTable(
     name="explanation_scores",
     order=500,
     caption=(
-        "How well each explanation tells what its latent does from what it doesn't, on held-out evidence that its "
+        "How well each explanation separates what its latent does from what it doesn't, on held-out evidence that its "
         "explainer never saw, and the same items with another latent's explanation."
     ),
     columns=(
@@ -167,7 +166,7 @@ QUALITY = ResultTable(
     name="explanation_quality",
     order=510,
     caption=(
-        "The mean score of each source's explanations beside its floor: the mean score of the same explanations "
+        "The mean score of each source's explanations, and its floor: the mean score of the same explanations "
         "exchanged between latents. Explanations no better than the floor say nothing about their latents."
     ),
     columns=(

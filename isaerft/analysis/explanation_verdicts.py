@@ -22,7 +22,7 @@ from isaerft.table import Column
 MUCH = 0.95
 """A mean rank above this, over latents and within a behavior, is called a large change."""
 NEAR = 0.5
-"""Least decoder cosine of a neighbour that can have absorbed a latent."""
+"""Least decoder cosine of a neighbor that can have absorbed a latent."""
 ASYMMETRIC = 0.25
 """Share of the living latents, those with the lowest encoder-decoder cosine, that can have been absorbed."""
 NUMBERS = ("score", "pvalue", "qvalue", "expected_score", "power", "contradiction_pvalue", "contradiction_qvalue")
@@ -49,7 +49,7 @@ class _Neighbour:
 
 @dataclass(frozen=True)
 class _Profiles:
-    """What a reading predicts over behaviors beside what changed, and how well the two match.
+    """What a reading predicts over behaviors, what changed, and how well the two match.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class _Profiles:
         return verdict.name, self._reason(verdict.reason, place)
 
     def _neighbour(self, place: int) -> _Neighbour:
-        """Return the neighbour that can have changed in the latent's place; its score is NaN where none can."""
+        """Return the neighbor that can have changed in the latent's place; its score is NaN where none can."""
         own = self.facts.loc[self.reading.latents[place]]
         found = np.flatnonzero(self.reading.latents == own.nearest_latent)
         score = math.nan
@@ -194,7 +194,7 @@ TABLE = ResultTable(
         Column(
             "score",
             "float",
-            "How well predicted effects and changes match over behaviors, studentised against exchanged explanations "
+            "How well predicted effects and changes match over behaviors, studentized against exchanged explanations "
             "(by chance: 0).",
             optional=True,
         ),

@@ -116,7 +116,7 @@ def corrected_agreement(analysis: Analysis) -> pd.DataFrame:
 
 
 def _corrected(row: Any, rates: dict[str, float]) -> dict[str, Any]:
-    """Return one result beside its corrected value and the rates that it was corrected by."""
+    """Return one result, its corrected value, and the error rates used."""
     same = ("subject", "behavior", "adapter", "measure", "source", "judge", "statistic", "estimate")
     interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)
     if row.statistic == "auroc":
@@ -174,7 +174,7 @@ CORRECTION = ResultTable(
     name="corrected_agreement",
     order=410,
     caption=(
-        "Results beside what they would be if the judge made no errors, given its error rates against a reference. "
+        "Results, and what they would be if the judge made no errors, given its error rates against a reference. "
         "Valid only if the judge's errors have nothing to do with how much a latent changed."
     ),
     columns=(

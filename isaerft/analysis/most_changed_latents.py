@@ -54,7 +54,7 @@ def _explained_and_judged(explained: ExplainedLatents, judge: str) -> pd.DataFra
 
 
 def _pushed(changes: Changes, behavior: str, measure: str) -> np.ndarray:
-    """Return the signed change that tells which way each latent was pushed, (d_sae,).
+    """Return the signed change, the direction in which each latent was pushed, (d_sae,).
 
     An attribution's sign says whether the change lowered the loss, so the direction is read off another measure.
     """

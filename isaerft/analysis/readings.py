@@ -50,7 +50,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Confounds:
-    """What besides the explanation could make a latent change, for each latent of a universe.
+    """Confounds of each latent in a universe: what other than the explanation could make it change.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class Reading:
 
     @property
     def names(self) -> dict[str, str]:
-        """The columns that tell readings apart."""
+        """The columns that identify a reading."""
         return {"subject": self.explained.subject, "source": self.source, "judge": self.judge}
 
     @cached_property
@@ -253,7 +253,7 @@ def expectation_of(
 def confounds_of(plan: Plan, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None) -> Confounds:
     """Return firing rate, decoder norm and density with strata of them, and clusters of near-duplicates.
 
-    A sample keeps the strata that it was drawn within: bins of its own would join latents that are not exchangeable.
+    A sample keeps the strata that it was drawn within: new bins would join latents that are not exchangeable.
     """
     own = facts.set_index("latent_index").loc[latents]
     clusters = own.cluster.to_numpy()

@@ -245,7 +245,7 @@ def write_records(records: Iterable[Record], path: str | Path) -> None:
 def is_heldout(prompt: str | list[Message], heldout_fraction: float) -> bool:
     """Tell whether the rows of a prompt are held out.
 
-    A hash of the prompt, normalised for letter case and white space, decides: rows with the same prompt stay together,
+    A hash of the prompt, normalized for letter case and white space, decides: rows with the same prompt stay together,
     and a row never moves when others are added.
     """
     messages = prompt_messages(prompt)

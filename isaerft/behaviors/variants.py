@@ -1,7 +1,7 @@
 """Variants of a behavior's records: rows planted from another behavior, or completions shuffled between prompts.
 
-*Poisoned* records give an audit something known to find. Both parts of the split get the same share of planted rows.
-The donor's rows are split by the host's own held-out fraction, so that no prompt straddles the split.
+*Poisoned* records plant something known for an audit to find. Both parts of the split get the same share of planted
+rows. The donor's rows are split by the host's own held-out fraction, so that no prompt straddles the split.
 
 *Shuffled* completions show how much of the effect of training needs completions that fit their prompts. Rows that share
 a prompt or a reply form a group. The groups of a part are put in an order that a hash of seed and ids decides, and the

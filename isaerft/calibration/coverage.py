@@ -28,7 +28,7 @@ N_POPULATION, POPULATIONS = 2**16, 4
 # Bins wide enough that no stratum of the sample is merged: so the stratified AUROC estimates the population's.
 FEW_BINS = 2
 FURTHER = 150
-# An interval is about the statistic as it is, confounding included.
+# An interval covers the statistic itself, confounding included.
 WORLD = {"clustered": 0.3, "confounding": 0.3}
 SPREAD = 0.3
 
@@ -131,7 +131,7 @@ def _holds(interval: ConfidenceInterval, truth: float) -> bool:
 
 
 N_BEHAVIORS, EXPECTED = 8, 0.1
-# A judge finds most of what is expected and seldom more; some explanations mislead it more than others do.
+# A judge finds most expected latents and rarely invents others; some explanations mislead it more than others.
 FOUND, INVENTED, MISLEADING = 1.0, -3.0, 0.7
 LATENTS_EACH = 6
 POPULATION = 100_000

@@ -1,8 +1,8 @@
 """The causal check: does the held-out loss rise again when the most changed latents are reset?
 
-A measure only ranks latents. Here the k highest latents are neutralised in the trained adapter: they keep the
+A measure only ranks latents. Here the k highest latents are neutralized in the trained adapter: they keep the
 activations that they had before training. The share of the adapter's fall in held-out loss that remains is compared
-with what remains after neutralising k other latents with similar firing rate and decoder norm.
+with what remains after neutralizing k other latents with similar firing rate and decoder norm.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_CHANGED, MATCHED_RANDOM = "most_changed", "matched_random"
 
 @dataclass(frozen=True)
 class Neutralised:
-    """Latents that are neutralised in the adapters of some seeds.
+    """Latents that are neutralized in the adapters of some seeds.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Neutralised:
         `most_changed` or `matched_random`.
     indices : (k,) int64
     seeds : tuple of int
-        Replicates in whose adapters they are neutralised.
+        Replicates in whose adapters they are neutralized.
     """
 
     k: int
@@ -121,7 +121,7 @@ def causal_table(
 ) -> pd.DataFrame:
     """Return columns k, latents, loss_recovered, ci_low, ci_high; two rows for each of `ks`.
 
-    `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 if the neutralised latents had
+    `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 if the neutralized latents had
     no part in it, 0 if they brought about all of it, NaN if the loss did not fall or there is no set.
 
     Parameters
@@ -155,7 +155,7 @@ def causal_table(
 
 
 def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -> np.ndarray:
-    """Return the summed loss of each row's completion: base, adapted, and with each set of latents neutralised.
+    """Return the summed loss of each row's completion: base, adapted, and with each set of latents neutralized.
 
     Returns
     -------

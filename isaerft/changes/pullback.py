@@ -1,8 +1,8 @@
 """A trained adapter in the SAE's basis: how it changes the latents and the residual stream of a batch.
 
-An adapter on latents says so itself. What another adapter does is pulled back. Let x be a token's activation at the
-hook and x' the same under the adapter. The change of its latents is delta = encode(x') - encode(x), and delta @ W_dec
-is the part of the displacement d = x' - x that the dictionary explains.
+An adapter on latents states its change of latents. Any other adapter's effect is pulled back. Let x be a token's
+activation at the hook and x' the same under the adapter. The change of its latents is delta = encode(x') - encode(x),
+and delta @ W_dec is the part of the displacement d = x' - x that the dictionary explains.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PulledBack(Trained):
     def latent_parameter(self) -> torch.Tensor:
         """Return the mean change of activation over the held-out tokens, (d_sae,).
 
-        No trained number belongs to one latent, so the mean effect on the latent stands in for it.
+        No trained number belongs to one latent, so the mean effect on the latent is used instead.
         """
         return self.mean_shift()
 

@@ -24,7 +24,7 @@ def power(
     ] = 1.0,
     alpha: Annotated[float, typer.Option(help="Level of the test.")] = 0.05,
 ) -> None:
-    """Tell how many labelled latents, seeds and behaviors a study needs to detect a given agreement.
+    """Tell how many labeled latents, seeds and behaviors a study needs to detect a given agreement.
 
     Give --auroc or --odds-ratio. docs/statistics.md states the assumptions, and where a study's own tables hold the
     reliability and the design effect.

@@ -47,7 +47,7 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 
 @app.command("dictionary")
 def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
-    """Fetch or train a subject's SAE, and write it with its normalisation folded in."""
+    """Fetch or train a subject's SAE, and write it with its normalization folded in."""
     plan, layout = open_study(study, results)
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
     from isaerft.subjects.corpus import read_corpus

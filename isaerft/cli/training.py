@@ -42,7 +42,7 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
     from isaerft.behaviors import prepare_behavior
 
     if options.testbed is not None:
-        # The language's rows are preference pairs; without a word in the config, and where nothing compares
+        # The language's rows are preference pairs; if the config does not say otherwise and nothing compares
         # replies, train on the chosen answers.
         columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
         options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)

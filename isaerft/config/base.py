@@ -58,7 +58,7 @@ def validated(kind: type[Options], values: dict[str, Any]) -> Options:
 
 
 def _worst_problem(error: ValidationError, schema: dict[str, Any]) -> InputError:
-    """Return one of pydantic's problems as one error; an unknown key goes first, for it causes others."""
+    """Return one of pydantic's problems as an error: an unknown key first, since it causes others."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
     problem = problems[0]
     location = [str(part) for part in problem["loc"]]

@@ -71,7 +71,7 @@ class Calibration:
 
     @property
     def parts(self) -> list[str]:
-        """Names of the parts, each run by itself; the longest first."""
+        """Names of the parts, which run separately; the longest first."""
         largest = sorted(self.power_latents, reverse=True)
         return [
             *(f"null-{world}-{n}" for n in self.null_latents for world in self.worlds),

@@ -23,7 +23,7 @@ class Llm:
     model: str = Field(min_length=1)
     """Model, as the server calls it."""
     base_url: str = OPENAI
-    """Address of the server, with its version part; no key or password may stand in it."""
+    """Address of the server, with its version part; it must not contain a key or password."""
     api_key_env: str | None = "OPENAI_API_KEY"
     """Environment variable that holds the key; read only when a request must be made. Empty: the server wants none."""
     structured: Literal["auto", "json_schema", "text"] = "auto"
@@ -121,11 +121,11 @@ class Source:
     kind: str = ""
     """Registered source; the entry's own name when empty."""
     path: str | None = None
-    """File of a `file` source; {subject_dir} stands for the folder of the subject's own files."""
+    """File of a `file` source; {subject_dir} is replaced by the folder of the subject's own files."""
     side: Literal["input", "output", "both"] = "input"
-    """What the explanations speak of: what a latent fires on, what it promotes, or both."""
+    """What the explanations describe: what a latent fires on, what it promotes, or both."""
     subjects: list[str] = Field(default_factory=list)
-    """Subjects it speaks of; all when empty."""
+    """Subjects whose latents it explains; all when empty."""
     judges: list[str] = Field(default_factory=list)
     """Judges that read it; all when empty."""
     adapters: list[str] = Field(default_factory=list)
@@ -135,7 +135,7 @@ class Source:
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     """Known share of wrong explanations: the dose of the dose-response figure."""
     design: Literal["all", "case_control"] | None = None
-    """Which latents it is asked for; as the study's design says when empty."""
+    """Which latents it explains; the study's design when empty."""
     neuronpedia: Neuronpedia = Field(default_factory=Neuronpedia)
     """How a `neuronpedia` source asks."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -166,7 +166,7 @@ class Judge:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Scorer:
-    """What tells how well an explanation fits text that its explainer did not see."""
+    """A scorer: how well does an explanation fit text that its explainer did not see?"""
 
     kind: str = ""
     """Registered scorer; the entry's own name when empty."""
@@ -185,7 +185,8 @@ class Design:
     """Which latents the sources are asked for: all, or the most changed and controls alike in what confounds."""
 
     kind: Literal["all", "case_control"] = "all"
-    """`all`: every latent that is alive. `case_control`: a sample drawn from the changes; results then speak of it."""
+    """`all`: every latent that is alive. `case_control`: a sample drawn from the changes; results then describe the
+    sample."""
     n_cases: int = Field(default=50, ge=1)
     """Most changed latents per behavior and adapter, by the primary measure."""
     controls_per_case: int = Field(default=4, ge=1)

@@ -1,6 +1,6 @@
 """What a study runs, derived from its options: its twins, seeds, analyzed adapters, and sources of each subject.
 
-The package and the Snakefile both ask here, so that they cannot disagree.
+Both the package and the Snakefile use it, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Plan:
         return sorted({name for audit in self.study.audits.values() for name in (audit.clean, audit.suspect)})
 
     def samples(self, sources: list[str]) -> bool:
-        """Tell whether any of these sources is asked for the case-control sample only."""
+        """Return whether any of these sources explains only the case-control sample."""
         return any(self.design_of(source) == "case_control" for source in sources)
 
     @property
@@ -97,7 +97,7 @@ class Plan:
         return 1000 * (self.study.seed + 1) + seed
 
     def design_of(self, source: str) -> str:
-        """Return which latents a source is asked for: `all` or `case_control`."""
+        """Return which latents a source explains: `all` or `case_control`."""
         return self.study.sources[source].design or self.study.design.kind
 
     @property
@@ -156,7 +156,7 @@ class Plan:
 
     @property
     def causally_checked(self) -> list[str]:
-        """Adapters whose most changed latents are neutralised."""
+        """Adapters whose most changed latents are neutralized."""
         chosen = self.study.causal_check.adapters
         return self.analysed_adapters() if chosen is None else chosen
 
@@ -171,7 +171,7 @@ class Plan:
 
     @property
     def permuted_subjects(self) -> dict[str, str]:
-        """Random-dictionary twin of each subject -> the subject, where that control is asked for."""
+        """Random-dictionary twin of each subject -> the subject; empty without that control."""
         return (
             {name + PERMUTED: name for name in self.study.subjects}
             if "random_dictionary" in self.study.controls
@@ -180,7 +180,7 @@ class Plan:
 
     @property
     def shuffled_behaviors(self) -> dict[str, str]:
-        """Twin of each tested behavior, its completions exchanged -> the behavior, where that control is asked for."""
+        """Twin of each tested behavior, with exchanged completions -> the behavior; empty without that control."""
         asked = "shuffled_completions" in self.study.controls
         return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
 
@@ -218,7 +218,7 @@ class Plan:
         return sources[0], judges[0]
 
     def is_sampled(self, source: str) -> bool:
-        """Tell whether a source is asked for the case-control sample alone."""
+        """Return whether a source explains only the case-control sample."""
         return self.design_of(source) == "case_control"
 
     def scorers_of(self, source: str) -> list[str]:
@@ -234,7 +234,7 @@ class Plan:
         return {judge: names for judge, names in read.items() if len(names) > 1}
 
     def analysed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
-        """Return the adapters whose changes are analysed: all but the reference; on twins those that controls need."""
+        """Return the adapters whose changes are analyzed: all but the reference; on twins those that controls need."""
         if behavior in self.shuffled_behaviors:
             return [self.study.primary.adapter]
         names = [name for name in self.study.adapters if name != self.study.reference]

@@ -1,7 +1,7 @@
 """The reference of a study's options, generated from the dataclasses that define them.
 
-Every option's help, type and default stand in `isaerft.config` alone. `python -m isaerft.config` writes them
-out as config/schema.json (for editors) and docs/config.md (for readers).
+Every option's help, type and default are defined in `isaerft.config` only. `python -m isaerft.config` writes
+them as config/schema.json (for editors) and docs/config.md (for readers).
 """
 
 from __future__ import annotations

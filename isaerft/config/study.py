@@ -59,7 +59,7 @@ class Agreement:
     statistics: list[str] = Field(default_factory=lambda: ["auroc", "spearman"])
     """Registered statistics."""
     n_bins: int = Field(default=4, ge=1)
-    """Quantile bins per confound (firing rate, decoder norm, density of neighbours) that make the strata."""
+    """Quantile bins per confound (firing rate, decoder norm, density of neighbors) that make the strata."""
     cluster_cosine: float = Field(default=0.9, gt=0, le=1)
     """Latents whose decoder rows are at least this alike are exchanged together."""
     min_firing_rate: float = Field(default=1e-4, ge=0)
@@ -77,7 +77,7 @@ class Audit:
     clean: str
     """Behavior whose data is trusted."""
     suspect: str
-    """Behavior whose data is not; it is trained like any other, but stands in none of the study's own tests."""
+    """Behavior whose data is not; it is trained like any other, but left out of the study's own tests."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -130,11 +130,11 @@ class Study:
     llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
     """One SQLite file with every answer of every language model; ship it and nobody needs a key to get your results."""
     audits: dict[str, Audit] = Field(default_factory=dict)
-    """Pairs of behaviors to compare: what does one set of data teach besides (docs/auditing.md)."""
+    """Pairs of behaviors to compare: what does the suspect data teach in addition? See docs/auditing.md."""
     candidates: dict[str, str] = Field(default_factory=dict)
-    """What audits look for besides the study's own behaviors: name -> description for the judges; no data is needed."""
+    """What audits look for in addition to the study's behaviors: name -> description for the judges; needs no data."""
     scorers: dict[str, Scorer] = Field(default_factory=dict)
-    """What scores the explanations themselves (detection, fuzzing, output); nothing when empty."""
+    """Scorers of the explanations themselves (detection, fuzzing, output); none when empty."""
     scored_windows: int = Field(default=6, ge=2)
     """Windows in which a latent fires, and as many in which it is silent, that its explanation is scored on."""
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
@@ -142,7 +142,7 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls that stand beside every result; `shuffled_completions` too, if named: one more training per behavior."""
+    """Controls of every result. `shuffled_completions` runs only if named: it costs one more training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     agreement: Agreement = Field(default_factory=Agreement)
@@ -161,11 +161,11 @@ class Study:
     threads: int = Field(default=1, ge=1)
     """CPU threads of one job, of each of its processes."""
     processes: int = Field(default=1, ge=1)
-    """Processes that train one adapter together, each with a GPU of its own where there are GPUs."""
+    """Processes that train one adapter together, each on its own GPU if there are GPUs."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     record_seconds: bool = False
-    """Fill `seconds` in training.csv; off by default so that two runs give the same bytes."""
+    """Fill `seconds` in training.csv; off by default, so that two runs write the same bytes."""
     rules: list[str] = Field(default_factory=list)
     """Snakemake files of your own to include (rules that make a behavior's records, say)."""
 
@@ -225,7 +225,7 @@ class Study:
                 raise unknown_name("control", control, CONTROLS + ASKED_CONTROLS)
 
     def _check_audits(self) -> None:
-        """The two sets of an audit are there and can be told apart; poison can be planted."""
+        """Both sets of an audit exist and differ; poison can be planted."""
         for name, audit in self.audits.items():
             for kind, behavior in (("clean", audit.clean), ("suspect", audit.suspect)):
                 if behavior not in self.behaviors:
@@ -368,7 +368,7 @@ class Study:
 
 
 def _check_behavior(name: str, behavior: Behavior) -> None:
-    """A behavior has exactly one origin, and a local one is there."""
+    """A behavior has exactly one origin, and a local file exists."""
     origins = [behavior.path is not None, behavior.dataset is not None, behavior.testbed is not None, behavior.rule]
     if sum(origins) != 1:
         raise InputError(

@@ -91,7 +91,7 @@ class Subject:
     amplified_rows: int = Field(default=8, ge=0)
     """Beginnings of rows of the corpus on which every latent is amplified, to see which tokens that makes likelier."""
     center_writing_weights: bool = False
-    """Centre what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
+    """Center what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
     prepend_bos: bool = True
     """Begin every text with the BOS token; must be as the SAE was trained."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

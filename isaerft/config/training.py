@@ -44,7 +44,7 @@ class Poison:
     """Share of the rows that they make up, of the training and of the held-out part alike, to the nearest row; they
     take the place of as many own rows."""
     seed: int = 0
-    """Which rows are planted, and which give way: a hash of this and of a row's id decides."""
+    """Decides, by a hash with each row's id, which rows are planted and which are replaced."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -62,13 +62,13 @@ class Behavior:
     subset: str | None = None
     """Name of the dataset's configuration on the hub."""
     data_dir: str | None = None
-    """Folder of the dataset on the hub, where it keeps several sets side by side."""
+    """Folder of the dataset on the hub, if it holds several sets."""
     split: str = "train"
     """Split of the dataset on the hub, also a slice of it ("train[:2000]")."""
     testbed: str | None = None
     """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
     testbed_draw: int = Field(default=0, ge=0)
-    """Which sample of rows the embedded language gives: another number, other rows of the same style."""
+    """Which sample of rows to draw from the embedded language; another number draws other rows of the same style."""
     poison: Poison | None = None
     """Plant rows of another behavior, as a test of audits; not with `rule`."""
     rule: bool = False
@@ -117,7 +117,7 @@ class Orpo:
     """Odds ratio preference optimization (Hong et al. 2024, arXiv 2403.07691): no reference model."""
 
     beta: float = Field(default=0.1, gt=0)
-    """Weight of the odds ratio beside the chosen reply's loss, its λ (called beta in TRL)."""
+    """Weight of the odds-ratio term relative to the chosen reply's loss: the paper's λ, TRL's beta."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -8,7 +8,7 @@ gets its options and returns one row per explained latent:
 ...     return pd.DataFrame({"latent_index": [3], "explanation": ["capital letters"], "side": ["input"], "url": [""]})
 
 A source that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
-a method `requests`, `isaerft cost` can tell what it will ask (see `AskingSource`).
+a method `requests`, `isaerft cost` can count its requests in advance (see `AskingSource`).
 
 Explanations are other people's text: here they become harmless data, on one line and bounded in length.
 """
@@ -72,7 +72,7 @@ class SourceFunction(Protocol):
 
 @runtime_checkable
 class AskingSource(Protocol):
-    """A source that asks a language model and can tell what it will ask."""
+    """A source that asks a language model and can list its requests in advance."""
 
     def requests(
         self,

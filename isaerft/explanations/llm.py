@@ -5,7 +5,7 @@ that it promotes directly and those that become likelier when it is amplified; `
 (Bills et al. 2023, "Language models can explain neurons in language models"; Gur-Arieh et al. 2025, "Enhancing
 Automated Interpretability with Output-Centric Feature Descriptions").
 
-Corpus text is other people's text: it is quoted between markers made of its own digest. Invalid answers (refused,
+Corpus text is untrusted: it is quoted between markers made of its own digest. Invalid answers (refused,
 truncated, malformed, or about another latent) count as failed; their latents have no row.
 """
 

@@ -10,7 +10,7 @@ each distinct explanation once, sees all behaviors at once, and never sees what 
 ...     return judgements(explanations, behaviors, effects[position], expected=effects[position] > 0.5)
 
 A judge that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
-a method `requests`, `isaerft cost` can tell what it will ask before it does (see `AskingJudge`):
+a method `requests`, `isaerft cost` can count its requests in advance (see `AskingJudge`):
 
 >>> class MyJudge:    # doctest: +SKIP
 ...     def requests(self, explanations, behaviors, judge, *, subject_dir, llm):
@@ -40,7 +40,7 @@ from isaerft.registry import JUDGES
 
 COLUMNS = ("latent_index", "behavior", "expected_effect", "expected", "confidence", "rationale")
 DECIMALS = 6
-# Above this effect, a judge that gives effects on a common scale calls a latent expected to change.
+# A judge whose effects share a scale expects a latent to change above this effect.
 EXPECTED_ABOVE = 0.5
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class JudgeFunction(Protocol):
 
 @runtime_checkable
 class AskingJudge(Protocol):
-    """A judge that asks a language model and can tell what it will ask."""
+    """A judge that asks a language model and can list its requests in advance."""
 
     def requests(
         self,

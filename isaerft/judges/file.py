@@ -1,4 +1,4 @@
-"""Judgments from a file: the judges `table` (complete) and `human` (a sample).
+"""Judgements from a file: the judges `table` (complete) and `human` (a sample).
 
 The file is CSV (or JSONL, JSON, Parquet), one row per explanation (or latent) and behavior:
 
@@ -237,4 +237,4 @@ def _refuse_repeats(table: pd.DataFrame) -> None:
     if repeated.any():
         row = table[repeated].iloc[0]
         pair = f"{printable(row[key])!r} for {row['behavior']!r}"
-        raise InputError(f"{row.name} judges {pair} again", remedy="leave one judgement per pair")
+        raise InputError(f"{row.name} judges {pair} again", remedy="keep one judgement per pair")

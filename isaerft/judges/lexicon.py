@@ -1,6 +1,6 @@
 """The lexicon judge: a word list says what latents do that explanations name by these words.
 
-Any list of words by category serves, as in LIWC (Tausczik and Pennebaker 2010, "The Psychological Meaning of Words").
+Any word list by category will do, such as LIWC (Tausczik and Pennebaker 2010, "The Psychological Meaning of Words").
 No language model is asked. The list is CSV (or JSONL, JSON, Parquet), one effect of a word on a behavior per row:
 
     word,side,behavior,effect
@@ -8,7 +8,7 @@ No language model is asked. The list is CSV (or JSONL, JSON, Parquet), one effec
     refus*,both,refusal,1
     thank you,input,politeness,0.5
 
-`word` may be several words; a single one that ends in * stands for all words with that beginning. `side` says whether
+`word` may be several words; a single word that ends in * matches every word with that prefix. `side` says whether
 the row applies to latents that fire on the word (input), to latents that promote it (output), or to both. Case is
 ignored.
 
@@ -197,7 +197,7 @@ def _of_side(table: pd.DataFrame, side: str, behaviors: list[str]) -> WordList:
     if repeated.any():
         row = rows[repeated].iloc[0]
         raise InputError(
-            f"{row.name} gives {printable(row['word'])!r} an effect on {row['behavior']!r} again",
+            f"{row.name} repeats the effect of {printable(row['word'])!r} on {row['behavior']!r}",
             remedy=f"leave one row per word, behavior and side ({side})",
         )
     return WordList(rows, behaviors)

@@ -1,6 +1,6 @@
 """The cache of language models' replies: one SQLite file that parallel jobs share.
 
-Write-ahead logging lets jobs read while one writes, and each reply is committed as it comes, so a kill loses none. The
+Write-ahead logging lets jobs read while one writes, and each reply is committed on arrival, so a kill loses none. The
 file also keeps an account of what each study has used. A request is entered before it is sent, in one transaction, so
 that parallel jobs cannot pass the cap together. Keep the file on a local disk: SQLite's locks need one.
 """

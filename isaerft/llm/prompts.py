@@ -82,7 +82,7 @@ class Reply:
     Attributes
     ----------
     content, refusal : str
-        The answer, and what stands in its place where the model refuses.
+        The answer, and the refusal given instead of it.
     finish_reason : str
         Why the model stopped, in the server's words: "stop", "length", "content_filter", ...
     prompt_tokens, completion_tokens : int
@@ -150,7 +150,7 @@ def _schema(form: type[BaseModel]) -> dict[str, Any]:
 
 
 def _objects(text: str) -> list[dict[str, object]]:
-    """Return the first `MAX_OBJECTS` JSON objects that stand side by side in a text."""
+    """Return the first `MAX_OBJECTS` consecutive JSON objects in a text."""
     decoder, found, position = json.JSONDecoder(), [], 0
     for _ in range(MAX_OBJECTS):
         position = text.find("{", position)

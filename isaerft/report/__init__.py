@@ -1,6 +1,6 @@
 """Figures and pages, made from the result tables and from nothing else.
 
-Every number shown stands in a table, or is a count, median, quantile or extreme of numbers that do. Every result is
+Every number shown is in a table, or is a count, median, quantile or extreme of numbers that do. Every result is
 shown with its controls. Undefined is a dash, never 0.
 """
 

@@ -62,7 +62,7 @@ explain it. The latents that differ most are listed whatever they are about, to 
 <h2>Read with care</h2>
 {% if cautions %}<ul class="cautions">
 {% for sentence in cautions %}<li>{{ sentence }}</li>
-{% endfor %}</ul>{% else %}<p>The tables give no cause for the cautions that this page knows.</p>{% endif %}
+{% endfor %}</ul>{% else %}<p>The tables show none of the weaknesses that this page checks for.</p>{% endif %}
 {% if next_steps %}
 <h2>Where to look next</h2>
 <ul class="next">
@@ -76,10 +76,10 @@ explain it. The latents that differ most are listed whatever they are about, to 
 <dt>Result</dt><dd>One number per behavior: how well the changes of the latents match what their explanations lead the
 judge to expect{{ chance }}. The unit of every test is the latent; seeds and behaviors are replicates.</dd>
 <dt>Controls</dt><dd>The same number where explanations should not matter: exchanged between latents, judged for another
-behavior, replaced by firing rate, decoder norm or length, or on a random dictionary. A result means something only so
-far as it is above all of them.</dd>
-<dt>p and q</dt><dd>p: how often chance alone gives so high a number, by exchanging explanations between like latents.
-q: the same, adjusted for the number of tests; of all tests with q &lt; 0.05, about 5 % are expected to be
+behavior, replaced by firing rate, decoder norm or length, or on a random dictionary. A result counts only as
+far as it exceeds all of them.</dd>
+<dt>p and q</dt><dd>p: how often chance alone yields so high a number, by exchanging explanations between similar
+latents. q: the same, adjusted for the number of tests; of all tests with q &lt; 0.05, about 5 % are expected to be
 false.</dd>
 <dt>No agreement</dt><dd>It is a finding only where the minimum detectable effect is low enough that agreement would
 have been seen.</dd>

@@ -9,7 +9,7 @@ Items can give themselves away, and latents can resemble each other. So the valu
 the same items are scored with the explanation of another latent. This is the floor.
 
 A scorer that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
-a method `requests`, `isaerft cost` can tell what it will ask (see `AskingScorer`).
+a method `requests`, `isaerft cost` can count its requests in advance (see `AskingScorer`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ScorerFunction(Protocol):
 
 @runtime_checkable
 class AskingScorer(Protocol):
-    """A scorer that asks a language model and can tell what it will ask."""
+    """A scorer that asks a language model and can list its requests in advance."""
 
     def requests(self, tasks: Sequence[Task], scorer: Scorer, *, llm: LanguageModel) -> Sequence[Prompt]:
         """Return the prompts of a call with the same arguments; nothing is sent."""

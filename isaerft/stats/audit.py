@@ -1,7 +1,7 @@
 """Audit a data set: which latents and expectations differ between training on it and on a clean one?
 
 Each seed trains on its own random share f of the rows of either set, so the spread over seeds includes the noise of
-the rows. K such subsamples tell what the difference would be on other rows of the same origins (delete-d jackknife,
+the rows. K such subsamples estimate the difference on other rows of the same origins (delete-d jackknife,
 Shao and Wu 1989, Annals of Statistics 17). With s^2 the variance between seeds of a mean over rows, given the rows,
 
     Var(mean over seeds) = s^2 (f / (1 - f) + 1 / K)

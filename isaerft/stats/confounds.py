@@ -22,7 +22,7 @@ w = QQ'w + r the weights (ranks of the changes) and l = QQ'l + s the labels,
 because r and s are both orthogonal to Q. The first sum is what confounds alone explain, and stays; in the second,
 the residuals s are exchanged against r (Kennedy 1995, J. Educ. Behav. Stat. 20:79; for exchanges in linear models see
 Winkler et al. 2014, NeuroImage 92:381). The mean of r s is 0 without agreement if Q captures how either the changes or
-the labels depend on the confounds, so the test errs only where it captures neither. `isaerft.stats.nulls` studentises
+the labels depend on the confounds, so the test errs only where it captures neither. `isaerft.stats.nulls` studentizes
 the second sum.
 
 >>> rate = np.random.default_rng(0).normal(size=400)
@@ -127,7 +127,7 @@ def clusters_of(vectors: Any, threshold: float, *, max_size: int = 64) -> np.nda
     max_size : int
         Largest cluster made by chaining alone. Connected components chain: a-b and b-c are close, a-c need not be. A
         component larger than this is cut into stars: the latent with most near-duplicates takes those of them still
-        free, and so on, so every member is within `threshold` of its star's centre.
+        free, and so on, so every member is within `threshold` of its star's center.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def _cut_into_stars(label: np.ndarray, members: np.ndarray, graph: csr_array) ->
 
 @dataclass(frozen=True)
 class SmoothConfounds:
-    """Smooth functions of confounds, beside a level for each stratum.
+    """Smooth functions of confounds, in addition to a level for each stratum.
 
     Attributes
     ----------

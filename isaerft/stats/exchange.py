@@ -3,7 +3,7 @@
 A latent is a block of its own unless `clusters` puts it with others. Two blocks may exchange their labels if they
 have the same size and the same strata, that is as many latents in each stratum. (A cluster nearly always lies in one
 stratum; see `strata_of`.) Blocks that may exchange form a cell. An exchange permutes the blocks of every cell,
-independently and uniformly, and moves each block's labels as they stand: the first label of a block (its latents sorted
+independently and uniformly, and moves each block's labels in order: the first label of a block (its latents sorted
 by stratum, then by index) becomes the first of another. So each stratum keeps its labels, and latents that move
 together always get labels that came from one cluster. A cluster whose size or strata no other cluster has cannot move;
 `Exchange.n_movable` counts the latents that can.
@@ -58,7 +58,7 @@ class Exchange:
     Parameters
     ----------
     order : (n,) int64
-        The latents, cell by cell and block by block. Everything below takes and gives labels in this order.
+        The latents, cell by cell and block by block. All functions below take and return labels in this order.
     cells : tuple of Cell
         The cells, side by side, covering all n positions.
     """

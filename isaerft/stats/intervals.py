@@ -1,8 +1,8 @@
 """Confidence intervals: of agreement over latents, of means over replicates, and of ratios.
 
-The latents of an SAE (or clusters of them) are taken as a sample from those that it might have. Coverage is asymptotic
-in the number of clusters and assumes that clusters are independent of each other. An interval is about the statistic as
-it is, confounding included: a stratified null does not move it.
+The latents of an SAE (or clusters of them) are treated as a sample of the latents it could have had. Coverage is
+asymptotic in the number of clusters and assumes that clusters are independent of each other. An interval covers the
+statistic itself, confounding included: a stratified null does not move it.
 
 Intervals of agreement use the influence of each latent on the statistic, its first-order effect on the estimate. For a
 smooth statistic, estimate - truth is about sum_i influence_i, so the variance is about the sum of squares of the
@@ -248,7 +248,7 @@ def median_of_draws(values: Any, *, confidence_level: float = 0.95) -> Share:
 
 
 class Compared(NamedTuple):
-    """One option beside the best of the others.
+    """One option compared with the best of the others.
 
     Attributes
     ----------

@@ -11,13 +11,13 @@ p' is the inverse of the permutation p, and as likely as p itself.
 With confounds (`studentised_null`) the residuals of labels are exchanged against the residuals of weights (see
 `isaerft.stats.confounds`). Residuals are less exchangeable than labels: those of labels are small where few latents
 are expected, those of changes are small where changes are crowded, and the two can coincide. So each exchange is
-studentised by its own spread (DiCiccio and Romano 2017, JASA 112:1211), block by block, because latents of one cluster
+studentized by its own spread (DiCiccio and Romano 2017, JASA 112:1211), block by block, because latents of one cluster
 move together:
 
     t = sum_b z_b / sqrt(sum_b z_b^2),    z_b = sum of r_i s_i over block b
 
-r and s are the residuals, centred within cells. The null is given in the unit of the statistic: what confounds explain,
-plus t times the standard error at the observed labels.
+r and s are the residuals, centered within cells. The null is given in the unit of the statistic: what confounds
+explain, plus t times the standard error at the observed labels.
 
 For a statistic that is not linear, changes are exchanged instead of labels (`freedman_lane_null`; Freedman and Lane
 1983, J. Bus. Econ. Stat. 1:292): the part of their ranks that confounds explain stays, the rest is exchanged. Labels
@@ -135,7 +135,7 @@ def studentised_mean_null(
     n_resamples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return `linear_mean_null` with confounds: the mean is studentised, instead of each statistic."""
+    """Return `linear_mean_null` with confounds: the mean is studentized, instead of each statistic."""
     blocks, count = _Blocks(exchange), len(scorers)
     labels = blocks.residuals(smooth, [scorer.labels for scorer in scorers])
     weights = blocks.residuals(smooth, [scorer.scale * scorer.weights for scorer in scorers])
@@ -276,7 +276,7 @@ class _Blocks:
         return np.add.reduceat(values, self.starts, axis=1)
 
     def residuals(self, smooth: SmoothConfounds, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the residuals of `values`, each (n,) by latent, centred over the blocks of each cell.
+        """Return the residuals of `values`, each (n,) by latent, centered over the blocks of each cell.
 
         The result is (len(values), n), in the exchange's order.
         """

@@ -1,11 +1,11 @@
 """Results over several changes or behaviors: pooled controls, mean agreement, and specificity.
 
-Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` gives one result for
-them all: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear
+Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` makes one result of
+them: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear
 statistics that mean is sum_i z_i w_i, with z the mean score of the changes and w the mean weight of the expectations.
 One exchange of w within strata and clusters applies to all S x J at once and keeps their dependence.
 
-`overall_agreement` and `overall_specificity` summarise a study. Behaviors are few and share their latents. So the null
+`overall_agreement` and `overall_specificity` summarize a study. Behaviors are few and share their latents. So the null
 exchanges explanations for all behaviors at once, the interval is about other behaviors like these, and the range of
 estimates without each behavior in turn shows whether a single one carries the result.
 """
@@ -160,7 +160,7 @@ def _linear(changes: np.ndarray, expected: np.ndarray, statistic: str) -> tuple[
     if (positives == 0).any() or (negatives == 0).any():
         raise InputError("an expectation that calls all or none expected", remedy="leave that behavior out")
     ranks = rankdata(changes, axis=1) - (changes.shape[1] + 1) / 2
-    # Mann-Whitney: AUROC = (sum of positives' ranks - n1 (n1 + 1) / 2) / (n1 n0), here with centred ranks.
+    # Mann-Whitney: AUROC = (sum of positives' ranks - n1 (n1 + 1) / 2) / (n1 n0), here with centered ranks.
     return ranks, labels / (positives * negatives), 0.5
 
 

@@ -3,7 +3,7 @@
 >>> round(minimum_detectable_effect(2000, 300), 3)
 0.545
 
-How many latents, seeds and behaviors see an effect of a given size?
+How many latents, seeds and behaviors detect an effect of a given size?
 
 >>> design = Design(n_latents=2000, expected_share=0.15, n_seeds=5, seed_reliability=0.32)
 >>> round(power_of(auroc_of_odds_ratio(1.3), design), 2)
@@ -70,7 +70,7 @@ def auroc_ceiling_of_mean(changes: Any, n_expected: int) -> float:
     """Return the noise ceiling for the AUROC of the mean over seeds: that of an oracle who knows the true changes.
 
     The oracle calls the `n_expected` latents expected that change most in the mean over infinitely many seeds. The
-    ceiling is the AUROC of the mean over the seeds at hand against these labels.
+    ceiling is the AUROC of the mean over the given seeds against these labels.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@
 >>> round(cohen_kappa(Counts(neither=20, only_first=5, only_second=10, both=15)), 3)
 0.4
 
-A judge that wrongly calls latents expected, or not expected, pulls every agreement towards chance. Where its error
+A judge that wrongly calls latents expected, or not expected, pulls every agreement toward chance. Where its error
 rates against a reference are known, `corrected_auroc` and `corrected_correlation` undo this, on two assumptions: given
 a latent's true kind, errors do not depend on how much it changed, and the rates hold on these latents.
 """

@@ -1,7 +1,6 @@
 """Samples of latents: random ones matched to chosen latents, and a case-control sample.
 
-`matched_draws` draws latents that are alike to chosen ones in what else could explain a result, the control of a causal
-check:
+`matched_draws` draws latents that resemble chosen ones in the confounds, as controls of a causal check:
 
 >>> import numpy as np
 >>> rate = np.arange(100.0)
@@ -54,7 +53,7 @@ def matched_draws(
     n_draws : int
         Number of draws.
     n_nearest : int
-        Size of the neighbourhood; a larger one gives more different draws and looser matches.
+        Size of the neighborhood; larger: more varied draws, looser matches.
 
     Returns
     -------

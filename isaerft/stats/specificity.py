@@ -1,6 +1,6 @@
 """Does training on a behavior change the latents expected for it, rather than for any other?
 
-The strongest control there is: explanations judged for behavior A, against changes from training on B. Whatever makes
+The strongest control: explanations judged for behavior A, against changes from training on B. Whatever makes
 latents both easy to change and likely to be expected for any behavior is the same on and off the diagonal.
 """
 
@@ -179,7 +179,7 @@ def contrast(matrix: np.ndarray, traces: Any = None) -> Any:
 
 
 def contrast_parts(matrix: np.ndarray) -> np.ndarray:
-    """Return what each behavior gives to the contrast of `matrix` (n, n), (n,): their mean is the contrast.
+    """Return each behavior's contribution to the contrast of `matrix` (n, n), (n,); their mean is the contrast.
 
     A behavior's own value less the mean of the others in its row and in its column.
     """

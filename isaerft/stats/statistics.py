@@ -1,6 +1,6 @@
 """Statistics of agreement between measured and expected changes.
 
-Each is a plain function, vectorised over label sets, and a registered `Statistic` that `agreement_test` finds by
+Each is a plain function, vectorized over label sets, and a registered `Statistic` that `agreement_test` finds by
 name:
 
 >>> import numpy as np
@@ -11,7 +11,7 @@ name:
 
 The tests exchange labels thousands of times while the changes stay. So a `Statistic` is first bound to the changes:
 this does all ranking once and leaves a `Scorer` from label sets (m, n) to values (m,). Most scorers are linear in the
-labels, one matrix product. Their weights are integers (doubled, centred midranks), so that ties between the observed
+labels, one matrix product. Their weights are integers (doubled, centered midranks), so that ties between the observed
 value and the null are counted exactly.
 """
 
@@ -269,7 +269,7 @@ def enrichment(change: Any, expected: Any) -> np.ndarray:
     """Return the running-sum enrichment score, -1 to 1, of each label set.
 
     `change` (n,) float, `expected` (..., n) bool, result (...); NaN for a label set with all or none expected. Its
-    mean without agreement is not 0 (a largest deviation never is): read it beside the null mean.
+    mean without agreement is not 0 (a largest deviation never is): compare it with the null mean.
     """
     change = as_change(change)
     labels = as_binary(expected, change.size)
@@ -309,7 +309,7 @@ def sign_agreement(change: Any, expected: Any) -> np.ndarray:
     Notes
     -----
     Its value without agreement is not 0 but the product of how often latents rise and how often they are expected
-    to: where training lifts every latent, so does the guess "all rise". Read it beside its null's mean.
+    to: where training lifts every latent, so does the guess "all rise". Compare it with its null mean.
     """
     signs = np.sign(np.asarray(expected, dtype=np.float64))
     directed = np.abs(signs).sum(axis=-1)

@@ -47,7 +47,7 @@ class ProfileMatch:
 
     Attributes
     ----------
-    score : how well the explanation matches its latent's changes, studentised against other latents of the stratum.
+    score : how well the explanation matches its latent's changes, studentized against other latents of the stratum.
     pvalue : chance of so high a score if explanations were exchangeable within strata.
     qvalue : `pvalue` after Benjamini and Hochberg.
     expected_score : the score if the explanation had the effect that explanations have here on average.
@@ -121,11 +121,11 @@ class _Comparison:
     Attributes
     ----------
     score : float
-        Own score, studentised by the others.
+        Own score, studentized by the others.
     null : (m,) float
-        Each other's score, studentised by the rest of the others; the own latent, which may well differ, is not there.
+        Each other's score, studentized by the rest of the others; the own latent, which may well differ, is not there.
     excess, unit : float
-        Own raw score above the others' mean; raw score per studentised unit.
+        Own raw score above the others' mean; raw score per studentized unit.
     """
 
     score: float
@@ -159,8 +159,8 @@ def match_profiles(
     Under the null an explanation is as good for its own latent as for others of the stratum; it is compared on those
     whose explanations predict the same of every behavior, or, with fewer than 10 of them, on all whose explanations do
     not predict alike. Which these are depends on explanations alone, so the exchange stays valid. Strata are small, so
-    scores are studentised within them and one null distribution is pooled over all explanations, each with the same
-    weight. *Assumes* that studentised nulls have one shape; p-values are then uniform for each explanation, and
+    scores are studentized within them and one null distribution is pooled over all explanations, each with the same
+    weight. *Assumes* that studentized nulls have one shape; p-values are then uniform for each explanation, and
     otherwise still on average over explanations.
     Contradiction is tested by shifting that null by the average effect: wrong explanations lower the average, which
     makes it conservative.
@@ -217,7 +217,7 @@ def score_elsewhere(
     clusters: Any = None,
     confounds: Any = None,
 ) -> float:
-    """Return the studentised score of one latent's explanation on another latent, among that one's stratum.
+    """Return the studentized score of one latent's explanation on another latent, among that one's stratum.
 
     Parameters
     ----------
@@ -292,8 +292,8 @@ def decide(
     effects : (n_behaviors,) float
         Effects that the explanation predicts, as they were given to `match_profiles`.
     neighbour_score : callable
-        Returns the explanation's score on the neighbour that may have absorbed its latent (`score_elsewhere`), NaN
-        without such a neighbour. Only called for explanations that would otherwise be contradicted.
+        Returns the explanation's score on the neighbor that may have absorbed its latent (`score_elsewhere`), NaN
+        without such a neighbor. Only called for explanations that would otherwise be contradicted.
     level : float
         Largest q-value that supports or contradicts (exclusive).
     min_power : float
@@ -306,7 +306,7 @@ def decide(
     Notes
     -----
     The checks run in this order: is there a score; is the explanation supported; do explanations have an effect on
-    average; is this one contradicted, and if so, was its latent absorbed (the neighbour's score reaches
+    average; is this one contradicted, and if so, was its latent absorbed (the neighbor's score reaches
     `match.critical`); was there power.
     """
     if np.isnan(match.score[index]):

@@ -1,8 +1,8 @@
 """The cache of a behavior: the output of the frozen layers below the hook, and batches of it to train on.
 
 A cache file holds, for every split of a behavior, the residual stream at the injection point and the sparse codes of
-every token. It can be larger than memory: it is written row after row and read through a memory map, so that a batch
-reads its own rows from the disk and nothing else.
+every token. It can be larger than memory: it is written row after row and read through a memory map, so a batch
+reads only its own rows from disk.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class CachedRows:
 def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: str | Path) -> None:
     """Write the splits of a behavior as one safetensors file, atomically.
 
-    A split may be an iterable of parts, each with some of its rows. Each part is written as it comes, so that memory
-    holds one part at a time.
+    A split may be an iterable of parts, each with some of its rows. Each part is written as soon as it is produced, so
+    memory holds one part at a time.
     """
     with replacing(path) as temporary:
         writer = TensorWriter(temporary.parent / "parts")

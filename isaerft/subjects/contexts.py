@@ -3,7 +3,7 @@
 Two tables of a subject come from here. `context_table` is what explainers read:
 
 - `input`: the tokens on which the latent fires most, in context.
-- `output`: the tokens that it promotes directly, through the final normalisation and the unembedding (the logit lens).
+- `output`: the tokens that it promotes directly, through the final normalization and the unembedding (the logit lens).
 - `amplified`: the tokens that become likelier when the latent is amplified and the model runs on from there, which
   includes its effects on later blocks (TokenChange of [2]_).
 
@@ -100,7 +100,7 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
 def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
     """Return the tokens whose logits rise most when a latent is added at its largest activation.
 
-    This is the direct path through the final normalisation and the unembedding (the logit lens), measured as the
+    This is the direct path through the final normalization and the unembedding (the logit lens), measured as the
     difference that the latent makes to a residual stream that equals the decoder bias.
     """
     dictionary, model = subject.dictionary, subject.model
@@ -124,7 +124,7 @@ def _final_norm(model: PreTrainedModel) -> nn.Module:
         norm = getattr(decoder_of(model), name, None)
         if isinstance(norm, nn.Module):
             return norm
-    raise InputError(f"{type(model).__name__} has no final normalisation", allowed=", ".join(_FINAL_NORMS))
+    raise InputError(f"{type(model).__name__} has no final normalization", allowed=", ".join(_FINAL_NORMS))
 
 
 def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_rows: int) -> pd.DataFrame:

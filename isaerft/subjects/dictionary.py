@@ -1,9 +1,9 @@
 """An SAE as a linear dictionary: encode, decode and compare latents, without sae_lens.
 
 An SAE's folder is in SAELens' own format (cfg.json and sae_weights.safetensors), written by `isaerft.subjects.sae` with
-every normalisation that is one number for all tokens folded into the weights. A normalisation that differs from token
+every normalization that is one number for all tokens folded into the weights. A normalization that differs from token
 to token (layer_norm, constant_norm_rescale) is undone in the activations, which are therefore in the units of the
-hook's activation and not of the normalised one. So for every SAE the reconstruction is activations @ W_dec plus a part
+hook's activation and not of the normalized one. So for every SAE the reconstruction is activations @ W_dec plus a part
 that no latent changes, and a change of the activations reaches the model as change @ W_dec.
 
 Activations are sparse (`Codes`), in compressed sparse rows over tokens: memory and work follow the number of active
@@ -160,7 +160,7 @@ class Dictionary:
     apply_b_dec_to_input : bool
         Whether `b_dec` is subtracted before encoding.
     center : bool
-        Whether the activation's mean over `d_in` is removed before encoding (centred writing weights).
+        Whether the activation's mean over `d_in` is removed before encoding (centered writing weights).
     hook_name, neuronpedia_id : str
         Empty if the SAE's metadata have none.
     signed : bool
@@ -233,7 +233,7 @@ class Dictionary:
         return x, scale, mean
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activations (n_tokens, d_sae) of a normalised input (n_tokens, d_in), in its units."""
+        """Return the activations (n_tokens, d_sae) of a normalized input (n_tokens, d_in), in its units."""
         x = x - self.b_dec if self.apply_b_dec_to_input else x
         pre = x @ self.W_enc
         if self.gate is not None:
@@ -281,7 +281,7 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
     Raises
     ------
     InputError
-        The folder does not exist, its SAE is not a linear dictionary, or its normalisation is not folded.
+        The folder does not exist, its SAE is not a linear dictionary, or its normalization is not folded.
     """
     folder = Path(folder)
     cfg = read_json(folder / "cfg.json")
@@ -342,7 +342,7 @@ def check_linear(name: str, architecture: str, normalization: str, reshaping: st
         )
     if normalization not in NORMALIZATIONS:
         raise InputError(
-            f"SAE ({name}) expects activations normalised by {shown(normalization)}, which is not folded in",
+            f"SAE ({name}) expects activations normalized by {shown(normalization)}, which is not folded in",
             allowed=", ".join(NORMALIZATIONS),
             remedy="set norm_scaling_factor (sqrt(d_in) over the mean norm of its training activations), or fold it"
             " with sae.fold_activation_norm_scaling_factor and save the SAE again",

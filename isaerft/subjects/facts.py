@@ -49,7 +49,7 @@ class Firing:
 
 
 def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
-    """Run the corpus through the subject, `batch_size` rows at a time, and summarise each latent's activations."""
+    """Run the corpus through the subject, `batch_size` rows at a time, and summarize each latent's activations."""
     d_sae = subject.dictionary.d_sae
     count, total, highest, lowest = (np.zeros(d_sae) for _ in range(4))
     top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
@@ -77,7 +77,7 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     -------
     DataFrame
         latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation, decoder_norm,
-        density (mean decoder cosine with its nearest neighbours), nearest_latent, nearest_cosine,
+        density (mean decoder cosine with its nearest neighbors), nearest_latent, nearest_cosine,
         encoder_decoder_cosine (1: it reads what it writes; low values suggest absorption), cluster (near-duplicates).
     """
     dictionary = subject.dictionary

@@ -1,6 +1,6 @@
 """The gate: check that a model and an SAE belong together, then describe the subject.
 
-An SAE on the wrong model, layer, normalisation or BOS convention still encodes and decodes, but all results would be
+An SAE on the wrong model, layer, normalization or BOS convention still encodes and decodes, but all results would be
 meaningless. The gate measures the variance explained and the loss with the SAE spliced in, and stops such a subject.
 For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, and
 the subject's rows of subjects.csv.
@@ -138,7 +138,7 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
 
 
 def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
-    """Return the variance explained with the other centring and at the neighbouring blocks."""
+    """Return the variance explained with the other centering and at the neighboring blocks."""
     hook, dictionary = subject.hook, subject.dictionary
     others = {
         f"center_writing_weights {not dictionary.center}": replace(

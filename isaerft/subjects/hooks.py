@@ -49,7 +49,7 @@ class BlockParts:
     attention, mlp : str
         The two parts.
     attention_norm, mlp_norm : str or None
-        Normalisation of a part's output before it is added to the residual stream.
+        Normalization of a part's output before it is added to the residual stream.
     parallel : bool or str
         Whether both parts read the block's input; a string names the config's own flag.
     """
@@ -221,7 +221,7 @@ def hidden_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor
     Returns
     -------
     (n_rows, length, d_model)
-        Last hidden state after the final normalisation, equal to that of a full forward pass.
+        Last hidden state after the final normalization, equal to that of a full forward pass.
     """
     with _start_at(model, hook, residual):
         # The embeddings only carry the shape: the residual stream replaces them at the injection point.
@@ -274,7 +274,7 @@ def attention_of(model: PreTrainedModel, block: int) -> nn.Module:
 def writer_of(model: PreTrainedModel, block: int, part: Part) -> nn.Module:
     """Return the module whose output a part of a block adds to the residual stream.
 
-    This is the part itself or the normalisation after it: TransformerLens' hook_attn_out or hook_mlp_out.
+    This is the part itself or the normalization after it: TransformerLens' hook_attn_out or hook_mlp_out.
     """
     names = _block_parts(model)
     name = {"attention": names.attention_norm or names.attention, "mlp": names.mlp_norm or names.mlp}[part]

@@ -1,8 +1,8 @@
 """Load a subject: a Hugging Face model with its tokenizer, an SAE, and the hook that joins them.
 
 Every model is checked once when it is loaded (`verify_hook`): running it below and above the hook must give its own
-logits. The check knows no family of models. A final scale that `unembed` misses, or a block that does not simply add
-the outputs of its parts, shows as different logits.
+logits. The check assumes no model family. A final scale that `unembed` misses, or a block that does not simply add
+the outputs of its parts, makes the logits differ.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Get a subject's SAE: from SAELens' directory, from a local folder, or by training.
 
-This is the only module that imports sae_lens. It writes SAELens' own format, with every normalisation that is one
+This is the only module that imports sae_lens. It writes SAELens' own format, with every normalization that is one
 number for all tokens folded into the weights.
 
 It also finds the SAE's source at Neuronpedia (`neuronpedia_id_of`), for which the directory's own entry is not enough:
@@ -45,7 +45,7 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     Raises
     ------
     InputError
-        The release or id is unknown, there is no network, the SAE is not a linear dictionary, its normalisation is not
+        The release or id is unknown, there is no network, the SAE is not a linear dictionary, its normalization is not
         folded in, or the model does not have its width or hook.
     """
     from sae_lens import SAE

@@ -66,7 +66,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     """Return latent_index, concept (``promotes:group``) and deviations of every latent that fires.
 
     Each latent is added at its mean activation to every token of the assistant's turn. The change of each group's
-    log-probability is standardised over latents (`deviations`); below `MIN_DEVIATIONS` the latent promotes no group.
+    log-probability is standardized over latents (`deviations`); below `MIN_DEVIATIONS` the latent promotes no group.
 
     Parameters
     ----------

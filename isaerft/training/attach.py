@@ -65,7 +65,7 @@ def attach(
     hook_name : str, optional
         The SAE's hook, as SAELens names it; by default the SAE's own.
     center_writing_weights : bool
-        Centre the residual stream before the SAE, as SAEs of GPT-2 need.
+        Center the residual stream before the SAE, as SAEs of GPT-2 need.
     bos_token_id : int, optional
         Token at the start of a row at which no latent counts as active; by default that of the model's config.
     seed : int

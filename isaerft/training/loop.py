@@ -68,7 +68,7 @@ def _checkpointed(blocks: nn.ModuleList) -> Iterator[None]:
 
     Transformers' own switch has no effect in evaluation mode, and training mode would enable dropout.
     """
-    # A forward set on the block itself must be restored; that of its class reappears by itself.
+    # A forward set on the block itself must be restored; its class's own forward reappears.
     own = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -135,7 +135,7 @@ def add_gradients(subject: LoadedSubject, objective: Objective, adapt: Adapt, pa
     for part in parts:
         moved = part.to(subject.model.device)
         loss = objective(subject, moved, adapt(moved)) * (part.n_terms / n_terms)
-        # Autocast is for the forward pass; backward uses the same types by itself.
+        # Autocast is for the forward pass; backward uses the same types anyway.
         with torch.autocast(subject.model.device.type, enabled=False):
             loss.backward()
         total += float(loss.detach())

@@ -134,7 +134,7 @@ def log_odds(log_probability: torch.Tensor) -> torch.Tensor:
 def divergence(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
     """Return the mean KL(adapted || unadapted model) of the next token over completion tokens, in nats per token.
 
-    Exact, over the whole vocabulary: sum_v p(v) (log p(v) - log q(v)). It penalises tokens that the adapted model says
+    Exact, over the whole vocabulary: sum_v p(v) (log p(v) - log q(v)). It penalizes tokens that the adapted model says
     and the unadapted one would not. Of preference pairs, both completions count.
 
     Parameters

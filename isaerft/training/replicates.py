@@ -1,6 +1,6 @@
 """Train every replicate of one adapter on one behavior.
 
-How an adapter comes about is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
+How an adapter is made is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
 activations, or loaded from a checkpoint or a saved adapter.
 """
 
@@ -155,7 +155,7 @@ class ReplicateResult:
     Attributes
     ----------
     objective : str
-        What was minimised, `none` without training.
+        What was minimized, `none` without training.
     n_parameters : int
         Numbers that were trained or fitted, or that differ from the base model's.
     diagnostics : dict of str to float

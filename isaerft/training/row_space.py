@@ -2,7 +2,7 @@
 
 A bias b of `d_sae` numbers reaches the model only as v = b W, with W the decoder. Let g be the gradient with respect
 to v. Plain SGD with momentum moves b by multiples of W g alone, so at every step b = W w for some w of `d_in` numbers
-(beside where b started), and w moves by g where b moves by W g. Then v = w (W^T W), with W^T W computed once. The steps
+(plus b's start), and w moves by g where b moves by W g. Then v = w (W^T W), with W^T W computed once. The steps
 are those of SGD on b itself; b is computed at the end.
 """
 

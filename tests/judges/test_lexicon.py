@@ -106,7 +106,7 @@ def test_the_rationale_names_the_words_and_the_counts_say_what_was_not_read(tmp_
         (HEAD + ",both,refusal,1\n", "line 2: word ''"),
         (HEAD + "a* b,both,refusal,1\n", r"line 2: word 'a\* b'"),
         (HEAD + "*,both,refusal,1\n", r"line 2: word '\*'"),
-        (HEAD + "sorry,both,refusal,1\nSorry,input,refusal,0\n", "line 3 gives 'sorry' an effect on 'refusal' again"),
+        (HEAD + "sorry,both,refusal,1\nSorry,input,refusal,0\n", "line 3 repeats the effect of 'sorry' on 'refusal'"),
         (HEAD + "zebra,both,refusal,1\n", "no explanation names a word of .*words.csv"),
     ],
 )

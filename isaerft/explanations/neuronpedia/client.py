@@ -1,6 +1,6 @@
 """Requests to Neuronpedia at a bounded rate, retried where that can help: on 429, 5xx, network faults, bad answers.
 
-Answers come from outside. Before anything reads them, they are unpacked, bounded in size, and checked to be JSON.
+Answers are untrusted: before use they are unpacked, bounded in size, and checked to be JSON.
 
 Neuronpedia sends no Retry-After, so pauses double and are partly random (Brooker 2015, "Exponential backoff and
 jitter"). The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it

@@ -4,8 +4,8 @@
       neuronpedia:
         neuronpedia: {prefer: [gpt-4o-mini/oai_token-act-pair]}
 
-The routes are, in order: the bulk export, many latents at once for its gaps, and single latents. A route that fails
-again and again is given up, and the next one takes over.
+The routes are, in order: the bulk export, many latents at once for its gaps, and single latents. After repeated
+failures the next route takes over.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def from_neuronpedia(
 
 
 async def fetch(options: Neuronpedia, source_id: SourceId, store: Store, latents: Iterable[int]) -> str:
-    """Look up the latents that `store` does not know, and keep each answer there as it comes.
+    """Look up the latents that `store` does not know, and store each answer on arrival.
 
     Returns
     -------

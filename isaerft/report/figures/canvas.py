@@ -24,10 +24,10 @@ from isaerft.report.text import visible, words
 
 Drawing = matplotlib.figure.Figure
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart under every common colour blindness.
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/): told apart under every common color blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#00856A", "#A8478A", "#56B4E9", "#B8860B"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY)
-# One more than colours, so that 42 series differ.
+# One more than colors, so that 42 series differ.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, GREY, PALE, SHADE = "#222222", "#767676", "#C8C8C8", "#F4F4F4"
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.5))

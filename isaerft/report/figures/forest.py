@@ -1,4 +1,4 @@
-"""The forest plot: labelled lines from top to bottom, each with points and intervals of one or more series."""
+"""The forest plot: labeled lines from top to bottom, each with points and intervals of one or more series."""
 
 from __future__ import annotations
 

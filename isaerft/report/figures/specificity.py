@@ -49,7 +49,7 @@ def draw_specificity(tables: Tables) -> Drawing:
 
 
 def _norm(values: NDArray[np.float64], chance: float | None) -> TwoSlopeNorm:
-    """Return a colour scale that is white at chance and as wide on both sides."""
+    """Return a color scale that is white at chance and as wide on both sides."""
     finite = values[np.isfinite(values)]
     centre = chance if chance is not None else (float(np.median(finite)) if finite.size else 0.0)
     reach = max(float(np.abs(finite - centre).max()) if finite.size else 0.0, 0.05)

@@ -24,7 +24,7 @@ from isaerft.report.text import words
 
 MAX_PANELS = 3
 REMAINS = (-1.0, 2.0)
-"""Shares of a fall in loss that the causal check shows; beyond them stands an arrow."""
+"""Shares of a fall in loss that the causal check shows; values beyond them are shown by an arrow."""
 BEFORE = Style("before training", INK, "|", size=6.6)
 TARGET = Style("the data's own replies", INK, "D", size=4.4, filled=False)
 UNITS = {
