@@ -32,7 +32,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--model", help="Hugging Face id or folder; without it a tiny random one")
     parser.add_argument("--sae", help="folder in SAELens' format, or RELEASE:SAE_ID; without it a random one")
     parser.add_argument("--adapter", default="scale", help="registered kind, or the folder of a saved adapter")
-    parser.add_argument("--center", action="store_true", help="centre the residual stream (GPT-2's SAEs want it)")
+    parser.add_argument("--center", action="store_true", help="center the residual stream (GPT-2's SAEs want it)")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--out", default="out")

@@ -237,7 +237,7 @@ TABLE = ResultTable(
         Column(
             "verdict",
             "text",
-            "What the behaviors together say: supported, contradicted, absorbed (a neighbouring latent changed "
+            "What the behaviors together say: supported, contradicted, absorbed (a neighboring latent changed "
             "instead), untestable or inconclusive.",
         ),
         Column("reason", "text", "Why the verdict was given."),

@@ -72,7 +72,7 @@ FIGURES: dict[str, Figure] = {
             "agreement_grid",
             "Does the result depend on a choice? Median agreement over behaviors for every source, judge, adapter and"
             " measure, with its controls. The bar runs from the highest control to the result: blue where the result "
-            "is higher, grey where it is lower. The yellow row is the primary combination.",
+            "is higher, gray where it is lower. The yellow row is the primary combination.",
             ("agreement",),
             "agreement:draw_agreement_grid",
         ),
