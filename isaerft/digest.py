@@ -168,7 +168,7 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _functions_of(verb: str) -> list[ast.stmt]:
-    """Return the verb's function and whatever its file defines or imports that it uses, at any depth."""
+    """Return the verb's function and everything it uses that its file defines or imports, at any depth."""
     if verb not in _commands():
         raise InputError(f"verb {verb!r}", allowed=", ".join(sorted(_commands())))
     function, named = _commands()[verb]

@@ -25,7 +25,7 @@ ADAPTER_SEED = "seed_"
 
 @dataclass(frozen=True)
 class SubjectFolder:
-    """The folder results/{study}/subjects/{subject}: what is known of a subject before any training.
+    """The folder results/{study}/subjects/{subject}: what is known about a subject before any training.
 
     Attributes
     ----------

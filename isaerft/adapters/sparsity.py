@@ -29,7 +29,7 @@ MEMORY, LEAST_SLOPE = 0.9, 1e-3
 
 
 class Dense:
-    """No sparsity: the base of what follows the training loop's steps."""
+    """No sparsity; base class of objects that follow the training loop's steps."""
 
     settled_at = 0
     """First step at which the choice of latents is fixed; parameters of earlier steps are never kept."""

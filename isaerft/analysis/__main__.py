@@ -1,4 +1,4 @@
-"""Write docs/tables.md anew: `python -m isaerft.analysis`, in the root of the repository."""
+"""Rewrite docs/tables.md: `python -m isaerft.analysis`, in the root of the repository."""
 
 from __future__ import annotations
 

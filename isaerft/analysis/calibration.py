@@ -140,7 +140,7 @@ def _wrong_found(
 
 
 def audit_rows(plan: Plan, audit: pd.DataFrame, latents: pd.DataFrame) -> Iterator[Row]:
-    """Yield what audits find where it is known what was planted, from audit.csv and audit_latents.csv."""
+    """Yield what audits find where the planted rows are known, from audit.csv and audit_latents.csv."""
     from isaerft.calibration.results import share
 
     names = ["subject", "source", "judge"]

@@ -146,7 +146,7 @@ class _Profiles:
         return f"it predicts {' and '.join(parts)}"
 
     def _instead(self, place: int) -> str:
-        """Say what the latent did in place of what was predicted."""
+        """Describe what the latent did instead of what was predicted."""
         surprising = np.flatnonzero((self.changes[:, place] > MUCH) & (self.effects[:, place] <= 0))
         if len(surprising):
             named = ", ".join(self.behaviors[i] for i in surprising)

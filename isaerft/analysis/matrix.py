@@ -17,7 +17,7 @@ from isaerft.config import Plan
 
 @dataclass(frozen=True)
 class BehaviorMatrix:
-    """Agreement of the changes from training on each behavior with what is expected of each behavior.
+    """Agreement of changes from training on each behavior with expectations for each behavior.
 
     Attributes
     ----------

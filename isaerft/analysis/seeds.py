@@ -57,7 +57,7 @@ def _stability(changes: np.ndarray) -> dict[str, Any]:
 
 
 def _agreement(plan: Plan, changes: np.ndarray, reading: Reading, behavior: int) -> dict[str, Any]:
-    """Return the mean over seeds of the agreement, its interval over seeds, and its share of what seeds allow."""
+    """Return the mean agreement over seeds, its interval over seeds, and its share of the noise ceiling."""
     statistic = plan.study.primary.statistic
     facts, expectation = STATISTICS.facts(statistic), reading.expectation
     labels = (expectation.effect if facts.graded else expectation.expected)[behavior]

@@ -81,7 +81,7 @@ def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
 
 
 def _over_behaviors(dictionary: Dictionary, rng: np.random.Generator) -> dict[str, bool]:
-    """Return whether each interval over behaviors, or changes, of one dictionary holds its truth."""
+    """Return whether each interval over behaviors, or changes, of one dictionary contains the truth."""
     seen, further = (dictionary.behaviors(n, rng) for n in (dictionary.world.n_behaviors, FURTHER))
     changes, many = (np.array([mean_rank(seeds) for seeds in one.changes]) for one in (seen, further))
     labels, groups = seen.expected, {"clusters": seen.clusters}
@@ -126,7 +126,7 @@ def _groups(drawn: Drawn) -> dict[str, np.ndarray]:
 
 
 def _holds(interval: ConfidenceInterval, truth: float) -> bool:
-    """Tell whether an interval holds the truth; an undefined one does not."""
+    """Return whether an interval contains the truth; an undefined one does not."""
     return bool(interval.low <= truth <= interval.high)
 
 

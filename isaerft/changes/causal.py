@@ -122,7 +122,7 @@ def causal_table(
     """Return columns k, latents, loss_recovered, ci_low, ci_high; two rows for each of `ks`.
 
     `loss_recovered` is the share of the adapter's fall in held-out loss that remains: 1 if the neutralized latents had
-    no part in it, 0 if they brought about all of it, NaN if the loss did not fall or there is no set.
+    no part in it, 0 if they caused all of it, NaN if the loss did not fall or there is no set.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ class Opened(NamedTuple):
 
 
 def open_study(study: Path, results: Path | None = None) -> Opened:
-    """Read a study's config and say where its files lie; `results` replaces results/{study}."""
+    """Read a study's config and locate its files; `results` replaces results/{study}."""
     plan = load_plan(study)
     return Opened(plan, plan.results if results is None else Results(results))
 
@@ -47,7 +47,7 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
 
 
 def open_subject(opened: Opened, subject: str) -> LoadedSubject:
-    """Load a subject; a random-dictionary twin starts as the subject that it belongs to."""
+    """Load a subject; a random-dictionary twin loads its base subject."""
     from isaerft.subjects.load import load_subject, set_up_torch
 
     base = opened.plan.base_subject(subject)

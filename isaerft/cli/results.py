@@ -22,7 +22,7 @@ app = typer.Typer()
 
 @app.command("design")
 def design(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
-    """Draw the case-control sample of a subject's latents, before anything is asked about them."""
+    """Draw the case-control sample of a subject's latents, before any explanation is requested."""
     plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     from isaerft.analysis.design import draw_sample
@@ -108,7 +108,7 @@ def agreement(study: StudyFile, subject: SubjectName, adapter: AdapterName, resu
 
 @app.command("audit")
 def audit(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
-    """Find which latents a suspect set of data trains unlike a clean one, and what their explanations say."""
+    """Find the latents that a suspect data set trains unlike a clean one, and what their explanations say."""
     plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     from isaerft.analysis.audit import write_audits

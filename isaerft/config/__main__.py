@@ -1,4 +1,4 @@
-"""Write config/schema.json and docs/config.md anew: `python -m isaerft.config`, in the root of the repository."""
+"""Rewrite config/schema.json and docs/config.md: `python -m isaerft.config`, in the root of the repository."""
 
 from __future__ import annotations
 

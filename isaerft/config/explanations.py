@@ -82,7 +82,7 @@ class Llm:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Neuronpedia:
-    """How a `neuronpedia` source asks; the key, which is optional, is read from NEURONPEDIA_API_KEY alone."""
+    """How a `neuronpedia` source looks up explanations; the optional key is read from NEURONPEDIA_API_KEY only."""
 
     source_id: str | None = None
     """`{model}/{layer}` at Neuronpedia (gemma-2-2b/20-gemmascope-res-16k); when empty, as SAELens knows it."""

@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def results(self) -> Results:
-        """Where everything of the study lies."""
+        """Paths of the study's results."""
         return Results(f"results/{self.study.study}")
 
     def replicate_seed(self, seed: int) -> int:
@@ -125,9 +125,9 @@ class Plan:
 
     @property
     def known_audits(self) -> dict[str, Poison | None]:
-        """Audits of which it is known what the suspect data holds: audit -> what was planted there, None for nothing.
+        """Audits whose planted rows are known: audit -> its poison, None for a clean pair.
 
-        Known is the embedded language, where both sets are of one style.
+        They are known in the embedded language, if both sets are of one style.
         """
         known = {}
         for name, audit in self.study.audits.items():

@@ -128,7 +128,8 @@ class Study:
     primary: Primary
     llms: dict[str, Llm] = Field(default_factory=dict)
     llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
-    """One SQLite file with every answer of every language model; ship it and nobody needs a key to get your results."""
+    """One SQLite file with every answer of every language model; whoever has it can reproduce the results without a
+    key."""
     audits: dict[str, Audit] = Field(default_factory=dict)
     """Pairs of behaviors to compare: what does the suspect data teach in addition? See docs/auditing.md."""
     candidates: dict[str, str] = Field(default_factory=dict)
@@ -299,7 +300,7 @@ class Study:
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any] | list[str]]]:
-        """Yield what names another part of the study: the option, the name, and what it may name."""
+        """Yield references to other parts of the study: the option, the name, and the names allowed."""
         analysed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters
         yield "primary.measure", self.primary.measure, self.measures
@@ -323,7 +324,7 @@ class Study:
         yield from (("behavior_check.behaviors", name, self.behaviors) for name in self.behavior_check.behaviors or [])
 
     def _check_llms(self) -> None:
-        """A part that asks a language model names one of the study's, and no other part does."""
+        """Parts that ask a language model name one of the study's, and no other parts do."""
         kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[registry.AskingFacts]]] = [
             ("judge", self.judges, registry.JUDGES),
             ("source", self.sources, registry.SOURCES),
@@ -388,7 +389,7 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
 
 
 def _check_subject(name: str, subject: Subject) -> None:
-    """A subject has one model and one SAE, and says what it needs to be loaded."""
+    """A subject has one model and one SAE, and the options needed to load them."""
     if (subject.model is None) == (subject.testbed is None):
         raise InputError(f"subject {name!r}", allowed="exactly one of model, testbed")
     if subject.testbed is not None:

@@ -165,7 +165,7 @@ def as_numbers(values: pd.Series, low: float, high: float, *, whole: bool = Fals
 def _read_judgements(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, subject_dir: Path, kind: str
 ) -> FileJudgements:
-    """Read what the file of a judge holds about these explanations."""
+    """Read a judge's file and return its judgements of these explanations."""
     path = judge_file(judge, kind, subject_dir)
     table = _read_table(path, behaviors)
     key = next(key for key in KEYS if key in table)

@@ -34,7 +34,7 @@ MAX_MESSAGE = 300
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """What asking a set of prompts takes.
+    """The cost of a set of prompts.
 
     Attributes
     ----------

@@ -140,7 +140,7 @@ def canonical(request: dict[str, Any]) -> str:
 
 
 def digest(request: dict[str, Any]) -> str:
-    """Return the SHA-256 of a request, under which its reply is kept. It holds neither server nor key."""
+    """Return the SHA-256 of a request, the cache key of its reply. It covers neither server nor API key."""
     return hashlib.sha256(canonical(request).encode("ascii")).hexdigest()
 
 

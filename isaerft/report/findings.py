@@ -161,7 +161,7 @@ def result_sentences(lines: list[Line], primary: Primary) -> Iterator[str]:
 
 
 def overall_sentences(tables: Tables) -> Iterator[str]:
-    """Yield, for each subject, what all behaviors together say; nothing without table or primary row."""
+    """Yield each subject's result over all behaviors; nothing without the table or its primary row."""
     if "overall" not in tables:
         return
     frame = tables["overall"]
@@ -310,7 +310,7 @@ def _estimate(row: pd.Series, name: str = "estimate", ends: str = "ci") -> str:
 
 
 def _lead(row: pd.Series) -> str:
-    """Say how far the best source is above the next, and whether that is known."""
+    """Describe the lead of the best source over the next, and whether it is significant."""
     if pd.isna(row["difference"]):
         return ""
     lead = f", {_estimate(row, 'difference', 'difference_ci')} above {words(row['rival'])}"

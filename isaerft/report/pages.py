@@ -183,5 +183,5 @@ def _beginning(text: str) -> str:
 
 
 def _end(text: str) -> str:
-    """Return the end of a prompt, which is what is answered."""
+    """Return the end of a prompt, the part that is answered."""
     return text if len(text) <= MAX_CHARACTERS else ELLIPSIS + text[-MAX_CHARACTERS:]

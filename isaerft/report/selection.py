@@ -44,7 +44,7 @@ class Primary:
 
 
 class OwnLargest(NamedTuple):
-    """Rows of a specificity matrix whose own column is the largest (k), of those where that can be said (n)."""
+    """Rows of a specificity matrix whose own column is the largest (k), out of those where this is defined (n)."""
 
     k: int
     n: int

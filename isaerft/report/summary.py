@@ -54,7 +54,7 @@ number here comes from the study's tables; a dash means undefined.</p>
 <p>Each audit trains on clean and on suspect data of one kind. <b>First</b> is the behavior whose latents rose most
 under the suspect data beyond their rise under the clean data{{ audit_statistic }}. Some behavior is always first. It
 is <b>found</b> only if q &lt; {{ q_level }}: neither other rows of the same origin nor other explanations would
-explain it. The latents that differ most are listed whatever they are about, to show what nobody thought of.</p>
+explain it. The latents that differ most are listed too, whatever they are about, to show what no candidate covers.</p>
 {% if audit_note %}<p class="note">{{ audit_note }}</p>
 {% endif %}
 {{ audits }}
@@ -133,7 +133,7 @@ _NEXT = (
 
 
 class _Step(NamedTuple):
-    """A question that a reader may have next, and (name, address) of what answers it."""
+    """A reader's next question, and (name, address) of the pages that answer it."""
 
     question: str
     links: list[tuple[str, str]]

@@ -169,7 +169,7 @@ def taught_differently(
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
 ) -> list[Taught]:
-    """Say for each candidate how far the suspect data teaches it more than the clean data.
+    """Test for each candidate whether the suspect data teaches more of it than the clean data.
 
     Parameters
     ----------

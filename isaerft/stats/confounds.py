@@ -212,7 +212,7 @@ class SmoothConfounds:
 
     @property
     def inflation(self) -> float:
-        """By how much the errors' spread exceeds the residuals': the fit takes degrees of freedom (HC1).
+        """Ratio of the errors' spread to the residuals', due to the fit's degrees of freedom (HC1).
 
         Those of the levels don't count: every exchange is within strata, too.
         """

@@ -67,7 +67,7 @@ def auroc_ceiling_of_seed(changes: Any, n_expected: int) -> float:
 
 
 def auroc_ceiling_of_mean(changes: Any, n_expected: int) -> float:
-    """Return the noise ceiling for the AUROC of the mean over seeds: that of an oracle who knows the true changes.
+    """Return the noise ceiling for the AUROC of the mean over seeds: that of an oracle that knows the true changes.
 
     The oracle calls the `n_expected` latents expected that change most in the mean over infinitely many seeds. The
     ceiling is the AUROC of the mean over the given seeds against these labels.

@@ -48,7 +48,7 @@ NO_VALUES = PredictiveValues(math.nan, math.nan)
 
 
 def predictive_values(sensitivity: float, specificity: float, share_expected: float) -> PredictiveValues:
-    """Return how far a judge's labels can be trusted, where it calls `share_expected` of the latents expected.
+    """Return the reliability of a judge's labels when it calls `share_expected` of the latents expected.
 
     The true share is that of Rogan and Gladen (1978, Am J Epidemiol 107:71):
     (share_expected + specificity - 1) / (sensitivity + specificity - 1). NaN where the judge is no better than chance
@@ -135,12 +135,12 @@ def matthews_correlation(counts: Counts) -> Any:
 
 
 def sensitivity(counts: Counts) -> Any:
-    """Return the share, of what the second judge expects, that the first expects too; NaN where that is nothing."""
+    """Return the share of the second judge's expected items that the first expects too; NaN if there are none."""
     return _share(counts.both, counts.only_second)
 
 
 def specificity(counts: Counts) -> Any:
-    """Return the share, of what the second judge does not expect, that the first does not; NaN where it is nothing."""
+    """Return the share of the second judge's unexpected items that the first does not expect; NaN if there are none."""
     return _share(counts.neither, counts.only_first)
 
 

@@ -33,7 +33,7 @@ _BLOCK_BYTES = 2**22
 
 
 class Scorer(Protocol):
-    """A statistic bound to the changes of n latents; `labels` (n,) are what is exchanged, a call values label sets."""
+    """A statistic bound to the changes of n latents; `labels` (n,) are exchanged, and a call scores sets of labels."""
 
     labels: np.ndarray
 

@@ -43,7 +43,7 @@ MIN_POWER = 0.5
 
 @dataclass(frozen=True)
 class ProfileMatch:
-    """What behaviors together say of each explanation; all (n,) float, NaN where it cannot be tested.
+    """Match of each explanation over all behaviors; all (n,) float, NaN where it cannot be tested.
 
     Attributes
     ----------
@@ -282,7 +282,7 @@ def decide(
     level: float = LEVEL,
     min_power: float = MIN_POWER,
 ) -> Verdict:
-    """Decide what the behaviors together say about one explanation.
+    """Decide the verdict on one explanation from all behaviors.
 
     Parameters
     ----------

@@ -295,7 +295,7 @@ def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torc
 
 
 def _stop(module: nn.Module, good: list[torch.Tensor], description: str, loss: float, step: int) -> NoReturn:
-    """Restore the last good parameters and raise the error that says where the loss diverged."""
+    """Restore the last good parameters and raise an error that says where the loss diverged."""
     _restore(module, good)
     raise InputError(f"{description}: loss is {loss} at step {step}", remedy="lower the adapter's learning_rate")
 

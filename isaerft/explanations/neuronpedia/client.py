@@ -50,7 +50,7 @@ class _Retryable(Exception):
 
 
 class _TooManyRequests(_Retryable):
-    """The server asks to slow down."""
+    """The server asked for fewer requests (429)."""
 
 
 class Pace:

@@ -108,7 +108,7 @@ def belongs_to(row: Any, source_id: SourceId) -> bool:
 
 
 def latent_of(row: dict[str, Any]) -> int:
-    """Return the latent that a row is about; the index comes as text or number.
+    """Return the latent that a row is about; its index may be text or a number.
 
     Raises
     ------

@@ -114,13 +114,13 @@ class Store:
             self._put("batches", [(key, None, _now()) for key in page.keys], "IGNORE")
 
     def add_batch(self, key: str, rows: Sequence[tuple[int, Explanation]]) -> None:
-        """Keep what a batch of the export holds."""
+        """Store the content of a batch of the export."""
         with self._base:
             self._put_explanations(rows)
             self._put("batches", [(key, len(rows), _now())])
 
     def add_many(self, found: dict[int, list[Explanation]], skipped: Iterable[int]) -> None:
-        """Keep an answer about many latents; those that it skipped are still to be looked up one by one."""
+        """Store an answer about many latents; those it skipped must still be looked up one by one."""
         with self._base:
             self._put_explanations((latent, one) for latent, explanations in found.items() for one in explanations)
             self._put("asked", [(latent, "features", 1, _now()) for latent in found])

@@ -91,7 +91,7 @@ def _power(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _wrong(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw how well wrong explanations are told from right ones."""
+    """Draw how well wrong explanations are separated from right ones."""
     for position, (ratio, own) in enumerate(rows.groupby("odds_ratio", sort=False) if len(rows) else ()):
         line = own.assign(wrong=own["wrong"].astype(float)).sort_values("wrong")
         _curve(axes, line["wrong"], line, position, f"odds {ratio}", "-", interval=True)
@@ -101,7 +101,7 @@ def _wrong(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _coverage(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw how often each interval holds the truth."""
+    """Draw how often each interval contains the truth."""
     axes.axhspan(*WANTED_COVERAGE, color=SHADE, zorder=0)
     names = list(dict.fromkeys(rows["interval"])) if len(rows) else []
     rows = rows.fillna({"odds_ratio": ""}) if len(rows) else rows  # intervals of judges know no odds ratio

@@ -74,7 +74,7 @@ _RC: dict[Any, Any] = {
 
 
 class NoRowsError(Exception):
-    """There is nothing to show; the message says why, in place of the figure."""
+    """Raised when there is nothing to draw; the message is shown instead of the figure."""
 
 
 @dataclass(frozen=True)
