@@ -92,7 +92,7 @@ class AdapterHook(nn.Module):
         """The SAE."""
         return self._dictionary
 
-    def register(self, model: nn.Module) -> list[RemovableHandle]:
+    def register(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Register the hook in the forward pass of `model`."""
         hook, blocks = self.hook, decoder_blocks(model)
         if hook.reads != "residual":

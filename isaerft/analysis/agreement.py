@@ -100,7 +100,9 @@ class _Changed:
 
     @classmethod
     def read(cls, plan: Plan, results: Results, subject: str, adapter: str) -> _Changed:
-        twin, random, exchanged = plan.random_twin(subject), {}, {}
+        twin = plan.random_twin(subject)
+        random: Changes = {}
+        exchanged: Changes = {}
         if twin and adapter in plan.analysed_adapters(twin):
             random = read_changes(plan, results, twin, adapter)
         if adapter == plan.study.primary.adapter:
@@ -137,7 +139,7 @@ def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Chan
                 comparisons.append(comparison)
                 tested.append(_tested(comparison, measure, name))
     for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
-        null = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
+        null: dict[str, float] = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
         yield row | found | (_limits(comparison, null) if null and row["control"] == RESULT else {})
 
 
@@ -168,9 +170,13 @@ def _noise_ceiling(comparison: Comparison) -> float:
 
 
 def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float:
+    sd, mean = null["null_sd"], null["null_mean"]
     if comparison.statistic == "auroc":
-        return stats.minimum_detectable_effect(len(comparison.labels), comparison.n_expected, **null)
-    return stats.minimum_detectable_correlation(**null) if comparison.statistic == "spearman" else math.nan
+        n_latents = len(comparison.labels)
+        return stats.minimum_detectable_effect(n_latents, comparison.n_expected, null_sd=sd, null_mean=mean)
+    if comparison.statistic == "spearman":
+        return stats.minimum_detectable_correlation(sd, null_mean=mean)
+    return math.nan
 
 
 def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, Any]]:

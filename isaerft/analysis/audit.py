@@ -110,7 +110,7 @@ def _candidates(
     except InputError as problem:  # both sets changed nothing, or the strata leave nothing to exchange
         logger.warning("%s: undefined: %s", reading.source, problem)
         tested, found = tested[:0], []
-    adjusted = stats.qvalues([result.pvalue for result in found]) if found else []
+    adjusted: list[float] = list(stats.qvalues([result.pvalue for result in found])) if found else []
     counts = expectation.expected.sum(axis=1)
     columns = {
         int(place): {

@@ -45,7 +45,8 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
     """
     from isaerft.calibration.results import table_of
 
-    plan, rows = analysis.plan, []
+    plan = analysis.plan
+    rows: list[Row] = []
     if plan.dose_arms:
         tested = len(plan.tested_behaviors) > 1
         verdicts = analysis.frame("explanation_verdicts") if tested else None

@@ -17,6 +17,7 @@ from isaerft import stats
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.errors import InputError
+from isaerft.stats.checks import NullOptions
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +122,16 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     if not comparisons:
         return []
     study = comparisons[0].plan.study
-    options = comparisons[0].reading.confounds.null() | {
+    null = comparisons[0].reading.confounds.null()
+    options: dict[str, Any] = {
         "statistic": comparisons[0].statistic,
         "n_resamples": study.agreement.n_resamples,
         "confidence_level": study.agreement.confidence_level,
         "rng": study.seed,
     }
-    single, alone, pooled = {}, {}, {}
+    single: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    alone: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    pooled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for i, (comparison, what) in enumerate(zip(comparisons, tested, strict=True)):
         if isinstance(what, np.ndarray) and comparison.can_test(what):
             single[i] = (what, comparison.labels)
@@ -136,10 +140,11 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
         elif isinstance(what, Pool):
             pooled[i] = (what.changes, what.labels)
     found: dict[int, stats.AgreementResult | stats.PooledResult | InputError] = {}
-    found |= zip(single, stats.agreement_tests(list(single.values()), **options), strict=True)
-    found |= zip(alone, stats.agreement_tests(list(alone.values()), **options | {"confounds": None}), strict=True)
+    found |= zip(single, stats.agreement_tests(list(single.values()), **null, **options), strict=True)
+    groups = NullOptions(strata=null["strata"], clusters=null["clusters"])
+    found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **options), strict=True)
     if pooled:
-        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **options), strict=True)
+        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **null, **options), strict=True)
     columns: list[dict[str, Any]] = [{} for _ in tested]
     for i, result in found.items():
         if isinstance(result, InputError):

@@ -38,7 +38,7 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, Any]]:
     """Yield the rows of one reading and measure."""
     study = matrix.plan.study
     tested = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
-    options = {
+    options: dict[str, Any] = {
         "n_resamples": study.agreement.n_resamples,
         "confidence_level": study.agreement.confidence_level,
         "rng": study.seed,

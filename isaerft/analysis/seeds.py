@@ -26,7 +26,9 @@ def seeds(analysis: Analysis) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for subject in analysis.plan.study.subjects:
         reading = analysis.primary_reading(subject)
-        for adapter in analysis.plan.analysed_adapters(subject) if reading else ():
+        if reading is None:
+            continue
+        for adapter in analysis.plan.analysed_adapters(subject):
             same = {"subject": subject, "adapter": adapter, "statistic": analysis.plan.study.primary.statistic}
             rows += [same | row for row in _rows(analysis, reading, subject, adapter)]
     return pd.DataFrame(rows, columns=TABLE.column_names)

@@ -227,9 +227,9 @@ class Study:
     def _check_audits(self) -> None:
         """The two sets of an audit are there and can be told apart; poison can be planted."""
         for name, audit in self.audits.items():
-            for kind, behavior in (("clean", audit.clean), ("suspect", audit.suspect)):
-                if behavior not in self.behaviors:
-                    raise unknown_name(f"audits.{name}.{kind}", behavior, self.behaviors)
+            for kind, compared in (("clean", audit.clean), ("suspect", audit.suspect)):
+                if compared not in self.behaviors:
+                    raise unknown_name(f"audits.{name}.{kind}", compared, self.behaviors)
             if audit.clean == audit.suspect:
                 raise InputError(
                     f"audit {name!r} compares {audit.clean!r} with itself",
