@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +67,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     columns that only all adapters together can fill.
     """
     changes = _Changed.read(plan, results, subject, adapter)
-    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
+    rows: dict[str, list[dict[str, object]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
     matrices: dict[tuple[str, str, str], BehaviorMatrix] = {}
     read = list(readings(plan, results, subject, sources=plan.sources_of(subject, adapter)))
     for reading in tqdm(read, desc="agreement", disable=None):
@@ -120,7 +119,7 @@ class _Changed:
         return Comparison(plan, reading, place, own, on_universe(self.random), on_universe(self.exchanged), statistic)
 
 
-def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, Any]]:
+def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, object]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     rows, comparisons, tested = [], [], []
     for measure in plan.study.measures:
@@ -179,7 +178,7 @@ def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float
     return math.nan
 
 
-def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, Any]]:
+def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, object]]:
     """Yield the rows of source_comparison from matrices by (judge, measure, source)."""
     for judge, sources in plan.compared_sources.items():
         for measure in plan.study.measures:

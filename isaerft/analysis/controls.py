@@ -103,7 +103,7 @@ Tested = np.ndarray | Confound | Pool | None
 """What is tested: a change (n,) against the comparison's labels, a confound, a pool, or nothing."""
 
 
-def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, Any]]:
+def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, float]]:
     """Return the columns of each test's result; all tests run under the same exchanges.
 
     Parameters
@@ -145,7 +145,7 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **options), strict=True)
     if pooled:
         found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **null, **options), strict=True)
-    columns: list[dict[str, Any]] = [{} for _ in tested]
+    columns: list[dict[str, float]] = [{} for _ in tested]
     for i, result in found.items():
         if isinstance(result, InputError):
             comparison = comparisons[i]
@@ -160,7 +160,7 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     return columns
 
 
-def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, Any]:
+def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, float]:
     """Return the columns that a result fills, and the mean and spread of its null."""
     return {
         "estimate": result.statistic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -298,7 +298,7 @@ class Study:
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
 
-    def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any] | list[str]]]:
+    def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield what names another part of the study: the option, the name, and what it may name."""
         analysed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters

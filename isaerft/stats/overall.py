@@ -233,7 +233,7 @@ def overall_agreement(
     """
     if not pairs:
         raise InputError("no behavior to take the mean over", remedy="leave the overall result empty")
-    n = len(pairs[0][0])
+    n = len(np.atleast_1d(pairs[0][0]))
     groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
     exchange = exchange_within(n, *groups)
     tests = [

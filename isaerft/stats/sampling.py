@@ -127,8 +127,8 @@ class CaseControl:
 
 def case_control(
     change: ArrayLike,
-    strata: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     *,
     n_cases: int,
     controls_per_case: int,
