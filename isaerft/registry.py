@@ -35,7 +35,7 @@ class AdapterFacts:
     without training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
-    leaves_latents: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    leaves_latents: Callable[[Mapping[str, object]], bool] = lambda options: False
     """Tells from its options whether it changes no latent, so that it can only be a study's reference."""
 
     @property
