@@ -35,7 +35,7 @@ class AdapterFacts:
     without training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
-    leaves_latents: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    leaves_latents: Callable[[Mapping[str, object]], bool] = lambda options: False
     """Tells from its options whether it changes no latent, so that it can only be a study's reference."""
 
     @property
@@ -146,7 +146,9 @@ class Registry(Mapping[str, Any], Generic[Facts]):
             if known is not None and known is not part:
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {known!r} and {part!r}")
             self._parts[name] = part
-            self._facts[name] = self._facts_type(**facts)
+            carried = getattr(part, "facts", None)
+            is_carried = not facts and isinstance(carried, self._facts_type)
+            self._facts[name] = carried if is_carried else self._facts_type(**facts)
             return part
 
         return register

@@ -6,9 +6,8 @@ reconstruction error never reaches the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -93,12 +92,12 @@ class LatentAdapter(nn.Module):
         with hook.registered(subject.model, subject.language.bos[0] if subject.language.bos else None):
             yield subject
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the keyword arguments, other than `d_sae`, that rebuild this adapter."""
         return self.bounds.options()
 
 
-def make_adapter(kind: str, d_sae: int, options: dict[str, Any], seed: int = 0) -> LatentAdapter:
+def make_adapter(kind: str, d_sae: int, options: Mapping[str, object], seed: int = 0) -> LatentAdapter:
     """Build a registered adapter.
 
     Parameters

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -178,6 +177,6 @@ class Probe(Steering):
         model.fit(texts.activations / scale, texts.is_behavior, sample_weight=texts.weight)
         return model.coef_[0] / scale, -float(model.intercept_[0])
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the weight of the penalty."""
         return {"regularization": self.regularization}

@@ -7,13 +7,13 @@ latent at one value, whatever the text, takes a lerp, since a bias only adds and
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import nn
 
 from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.shift import BoundOptions, Shift
 from isaerft.errors import InputError, shown
 from isaerft.subjects.dictionary import Codes
 
@@ -65,7 +65,7 @@ class Bias(ElementwiseAdapter):
 
     kind = "bias"
 
-    def __init__(self, d_sae: int, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         self.bias = nn.Parameter(torch.zeros(d_sae))
 
@@ -83,7 +83,7 @@ class Scale(ElementwiseAdapter):
 
     kind = "scale"
 
-    def __init__(self, d_sae: int, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         self.scale = nn.Parameter(torch.zeros(d_sae))
 
@@ -101,7 +101,7 @@ class Affine(ElementwiseAdapter):
 
     kind = "affine"
 
-    def __init__(self, d_sae: int, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         self.bias = nn.Parameter(torch.zeros(d_sae))
         self.scale = nn.Parameter(torch.zeros(d_sae))
@@ -139,7 +139,7 @@ class Lerp(ElementwiseAdapter):
 
     kind = "lerp"
 
-    def __init__(self, d_sae: int, *, target: float = TARGET, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, *, target: float = TARGET, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         if not isinstance(target, int | float) or isinstance(target, bool):
             raise InputError(f"adapter 'lerp': target = {shown(target)}", allowed="a number")
@@ -172,6 +172,6 @@ class Lerp(ElementwiseAdapter):
         with torch.no_grad():
             self.target[latents] = 0
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the start of the targets, and the bounds."""
         return super().options() | {"target": self.start}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class PassTracker:
             if torch.is_grad_enabled():
                 self._last_training = one
 
-        def end(*_: Any) -> None:
+        def end(*_: object) -> None:
             self._running.pop()
 
         return [
@@ -92,7 +92,7 @@ class AdapterHook(nn.Module):
         """The SAE."""
         return self._dictionary
 
-    def register(self, model: nn.Module) -> list[RemovableHandle]:
+    def register(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Register the hook in the forward pass of `model`."""
         hook, blocks = self.hook, decoder_blocks(model)
         if hook.reads != "residual":
@@ -131,7 +131,7 @@ class AdapterHook(nn.Module):
             total: torch.Tensor = sum(shifts)
             return total.view_as(activation).to(activation.dtype)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device but not to another dtype: adapters stay in float32."""
         super()._apply(fn, recurse)
         return super()._apply(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, recurse)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import nn
 from torch.nn.functional import gelu
 
 from isaerft.adapters.base import LatentAdapter, check_count, norms
-from isaerft.adapters.shift import Shift
+from isaerft.adapters.shift import BoundOptions, Shift
 from isaerft.subjects.dictionary import Codes
 
 RANK = 8
@@ -29,7 +29,7 @@ class LowRank(LatentAdapter):
 
     kind = "low_rank"
 
-    def __init__(self, d_sae: int, *, rank: int = RANK, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, *, rank: int = RANK, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         self.rank = check_count(self.kind, "rank", rank, 1)
         self.down = nn.Parameter(torch.zeros(d_sae, rank))
@@ -60,7 +60,7 @@ class LowRank(LatentAdapter):
         """Return U."""
         return (self.up,)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return rank and bounds."""
         return super().options() | {"rank": self.rank}
 
@@ -81,7 +81,7 @@ class Mlp(LatentAdapter):
 
     kind = "mlp"
 
-    def __init__(self, d_sae: int, *, depth: int = DEPTH, width: int = WIDTH, **bounds: Any) -> None:
+    def __init__(self, d_sae: int, *, depth: int = DEPTH, width: int = WIDTH, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
         self.depth = check_count(self.kind, "depth", depth, 0)
         self.width = check_count(self.kind, "width", width, 1)
@@ -137,6 +137,6 @@ class Mlp(LatentAdapter):
         """Return W and b."""
         return self.output, self.output_bias
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return depth, width and bounds."""
         return super().options() | {"depth": self.depth, "width": self.width}

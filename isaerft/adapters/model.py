@@ -72,7 +72,7 @@ class ModelAdapter(nn.Module):
         """Load tensors that `weights` returned; a `KeyError` or `RuntimeError` means that they don't fit."""
         self.load_state_dict(weights)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the options that rebuild this adapter."""
         return {}
 
@@ -142,7 +142,7 @@ class Residual(ModelAdapter):
         with hook.registered(subject.model, None):
             yield subject
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return rank and bias."""
         return {"rank": self.rank, "bias": self.bias is not None}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class Saved:
     """The registered kind `saved`: opens a saved adapter, which keeps its own kind."""
 
     @staticmethod
-    def open(options: dict[str, Any], dictionary: Dictionary) -> LatentAdapter:
+    def open(options: Mapping[str, object], dictionary: Dictionary) -> LatentAdapter:
         """Open the adapter at `options["path"]`, as `open_adapter` does."""
         path = options.get("path")
         if not isinstance(path, str) or set(options) != {"path"}:

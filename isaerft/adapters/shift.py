@@ -8,11 +8,19 @@ wide as the dictionary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 
 from isaerft.errors import InputError, shown
 from isaerft.subjects.dictionary import Codes
+
+
+class BoundOptions(TypedDict, total=False):
+    """The options of `Bounds`, as every adapter takes them."""
+
+    nonnegative: bool
+    clamp: float | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Bounds:
         below = activations if self.nonnegative else activations + (self.clamp or 0.0)
         return torch.clamp(change, min=-torch.relu(below), max=highest)
 
-    def options(self) -> dict[str, bool | float]:
+    def options(self) -> dict[str, object]:
         """Return the options that are set."""
         return {name: value for name, value in vars(self).items() if value}
 

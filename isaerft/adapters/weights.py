@@ -114,7 +114,7 @@ class Lora(ModelAdapter):
             own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
             set_peft_model_state_dict(block, own)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return rank and where."""
         return {"rank": self.rank, "where": self.where}
 
@@ -227,7 +227,7 @@ class Checkpoint(ModelAdapter):
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Load nothing."""
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the path."""
         return {"path": self.path}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +67,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     columns that only all adapters together can fill.
     """
     changes = _Changed.read(plan, results, subject, adapter)
-    rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
+    rows: dict[str, list[dict[str, object]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
     matrices: dict[tuple[str, str, str], BehaviorMatrix] = {}
     read = list(readings(plan, results, subject, sources=plan.sources_of(subject, adapter)))
     for reading in tqdm(read, desc="agreement", disable=None):
@@ -100,7 +99,9 @@ class _Changed:
 
     @classmethod
     def read(cls, plan: Plan, results: Results, subject: str, adapter: str) -> _Changed:
-        twin, random, exchanged = plan.random_twin(subject), {}, {}
+        twin = plan.random_twin(subject)
+        random: Changes = {}
+        exchanged: Changes = {}
         if twin and adapter in plan.analysed_adapters(twin):
             random = read_changes(plan, results, twin, adapter)
         if adapter == plan.study.primary.adapter:
@@ -118,7 +119,7 @@ class _Changed:
         return Comparison(plan, reading, place, own, on_universe(self.random), on_universe(self.exchanged), statistic)
 
 
-def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, Any]]:
+def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, object]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     rows, comparisons, tested = [], [], []
     for measure in plan.study.measures:
@@ -137,7 +138,7 @@ def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Chan
                 comparisons.append(comparison)
                 tested.append(_tested(comparison, measure, name))
     for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
-        null = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
+        null: dict[str, float] = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
         yield row | found | (_limits(comparison, null) if null and row["control"] == RESULT else {})
 
 
@@ -168,12 +169,16 @@ def _noise_ceiling(comparison: Comparison) -> float:
 
 
 def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float:
+    sd, mean = null["null_sd"], null["null_mean"]
     if comparison.statistic == "auroc":
-        return stats.minimum_detectable_effect(len(comparison.labels), comparison.n_expected, **null)
-    return stats.minimum_detectable_correlation(**null) if comparison.statistic == "spearman" else math.nan
+        n_latents = len(comparison.labels)
+        return stats.minimum_detectable_effect(n_latents, comparison.n_expected, null_sd=sd, null_mean=mean)
+    if comparison.statistic == "spearman":
+        return stats.minimum_detectable_correlation(sd, null_mean=mean)
+    return math.nan
 
 
-def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, Any]]:
+def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMatrix]) -> Iterator[dict[str, object]]:
     """Yield the rows of source_comparison from matrices by (judge, measure, source)."""
     for judge, sources in plan.compared_sources.items():
         for measure in plan.study.measures:

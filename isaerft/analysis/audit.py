@@ -7,7 +7,6 @@ behavior in the first, by latent in the second.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +48,7 @@ def write_audits(plan: Plan, results: Results, subject: str) -> None:
     # Sources that are wrong on purpose are left out.
     sources = [name for name in plan.sources_of(subject) if not plan.study.sources[name].wrong_share]
     read = list(readings(plan, results, subject, sources=sources, behaviors=list(plan.described)))
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     latents = []
     for adapter in plan.analysed_adapters(subject):
         share = rows_seen(plan, adapter)
@@ -85,7 +84,7 @@ def rows_seen(plan: Plan, adapter: str) -> float:
 
 def _candidates(
     plan: Plan, reading: Reading, clean: np.ndarray, suspect: np.ndarray, share: float
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return a row for each candidate, the one that the suspect data teaches most in excess first.
 
     Undefined candidates (none or all latents expected) come last, without a rank.
@@ -110,7 +109,7 @@ def _candidates(
     except InputError as problem:  # both sets changed nothing, or the strata leave nothing to exchange
         logger.warning("%s: undefined: %s", reading.source, problem)
         tested, found = tested[:0], []
-    adjusted = stats.qvalues([result.pvalue for result in found]) if found else []
+    adjusted: list[float] = list(stats.qvalues([result.pvalue for result in found])) if found else []
     counts = expectation.expected.sum(axis=1)
     columns = {
         int(place): {
@@ -132,8 +131,8 @@ def _candidates(
             "rank": rank.get(place),
             "n_latents": len(latents),
             "n_expected": int(counts[place]),
+            **columns.get(place, {}),
         }
-        | columns.get(place, {})
         for place in [*order, *(place for place in range(len(reading.behaviors)) if place not in rank)]
     ]
 

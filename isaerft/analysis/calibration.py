@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,8 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
     """
     from isaerft.calibration.results import table_of
 
-    plan, rows = analysis.plan, []
+    plan = analysis.plan
+    rows: list[Row] = []
     if plan.dose_arms:
         tested = len(plan.tested_behaviors) > 1
         verdicts = analysis.frame("explanation_verdicts") if tested else None
@@ -83,7 +84,7 @@ def _at_primary(plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
     return table[(table.adapter == plan.study.primary.adapter) & (table.measure == plan.study.primary.measure)]
 
 
-def _doses(plan: Plan, own: pd.DataFrame, arms: Mapping[float, str], same: dict[str, Any]) -> Iterator[Row]:
+def _doses(plan: Plan, own: pd.DataFrame, arms: Mapping[float, str], same: dict[str, object]) -> Iterator[Row]:
     """Yield agreement at each share of wrong explanations, and whether its median falls from each to the next."""
     medians = []
     bounds = STATISTICS.facts(plan.study.primary.statistic).bounds
@@ -101,7 +102,7 @@ def _doses(plan: Plan, own: pd.DataFrame, arms: Mapping[float, str], same: dict[
 
 
 def _controls(
-    own: pd.DataFrame, overall: pd.DataFrame, plan: Plan, arms: Mapping[float, str], same: dict[str, Any]
+    own: pd.DataFrame, overall: pd.DataFrame, plan: Plan, arms: Mapping[float, str], same: dict[str, object]
 ) -> Iterator[Row]:
     """Yield the p-value of specificity, and how often the real dictionary agrees more than random ones."""
     from scipy.stats import binomtest
@@ -121,7 +122,7 @@ def _controls(
 
 
 def _wrong_found(
-    verdicts: pd.DataFrame, arms: Mapping[float, str], same: dict[str, Any], level: float
+    verdicts: pd.DataFrame, arms: Mapping[float, str], same: dict[str, object], level: float
 ) -> Iterator[Row]:
     """Yield how well the contradiction p-value separates wrong explanations from right ones."""
     by_source = {name: rows.set_index("latent_index") for name, rows in verdicts.groupby("source")}
@@ -176,7 +177,9 @@ def _planted(plan: Plan) -> dict[float, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
-def _row(quantity: str, parts: dict[str, Any], value: float, interval: tuple[float, float] = (np.nan, np.nan)) -> Row:
+def _row(
+    quantity: str, parts: dict[str, object], value: float, interval: tuple[float, float] = (np.nan, np.nan)
+) -> Row:
     from isaerft.calibration.results import Row, setting
 
     return Row(quantity, setting(**parts), value, interval)

@@ -17,6 +17,7 @@ from isaerft import stats
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.errors import InputError
+from isaerft.stats.checks import NullOptions
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ Tested = np.ndarray | Confound | Pool | None
 """What is tested: a change (n,) against the comparison's labels, a confound, a pool, or nothing."""
 
 
-def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, Any]]:
+def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, float]]:
     """Return the columns of each test's result; all tests run under the same exchanges.
 
     Parameters
@@ -121,13 +122,16 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     if not comparisons:
         return []
     study = comparisons[0].plan.study
-    options = comparisons[0].reading.confounds.null() | {
+    null = comparisons[0].reading.confounds.null()
+    options: dict[str, Any] = {
         "statistic": comparisons[0].statistic,
         "n_resamples": study.agreement.n_resamples,
         "confidence_level": study.agreement.confidence_level,
         "rng": study.seed,
     }
-    single, alone, pooled = {}, {}, {}
+    single: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    alone: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    pooled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for i, (comparison, what) in enumerate(zip(comparisons, tested, strict=True)):
         if isinstance(what, np.ndarray) and comparison.can_test(what):
             single[i] = (what, comparison.labels)
@@ -136,11 +140,12 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
         elif isinstance(what, Pool):
             pooled[i] = (what.changes, what.labels)
     found: dict[int, stats.AgreementResult | stats.PooledResult | InputError] = {}
-    found |= zip(single, stats.agreement_tests(list(single.values()), **options), strict=True)
-    found |= zip(alone, stats.agreement_tests(list(alone.values()), **options | {"confounds": None}), strict=True)
+    found |= zip(single, stats.agreement_tests(list(single.values()), **null, **options), strict=True)
+    groups = NullOptions(strata=null["strata"], clusters=null["clusters"])
+    found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **options), strict=True)
     if pooled:
-        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **options), strict=True)
-    columns: list[dict[str, Any]] = [{} for _ in tested]
+        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **null, **options), strict=True)
+    columns: list[dict[str, float]] = [{} for _ in tested]
     for i, result in found.items():
         if isinstance(result, InputError):
             comparison = comparisons[i]
@@ -155,7 +160,7 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     return columns
 
 
-def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, Any]:
+def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, float]:
     """Return the columns that a result fills, and the mean and spread of its null."""
     return {
         "estimate": result.statistic,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import Any
 
 import pandas as pd
 
@@ -17,7 +16,7 @@ from isaerft.table import Column
 
 def diagnostics(analysis: Analysis) -> pd.DataFrame:
     """Return one row per run and quantity: of fitted adapters from their making, of others from their changes."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     of_changes = cache(partial(_of_changes, analysis.results))
     for run in training_runs(analysis.plan, analysis.results):
         same = {name: run[name] for name in ("subject", "behavior", "adapter", "seed")}

@@ -7,7 +7,6 @@ whether better explanations agree better with changes. They share a module becau
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +82,9 @@ def agreement_by_quality(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=BY_QUALITY.column_names)
 
 
-def _by_thirds(plan: Plan, expectation: Expectation, change: np.ndarray, values: pd.Series) -> Iterator[dict[str, Any]]:
+def _by_thirds(
+    plan: Plan, expectation: Expectation, change: np.ndarray, values: pd.Series
+) -> Iterator[dict[str, object]]:
     """Yield the agreement within each third of the latents; `change` is (n_behaviors, n), `values` by latent."""
     scored = np.isin(expectation.latents, values.index)
     places = np.flatnonzero(scored)

@@ -68,7 +68,7 @@ def _pairs(plan: Plan, judges: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield first, second
 
 
-def _compared(plan: Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+def _compared(plan: Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, object]]:
     """Yield one row per statistic for two judges of the same explanations."""
     both = judge.merge(against.drop(columns="text"), on=["latent_index", "behavior"], suffixes=("", "_against"))
     if both.empty:
@@ -115,7 +115,7 @@ def corrected_agreement(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CORRECTION.column_names)
 
 
-def _corrected(row: Any, rates: dict[str, float]) -> dict[str, Any]:
+def _corrected(row: Any, rates: dict[str, float]) -> dict[str, object]:
     """Return one result, its corrected value, and the error rates used."""
     same = ("subject", "behavior", "adapter", "measure", "source", "judge", "statistic", "estimate")
     interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)

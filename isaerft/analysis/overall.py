@@ -34,11 +34,11 @@ def overall(analysis: Analysis) -> pd.DataFrame:
     return with_qvalues(table.assign(primary=is_primary(analysis.plan, table)), "quantity")
 
 
-def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, Any]]:
+def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
     """Yield the rows of one reading and measure."""
     study = matrix.plan.study
     tested = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
-    options = {
+    options: dict[str, Any] = {
         "n_resamples": study.agreement.n_resamples,
         "confidence_level": study.agreement.confidence_level,
         "rng": study.seed,
@@ -51,7 +51,7 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, Any]]:
         yield same | {"quantity": "specificity"} | found
 
 
-def _agreement(matrix: BehaviorMatrix, tested: np.ndarray, options: dict[str, Any]) -> dict[str, Any]:
+def _agreement(matrix: BehaviorMatrix, tested: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
     pairs = [(matrix.changes[i], matrix.labels[i]) for i in tested]
     statistic = matrix.plan.study.primary.statistic
     try:
@@ -60,7 +60,7 @@ def _agreement(matrix: BehaviorMatrix, tested: np.ndarray, options: dict[str, An
         return {}
 
 
-def _result(result: stats.OverallResult) -> dict[str, Any]:
+def _result(result: stats.OverallResult) -> dict[str, float]:
     return {
         "estimate": result.statistic,
         "ci_low": result.confidence_interval.low,

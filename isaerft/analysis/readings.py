@@ -20,6 +20,7 @@ from isaerft import stats
 from isaerft.config import Plan
 from isaerft.errors import InputError, shown
 from isaerft.layout import Results
+from isaerft.stats.checks import NullOptions
 
 Changes = Mapping[tuple[str, str], np.ndarray]
 """(behavior, measure) -> changes, (n_seeds, d_sae) float."""
@@ -64,10 +65,10 @@ class Confounds:
     decoder_norm: np.ndarray
     density: np.ndarray
 
-    def null(self) -> dict[str, np.ndarray]:
+    def null(self) -> NullOptions:
         """Return the arguments `strata`, `clusters` and `confounds` of every test."""
         confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
-        return {"strata": self.strata, "clusters": self.clusters, "confounds": confounds}
+        return NullOptions(strata=self.strata, clusters=self.clusters, confounds=confounds)
 
 
 @dataclass(frozen=True)

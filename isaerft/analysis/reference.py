@@ -30,7 +30,9 @@ def write_reference(root: str | Path = ".") -> Path:
 def tables_page(tables: Mapping[str, ResultTable] | None = None) -> str:
     """Return docs/tables.md: a list of the tables, and a section for each with one row per column."""
     if tables is None:
-        from isaerft.analysis import TABLES as tables
+        from isaerft.analysis import TABLES
+
+        tables = TABLES
     listed = "".join(f"- [{name}](#{name})\n" for name in tables)
     return _HEAD + listed + "".join(_section(table) for table in tables.values())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,16 +22,18 @@ LEAST_RELIABILITY = 0.5
 
 def seeds(analysis: Analysis) -> pd.DataFrame:
     """Return one row for each adapter, behavior and measure, at the primary source, judge and statistic."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for subject in analysis.plan.study.subjects:
         reading = analysis.primary_reading(subject)
-        for adapter in analysis.plan.analysed_adapters(subject) if reading else ():
+        if reading is None:
+            continue
+        for adapter in analysis.plan.analysed_adapters(subject):
             same = {"subject": subject, "adapter": adapter, "statistic": analysis.plan.study.primary.statistic}
             rows += [same | row for row in _rows(analysis, reading, subject, adapter)]
     return pd.DataFrame(rows, columns=TABLE.column_names)
 
 
-def _rows(analysis: Analysis, reading: Reading, subject: str, adapter: str) -> Iterator[dict[str, Any]]:
+def _rows(analysis: Analysis, reading: Reading, subject: str, adapter: str) -> Iterator[dict[str, object]]:
     changes = analysis.changes(subject, adapter)
     for index, behavior in enumerate(reading.behaviors):
         for measure in analysis.plan.study.measures:
@@ -41,7 +42,7 @@ def _rows(analysis: Analysis, reading: Reading, subject: str, adapter: str) -> I
             yield same | _stability(own) | _agreement(analysis.plan, own, reading, index)
 
 
-def _stability(changes: np.ndarray) -> dict[str, Any]:
+def _stability(changes: np.ndarray) -> dict[str, object]:
     """Return how reliably the seeds of `changes` (n_seeds, n) rank latents, and a word for it."""
     if len(changes) < 2:
         return {}
@@ -56,7 +57,7 @@ def _stability(changes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _agreement(plan: Plan, changes: np.ndarray, reading: Reading, behavior: int) -> dict[str, Any]:
+def _agreement(plan: Plan, changes: np.ndarray, reading: Reading, behavior: int) -> dict[str, float]:
     """Return the mean agreement over seeds, its interval over seeds, and its share of the noise ceiling."""
     statistic = plan.study.primary.statistic
     facts, expectation = STATISTICS.facts(statistic), reading.expectation

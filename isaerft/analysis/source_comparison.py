@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,7 @@ def source_comparison(analysis: Analysis) -> pd.DataFrame:
     return table.loc[order]
 
 
-def comparison_rows(plan: Plan, matrices: Mapping[str, BehaviorMatrix]) -> Iterator[dict[str, Any]]:
+def comparison_rows(plan: Plan, matrices: Mapping[str, BehaviorMatrix]) -> Iterator[dict[str, object]]:
     """Yield the rows of one judge and measure, source by source; none for a single source.
 
     Sources are compared on the latents that all of them explain, and on the behaviors for which each of them can be
@@ -63,7 +62,7 @@ def comparison_rows(plan: Plan, matrices: Mapping[str, BehaviorMatrix]) -> Itera
     tested = [source for source, behaviors in defined.items() if behaviors.any()]
     shared = np.flatnonzero(np.all([defined[source] for source in tested], axis=0)) if tested else np.array([], int)
     for quantity, fewest in (("agreement", 1), ("specificity", 2)):
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, object]] = {}
         if len(shared) >= fewest:
             parts = {source: values[source][np.ix_(shared, shared)] for source in tested}
             found = _compared(plan, {source: per_behavior(part, quantity) for source, part in parts.items()}, quantity)
@@ -87,7 +86,7 @@ def per_behavior(values: np.ndarray, quantity: str) -> np.ndarray:
     return np.diagonal(values) if quantity == "agreement" else stats.contrast_parts(values)
 
 
-def _compared(plan: Plan, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, Any]]:
+def _compared(plan: Plan, values: Mapping[str, np.ndarray], quantity: str) -> dict[str, dict[str, object]]:
     """Return the columns of the comparison for each source."""
     sources, level = list(values), plan.study.agreement.confidence_level
     bounds = STATISTICS.facts(plan.study.primary.statistic).bounds

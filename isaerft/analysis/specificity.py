@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from isaerft.analysis.base import ResultTable
 from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, SOURCE, SUBJECT
@@ -11,7 +10,7 @@ from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.table import Column
 
 
-def specificity_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, Any]]:
+def specificity_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
     """Yield the cells of one reading and measure."""
     for row, trained_on in enumerate(matrix.plan.tested_behaviors):
         for column, judged_for in enumerate(matrix.plan.tested_behaviors):

@@ -15,9 +15,15 @@ from scipy.special import expit
 from isaerft.calibration.results import CONFIDENCE, Row, share, stream
 from isaerft.calibration.worlds import Dictionary, Drawn, World, draw
 from isaerft.config import Calibration
-from isaerft.stats.agreement import prepare_test
+from isaerft.stats.agreement import PreparedTest, prepare_test
 from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.overall import overall_agreement, overall_specificity, pooled_agreement
+from isaerft.stats.overall import (
+    OverallResult,
+    PooledResult,
+    overall_agreement,
+    overall_specificity,
+    pooled_agreement,
+)
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
 from isaerft.stats.statistics import centred_ranks
@@ -29,14 +35,14 @@ N_POPULATION, POPULATIONS = 2**16, 4
 FEW_BINS = 2
 FURTHER = 150
 # An interval covers the statistic itself, confounding included.
-WORLD = {"clustered": 0.3, "confounding": 0.3}
+WORLD = World(0, clustered=0.3, confounding=0.3)
 SPREAD = 0.3
 
 
 def interval_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
     """Return the coverage of the intervals over latents, with clusters and seeds, at an odds ratio."""
     # One behavior, whose confounding is the same in the population and in every sample of it.
-    world = World(sizes.coverage_latents, odds_ratio=odds_ratio, confounding_spread=0, **WORLD)
+    world = replace(WORLD, n_latents=sizes.coverage_latents, odds_ratio=odds_ratio, confounding_spread=0)
     large = replace(world, n_latents=N_POPULATION)
     part = f"coverage {odds_ratio:g}"
     truths = [
@@ -49,21 +55,20 @@ def interval_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
         rng = stream(sizes.seed, part, index)
         drawn = draw(world, rng)
         for name in INTERVALS:
-            test = prepare_test(*_pair(name, drawn), statistic=name, **_groups(drawn))
-            held[name].append(_holds(test.interval(CONFIDENCE, rng), truth[name]))
+            held[name].append(_holds(_prepared(name, drawn).interval(CONFIDENCE, rng), truth[name]))
     same = {"odds_ratio": f"{odds_ratio:g}", "n": sizes.coverage_latents, "confidence": CONFIDENCE}
     return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
 
 
 def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
     """Return the coverage of intervals over behaviors and over changes, at odds ratios that spread around one."""
-    world = World(
-        sizes.coverage_latents,
+    world = replace(
+        WORLD,
+        n_latents=sizes.coverage_latents,
         n_behaviors=sizes.n_behaviors,
         odds_ratio=odds_ratio,
         n_seeds=2,
         odds_ratio_spread=SPREAD,
-        **WORLD,
     )
     held: dict[str, list[bool]] = {}
     for index in range(sizes.coverage_worlds):
@@ -84,20 +89,20 @@ def _over_behaviors(dictionary: Dictionary, rng: np.random.Generator) -> dict[st
     """Return whether each interval over behaviors, or changes, of one dictionary contains the truth."""
     seen, further = (dictionary.behaviors(n, rng) for n in (dictionary.world.n_behaviors, FURTHER))
     changes, many = (np.array([mean_rank(seeds) for seeds in one.changes]) for one in (seen, further))
-    labels, groups = seen.expected, {"clusters": seen.clusters}
-    options = groups | {"n_resamples": 1, "rng": rng}
+    labels, clusters = seen.expected, seen.clusters
     matrix = _matrix(many, further.expected)
     own = float(np.trace(matrix)) / FURTHER
     others = (float(matrix.sum()) - FURTHER * own) / (FURTHER * (FURTHER - 1))
-    found = {
-        "overall_agreement": (overall_agreement(list(zip(changes, labels, strict=True)), **options), own),
+    pairs = list(zip(changes, labels, strict=True))
+    found: dict[str, tuple[OverallResult | PooledResult, float]] = {
+        "overall_agreement": (overall_agreement(pairs, clusters=clusters, n_resamples=1, rng=rng), own),
         "overall_specificity": (overall_specificity(_matrix(changes, labels), n_resamples=1, rng=rng), own - others),
         "pooled_expectations": (
-            pooled_agreement(changes[:1], labels[1:], **options),
+            pooled_agreement(changes[:1], labels[1:], clusters=clusters, n_resamples=1, rng=rng),
             float(_matrix(changes[:1], further.expected).mean()),
         ),
         "pooled_changes": (
-            pooled_agreement(changes[1:], labels[:1], **options),
+            pooled_agreement(changes[1:], labels[:1], clusters=clusters, n_resamples=1, rng=rng),
             float(_matrix(many, labels[:1]).mean()),
         ),
     }
@@ -113,16 +118,15 @@ def _matrix(changes: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def _value(name: str, drawn: Drawn) -> float:
     """Return a statistic of one draw."""
-    return prepare_test(*_pair(name, drawn), statistic=name, **_groups(drawn)).value
+    return _prepared(name, drawn).value
 
 
-def _pair(name: str, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
+def _prepared(name: str, drawn: Drawn) -> PreparedTest:
+    """Return the test of a statistic on the first behavior of one draw."""
     labels = drawn.effect[0] if name == "spearman" else drawn.expected[0]
-    return mean_rank(drawn.changes[0]), labels
-
-
-def _groups(drawn: Drawn) -> dict[str, np.ndarray]:
-    return {"strata": drawn.strata(FEW_BINS), "clusters": drawn.clusters}
+    return prepare_test(
+        mean_rank(drawn.changes[0]), labels, statistic=name, strata=drawn.strata(FEW_BINS), clusters=drawn.clusters
+    )
 
 
 def _holds(interval: ConfidenceInterval, truth: float) -> bool:

@@ -15,6 +15,7 @@ from isaerft.config import Calibration
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import agreement_test
+from isaerft.stats.checks import NullOptions
 from isaerft.stats.overall import overall_agreement, overall_specificity, pooled_agreements
 from isaerft.stats.sampling import case_control
 from isaerft.stats.seeds import mean_rank
@@ -65,7 +66,7 @@ def bins_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
             rng = stream(sizes.seed, f"bins {name} {n_latents}", index)
             drawn = draw(world_of(name, n_latents=n_latents), rng)
             groups = drawn.groups(n_bins)
-            strata_only = {key: groups[key] for key in ("strata", "clusters")}
+            strata_only = NullOptions(strata=groups["strata"], clusters=groups["clusters"])
             for test, chosen in (("auroc", groups), ("auroc_strata_only", strata_only)):
                 pvalue = _pvalue(mean_rank(drawn.changes[0]), drawn.expected[0], "auroc", chosen, sizes, rng)
                 pvalues.setdefault(test, []).append(pvalue)
@@ -79,36 +80,35 @@ def bins_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
 
 
 def _ours(
-    drawn: Drawn, changes: np.ndarray, groups: dict[str, np.ndarray], sizes: Calibration, rng: np.random.Generator
+    drawn: Drawn, changes: np.ndarray, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
 ) -> Iterator[tuple[str, float]]:
     """Yield the p-value of every test that we report; changes (B, n)."""
-    options = groups | {"n_resamples": sizes.n_resamples, "rng": rng}
     for test in TESTS:
         labels = drawn.effect if test == "spearman" else drawn.expected
         yield test, _pvalue(changes[0], labels[0], test, groups, sizes, rng)
     yield "auroc_case_control", _case_control(changes, drawn, groups, sizes, rng)
-    yield "overall_agreement", overall_agreement(list(zip(changes, drawn.expected, strict=True)), **options).pvalue
+    pairs = list(zip(changes, drawn.expected, strict=True))
+    yield "overall_agreement", overall_agreement(pairs, **groups, n_resamples=sizes.n_resamples, rng=rng).pvalue
     matrix = specificity_matrix(changes, drawn.expected)
     yield "overall_specificity", overall_specificity(matrix, n_resamples=sizes.n_resamples, rng=rng).pvalue
     # As in the controls "mismatched_behavior", one change and what is expected of each other behavior, and
     # "random_dictionary", several changes and one expectation.
     pools = [(changes[:1], drawn.expected[1:]), (drawn.changes[0], drawn.expected[:1])]
-    for test, result in zip(
-        ("pooled_expectations", "pooled_changes"), pooled_agreements(pools, **options), strict=True
-    ):
+    pooled = pooled_agreements(pools, **groups, n_resamples=sizes.n_resamples, rng=rng)
+    for test, result in zip(("pooled_expectations", "pooled_changes"), pooled, strict=True):
         yield test, result.pvalue
 
 
 def _naive(
-    drawn: Drawn, changes: np.ndarray, groups: dict[str, np.ndarray], sizes: Calibration, rng: np.random.Generator
+    drawn: Drawn, changes: np.ndarray, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
 ) -> Iterator[tuple[str, float]]:
     """Yield the p-values of tests that ignore clusters, confounds or replicates."""
     change, expected = changes[0], drawn.expected[0]
     yield "naive_binomial_over_tokens", binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng)
     yield "naive_unstratified_permutation", _pvalue(change, expected, "auroc", {}, sizes, rng)
-    own = {key: value for key, value in groups.items() if key != "clusters"}
+    own = NullOptions(strata=groups["strata"], confounds=groups["confounds"])
     yield "naive_permutation_without_clusters", _pvalue(change, expected, "auroc", own, sizes, rng)
-    own = {key: value for key, value in groups.items() if key != "confounds"}
+    own = NullOptions(strata=groups["strata"], clusters=groups["clusters"])
     for test in STRATA_ONLY:
         labels = drawn.effect[0] if test == "spearman" else expected
         yield f"naive_{test}_strata_only", _pvalue(change, labels, test, own, sizes, rng)
@@ -117,13 +117,15 @@ def _naive(
 
 
 def _case_control(
-    changes: np.ndarray, drawn: Drawn, groups: dict[str, np.ndarray], sizes: Calibration, rng: np.random.Generator
+    changes: np.ndarray, drawn: Drawn, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
 ) -> float:
     """Return the p-value on a sample drawn by how much latents changed under every behavior."""
     sample = case_control(
         changes, groups["strata"], groups["clusters"], n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng
     ).latents
-    own = {key: value[..., sample] for key, value in groups.items()}
+    own = NullOptions(
+        strata=groups["strata"][sample], clusters=groups["clusters"][sample], confounds=groups["confounds"][:, sample]
+    )
     return _pvalue(changes[0][sample], drawn.expected[0][sample], "auroc", own, sizes, rng)
 
 
@@ -131,14 +133,16 @@ def _pvalue(
     change: np.ndarray,
     labels: np.ndarray,
     test: str,
-    groups: dict[str, np.ndarray],
+    groups: NullOptions,
     sizes: Calibration,
     rng: np.random.Generator,
 ) -> float:
     """Return the p-value of a test; 1 where the strata leave nothing to exchange."""
-    options = {"statistic": without_interval(test), "n_resamples": sizes.n_resamples, "rng": rng}
+    statistic = without_interval(test)
     try:
-        return agreement_test(change, labels, **options, **groups).pvalue
+        return agreement_test(
+            change, labels, statistic=statistic, n_resamples=sizes.n_resamples, rng=rng, **groups
+        ).pvalue
     except InputError:
         return 1.0
 

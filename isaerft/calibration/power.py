@@ -24,7 +24,7 @@ def power_rows(n_latents: int, sizes: Calibration) -> list[Row]:
     "planned_power" is what `isaerft.stats.power` predicts for independent latents.
     """
     worlds = {ratio: World(n_latents, odds_ratio=ratio, clustered=CLUSTERED) for ratio in sizes.odds_ratios}
-    found = {(test, ratio): [] for test in TESTS for ratio in worlds}
+    found: dict[tuple[str, float], list[bool]] = {(test, ratio): [] for test in TESTS for ratio in worlds}
     n_worlds = max(min(sizes.power_worlds, MIN_WORLDS), sizes.power_worlds * FULL // max(FULL, n_latents))
     for index in range(n_worlds):
         part = f"power {n_latents}"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
@@ -38,7 +38,7 @@ class Row:
     interval: tuple[float, float] = (math.nan, math.nan)
 
 
-def setting(**parts: Any) -> str:
+def setting(**parts: object) -> str:
     """Return a setting as text, such as "test=auroc; n=1000"."""
     return "; ".join(f"{key}={value}" for key, value in parts.items())
 
@@ -49,7 +49,7 @@ def table_of(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame([(row.quantity, row.setting, row.value, *row.interval) for row in rows], columns=columns)
 
 
-def share(quantity: str, hits: Any, **parts: Any) -> Row:
+def share(quantity: str, hits: ArrayLike, **parts: object) -> Row:
     """Return the row of the share of worlds with a hit, `hits` (n_worlds,) bool, with Wilson's interval."""
     hits = np.asarray(hits, dtype=bool)
     found = binomtest(int(hits.sum()), len(hits))
@@ -57,7 +57,7 @@ def share(quantity: str, hits: Any, **parts: Any) -> Row:
     return Row(quantity, setting(**parts, worlds=len(hits)), float(hits.mean()), (float(low), float(high)))
 
 
-def mean(quantity: str, values: Sequence[float], **parts: Any) -> Row:
+def mean(quantity: str, values: Sequence[float], **parts: object) -> Row:
     """Return the row of a mean over worlds, with a normal interval; NaN without values."""
     average, count = float(np.mean(values)) if values else math.nan, len(values)
     half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan

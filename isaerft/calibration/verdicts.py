@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from isaerft.calibration.results import Row, mean, stream
@@ -13,7 +15,7 @@ from isaerft.stats.verdicts import match_profiles
 
 # A latent is expected to change for few behaviors, so that explanations differ.
 EXPECTED_SHARE = 0.05
-WORLD = {"clustered": 0.3, "confounding": 0.3, "expected_share": EXPECTED_SHARE}
+WORLD = World(0, clustered=0.3, confounding=0.3, expected_share=EXPECTED_SHARE)
 # Fewest wrong (and right) explanations in a world that counts.
 FEWEST = 3
 
@@ -26,8 +28,9 @@ def verdict_rows(wrong: float, sizes: Calibration) -> list[Row]:
     """
     rows = []
     for ratio in sizes.verdict_odds_ratios:
-        world = World(sizes.coverage_latents, n_behaviors=sizes.verdict_behaviors, odds_ratio=ratio, **WORLD)
-        found, called = [], {True: [], False: []}
+        world = replace(WORLD, n_latents=sizes.coverage_latents, n_behaviors=sizes.verdict_behaviors, odds_ratio=ratio)
+        found: list[float] = []
+        called: dict[bool, list[float]] = {True: [], False: []}
         for index in range(sizes.verdict_worlds):
             rng = stream(sizes.seed, f"verdicts {wrong:g}", index)
             drawn = draw(world, rng)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
+from isaerft.stats.checks import NullOptions
 from isaerft.stats.confounds import strata_of
 
 # Share of the variance of whatever is drawn that near-duplicates have in common.
@@ -123,15 +124,15 @@ class Drawn:
             return self.level
         return strata_of(self.firing_rate, self.decoder_norm, self.density, n_bins=n_bins, clusters=self.clusters)
 
-    def groups(self, n_bins: int) -> dict[str, np.ndarray]:
+    def groups(self, n_bins: int) -> NullOptions:
         """Return the strata, clusters and confounds that a study makes, as options of `agreement_test`."""
         confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
-        return {"strata": self.strata(n_bins), "clusters": self.clusters, "confounds": confounds}
+        return NullOptions(strata=self.strata(n_bins), clusters=self.clusters, confounds=confounds)
 
 
-def world_of(name: str, **changes: float) -> World:
-    """Return a world of `WORLDS` with some parameters changed."""
-    return replace(WORLDS[name], **changes)
+def world_of(name: str, n_latents: int, n_behaviors: int = 1) -> World:
+    """Return a world of `WORLDS` with this many latents and behaviors."""
+    return replace(WORLDS[name], n_latents=n_latents, n_behaviors=n_behaviors)
 
 
 def draw(world: World, rng: np.random.Generator) -> Drawn:
@@ -210,7 +211,8 @@ def _logistic(normal: np.ndarray) -> np.ndarray:
 
 def _clusters(world: World, rng: np.random.Generator) -> np.ndarray:
     """Return (n,) int64 clusters: near-duplicates in groups of 2 to 6, the rest alone, in random places."""
-    n_in_groups, sizes = round(world.clustered * world.n_latents), []
+    n_in_groups = round(world.clustered * world.n_latents)
+    sizes: list[int] = []
     while sum(sizes) + 1 < n_in_groups:
         sizes.append(min(int(rng.choice(CLUSTER_SIZES)), n_in_groups - sum(sizes)))
     sizes += [1] * (world.n_latents - sum(sizes))

@@ -73,7 +73,8 @@ def _groups(owner: type) -> Iterator[type]:
 
 def _fields(owner: type) -> dict[str, FieldInfo]:
     """Return the options of a class by name."""
-    return owner.__pydantic_fields__
+    fields: dict[str, FieldInfo] = vars(owner)["__pydantic_fields__"]
+    return fields
 
 
 def _options_in(annotation: Any) -> Iterator[type]:

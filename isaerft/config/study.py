@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -228,9 +228,9 @@ class Study:
     def _check_audits(self) -> None:
         """Both sets of an audit exist and differ; poison can be planted."""
         for name, audit in self.audits.items():
-            for kind, behavior in (("clean", audit.clean), ("suspect", audit.suspect)):
-                if behavior not in self.behaviors:
-                    raise unknown_name(f"audits.{name}.{kind}", behavior, self.behaviors)
+            for kind, compared in (("clean", audit.clean), ("suspect", audit.suspect)):
+                if compared not in self.behaviors:
+                    raise unknown_name(f"audits.{name}.{kind}", compared, self.behaviors)
             if audit.clean == audit.suspect:
                 raise InputError(
                     f"audit {name!r} compares {audit.clean!r} with itself",
@@ -299,7 +299,7 @@ class Study:
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
                 raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
 
-    def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any] | list[str]]]:
+    def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
         analysed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters

@@ -23,7 +23,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -201,7 +201,7 @@ def parse_row(form: Form, row: Row) -> FileRow | None:
     return form.parse(row)
 
 
-def latent_index(value: Any, place: str) -> int:
+def latent_index(value: object, place: str) -> int:
     """Return the index of a latent, given as number or text; anything else is an `InputError`."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value):
         return int(value)

@@ -118,7 +118,7 @@ def _load(model: str | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     try:
         return SentenceTransformer(folder, device="cpu", local_files_only=local)
     except (OSError, ValueError) as error:

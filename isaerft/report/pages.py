@@ -107,7 +107,7 @@ def table_page(table: Table, frame: pd.DataFrame) -> str:
     return page(table.name, body, script=SORT_SCRIPT)
 
 
-def answers_page(groups: Mapping[str, Iterable[Mapping[str, Any]]], shown: int) -> str:
+def answers_page(groups: Mapping[str, Iterable[Mapping[str, object]]], shown: int) -> str:
     """Return the page of answers before and after training.
 
     Parameters
@@ -164,7 +164,7 @@ def _css(column: Column) -> str:
     return "long" if column.name in _LONG else ""
 
 
-def _answers(lines: Iterable[Mapping[str, Any]], shown: int) -> list[list[str]]:
+def _answers(lines: Iterable[Mapping[str, object]], shown: int) -> list[list[str]]:
     """Return the cells of the first `shown` answers of each adapter."""
     counts: dict[str, int] = {}
     rows = []

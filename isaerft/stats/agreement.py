@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
@@ -89,13 +89,13 @@ class AgreementResult:
 
 
 def agreement_test(
-    change: Any,
-    expected: Any,
+    change: ArrayLike,
+    expected: ArrayLike,
     *,
     statistic: str | Statistic = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -164,12 +164,12 @@ def agreement_test(
 
 
 def agreement_tests(
-    pairs: Sequence[tuple[Any, Any]],
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
     *,
     statistic: str | Statistic = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -295,12 +295,12 @@ class PreparedTest:
 
 
 def prepare_test(
-    change: Any,
-    expected: Any,
+    change: ArrayLike,
+    expected: ArrayLike,
     *,
     statistic: str | Statistic = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     exchange: Exchange | None = None,
 ) -> PreparedTest:
     """Check a change (n,) and an expectation (n,) and bind the statistic to them; errors as in `agreement_test`.

@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import t as student
@@ -125,7 +125,7 @@ def variance_factor(share: float, n_seeds: int) -> float:
     return share / (1 - share) + 1 / n_seeds if share < 1 else math.nan
 
 
-def moderated_means(values: Any, factor: float) -> ModeratedMeans:
+def moderated_means(values: ArrayLike, factor: float) -> ModeratedMeans:
     """Return the means over seeds with moderated standard errors.
 
     Parameters
@@ -156,15 +156,15 @@ def moderated_means(values: Any, factor: float) -> ModeratedMeans:
 
 
 def taught_differently(
-    clean: Any,
-    suspect: Any,
-    expected: Any,
+    clean: ArrayLike,
+    suspect: ArrayLike,
+    expected: ArrayLike,
     *,
     share: float,
     statistic: str = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.errors import InputError, shown, unknown_name
 
 Alternative = Literal["greater", "less", "two-sided"]
 
 
-def as_change(change: Any) -> np.ndarray:
+class NullOptions(TypedDict, total=False):
+    """The options of a test that say which exchanges of labels its null holds, for n latents.
+
+    Attributes
+    ----------
+    strata, clusters : (n,) int
+    confounds : (k, n) float
+    """
+
+    strata: np.ndarray
+    clusters: np.ndarray
+    confounds: np.ndarray
+
+
+def as_change(change: ArrayLike) -> np.ndarray:
     """Return `change` as (n,) float64, n >= 2.
 
     Raises
@@ -33,7 +48,7 @@ def as_change(change: Any) -> np.ndarray:
     return array
 
 
-def as_finite(name: str, values: Any, *, n_dims: int) -> np.ndarray:
+def as_finite(name: str, values: ArrayLike, *, n_dims: int) -> np.ndarray:
     """Return `values` as float64 with `n_dims` dimensions; NaN or infinity is an `InputError` that counts them."""
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -51,7 +66,7 @@ def as_finite(name: str, values: Any, *, n_dims: int) -> np.ndarray:
     return array
 
 
-def as_expected(expected: Any, n: int) -> np.ndarray:
+def as_expected(expected: ArrayLike, n: int) -> np.ndarray:
     """Return `expected` as (n,) bool with at least one latent expected and one not.
 
     Raises
@@ -72,7 +87,7 @@ def as_expected(expected: Any, n: int) -> np.ndarray:
     return array
 
 
-def as_binary(expected: Any, n: int) -> np.ndarray:
+def as_binary(expected: ArrayLike, n: int) -> np.ndarray:
     """Return `expected` as (..., n) bool; values other than 0, 1, False and True are an `InputError`."""
     array = np.asarray(expected)
     if array.ndim == 0 or array.shape[-1] != n:
@@ -89,7 +104,7 @@ def as_binary(expected: Any, n: int) -> np.ndarray:
     return array.astype(bool)
 
 
-def as_graded(expected: Any, n: int) -> np.ndarray:
+def as_graded(expected: ArrayLike, n: int) -> np.ndarray:
     """Return `expected` as (n,) float64; NaN or the same value for all latents is an `InputError`."""
     array = as_finite("expected", expected, n_dims=1)
     if array.size != n:
@@ -103,7 +118,7 @@ def as_graded(expected: Any, n: int) -> np.ndarray:
     return array
 
 
-def as_groups(name: str, groups: Any, n: int) -> np.ndarray:
+def as_groups(name: str, groups: ArrayLike | None, n: int) -> np.ndarray:
     """Return strata or clusters as (n,) int64 codes from 0, in the order of the given ids; None is one code per `name`.
 
     Strata default to a single stratum, clusters to one latent each.
@@ -127,7 +142,7 @@ def as_alternative(alternative: str) -> Alternative:
     return alternative  # type: ignore[return-value]
 
 
-def as_count(name: str, value: Any, *, least: int = 1) -> int:
+def as_count(name: str, value: float, *, least: int = 1) -> int:
     """Return `value` as an int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Real) or value != value // 1 or value < least:
         raise InputError(f"{name} is {shown(value)}", allowed=f"an integer of at least {least}")

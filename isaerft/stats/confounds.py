@@ -35,9 +35,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm, rankdata
@@ -52,7 +52,9 @@ BLOCKS_PER_TERM = 20
 """Fewest blocks that exchange labels (latents, or clusters) per function fitted; otherwise the degree is lower."""
 
 
-def strata_of(*confounds: Any, n_bins: int = 10, min_size: int = 20, clusters: Any = None) -> np.ndarray:
+def strata_of(
+    *confounds: ArrayLike, n_bins: int = 10, min_size: int = 20, clusters: ArrayLike | None = None
+) -> np.ndarray:
     """Cut latents into strata: quantile bins of each confound, crossed, small cells merged into near ones.
 
     Parameters
@@ -115,7 +117,7 @@ def _merged(cells: np.ndarray, sizes: np.ndarray, min_size: int) -> np.ndarray:
     return np.unique([np.flatnonzero(owner == own)[0] for own in owner], return_inverse=True)[1].astype(np.int64)
 
 
-def clusters_of(vectors: Any, threshold: float, *, max_size: int = 64) -> np.ndarray:
+def clusters_of(vectors: ArrayLike, threshold: float, *, max_size: int = 64) -> np.ndarray:
     """Group latents whose `vectors` have a cosine of at least `threshold`.
 
     Parameters
@@ -219,7 +221,7 @@ class SmoothConfounds:
         return float(np.sqrt((self.n_blocks - 1) / (self.n_blocks - 1 - self.n_terms)))
 
     @classmethod
-    def of(cls, confounds: Any, strata: np.ndarray, *, n_blocks: int) -> SmoothConfounds:
+    def of(cls, confounds: ArrayLike, strata: np.ndarray, *, n_blocks: int) -> SmoothConfounds:
         """Return all polynomials up to the third degree, or as many degrees as the number of blocks allows.
 
         Parameters
@@ -254,7 +256,7 @@ class SmoothConfounds:
         return (values @ self.basis) @ self.basis.T
 
 
-def smooth_confounds(confounds: Any, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:
+def smooth_confounds(confounds: ArrayLike | None, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:
     """Return the smooth functions of `confounds` (k, n), given strata (n,) and the clusters (n,) that exchange labels.
 
     None where no confounds are given, or too few latents to fit any function of them.

@@ -24,6 +24,7 @@ from itertools import combinations
 from math import comb, inf
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.stats.checks import as_groups
 
@@ -131,7 +132,7 @@ class Exchange:
             yield self.draw(labels, min(size, n_resamples - start), rng)
 
 
-def exchange_within(n: int, strata: np.ndarray | None = None, clusters: np.ndarray | None = None) -> Exchange:
+def exchange_within(n: int, strata: ArrayLike | None = None, clusters: ArrayLike | None = None) -> Exchange:
     """Return the exchange of labels between `n` latents within `strata` and by `clusters`.
 
     Parameters

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata, t
 
@@ -151,8 +152,8 @@ class PairedMeans(NamedTuple):
 
 
 def paired_means(
-    before: Any,
-    after: Any,
+    before: ArrayLike,
+    after: ArrayLike,
     *,
     confidence_level: float = 0.95,
     rng: np.random.Generator | None = None,
@@ -197,8 +198,8 @@ class Share(NamedTuple):
 
 
 def remaining_share(
-    remaining: Any,
-    whole: Any,
+    remaining: ArrayLike,
+    whole: ArrayLike,
     *,
     confidence_level: float = 0.95,
     rng: np.random.Generator | None = None,
@@ -237,7 +238,7 @@ def remaining_share(
     return Share(estimate, percentile_interval(ratios, confidence_level))
 
 
-def median_of_draws(values: Any, *, confidence_level: float = 0.95) -> Share:
+def median_of_draws(values: ArrayLike, *, confidence_level: float = 0.95) -> Share:
     """Return the median of the draws' values, (n_draws,), and the range that holds `confidence_level` of them.
 
     Draws that are NaN are left out; if more than one in ten is, the range is undefined, and with none left all is.
@@ -273,7 +274,7 @@ class Compared(NamedTuple):
 
 
 def compare_means(
-    values: Any, *, confidence_level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
+    values: ArrayLike, *, confidence_level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> list[Compared]:
     """Compare options by their means over replicates that all of them share.
 

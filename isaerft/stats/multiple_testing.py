@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control
 
 from isaerft.errors import InputError
 
 
-def qvalues(pvalues: Any) -> np.ndarray:
+def qvalues(pvalues: ArrayLike) -> np.ndarray:
     """Return Benjamini-Hochberg q-values: the smallest false discovery rate at which each test is still rejected.
 
     Parameters

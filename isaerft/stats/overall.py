@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
@@ -56,13 +56,13 @@ class PooledResult:
 
 
 def pooled_agreement(
-    changes: Any,
-    expected: Any,
+    changes: ArrayLike,
+    expected: ArrayLike,
     *,
     statistic: str = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     n_resamples: int = 999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -96,12 +96,12 @@ def pooled_agreement(
 
 
 def pooled_agreements(
-    pools: Sequence[tuple[Any, Any]],
+    pools: Sequence[tuple[ArrayLike, ArrayLike]],
     *,
     statistic: str = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     n_resamples: int = 999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -204,12 +204,12 @@ class OverallResult:
 
 
 def overall_agreement(
-    pairs: Sequence[tuple[Any, Any]],
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
     *,
     statistic: str = "auroc",
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -233,7 +233,7 @@ def overall_agreement(
     """
     if not pairs:
         raise InputError("no behavior to take the mean over", remedy="leave the overall result empty")
-    n = len(pairs[0][0])
+    n = len(np.atleast_1d(pairs[0][0]))
     groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
     exchange = exchange_within(n, *groups)
     tests = [
@@ -259,7 +259,7 @@ def overall_agreement(
 
 
 def overall_specificity(
-    matrix: Any,
+    matrix: ArrayLike,
     *,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,

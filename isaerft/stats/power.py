@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
@@ -35,7 +35,7 @@ from isaerft.stats.statistics import auroc
 _QUANTILES = ndtri((np.arange(4096) + 0.5) / 4096)
 
 
-def auroc_ceiling_of_seed(changes: Any, n_expected: int) -> float:
+def auroc_ceiling_of_seed(changes: ArrayLike, n_expected: int) -> float:
     """Return a noise ceiling for the AUROC of one seed's changes, from an oracle that knows the other seeds.
 
     For each seed the `n_expected` latents that changed most in the mean of the other seeds are called expected, and the
@@ -66,7 +66,7 @@ def auroc_ceiling_of_seed(changes: Any, n_expected: int) -> float:
     return float(np.mean(values))
 
 
-def auroc_ceiling_of_mean(changes: Any, n_expected: int) -> float:
+def auroc_ceiling_of_mean(changes: ArrayLike, n_expected: int) -> float:
     """Return the noise ceiling for the AUROC of the mean over seeds: that of an oracle that knows the true changes.
 
     The oracle calls the `n_expected` latents expected that change most in the mean over infinitely many seeds. The

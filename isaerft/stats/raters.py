@@ -17,6 +17,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_binary, as_finite
@@ -153,9 +154,9 @@ STATISTICS = {
 
 
 def agreement_of_judges(
-    first: Any,
-    second: Any,
-    clusters: Any,
+    first: ArrayLike,
+    second: ArrayLike,
+    clusters: ArrayLike,
     *,
     confidence_level: float = 0.95,
     n_resamples: int = N_BOOTSTRAP,
@@ -201,7 +202,9 @@ def agreement_of_judges(
     }
 
 
-def rank_agreement(first: Any, second: Any, clusters: Any, *, confidence_level: float = 0.95) -> Estimate:
+def rank_agreement(
+    first: ArrayLike, second: ArrayLike, clusters: ArrayLike, *, confidence_level: float = 0.95
+) -> Estimate:
     """Return Spearman's correlation of two judges' expected effects, (n,) float each, with its interval.
 
     The interval is the infinitesimal jackknife over `clusters` (n,), explanations as in `agreement_of_judges`. NaN
@@ -217,7 +220,7 @@ def rank_agreement(first: Any, second: Any, clusters: Any, *, confidence_level: 
     return Estimate(estimate, spearman_interval(estimate, first, second, codes, confidence_level))
 
 
-def _share(part: Any, rest: Any) -> Any:
+def _share(part: ArrayLike, rest: ArrayLike) -> Any:
     part, rest = np.asarray(part, float), np.asarray(rest, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return _number(part / (part + rest))
@@ -228,7 +231,7 @@ def _number(value: np.ndarray) -> Any:
     return float(value) if np.ndim(value) == 0 else value
 
 
-def _as_labels(name: str, labels: Any) -> np.ndarray:
+def _as_labels(name: str, labels: ArrayLike) -> np.ndarray:
     if np.ndim(labels) != 1 or not np.size(labels):
         raise InputError(f"{name} has shape {np.shape(labels)}", allowed="(n,) with at least one judgement")
     return as_binary(labels, np.size(labels))

@@ -23,9 +23,9 @@ Clusters are drawn whole for the same reason.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
@@ -36,7 +36,7 @@ NO_SPREAD = 1e-5
 
 
 def matched_draws(
-    chosen: Any, *confounds: Any, n_draws: int, rng: np.random.Generator, n_nearest: int = 20
+    chosen: ArrayLike, *confounds: ArrayLike, n_draws: int, rng: np.random.Generator, n_nearest: int = 20
 ) -> np.ndarray:
     """Draw, again and again, one other latent for each chosen one, alike to it in all confounds.
 
@@ -125,9 +125,9 @@ class CaseControl:
 
 
 def case_control(
-    change: Any,
-    strata: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
+    change: ArrayLike,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     *,
     n_cases: int,
     controls_per_case: int,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 from scipy.stats import rankdata
 
@@ -60,7 +60,7 @@ class Reliability:
         return math.sqrt(self.icc_single) if self.icc_single >= 0 else math.nan
 
 
-def scaled_ranks(changes: Any) -> np.ndarray:
+def scaled_ranks(changes: ArrayLike) -> np.ndarray:
     """Return the rank of each latent within its seed, scaled to (rank - 0.5) / n, ties by midranks.
 
     `changes` is (n_seeds, n) float without NaN; so is the result.
@@ -69,12 +69,12 @@ def scaled_ranks(changes: Any) -> np.ndarray:
     return (rankdata(array, axis=1) - 0.5) / array.shape[1]
 
 
-def mean_rank(changes: Any) -> np.ndarray:
+def mean_rank(changes: ArrayLike) -> np.ndarray:
     """Return (n,) each latent's scaled rank, 0 to 1, averaged over the seeds of `changes` (n_seeds, n)."""
     return scaled_ranks(changes).mean(axis=0)
 
 
-def reliability(changes: Any, *, rng: np.random.Generator | int | None = 0) -> Reliability:
+def reliability(changes: ArrayLike, *, rng: np.random.Generator | int | None = 0) -> Reliability:
     """Return how reliably seeds rank latents by change.
 
     Parameters
@@ -131,7 +131,7 @@ def reliability_of_all(correlation: float, a: int, b: int) -> float:
     return total * single / (1 + (total - 1) * single) if single > 0 else single
 
 
-def stability_pvalue(changes: Any) -> np.ndarray:
+def stability_pvalue(changes: ArrayLike) -> np.ndarray:
     """Return per latent the chance of a mean rank this high if every seed ranked latents at random, independently.
 
     Parameters
@@ -196,7 +196,7 @@ def _split_half(covariance: np.ndarray, rng: np.random.Generator) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _as_changes(changes: Any) -> np.ndarray:
+def _as_changes(changes: ArrayLike) -> np.ndarray:
     """Return `changes` as (n_seeds, n) float64 with at least one seed and two latents."""
     array = as_finite("changes", changes, n_dims=2)
     if array.shape[0] < 1 or array.shape[1] < 2:

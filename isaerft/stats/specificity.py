@@ -12,6 +12,7 @@ from math import factorial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
@@ -55,7 +56,7 @@ class SpecificityResult:
 
 
 def specificity_matrix(
-    changes: Any, expected: Any, *, statistic: str | Statistic = "auroc", strata: Any = None
+    changes: ArrayLike, expected: ArrayLike, *, statistic: str | Statistic = "auroc", strata: ArrayLike | None = None
 ) -> np.ndarray:
     """Return the statistic of every row of changes against every row of expectations.
 
@@ -101,11 +102,11 @@ def specificity_matrix(
 
 
 def specificity_test(
-    changes: Any,
-    expected: Any,
+    changes: ArrayLike,
+    expected: ArrayLike,
     *,
     statistic: str | Statistic = "auroc",
-    strata: Any = None,
+    strata: ArrayLike | None = None,
     n_resamples: int = 9999,
     rng: np.random.Generator | int | None = None,
 ) -> SpecificityResult:
@@ -145,7 +146,7 @@ def specificity_test(
 
 
 def specificity_of(
-    matrix: Any, *, n_resamples: int = 9999, rng: np.random.Generator | int | None = None
+    matrix: ArrayLike, *, n_resamples: int = 9999, rng: np.random.Generator | int | None = None
 ) -> SpecificityResult:
     """Run `specificity_test` on a ready `matrix` (n_behaviors, n_behaviors), such as a mean over seeds."""
     matrix = as_finite("matrix", matrix, n_dims=2)

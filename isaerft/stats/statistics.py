@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from isaerft.errors import InputError
@@ -35,7 +36,9 @@ _BLOCK_BYTES = 2**22
 class Scorer(Protocol):
     """A statistic bound to the changes of n latents; `labels` (n,) are exchanged, and a call scores sets of labels."""
 
-    labels: np.ndarray
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels (n,) that it was bound with."""
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """Return the statistic (m,) of each label set in `labels` (m, n)."""
@@ -76,7 +79,7 @@ class Statistic:
         What others need to know of it: whether expected is graded, whether it reads the change's sign, its bounds, ...
     """
 
-    bind: Callable[[np.ndarray, Any, np.ndarray], Scorer]
+    bind: Callable[[np.ndarray, ArrayLike, np.ndarray], Scorer]
     interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
     combine: Callable[[np.ndarray], np.ndarray] = mean_rank
     facts: StatisticFacts = StatisticFacts()  # noqa: RUF009 - frozen
@@ -113,7 +116,7 @@ def centred_ranks(values: np.ndarray, strata: np.ndarray | None = None) -> np.nd
     return 2 * (ranks - starts[strata]) - (sizes[strata] + 1)
 
 
-def auroc(change: Any, expected: Any) -> np.ndarray:
+def auroc(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Return the area under the ROC curve: the chance that an expected latent changed more than another.
 
     Parameters
@@ -141,7 +144,7 @@ def auroc(change: Any, expected: Any) -> np.ndarray:
         return 0.5 + dot(labels, centred_ranks(change)) / np.where(n_pairs > 0, 2.0 * n_pairs, np.nan)
 
 
-def stratified_auroc(change: Any, expected: Any, strata: np.ndarray) -> np.ndarray:
+def stratified_auroc(change: ArrayLike, expected: ArrayLike, strata: np.ndarray) -> np.ndarray:
     """Return the AUROC over pairs of latents from the same stratum: sum_s U_s / sum_s n1_s n0_s.
 
     `change` (n,), `expected` (..., n) bool, `strata` (n,) int. NaN where no stratum holds both kinds. A stratum
@@ -158,7 +161,7 @@ def stratified_auroc(change: Any, expected: Any, strata: np.ndarray) -> np.ndarr
         return 0.5 + dot(labels, centred_ranks(change, codes)) / np.where(n_pairs > 0, 2.0 * n_pairs, np.nan)
 
 
-def spearman(change: Any, expected: Any) -> np.ndarray:
+def spearman(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Return Spearman's rank correlation, ties by midranks.
 
     `change` (n,) float, `expected` (..., n) float; the result is (...), NaN for a constant label set.
@@ -174,7 +177,7 @@ def spearman(change: Any, expected: Any) -> np.ndarray:
     return (ranks @ weights) / np.where(norm > 0, norm, np.nan)
 
 
-def precision_at_k(change: Any, expected: Any, k: int | None = None) -> np.ndarray:
+def precision_at_k(change: ArrayLike, expected: ArrayLike, k: int | None = None) -> np.ndarray:
     """Return the share of the k most changed latents that were expected.
 
     `change` (n,) float, `expected` (..., n) bool, result (...). Latents tied at the k-th place share the places left,
@@ -201,13 +204,13 @@ def top_weights(change: np.ndarray, k: int) -> np.ndarray:
     return above + tied * ((k - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
-def _bind_auroc(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+def _bind_auroc(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
     labels = as_expected(expected, change.size)
     n_expected = int(np.count_nonzero(labels))
     return LinearScorer(labels, centred_ranks(change), 0.5 / (n_expected * (change.size - n_expected)), 0.5)
 
 
-def _bind_stratified_auroc(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+def _bind_stratified_auroc(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
     labels = as_expected(expected, change.size)
     n_expected = np.bincount(strata, weights=labels)
     n_pairs = float((n_expected * (np.bincount(strata) - n_expected)).sum())
@@ -218,7 +221,7 @@ def _bind_stratified_auroc(change: np.ndarray, expected: Any, strata: np.ndarray
     return LinearScorer(labels, centred_ranks(change, strata), 0.5 / n_pairs, 0.5)
 
 
-def _bind_spearman(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+def _bind_spearman(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
     labels, weights = centred_ranks(as_graded(expected, change.size)), centred_ranks(change)
     return LinearScorer(labels, weights, 1 / float(np.sqrt((weights @ weights) * (labels @ labels))))
 
@@ -226,7 +229,7 @@ def _bind_spearman(change: np.ndarray, expected: Any, strata: np.ndarray) -> Lin
 def precision_at(k: int | None) -> Statistic:
     """Return `precision_at_k` with a fixed `k` as a statistic for `agreement_test` (None: the number expected)."""
 
-    def bind(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+    def bind(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
         labels = as_expected(expected, change.size)
         size = int(np.count_nonzero(labels)) if k is None else k
         return LinearScorer(labels, top_weights(change, size), 1 / size)
@@ -265,7 +268,7 @@ def _bind(change: np.ndarray, labels: np.ndarray) -> EnrichmentScorer:
     return EnrichmentScorer(labels, order, rankdata(change)[order], ends)
 
 
-def enrichment(change: Any, expected: Any) -> np.ndarray:
+def enrichment(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Return the running-sum enrichment score, -1 to 1, of each label set.
 
     `change` (n,) float, `expected` (..., n) bool, result (...); NaN for a label set with all or none expected. Its
@@ -290,7 +293,7 @@ def mean_change(changes: np.ndarray) -> np.ndarray:
     return np.asarray(changes, dtype=np.float64).mean(axis=0)
 
 
-def sign_agreement(change: Any, expected: Any) -> np.ndarray:
+def sign_agreement(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Return how much more often latents moved the way they were expected to than the other way.
 
     Parameters
@@ -316,7 +319,7 @@ def sign_agreement(change: Any, expected: Any) -> np.ndarray:
     return signs @ np.sign(as_change(change)) / np.where(directed > 0, directed, np.nan)
 
 
-def _signs_bind(change: np.ndarray, expected: Any, strata: np.ndarray) -> LinearScorer:
+def _signs_bind(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
     signs = np.sign(as_graded(expected, change.size))
     return LinearScorer(signs, np.sign(change), 1 / float(np.abs(signs).sum()))
 

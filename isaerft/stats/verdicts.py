@@ -23,9 +23,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
@@ -111,7 +112,7 @@ class PooledNull:
 
     def quantile(self, share: float) -> float:
         """Return the value below which `share` of the null lies."""
-        return float(self.values[min(np.searchsorted(self.cumulative[1:], share), len(self.values) - 1)])
+        return float(self.values[min(int(np.searchsorted(self.cumulative[1:], share)), len(self.values) - 1)])
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,12 @@ class _Comparison:
 
 
 def match_profiles(
-    changes: Any, expected: Any, *, strata: Any = None, clusters: Any = None, confounds: Any = None
+    changes: ArrayLike,
+    expected: ArrayLike,
+    *,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
 ) -> ProfileMatch:
     """Return how well every explanation matches its latent's changes over behaviors, against exchanged explanations.
 
@@ -208,14 +214,14 @@ def match_profiles(
 
 
 def score_elsewhere(
-    changes: Any,
-    expected: Any,
+    changes: ArrayLike,
+    expected: ArrayLike,
     explanation: int,
     latent: int,
     *,
-    strata: Any = None,
-    clusters: Any = None,
-    confounds: Any = None,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
 ) -> float:
     """Return the studentized score of one latent's explanation on another latent, among that one's stratum.
 
@@ -331,7 +337,13 @@ def _centred(effects: np.ndarray) -> np.ndarray:
     return np.where(np.ptp(effects, axis=0) == 0, 0.0, effects - effects.mean(axis=0))
 
 
-def _checked(changes: Any, expected: Any, strata: Any, clusters: Any, confounds: Any) -> tuple[np.ndarray, ...]:
+def _checked(
+    changes: ArrayLike,
+    expected: ArrayLike,
+    strata: ArrayLike | None,
+    clusters: ArrayLike | None,
+    confounds: ArrayLike | None,
+) -> tuple[np.ndarray, ...]:
     changed, effects = as_finite("changes", changes, n_dims=2), as_finite("expected", expected, n_dims=2)
     if changed.shape != effects.shape or len(changed) < 2:
         raise InputError(

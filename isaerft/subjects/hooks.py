@@ -386,7 +386,7 @@ _OUTPUT_LENGTHS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 def _output_length(model: PreTrainedModel, module: nn.Module) -> int:
     """Run the model to find the length of the tuple that a module returns; 0 for a single tensor."""
     if module not in _OUTPUT_LENGTHS:
-        outputs: list[Any] = []
+        outputs: list[object] = []
         handle = module.register_forward_hook(lambda _, args, output: outputs.append(output))
         try:
             with torch.no_grad():

@@ -32,19 +32,21 @@ TABLES = [
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
 
-def run_study(folder, *targets):
-    """Copy the workflow into `folder` and run the small study there."""
+def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None):
+    """Copy the workflow into `folder` and run a small study there; `site` is a folder of installed packages."""
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, folder / part)
     (folder / "isaerft").symlink_to(ROOT / "isaerft")
     (folder / "config").mkdir()
-    shutil.copy(ROOT / "tests/end_to_end/small.yaml", folder / "config/small.yaml")
+    shutil.copy(config, folder / "config")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=small", "--", *targets]
+    paths = [str(path) for path in (site, ROOT) if path is not None]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"study={config.stem}", "--", *targets]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-6000:]
-    return folder / "results/small"
+    return folder / "results" / config.stem
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,30 @@ def test_a_second_run_from_scratch_gives_the_same_bytes(results, tmp_path):
     for name in TABLES:
         path = f"tables/{name}.csv"
         assert (again / path).read_bytes() == (results / path).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_study_made_of_another_packages_parts_alone_runs_to_the_end(tmp_path):
+    """One part of every kind, registered by an installed package: nothing here knows their names."""
+    site, given = tmp_path / "site", ROOT / "tests/end_to_end/outside"
+    info = site / "their_package-1.0.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(given / "their_package.py", site)
+    shutil.copy(given / "entry_points.txt", info)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    results = run_study(folder, config=given / "outside.yaml", site=site)
+    tables = {name: pd.read_csv(results / f"tables/{name}.csv") for name in ("agreement", "overall", "training")}
+    primary = tables["agreement"][tables["agreement"].primary]
+    assert set(primary.statistic) == {"their_gap"}
+    assert primary.estimate.between(-1, 1).all()
+    pooled = tables["agreement"][tables["agreement"].control == "mismatched_behavior"]
+    assert pooled.estimate.isna().all(), "a statistic that is not pooled has no pooled controls"
+    assert set(tables["training"].objective) == {"their_margin", "none"}
+    assert (tables["overall"].statistic == "their_gap").all()
+    check = pd.read_csv(results / "tables/behavior_check.csv")
+    assert set(check.score) == {"their_metric"}
+    assert len(pd.read_csv(results / "tables/explanation_scores.csv"))
+    page = (results / "summary.html").read_text(encoding="utf-8")
+    assert "Rank gap" in page

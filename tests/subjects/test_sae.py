@@ -8,7 +8,7 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.entries import parse_place
+from isaerft.explanations.neuronpedia.records import parse_source_id
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
@@ -184,7 +184,7 @@ def directory():
 )
 def test_an_sae_of_the_directory_has_the_source_of_its_own_weights(directory, release, sae_id, expected):
     found = neuronpedia_id_of(directory, release, sae_id, None)
-    assert (found and "/".join(parse_place(found))) == expected
+    assert (found and "/".join(parse_source_id(found))) == expected
 
 
 def test_an_id_of_another_sae_is_not_taken_from_the_metadata_either(directory):

@@ -138,7 +138,7 @@ class Store:
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._base.execute(query, self._source_id).fetchall()
 
-    def _put(self, table: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "REPLACE") -> None:
+    def _put(self, table: str, rows: Sequence[tuple[object, ...]], otherwise: str = "REPLACE") -> None:
         if rows:
             marks = ", ".join("?" * (len(self._source_id) + len(rows[0])))
             self._base.executemany(
