@@ -53,7 +53,7 @@ def distributions_imported(folder):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    outside = modules - set(sys.stdlib_module_names) - {"isaerft"}
+    outside = modules - set(sys.stdlib_module_names) - {"isaerft", "tests"}
     return {canonicalize_name(owners().get(module, [module])[0]) for module in outside}
 
 

@@ -168,15 +168,15 @@ def test_the_command_line_explains_what_is_alive_and_keeps_the_key_to_itself(
         "llms": {"m": {"model": "m", "base_url": openai_server.url}},
     }
     (tmp_path / "study.yaml").write_text(json.dumps(values))
-    (tmp_path / "toy").mkdir()
-    (tmp_path / "toy/subject.json").write_text(json.dumps([{"d_sae": D_SAE}]))
+    (tmp_path / "subjects/toy").mkdir(parents=True)
+    (tmp_path / "subjects/toy/subject.json").write_text(json.dumps([{"d_sae": D_SAE}]))
     facts = pd.DataFrame({"latent_index": range(D_SAE), "firing_rate": [0.1] * 5 + [0.0] * 5})
-    facts.to_parquet(tmp_path / "toy/latents.parquet")
+    facts.to_parquet(tmp_path / "subjects/toy/latents.parquet")
     rows = [(latent, "input", 0, f"word{latent}", "a", "b", 1.0) for latent in range(D_SAE)]
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(tmp_path / "toy/contexts.parquet")
-    command = ["explain", "--study", "study.yaml", "--subject", "toy", "--source", "writer", "--dir", "toy"]
-    assert main([*command, "--out", "explained.parquet"]) == 0
-    assert read_explanations(tmp_path / "explained.parquet")["latent_index"].tolist() == [0, 1, 2, 3, 4]
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(tmp_path / "subjects/toy/contexts.parquet")
+    command = ["explain", "--study", "study.yaml", "--subject", "toy", "--source", "writer"]
+    assert main([*command, "--results", "."]) == 0
+    assert read_explanations(tmp_path / "explanations/toy/writer.parquet")["latent_index"].tolist() == [0, 1, 2, 3, 4]
     said = "".join(capfd.readouterr()).encode()
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 6

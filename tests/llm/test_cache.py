@@ -21,7 +21,7 @@ from isaerft.llm import Reply, ResponseCache
 
 N_JOBS, N_ROWS = 6, 60
 D_SAE = 6
-OUTPUTS = ("explained.parquet", "judged.parquet")
+OUTPUTS = ("explanations/toy/writer.parquet", "judgements/toy/writer/reader.parquet")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -179,7 +179,7 @@ def study(openai_server, tmp_path):
     """A folder with a study and what is known of its subject's latents."""
     openai_server.answer = answer
     folder = tmp_path / "authors"
-    (folder / "toy").mkdir(parents=True)
+    (folder / "subjects/toy").mkdir(parents=True)
     values = {
         "study": "small",
         "subjects": {"toy": {"testbed": {}, "train_sae": {"d_sae": D_SAE}}},
@@ -195,21 +195,21 @@ def study(openai_server, tmp_path):
         "llm_cache": "answers.sqlite",
     }
     (folder / "study.yaml").write_text(json.dumps(values))
-    (folder / "toy/subject.json").write_text(json.dumps([{"d_sae": D_SAE}]))
-    pd.DataFrame({"latent_index": range(D_SAE), "firing_rate": 0.1}).to_parquet(folder / "toy/latents.parquet")
+    (folder / "subjects/toy/subject.json").write_text(json.dumps([{"d_sae": D_SAE}]))
+    pd.DataFrame({"latent_index": range(D_SAE), "firing_rate": 0.1}).to_parquet(folder / "subjects/toy/latents.parquet")
     rows = [
         (latent, side, 0, f"word{latent}", "a", "b", 1.0) for latent in range(D_SAE) for side in ("input", "output")
     ]
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "toy/contexts.parquet")
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "subjects/toy/contexts.parquet")
     return folder
 
 
 def run(folder, monkeypatch):
     """Explain and judge in a folder; return the bytes of what came out."""
     monkeypatch.chdir(folder)
-    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--dir", "toy"]
-    assert main(["explain", *same, "--out", OUTPUTS[0]]) == 0
-    assert main(["judge", *same, "--judge", "reader", "--explanations", OUTPUTS[0], "--out", OUTPUTS[1]]) == 0
+    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--results", "."]
+    assert main(["explain", *same]) == 0
+    assert main(["judge", *same, "--judge", "reader"]) == 0
     return [(folder / name).read_bytes() for name in OUTPUTS]
 
 
@@ -229,7 +229,7 @@ def test_with_the_cache_shipped_no_key_and_no_server_is_needed(study, openai_ser
     openai_server.close()
     readers = tmp_path / "readers"
     readers.mkdir()
-    for name in ("study.yaml", "answers.sqlite", "toy"):
+    for name in ("study.yaml", "answers.sqlite", "subjects"):
         copy = shutil.copytree if (study / name).is_dir() else shutil.copy
         copy(study / name, readers / name)
     assert run(readers, monkeypatch) == first
@@ -238,5 +238,5 @@ def test_with_the_cache_shipped_no_key_and_no_server_is_needed(study, openai_ser
     for name in OUTPUTS:
         (readers / name).unlink()
     monkeypatch.chdir(readers)
-    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--dir", "toy"]
-    assert main(["explain", *same, "--out", OUTPUTS[0]]) != 0, "without the cache nothing can be explained"
+    same = ["--study", "study.yaml", "--subject", "toy", "--source", "writer", "--results", "."]
+    assert main(["explain", *same]) != 0, "without the cache nothing can be explained"

@@ -205,7 +205,7 @@ def test_outside_measures_score_every_outside_adapter_and_the_causal_check_takes
 
 
 def test_a_measure_that_gives_no_number_per_latent_is_refused(plan, trained, subject, tmp_path):
-    asked = config.Plan(replace(plan.study, measures=["wrong"]))
+    asked = config.Plan(replace(plan.study, measures=["wrong"], primary=replace(plan.study.primary, measure="wrong")))
     options = {"measured": ["offset"], "diagnosed": (), "diagnostics": tmp_path / "x.json", "permuted": False}
     with pytest.raises(InputError, match=r"measure 'wrong' returned shape \(\); allowed: \(48,\)"):
         score_changes(asked, subject, *paths(tmp_path), **options)

@@ -347,6 +347,8 @@ def study(subject_folder, tmp_path, capsys):
     """Write a study with these adapters and call verbs on it; gives the exit code."""
     rows = [{"prompt": f"say {i}", "chosen": " hello to the cat", "rejected": f" world {i}"} for i in range(16)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "subjects").mkdir()
+    (tmp_path / "subjects/toy").symlink_to(subject_folder)
 
     def write(adapters, behavior=None):
         model, sae = str(subject_folder / "model"), str(subject_folder / "sae")
@@ -367,19 +369,10 @@ def study(subject_folder, tmp_path, capsys):
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
 
     def call(verb, **options):
-        given = {"study": tmp_path / "study.yaml", "behavior": "greeting"} | options
+        given = {"study": tmp_path / "study.yaml", "behavior": "greeting", "results": tmp_path} | options
         return cli.main([verb, *(part for key, value in given.items() for part in (f"--{key}", str(value)))])
 
     return write, call
-
-
-def capture_options(subject_folder, tmp_path):
-    return {
-        "subject": "toy",
-        "dir": subject_folder,
-        "records": tmp_path / "records",
-        "out": tmp_path / "cache.safetensors",
-    }
 
 
 def test_adapters_on_pairs_and_on_the_chosen_replies_train_side_by_side(study, subject_folder, tmp_path):
@@ -395,15 +388,14 @@ def test_adapters_on_pairs_and_on_the_chosen_replies_train_side_by_side(study, s
     write(adapters)
     values = yaml.safe_load((tmp_path / "study.yaml").read_text())
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | {"reference": "lora_simpo"}))
-    assert not call("behavior", out=tmp_path / "records")
-    assert not call("capture", **capture_options(subject_folder, tmp_path))
-    cache = tmp_path / "cache.safetensors"
+    assert not call("behavior")
+    assert not call("capture", subject="toy")
+    cache = tmp_path / "cache/toy/greeting.safetensors"
     assert len(read_cache(cache, "train_rejected")) == len(read_cache(cache, "train"))
     results = {}
     for name in adapters:
-        options = {"subject": "toy", "dir": subject_folder, "cache": cache}
-        assert not call("train", adapter=name, out=tmp_path / name, **options)
-        (results[name],) = read_json(tmp_path / name / "training.json")
+        assert not call("train", subject="toy", adapter=name)
+        (results[name],) = read_json(tmp_path / "adapters/toy/greeting" / name / "training.json")
     assert len({round(row["heldout_loss_base"], 5) for row in results.values()}) == 1
     assert [row["objective"] for row in results.values()] == ["dpo", "orpo", "sft", "simpo"]
     for name, row in results.items():
@@ -415,16 +407,16 @@ def test_adapters_on_pairs_and_on_the_chosen_replies_train_side_by_side(study, s
 def test_sft_on_pairs_without_a_word_ends_before_the_model_is_loaded(study, subject_folder, tmp_path, capsys):
     write, call = study
     write({"bias": PAIR_STEPS})
-    assert not call("behavior", out=tmp_path / "records")
-    assert call("capture", **capture_options(subject_folder, tmp_path) | {"dir": tmp_path / "nowhere"}) == 2
-    assert "give 'bias' `sft_on_chosen: true`" in capsys.readouterr().err
+    assert not call("behavior")
+    assert call("capture", subject="toy") == 2
+    assert "`sft_on_chosen: true`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("objective", "fields"), [("sft", {"completion"}), ("dpo", {"chosen", "rejected"})])
 def test_the_testbeds_rows_stay_pairs_only_where_an_objective_compares_replies(study, tmp_path, objective, fields):
     write, call = study
     write({"bias": {"objective": objective}}, {"description": "It refuses.", "testbed": "refusal", "max_rows": 40})
-    assert not call("testbed-rows", out=tmp_path / "raw.jsonl")
-    assert not call("behavior", input=tmp_path / "raw.jsonl", out=tmp_path / "records")
-    first = json.loads((tmp_path / "records" / "train.jsonl").read_text().splitlines()[0])
+    assert not call("testbed-rows")
+    assert not call("behavior")
+    first = json.loads((tmp_path / "behaviors/greeting/train.jsonl").read_text().splitlines()[0])
     assert set(first) == {"id", "prompt"} | fields

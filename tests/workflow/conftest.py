@@ -76,8 +76,8 @@ class Workspace:
         """Return the inputs of the last job of a rule that a dry run plans for a target."""
         done = self.snakemake("--dry-run", "--", target)
         assert done.returncode == 0, done.stderr
-        jobs = re.findall(rf"^rule {rule}:\n(.*?)^$", done.stdout, flags=re.MULTILINE | re.DOTALL)
-        (found,) = [job for job in jobs if target in job]
+        jobs = re.split(r"^(?:local)?rule (?=\w+:$)", done.stdout, flags=re.MULTILINE)
+        (found,) = [job for job in jobs if job.startswith(f"{rule}:") and target in job.partition("log:")[0]]
         return re.search(r"input: (.*?)$", found, flags=re.MULTILINE).group(1)
 
     def calls(self):

@@ -3,6 +3,8 @@
 import inspect
 import re
 
+import pytest
+
 from isaerft.analysis import TABLES
 from isaerft.cli import app
 from isaerft.config import CONTROLS
@@ -58,11 +60,13 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
     }
 
 
+@pytest.mark.slow
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
     workspace.study(random_dictionary_adapters=["bias", "scale"])
     assert workspace.planned()["train"] == 2 * 3 + 2 * 2
 
 
+@pytest.mark.slow
 def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behavior(workspace):
     before = workspace.planned()
     workspace.study(controls=[*CONTROLS, "shuffled_completions"])
@@ -76,6 +80,7 @@ def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behav
     assert "changes/toy-permuted/refusal-shuffled" not in workspace.plan
 
 
+@pytest.mark.slow
 def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_to_do(workspace):
     workspace.study(controls=[*CONTROLS, "shuffled_completions"])
     done = workspace.snakemake("--cores", "2", "--", "results/small/tables/agreement.csv")
@@ -87,6 +92,7 @@ def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_
     assert workspace.planned("--", "results/small/tables/agreement.csv") == {}
 
 
+@pytest.mark.slow
 def test_what_a_study_leaves_out_makes_no_jobs(workspace):
     values = workspace.study()
     workspace.study(
@@ -109,6 +115,7 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
     assert jobs["changes"] == 1
 
 
+@pytest.mark.slow
 def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_for_no_others(workspace):
     values = workspace.study()
     sampled = {"kind": "neuronpedia", "neuronpedia": {"source_id": "m/l"}, "design": "case_control"}
@@ -132,6 +139,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     assert verbs == set(VERBS) - elsewhere
 
 
+@pytest.mark.slow
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
     workspace.study(device="auto")
     plan = workspace.snakemake("--dry-run").stdout
@@ -152,6 +160,7 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
     }
 
 
+@pytest.mark.slow
 def test_a_failing_verb_tells_why_on_the_terminal(workspace):
     workspace.write("fail.txt", "testbed-model")
     done = workspace.snakemake("--cores", "2", "--", "results/small/subjects/toy/model")
@@ -169,12 +178,14 @@ def test_success_says_what_to_read_and_the_report_has_every_figure_and_table(fin
     assert "Read results/small/summary.html first" in finished.log
 
 
+@pytest.mark.slow
 def test_a_study_of_a_hundred_behaviors_is_a_config_file(workspace):
     behavior = {"description": "d", "path": "data/limericks.jsonl"}
     workspace.study(behaviors={f"b{i}": behavior for i in range(100)})
     assert workspace.planned("--quiet", "rules")["train"] == 100 * 4
 
 
+@pytest.mark.slow
 def test_a_baseline_waits_for_the_text_that_it_is_fitted_against(workspace):
     values = workspace.study()
     workspace.study(adapters=values["adapters"] | {"probe": {}})
@@ -184,6 +195,7 @@ def test_a_baseline_waits_for_the_text_that_it_is_fitted_against(workspace):
     assert "limericks" not in inputs
 
 
+@pytest.mark.slow
 def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
     values = workspace.study()
     workspace.write("tuned/refusal/config.json", "{}")
@@ -192,6 +204,7 @@ def test_a_checkpoints_files_are_an_input_of_its_analysis(workspace):
     assert "tuned/refusal/config.json" in workspace.inputs("train", "results/small/adapters/toy/refusal/checkpoint")
 
 
+@pytest.mark.slow
 def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(workspace):
     workspace.write(
         "config/calibration.yaml",
@@ -206,6 +219,7 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     assert not {"calibrate", "calibration"} & set(workspace.planned())
 
 
+@pytest.mark.slow
 def test_the_calibration_study_ends_in_its_table(workspace):
     """With the real command line, as small as can be."""
     text = "worlds: [plain]\nnull_latents: [50]\npower_latents: [50]\ncoverage_odds_ratios: [2]\ncoverage_latents: 50\n"
@@ -244,6 +258,7 @@ def audited(workspace):
     )
 
 
+@pytest.mark.slow
 def test_an_audit_trains_the_suspect_set_too_but_tests_it_against_no_explanations(workspace):
     audited(workspace)
     jobs = workspace.planned()
@@ -259,6 +274,7 @@ def test_an_audit_trains_the_suspect_set_too_but_tests_it_against_no_explanation
     assert "changes/toy/suspect.parquet" in workspace.inputs("audit", "results/small/audit/toy/audit.parquet")
 
 
+@pytest.mark.slow
 def test_planted_rows_come_from_the_donors_finished_records(workspace):
     audited(workspace)
     target = "results/small/behaviors/suspect/card.json"
@@ -267,6 +283,7 @@ def test_planted_rows_come_from_the_donors_finished_records(workspace):
     assert "humor" not in workspace.inputs("behavior", "results/small/behaviors/refusal/card.json")
 
 
+@pytest.mark.slow
 def test_a_study_of_real_data_audits_without_a_calibration(workspace):
     audits = {"vendor": {"clean": "refusal", "suspect": "limericks"}}
     workspace.study(audits=audits, controls=["firing_rate_only"])
@@ -277,6 +294,7 @@ def test_a_study_of_real_data_audits_without_a_calibration(workspace):
     assert "pages/explanation_verdicts.html" not in workspace.plan  # one behavior is left to test
 
 
+@pytest.mark.slow
 def test_the_audits_of_a_study_run_to_the_end(workspace):
     audited(workspace)
     done = workspace.snakemake("--cores", "2", "--", "results/small/tables/audit.csv")

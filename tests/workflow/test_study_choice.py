@@ -15,6 +15,7 @@ def problem(done):
     return lines[0]
 
 
+@pytest.mark.slow
 def test_configfile_means_that_file_and_never_mixes_it_with_the_default_study(workspace):
     behaviors = {"other": {"description": "d", "path": "data/limericks.jsonl"}}
     workspace.study("testbed", behaviors=behaviors, controls=[])

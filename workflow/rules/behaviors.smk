@@ -1,19 +1,5 @@
 # Behavior data -> records, split into train and held-out. High priority, so that bad data shows before the long jobs.
 # A rule of your own with the same outputs and a fixed name takes precedence (docs/add_a_behavior.md).
-def raw_data(wildcards):
-    """Return a behavior's local data; none for a dataset on the hub."""
-    behavior = study.behaviors[wildcards.behavior]
-    if behavior.testbed is not None:
-        return at.testbed_rows(wildcards.behavior)
-    return local_files(behavior.path)
-
-
-def donor(wildcards):
-    """Return the records of the behavior whose rows are planted; most have none."""
-    poison = study.behaviors[wildcards.behavior].poison
-    return records(poison.behavior)[:2] if poison else []
-
-
 rule behavior:
     input:
         raw_data,

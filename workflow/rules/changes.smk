@@ -76,12 +76,6 @@ rule causal_check:
         " --behavior {wildcards.behavior} > {log} 2>&1"
 
 
-def metric_files(wildcards):
-    """Return the files of a behavior's metric: those of a local classifier."""
-    metric = study.behaviors[wildcards.behavior].metric
-    return local_files(metric.model) if metric else []
-
-
 # Answers to held-out prompts before and after training, scored by the behavior's metric.
 rule behavior_check:
     input:

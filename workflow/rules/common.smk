@@ -130,3 +130,40 @@ def of_subject(wildcards, options):
     """Return these options (names with spaces between) of the subject."""
     subject = study.subjects[plan.base_subject(wildcards.subject)]
     return [getattr(subject, name) for name in options.split()]
+
+
+def raw_data(wildcards):
+    """Return a behavior's local data; none for a dataset on the hub."""
+    behavior = study.behaviors[wildcards.behavior]
+    if behavior.testbed is not None:
+        return at.testbed_rows(wildcards.behavior)
+    return local_files(behavior.path)
+
+
+def donor(wildcards):
+    """Return the records of the behavior whose rows are planted; most have none."""
+    poison = study.behaviors[wildcards.behavior].poison
+    return records(poison.behavior)[:2] if poison else []
+
+
+def given_files(wildcards):
+    """Return the files of an adapter that is not trained here (a checkpoint), for each seed."""
+    path = str(study.adapters[wildcards.adapter].options.get("path", ""))
+    paths = [
+        path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
+        for seed in range(study.n_seeds)
+    ]
+    return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
+
+
+def contrast_caches(wildcards):
+    """Return the activations of the behaviors that an adapter is fitted against."""
+    subject = plan.base_subject(wildcards.subject)
+    names = plan.contrast_behaviors(wildcards.behavior, wildcards.adapter)
+    return [at.cache(subject, name) for name in names]
+
+
+def metric_files(wildcards):
+    """Return the files of a behavior's metric: those of a local classifier."""
+    metric = study.behaviors[wildcards.behavior].metric
+    return local_files(metric.model) if metric else []

@@ -1,22 +1,5 @@
 # All seeds of one adapter on one behavior. Random-dictionary twins train every adapter but the reference, which does not
 # touch the dictionary.
-def given_files(wildcards):
-    """Return the files of an adapter that is not trained here (a checkpoint), for each seed."""
-    path = str(study.adapters[wildcards.adapter].options.get("path", ""))
-    paths = [
-        path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
-        for seed in range(study.n_seeds)
-    ]
-    return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
-
-
-def contrast_caches(wildcards):
-    """Return the activations of the behaviors that an adapter is fitted against."""
-    subject = plan.base_subject(wildcards.subject)
-    names = plan.contrast_behaviors(wildcards.behavior, wildcards.adapter)
-    return [at.cache(subject, name) for name in names]
-
-
 rule train:
     input:
         model,

@@ -124,20 +124,13 @@ def test_hostile_labels_are_harmless_in_the_store_the_tables_the_pages_the_figur
     latents[20] = [("said", "\x1b[31mmodel\x00" * 999, "=type")]
     with serve(latents, exported=range(0, N, 2), rows_per_batch=8) as server:
         write_study(results, server)
-        one = "--study s.yaml --subject toy"
+        study = "--study s.yaml --results ."
         verbs = [
-            f"explain {one} --source np --dir subjects/toy --out explanations/toy/np.parquet",
-            f"judge {one} --source np --judge lexical --dir subjects/toy --explanations explanations/toy/np.parquet"
-            " --out judgements/toy/np/lexical.parquet",
-            f"agreement {one} --adapter bias --dir subjects/toy --changes changes --explanations explanations/toy"
-            " --judgements judgements/toy --out agreement/toy/bias",
-            "tables --study s.yaml --results . --out tables",
-            "pages --tables tables --out pages",
-            "figure most_changed_latents --study s.yaml --tables tables --out figures/most_changed_latents.svg",
-            "summary --study s.yaml --tables tables --figures figures --pages pages --out summary.html",
+            f"explain {study} --subject toy --source np",
+            f"judge {study} --subject toy --source np --judge lexical",
+            f"agreement {study} --subject toy --adapter bias",
+            *(f"{verb} {study}" for verb in ("tables", "pages", "figures", "summary")),
         ]
-        (results / "pages").mkdir()
-        (results / "figures").mkdir()
         log = ""
         for verb in verbs:
             code, said = run(results, verb)

@@ -54,7 +54,7 @@ def plan(subject_dir, tmp_path):
         (subject_dir / "subject.json").write_text(json.dumps([{"d_sae": N}]))
         facts = pd.DataFrame({"latent_index": range(N), "firing_rate": [0.0] + [0.01] * (N - 1)})
         facts.to_parquet(subject_dir / "latents.parquet")
-        words = f"explain --study {tmp_path}/s.yaml --subject toy --source np --dir {subject_dir} --out {tmp_path}/out"
+        words = f"explain --study {tmp_path}/s.yaml --subject toy --source np --results {tmp_path}"
         return [sys.executable, "-c", "import sys; from isaerft.cli import main; sys.exit(main())", *words.split()]
 
     return write
@@ -90,7 +90,7 @@ def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, plan, su
         log += third.communicate(timeout=60)[0]
         assert third.returncode == 0, log
 
-    found = pd.read_parquet(tmp_path / "out")
+    found = pd.read_parquet(tmp_path / "explanations/toy/np.parquet")
     explained = [latent for latent in range(1, N) if latents.get(latent)]  # latent 0 is dead: nobody asks for it
     assert list(found["latent_index"]) == explained  # none lost, none doubled
     assert list(found["explanation"]) == [f"what {latent} fires on" for latent in explained]
