@@ -170,6 +170,7 @@ def test_importing_the_command_line_and_the_light_verbs_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_no_verb_that_neither_loads_nor_trains_an_sae_imports_sae_lens():
     modules = [module for verb in VERBS if verb != "dictionary" for module in lazy_imports(verb)]
     assert "isaerft.training.replicates" in modules

@@ -121,6 +121,7 @@ def test_large_worlds_are_fewer(monkeypatch):
     assert rows[0].setting.endswith("worlds=10")
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_they_are_about(monkeypatch):
     monkeypatch.setattr("isaerft.calibration.coverage.N_POPULATION", 2**13)
     for part, names in (

@@ -36,6 +36,7 @@ def numbers_of_markers(svg):
     return svg.count("<use ")
 
 
+@pytest.mark.slow
 def test_figure_bytes_are_identical_on_rerun(drawn, tables, tmp_path):
     for name, svg in drawn.items():
         assert draw(name, tables, tmp_path / "a.svg") == svg

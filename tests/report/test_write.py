@@ -29,6 +29,7 @@ def results(maker, tmp_path):
     return results
 
 
+@pytest.mark.slow
 def test_whole_report_is_written_and_rewritten_alike(lean_plan, results, tmp_path):
     def write():
         write_figures(lean_plan, results)

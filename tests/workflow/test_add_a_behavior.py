@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +14,7 @@ ENTRIES = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
 COMMANDS = [shlex.split(text) for kind, text in BLOCKS if kind == "sh"]
 
 
+@pytest.mark.slow
 def test_both_ways_of_adding_a_behavior_work_as_written(workspace):
     for entry, command in zip(ENTRIES, COMMANDS, strict=True):
         workspace.study("mine", **entry, controls=[])

@@ -29,12 +29,14 @@ def with_llm(workspace, openai_server, monkeypatch):
     return workspace
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_cost_and_asks_nothing(with_llm, openai_server):
     done = with_llm.snakemake("--dry-run", real=True)
     assert "hub, local, judge llm: 5 requests (0 of 5 cached), about" in done.stderr
     assert openai_server.received == 0
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file_and_a_rerun_needs_neither_key_nor_server(with_llm, openai_server, monkeypatch):
     openai_server.faults = [500, None, 429]
     done = with_llm.snakemake(*ONLY, real=True)
@@ -57,6 +59,7 @@ def test_the_key_is_in_no_file_and_a_rerun_needs_neither_key_nor_server(with_llm
     assert "judge llm: 0 requests (5 of 5 cached)" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_failure_keeps_what_was_answered(with_llm, openai_server, monkeypatch):
     study = with_llm.folder / "config/small.yaml"
     capped = study.read_text().replace("base_url:", "max_calls: 3\n    base_url:")

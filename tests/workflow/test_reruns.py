@@ -82,6 +82,7 @@ def test_new_data_of_one_behavior_trains_for_that_one_again(finished):
     assert (jobs["behavior"], jobs["capture"], jobs["train"]) == (1, 1, 4)
 
 
+@pytest.mark.slow
 def test_editing_a_part_of_another_package_reruns_what_uses_it_and_nothing_else(workspace):
     workspace.write("theirs.py", "class Theirs:\n    pass\n")
     workspace.write("theirs-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
