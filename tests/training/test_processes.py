@@ -27,7 +27,6 @@ BATCH = 11
 
 @pytest.fixture
 def arguments(subject_folder, cached, tmp_path):
-    write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache.safetensors")
     plan = {
         "study": "together",
         "subjects": {
@@ -51,9 +50,13 @@ def arguments(subject_folder, cached, tmp_path):
     plan["adapters"]["scale"] |= {"batch_size": BATCH, "subsample": 1.0}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
 
-    def of(adapter, out):
+    def of(adapter, name):
+        results = tmp_path / name
+        write_cache({"train": cached[0], "heldout": cached[1]}, results / "cache/toy/greeting.safetensors")
+        (results / "subjects").mkdir()
+        (results / "subjects/toy").symlink_to(subject_folder)
         given = {"study": tmp_path / "study.yaml", "subject": "toy", "behavior": "greeting", "adapter": adapter}
-        given |= {"dir": subject_folder, "cache": tmp_path / "cache.safetensors", "out": out}
+        given["results"] = results
         return ["train", *(part for key, value in given.items() for part in (f"--{key}", str(value)))]
 
     return of
@@ -72,22 +75,20 @@ def together(arguments, n=2):
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_two_processes_take_the_steps_of_one(arguments, tmp_path, adapter):
-    assert not cli.main(arguments(adapter, tmp_path / "one"))
-    code, log = together(arguments(adapter, tmp_path / "two"))
+    one, two = (arguments(adapter, name) for name in ("one", "two"))
+    assert not cli.main(one)
+    code, log = together(two)
     assert not code, log
     assert log.count("held-out objective") == 2, "one process speaks for both"
-    files = [
-        sorted(str(p.relative_to(tmp_path / name)) for p in (tmp_path / name).rglob("*")) for name in ("one", "two")
-    ]
+    folders = {name: tmp_path / name / "adapters/toy/greeting" / adapter for name in ("one", "two")}
+    files = [sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) for folder in folders.values()]
     assert files[0] == files[1]
     for seed in range(2):
-        one, two = (
-            load_file(tmp_path / name / f"seed_{seed}" / "adapter_model.safetensors") for name in ("one", "two")
-        )
+        one, two = (load_file(folders[name] / f"seed_{seed}" / "adapter_model.safetensors") for name in ("one", "two"))
         assert any(value.any() for value in one.values())
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
-    one, two = (read_json(tmp_path / name / "training.json") for name in ("one", "two"))
+    one, two = (read_json(folders[name] / "training.json") for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert {key: b[key] for key in ("steps", "tokens", "best_step")} == {
             key: a[key] for key in ("steps", "tokens", "best_step")
@@ -99,13 +100,9 @@ def test_two_processes_take_the_steps_of_one(arguments, tmp_path, adapter):
 
 @pytest.mark.slow
 def test_a_users_error_ends_all_processes_and_leaves_nothing(arguments, tmp_path):
-    code, log = together(
-        [
-            *arguments("bias", tmp_path / "out")[:-3],
-            str(tmp_path / "nowhere"),
-            *arguments("bias", tmp_path / "out")[-2:],
-        ]
-    )
+    command = arguments("bias", "out")
+    (tmp_path / "out/cache/toy/greeting.safetensors").unlink()
+    code, log = together(command)
     assert code
     assert "isaerft train: error: cache" in log
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/adapters").exists()

@@ -80,7 +80,7 @@ def source(source, *, subject_dir, d_sae, latents=None):
 def judge(explanations, behaviors, judge, *, subject_dir):
     says_sorry = explanations["explanation"].str.contains("sorry").to_numpy()
     effects = np.array([says_sorry if "sorry" in text else ~says_sorry for text in behaviors.values()]).T.astype(float)
-    return judgements(explanations, behaviors, effects)
+    return judgements(explanations, behaviors, effects, expected=effects > 0)
 
 
 @SCORERS("their_scorer")

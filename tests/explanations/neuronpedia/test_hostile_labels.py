@@ -66,6 +66,7 @@ def results(subject_dir, tmp_path):
         path = tmp_path / "changes/toy" / f"{behavior}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.concat(parts, ignore_index=True).assign(adapter="bias", measure="contribution").to_parquet(path)
+        path.with_suffix(".json").write_text("[]")
         folder = tmp_path / "adapters/toy" / behavior / "bias"
         folder.mkdir(parents=True)
         (folder / "training.json").write_text(json.dumps([row | {"seed": seed} for seed in range(4)]))
