@@ -147,8 +147,10 @@ class Registry(Mapping[str, Any], Generic[Facts]):
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {known!r} and {part!r}")
             self._parts[name] = part
             carried = getattr(part, "facts", None)
-            is_carried = not facts and isinstance(carried, self._facts_type)
-            self._facts[name] = carried if is_carried else self._facts_type(**facts)
+            if not facts and isinstance(carried, self._facts_type):
+                self._facts[name] = carried
+            else:
+                self._facts[name] = self._facts_type(**facts)
             return part
 
         return register
