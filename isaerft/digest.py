@@ -43,6 +43,7 @@ def settings(*values: object) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
+@cache
 def code(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> str:
     """Return a digest of the source that a verb of the command line runs.
 
@@ -60,6 +61,7 @@ def code(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> str:
     return settings(functions, [_module(name).source for name in modules_of(verb, *parts, packages=packages)], outside)
 
 
+@cache
 def modules_of(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> list[str]:
     """Return the modules of this package that a verb imports, at any depth, with these parts."""
     waiting = [name for function in _functions_of(verb) for name in _imports(function)]

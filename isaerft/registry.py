@@ -202,6 +202,12 @@ class Registry(Mapping[str, Any], Generic[Facts]):
                 remedy="fix or uninstall the package that adds it",
             ) from error
 
+    # A registry is one thing, and not equal to another with the same parts: comparing those would import them.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     def __iter__(self) -> Iterator[str]:
         outside = {entry.name for entry in entry_points(group=self.group)}
         return iter(sorted({*self._parts, *self._targets, *outside}))

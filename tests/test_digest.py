@@ -31,7 +31,15 @@ def outside(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def read_anew():
     yield
-    for cached in (digest._file_of, digest._module, digest._origin, digest._imports, digest._commands):
+    for cached in (
+        code,
+        modules_of,
+        digest._file_of,
+        digest._module,
+        digest._origin,
+        digest._imports,
+        digest._commands,
+    ):
         cached.cache_clear()
     digest._outside_sources.cache_clear()
 
@@ -61,7 +69,7 @@ def test_tables_depend_on_every_module_of_the_analysis():
 
 def test_editing_a_file_of_an_outside_package_changes_its_digest_and_no_other(outside):
     def digests():
-        for cached in (digest._outside_sources, digest._imports):
+        for cached in (code, modules_of, digest._outside_sources, digest._imports):
             cached.cache_clear()
         return code("train", Part(ADAPTERS, "theirs")), code("train", Part(ADAPTERS, "bias"))
 

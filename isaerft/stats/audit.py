@@ -33,14 +33,14 @@ from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
 from isaerft.errors import InputError
+from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_finite
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.overall import pooled_agreements
 from isaerft.stats.statistics import auroc, spearman
 
 _LARGEST_PRIOR = 1e6
-# The statistic, its value by chance, and its bounds.
-_STATISTICS = {"auroc": (auroc, 0.5, (0.0, 1.0)), "spearman": (spearman, 0.0, (-1.0, 1.0))}
+_STATISTICS = {"auroc": auroc, "spearman": spearman}
 
 
 @dataclass(frozen=True)
@@ -200,13 +200,13 @@ def taught_differently(
         n_resamples=n_resamples,
         rng=rng,
     )
-    of_seed, chance, bounds = _STATISTICS[statistic]
+    of_seed, facts = _STATISTICS[statistic], STATISTICS.facts(statistic)
     by_seed = np.array([of_seed(difference, labels) for difference in differences])
     means = moderated_means(by_seed, variance_factor(share, len(differences)))
-    ends = means.intervals(confidence_level).clip(*bounds)
+    ends = means.intervals(confidence_level).clip(*facts.bounds)
     return [
         Taught(result.statistic, ConfidenceInterval(float(low), float(high)), float(rows), result.pvalue)
-        for result, (low, high), rows in zip(found, ends, means.above(chance), strict=True)
+        for result, (low, high), rows in zip(found, ends, means.above(facts.chance or 0.0), strict=True)
     ]
 
 
