@@ -182,19 +182,35 @@ def answers(
     temperature : float
         0 for greedy decoding, else sampling from the whole vocabulary with `seed`.
     """
-    found: list[str] = []
+    found = continuations(
+        subject, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, temperature=temperature, seed=seed
+    )
+    return subject.language.tokenizer.batch_decode(found, skip_special_tokens=True)
+
+
+def continuations(
+    subject: LoadedSubject,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+    seed: int,
+) -> list[list[int]]:
+    """Return the token ids with which the model goes on after each prompt, up to its EOS; see `answers`."""
+    found: list[list[int]] = []
     starts = range(0, len(prompts), batch_size)
     with torch.random.fork_rng(enabled=temperature > 0), torch.no_grad():
         if temperature > 0:
             torch.manual_seed(seed)
         for start in tqdm(starts, desc="answers", unit="batch", disable=None, leave=False):
-            found += _answered(subject, prompts[start : start + batch_size], max_new_tokens, temperature)
+            found += _continued(subject, prompts[start : start + batch_size], max_new_tokens, temperature)
     return found
 
 
-def _answered(
+def _continued(
     subject: LoadedSubject, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
-) -> list[str]:
+) -> list[list[int]]:
     language, model = subject.language, subject.model
     tokens, mask = padded_left(prompts, language.padding)
     # The model's own settings (a repetition penalty, say) would distort the comparison; only its EOS tokens are kept.
@@ -211,7 +227,9 @@ def _answered(
         generated = cast("Any", model).generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
     finally:
         model.generation_config = own
-    return language.tokenizer.batch_decode(generated[:, tokens.shape[1] :], skip_special_tokens=True)
+    # After EOS a row is filled with padding, which in some models is a token of the text.
+    rows = [row[tokens.shape[1] :] for row in generated.tolist()]
+    return [row[: next((place + 1 for place, token in enumerate(row) if token in ends), len(row))] for row in rows]
 
 
 def padded_left(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
