@@ -1,11 +1,12 @@
-"""Placebo trainings: the primary adapter, trained on answers of the unadapted model itself.
+"""Placebo trainings: the primary adapter, trained on answers of the unadapted model with an arbitrary choice of words.
 
-A placebo has all that the training on a behavior has (prompts, numbers of rows and steps, seeds, measures) except
-something to learn. Its completions are samples from the model, so the expected gradient is zero: what changes is what
-the noise of a finite sample changes, through the same model, dictionary and measure.
+A placebo has all that the training on a behavior has (prompts, numbers of rows and steps, seeds, early stopping,
+measures), but no behavior to learn. The model answers the behaviors' prompts itself, with a random preference for some
+tokens over others that is drawn anew for each placebo. So training changes what any training may change, in a direction
+that no explanation speaks of.
 
-One thing must differ. Early stopping on rows that were not trained on would keep step 0, since nothing carries over to
-them. The held-out rows of a placebo are therefore some of its training rows.
+Without the preference there would be nothing to learn at all: the expected gradient on a model's own samples is zero,
+and early stopping keeps step 0.
 """
 
 from __future__ import annotations
@@ -18,22 +19,26 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import seed_folders, seed_of
 from isaerft.behaviors import Record
-from isaerft.changes.behavior import continuations
 from isaerft.changes.measures import measured_changes
 from isaerft.changes.pullback import load_trained
 from isaerft.io import replacing
 from isaerft.registry import ADAPTERS
+from isaerft.subjects.answers import continuations
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.capture import TokenizedRow, capture_tokens, joined_rows, tokenize
-from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import frozen_part
 from isaerft.training.pairs import Rows, completions, make_pairs
 from isaerft.training.replicates import train_seeds
+
+# Answering keeps no activations but those of attention, so it has room for more rows than a scored forward pass.
+ANSWERED_BATCHES = 4
 
 
 def train_placebos(
@@ -50,23 +55,35 @@ def train_placebos(
     Parameters
     ----------
     train, heldout : sequence of sequence of Record
-        Records of each tested behavior. A placebo has as many rows of either kind as the median behavior. Its prompts
-        are drawn from all training records together, without replacement; their replies only limit its answers'
-        lengths. Two placebos may share prompts, but each has sampled its own answers, so they share no noise.
+        Records of each tested behavior. A placebo has as many rows of either kind as the median behavior, with prompts
+        that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but neither
+        preferences nor answers.
     """
-    n_rows, n_heldout = (round(np.median([len(records) for records in split])) for split in (train, heldout))
-    pool = [tokenize(record, subject.language, plan.study.max_length) for records in train for record in records]
+    splits = [_Prompts.of(records, subject.language, plan.study.max_length) for records in (train, heldout)]
     tables: list[pd.DataFrame] = []
     for placebo in tqdm(range(plan.study.placebos.n), desc="placebos", unit="placebo", disable=None):
-        seed = zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode())
-        drawn = np.random.default_rng(seed).choice(len(pool), n_rows, replace=False)
-        rows = _neutral_rows(plan, subject, [pool[number] for number in drawn], n_heldout, seed)
-        tables += _placebo_changes(plan, subject, rows, placebo)
+        rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
+        tables += _placebo_changes(plan, subject, _placebo_rows(plan, subject, splits, rng), placebo)
     with replacing(out) as temporary:
         pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
 
 
-class _NeutralRows(NamedTuple):
+class _Prompts(NamedTuple):
+    """Prompts of one split to draw from, each with the completion that limits its answer's length."""
+
+    pool: list[TokenizedRow]
+    n: int
+
+    @classmethod
+    def of(cls, behaviors: Sequence[Sequence[Record]], language: LoadedModel, max_length: int) -> _Prompts:
+        pool = [tokenize(record, language, max_length) for records in behaviors for record in records]
+        return cls(pool, round(np.median([len(records) for records in behaviors])))
+
+    def draw(self, rng: np.random.Generator) -> list[TokenizedRow]:
+        return [self.pool[number] for number in rng.choice(len(self.pool), self.n, replace=False)]
+
+
+class _PlaceboRows(NamedTuple):
     """What a placebo is trained on, or fitted to; the fields are those of a `Replicate`."""
 
     train: Rows
@@ -74,45 +91,66 @@ class _NeutralRows(NamedTuple):
     contrast: list[tuple[CachedRows, CachedRows]]
 
 
-def _neutral_rows(
-    plan: config.Plan, subject: LoadedSubject, prompts: Sequence[TokenizedRow], n_heldout: int, seed: int
-) -> _NeutralRows:
-    """Sample the rows of one placebo; where replies are compared or contrasted, the others are samples as well."""
+def _placebo_rows(
+    plan: config.Plan, subject: LoadedSubject, splits: Sequence[_Prompts], rng: np.random.Generator
+) -> _PlaceboRows:
+    """Sample the rows of one placebo; rejected replies, or a contrast, are answers without the preference."""
     name, batch_size = plan.study.primary.adapter, plan.study.batch_size
     options = plan.study.adapters[name]
-    on_pairs = options.trained_on == "pair"
-    is_compared = on_pairs or ADAPTERS.facts(plan.kind_of(name)).contrasted
-    splits = []
-    for draw in range(2 if is_compared else 1):
-        rows = answered_by_model(subject, prompts, batch_size, seed=zlib.crc32(f"{seed} {draw}".encode()))
-        splits.append((_captured(subject, rows, batch_size), _captured(subject, rows[:n_heldout], batch_size)))
-    (train, heldout), *others = splits
-    if not on_pairs:
-        return _NeutralRows(train, heldout, others)
-    rejected = others[0]
-    with frozen_part(subject, lambda batch: batch.residual, options):
-        return _NeutralRows(
-            make_pairs(subject, train, rejected[0], batch_size),
-            make_pairs(subject, heldout, rejected[1], batch_size),
-            contrast=[],
-        )
+    drawn = [prompts.draw(rng) for prompts in splits]
+
+    def answered(preference: torch.Tensor | None) -> tuple[CachedRows, CachedRows]:
+        answers = [model_answers(subject, rows, preference, batch_size, rng) for rows in drawn]
+        train, heldout = (_captured(subject, rows, batch_size) for rows in answers)
+        return train, heldout
+
+    own = answered(random_preference(subject.language, plan.study.placebos.strength, rng))
+    if options.trained_on == "pair":
+        rejected = answered(None)
+        with frozen_part(subject, lambda batch: batch.residual, options):
+            train, heldout = (make_pairs(subject, *both, batch_size) for both in zip(own, rejected, strict=True))
+        return _PlaceboRows(train, heldout, [])
+    is_contrasted = ADAPTERS.facts(plan.kind_of(name)).contrasted
+    return _PlaceboRows(*own, [answered(None)] if is_contrasted else [])
 
 
-def answered_by_model(
-    subject: LoadedSubject, prompts: Sequence[TokenizedRow], batch_size: int, *, seed: int
+def random_preference(language: LoadedModel, strength: float, rng: np.random.Generator) -> torch.Tensor:
+    """Return what is added to the logit of each token, (n_vocabulary,) float32; special tokens keep theirs."""
+    preference = torch.tensor(strength * rng.normal(size=language.n_vocabulary), dtype=torch.float32)
+    preference[language.tokenizer.all_special_ids] = 0
+    return preference
+
+
+def model_answers(
+    subject: LoadedSubject,
+    prompts: Sequence[TokenizedRow],
+    preference: torch.Tensor | None,
+    batch_size: int,
+    rng: np.random.Generator,
 ) -> list[TokenizedRow]:
-    """Return the rows with completions sampled from the model at temperature 1 in place of their own.
+    """Return the rows with answers sampled from the model, at temperature 1, in place of their completions.
 
-    A completion ends with the model's EOS, or after as many tokens as the one that it replaces. Then no EOS is added:
-    it would teach the model to be brief.
+    An answer ends with the model's own EOS, or with as many tokens as the completion that it replaces. Then no EOS is
+    added: it would teach the model to be brief.
+
+    Parameters
+    ----------
+    preference : (n_vocabulary,) float32, optional
+        Added to the model's logits.
     """
-    found = []
-    for start in range(0, len(prompts), batch_size):
-        part = prompts[start : start + batch_size]
+    found, n_together = [], ANSWERED_BATCHES * batch_size
+    for start in range(0, len(prompts), n_together):
+        part = prompts[start : start + n_together]
         rooms = [len(row.tokens) - row.n_prompt for row in part]
         before = [row.tokens[: row.n_prompt] for row in part]
         after = continuations(
-            subject, before, max_new_tokens=max(rooms), batch_size=len(part), temperature=1.0, seed=seed + start
+            subject,
+            before,
+            max_new_tokens=max(rooms),
+            batch_size=len(part),
+            temperature=1.0,
+            seed=int(rng.integers(2**32)),
+            preference=preference,
         )
         for prompt, answer, room in zip(before, after, rooms, strict=True):
             found.append(TokenizedRow([*prompt, *answer[:room]], len(prompt)))
@@ -125,7 +163,7 @@ def _captured(subject: LoadedSubject, rows: Sequence[TokenizedRow], batch_size: 
 
 
 def _placebo_changes(
-    plan: config.Plan, subject: LoadedSubject, rows: _NeutralRows, placebo: int
+    plan: config.Plan, subject: LoadedSubject, rows: _PlaceboRows, placebo: int
 ) -> Iterator[pd.DataFrame]:
     """Train all seeds on one placebo's rows and yield the changes, a table for each seed and measure."""
     with TemporaryDirectory() as scratch:

@@ -4,16 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from isaerft import config
 from isaerft.analysis.placebos import read_placebos
 from isaerft.behaviors import Record
-from isaerft.changes.behavior import continuations
 from isaerft.errors import InputError
 from isaerft.layout import Results
-from isaerft.placebos import answered_by_model, train_placebos
-from isaerft.subjects.capture import capture_tokens, tokenize
-from isaerft.training.loop import heldout_loss
+from isaerft.placebos import model_answers, random_preference, train_placebos
+from isaerft.subjects.capture import tokenize
 
 MEASURES = ["parameter", "contribution"]
 
@@ -36,7 +35,7 @@ def plan_of(adapter="bias", **changes):
         "judges": {"lexical": {}},
         "measures": MEASURES,
         "primary": {"adapter": adapter, "measure": "contribution", "source": "local", "judge": "lexical"},
-        "placebos": {"n": 3},
+        "placebos": {"n": 3, "strength": 3},
         "n_seeds": 2,
         "max_length": 32,
         "controls": ["firing_rate_only"],
@@ -49,7 +48,7 @@ def make(subject, records, tmp_path):
     """Train placebos of the session's records, given as two behaviors, and return their changes."""
 
     def run(plan, name="results"):
-        train, heldout = [records[:6], records[6:12]], [records[12:14], records[14:]]
+        train, heldout = [records[:10], records[3:13]], [records[8:], records[8:]]
         results = Results(tmp_path / name)
         train_placebos(plan, subject, train, heldout, results.placebos("toy"))
         return read_placebos(plan, results, "toy")
@@ -63,7 +62,7 @@ def test_every_seed_of_every_placebo_is_measured_and_no_two_placebos_are_alike(m
     assert list(found) == sorted(MEASURES)
     for changes in found.values():
         assert changes.shape == (3, 2, 48)
-        assert (np.abs(changes).max(2) > 0).all()
+        assert (np.abs(changes).max((1, 2)) > 0).all()
         means = changes.mean(1)
         assert all(not np.allclose(means[one], means[two]) for one, two in ((0, 1), (0, 2), (1, 2)))
 
@@ -71,7 +70,9 @@ def test_every_seed_of_every_placebo_is_measured_and_no_two_placebos_are_alike(m
 def test_the_same_study_gives_the_same_bytes_and_another_seed_other_placebos(make, subject, tmp_path):
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
     expected = torch.get_rng_state()
-    one, two, other = make(plan_of(), "one"), make(plan_of(), "two"), make(plan_of(seed=1), "other")
+    few = {"placebos": {"n": 1, "strength": 3}, "n_seeds": 1}
+    one, two = make(plan_of(**few), "one"), make(plan_of(**few), "two")
+    other = make(plan_of(**few, seed=1), "other")
     files = [Results(tmp_path / name).placebos("toy").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
     assert np.array_equal(one["parameter"], two["parameter"])
@@ -81,59 +82,59 @@ def test_the_same_study_gives_the_same_bytes_and_another_seed_other_placebos(mak
 
 
 def test_more_placebos_keep_those_that_were_there(make):
-    few, more = make(plan_of(placebos={"n": 2}), "few"), make(plan_of(), "more")
-    assert np.array_equal(few["contribution"], more["contribution"][:2])
+    few, more = (make(plan_of(placebos={"n": n, "strength": 3}, n_seeds=1), str(n)) for n in (1, 2))
+    assert np.array_equal(few["contribution"], more["contribution"][:1])
 
 
-def test_a_random_direction_and_its_opposite_are_equally_likely(make):
-    """Nothing is taught, so the changes of many placebos point nowhere in common."""
-    changes = make(plan_of(placebos={"n": 24}, n_seeds=1))["contribution"][:, 0]
-    units = changes / np.linalg.norm(changes, axis=1, keepdims=True)
-    # The mean of n independent unit vectors without a common direction has a norm of about 1 / sqrt(n).
-    assert np.linalg.norm(units.mean(0)) < 2 / np.sqrt(len(units))
+def test_placebos_learn_something_but_nothing_in_common(make):
+    """Early stopping keeps a change, since it lowers the held-out loss; no direction is common to all placebos."""
+    changes = make(plan_of(placebos={"n": 8, "strength": 3}, n_seeds=1))["parameter"][:, 0]
+    trained = changes[np.linalg.norm(changes, axis=1) > 0]
+    assert len(trained) >= 6
+    units = trained / np.linalg.norm(trained, axis=1, keepdims=True)
+    cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
+    assert abs(cosines.mean()) < 0.25
 
 
-def test_rows_keep_their_prompt_and_get_samples_of_the_model_no_longer_than_their_own_answer(subject, records):
+def test_rows_keep_their_prompt_and_get_answers_of_the_model_no_longer_than_their_own(subject, records):
     rows = [tokenize(record, subject.language, 32) for record in records[:8]]
-    answered = answered_by_model(subject, rows, 3, seed=5)
-    assert answered == answered_by_model(subject, rows, 3, seed=5)
-    assert answered != answered_by_model(subject, rows, 3, seed=6)
-    for row, own in zip(rows, answered, strict=True):
+    first, again, other = (answers(subject, rows, seed=seed) for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+    for row, own in zip(rows, first, strict=True):
         assert own.tokens[: own.n_prompt] == row.tokens[: row.n_prompt]
         assert own.n_prompt < len(own.tokens) <= len(row.tokens)
     ends = subject.language.tokenizer.eos_token_id
-    assert any(own.tokens[-1] != ends for own in answered), "an answer that was cut gets no EOS"
+    assert any(own.tokens[-1] != ends for own in first), "an answer that was cut gets no EOS"
 
 
-def test_answers_have_the_models_own_probabilities(subject):
-    """Their mean loss is the model's entropy, up to sampling noise."""
+def answers(subject, rows, preference=None, seed=0):
+    return model_answers(subject, rows, preference, 100, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("strength", [0, 1.5])
+def test_answers_have_the_models_own_probabilities_under_the_preference(subject, strength):
     row = tokenize(Record("r", "say hello", " x"), subject.language, 32)
-    first = replace_answers(row, 1)
-    answered = answered_by_model(subject, [first] * 400, 100, seed=0)
-    batch = capture_tokens(subject, answered)
-    loss = heldout_loss(subject, lambda part: part.residual, batch, 100)
-    tokens = torch.tensor([row.tokens[: row.n_prompt]])
+    first = row._replace(tokens=row.tokens[: row.n_prompt + 1])
+    preference = random_preference(subject.language, strength, np.random.default_rng(0))
+    said = [own.tokens[-1] for own in answers(subject, [first] * 2000, preference)]
     with torch.no_grad():
-        log_probability = subject.model(input_ids=tokens).logits[0, -1].float().log_softmax(-1)
-    probability = log_probability.exp()
-    entropy = float(-(probability * log_probability).sum())
-    spread = float((probability * (log_probability + entropy).square()).sum()) ** 0.5
-    assert abs(loss - entropy) < 4 * spread / 20
+        logits = subject.model(input_ids=torch.tensor([row.tokens[: row.n_prompt]])).logits[0, -1].float()
+    expected = 2000 * (logits + preference).double().softmax(-1).numpy()
+    often = expected >= 5
+    found = np.bincount(said, minlength=len(expected))
+    observed = np.append(found[often], found[~often].sum())
+    assert chisquare(observed, np.append(expected[often], expected[~often].sum())).pvalue > 1e-3
 
 
-def replace_answers(row, n):
-    """Return the row with an answer of `n` tokens."""
-    return row._replace(tokens=row.tokens[: row.n_prompt + n])
-
-
-def test_an_answer_ends_with_its_first_eos(subject):
-    prompt = tokenize(Record("r", "say hello", " x"), subject.language, 32)
-    before = prompt.tokens[: prompt.n_prompt]
-    how = {"max_new_tokens": 20, "batch_size": 64, "temperature": 3.0, "seed": 0}
-    found = continuations(subject, [before] * 64, **how)
-    ends = subject.language.tokenizer.eos_token_id
-    assert all(ends not in answer[:-1] for answer in found)
-    assert any(answer[-1] == ends and len(answer) < 20 for answer in found)
+def test_a_preference_has_the_strength_asked_for_and_leaves_special_tokens_alone(subject):
+    language = subject.language
+    one, two = (random_preference(language, 2.0, np.random.default_rng(seed)) for seed in range(2))
+    special = language.tokenizer.all_special_ids
+    assert special
+    assert (one[special] == 0).all()
+    assert float(one.std()) == pytest.approx(2, rel=0.2)
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.3
 
 
 def test_which_subjects_have_placebos():
@@ -143,7 +144,7 @@ def test_which_subjects_have_placebos():
     assert not plan_of(placebos={"n": 0}).has_placebos("toy")
     assert not plan_of("saved").has_placebos("toy")
     assert plan_of(placebos={}).study.placebos.n == 19
-    with pytest.raises(InputError, match="did you mean"):
+    with pytest.raises(InputError, match="allowed: n, strength"):
         plan_of(placebos={"m": 3})
 
 

@@ -1,4 +1,4 @@
-"""Changes of the primary adapter under placebo trainings."""
+"""Read the changes of the primary adapter under placebo trainings."""
 
 from __future__ import annotations
 

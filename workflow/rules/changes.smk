@@ -37,7 +37,7 @@ rule changes:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
-# The same for placebos of the primary adapter: it is trained on answers of the model itself, time and again.
+# The same for placebos: the primary adapter, trained on the model's own answers with an arbitrary choice of words.
 rule placebos:
     input:
         model,
