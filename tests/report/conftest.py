@@ -103,15 +103,23 @@ class Maker:
         if self.twin and control == "random_dictionary":
             subject, control = subject + "-permuted", "none"
         ceiling, detectable = (centre + 0.42, centre + 0.12) if is_primary else (None, None)
-        numbers = (estimate, estimate - 0.07, estimate + 0.06, pvalue, min(1, pvalue * 3), 412, 37, 3, 9999)
-        keys = (subject, behavior, adapter, measure, source, judge, control, self.statistic)
-        return (*keys, *numbers, ceiling, detectable, is_primary)
+        keys = {"subject": subject, "behavior": behavior, "adapter": adapter, "measure": measure, "source": source}
+        keys |= {"judge": judge, "control": control, "statistic": self.statistic}
+        numbers = {"estimate": estimate, "ci_low": estimate - 0.07, "ci_high": estimate + 0.06, "pvalue": pvalue}
+        numbers |= {"qvalue": min(1, pvalue * 3), "pvalue_texts": pvalue, "n_latents": 412, "n_expected": 37}
+        numbers |= {"n_texts": 200, "n_expected_texts": 20, "n_seeds": 3, "n_resamples": 9999, "primary": is_primary}
+        if control == "none" and not subject.endswith("-permuted"):
+            numbers |= {"adjusted_estimate": estimate, "adjusted_ci_low": estimate - 0.07, "ci_over": "trainings"}
+            numbers |= {"adjusted_ci_high": estimate + 0.06, "null_mean": centre, "null_sd": 0.05, "n_others": 5}
+            numbers |= {"placebo_mean": centre - 0.02, "placebo_sd": 0.04, "n_placebos": 19, "pvalue_placebo": 0.05}
+        return keys | numbers | {"noise_ceiling": ceiling, "minimum_detectable_effect": detectable}
 
     def specificity(self):
         rows = []
         for subject, trained, judged in itertools.product(self.subjects, self.behaviors, self.behaviors):
             estimate = 0.45 + self.rng.normal(0, 0.04) + (0.3 if trained == judged else 0.0)
-            rows.append((subject, *PRIMARY, trained, judged, estimate - (0.5 if self.statistic == "spearman" else 0)))
+            estimate -= 0.5 if self.statistic == "spearman" else 0
+            rows.append((subject, *PRIMARY, trained, judged, estimate, estimate - 0.01))
         return self._frame("specificity", rows)
 
     def overall(self):
@@ -120,7 +128,19 @@ class Maker:
             self.subjects, (("agreement", 0.76), ("specificity", 0.28))
         ):
             around = (estimate - 0.06, estimate + 0.05, 0.0002, 0.0004, estimate - 0.02, estimate + 0.01)
-            rows.append((subject, *PRIMARY, quantity, self.statistic, estimate, *around, len(self.behaviors), True))
+            rows.append(
+                (
+                    subject,
+                    *PRIMARY,
+                    quantity,
+                    self.statistic,
+                    estimate,
+                    *around,
+                    len(self.behaviors),
+                    len(self.behaviors),
+                    True,
+                )
+            )
         return self._frame("overall", rows)
 
     def source_comparison(self):
