@@ -218,7 +218,7 @@ def verdict_error_rows(sizes: Calibration) -> list[Row]:
 
 def _errors(told: Told) -> dict[str, float]:
     """Return the shares of false and of due verdicts in one draw; NaN where no explanation could get one."""
-    match = match_profiles(told.changes, told.said, strata=told.strata)
+    match = match_profiles(told.changes, told.said, strata=told.strata, families=told.families)
     verdicts = np.array([decide(match, i, told.said[:, i]).name for i in range(N_SPEAKING)])
     wrong = told.is_wrong[:N_SPEAKING]
     supported, contradicted = verdicts == "supported", verdicts == "contradicted"
