@@ -94,6 +94,8 @@ class VerdictWorld:
         Share of the latents whose effect is a third.
     wrong : float
         Share of the explanations that are exchanged; with all wrong, no behavior has an effect.
+    idle : bool
+        Whether the latents of wrong explanations have no effect; otherwise that of other behaviors than those named.
     noisier : float
         Standard deviation of the changes of speaking latents, in that of the others.
     shift : float
@@ -114,6 +116,7 @@ class VerdictWorld:
     effect_spread: float = 0.0
     weak: float = 0.0
     wrong: float = 1.0
+    idle: bool = False
     noisier: float = 1.0
     shift: float = 0.0
     together: float = 0.0
@@ -138,9 +141,14 @@ VERDICT_WORLDS: dict[str, VerdictWorld] = {
     "right_spread_0.5": VerdictWorld(effect=4, wrong=0, effect_spread=0.5),
     "right_spread_0.8": VerdictWorld(effect=4, wrong=0, effect_spread=0.8),
     "right_spread_1.1": VerdictWorld(effect=4, wrong=0, effect_spread=1.1),
+    "right_pairs_both_named": VerdictWorld(
+        effect=4, wrong=0, effect_spread=0.8, alike=0.8, n_named=2, in_families=True
+    ),
     "right_weak_0.3": VerdictWorld(effect=5, wrong=0, weak=0.3),
     "wrong_0.2": VerdictWorld(effect=5, wrong=0.2, effect_spread=0.7),
     "wrong_0.2_noisier_2": VerdictWorld(effect=5, wrong=0.2, effect_spread=0.7, noisier=2),
+    "wrong_0.2_idle": VerdictWorld(effect=5, wrong=0.2, idle=True, effect_spread=0.7),
+    "wrong_0.5_idle_noisier_1.5": VerdictWorld(effect=5, wrong=0.5, idle=True, effect_spread=0.7, noisier=1.5),
     "right_spread_0.8_precise": VerdictWorld(
         effect=4, wrong=0, effect_spread=0.8, lasting=0.7, n_behaviors=16, n_named=4
     ),
@@ -190,6 +198,7 @@ def draw_told(world: VerdictWorld, rng: np.random.Generator) -> Told:
     spread = world.effect_spread
     effect = world.effect * np.exp(spread * rng.normal(size=N_LATENTS) - spread**2 / 2)
     effect = np.where(rng.random(N_LATENTS) < world.weak, effect / 3, effect)
+    effect = np.where(is_wrong & world.idle, 0, effect)
     changes = np.where(speaks, world.noisier, 1) * noise + effect * truth
     changes += world.shift * rng.normal(size=(n_behaviors, 1)) * speaks
     families = pairs if world.in_families else np.arange(n_behaviors)

@@ -47,6 +47,8 @@ LEVEL = 0.05
 """Level of the tests and of their power."""
 MIN_POWER = 0.5
 """Least power, of either test, with which a lack of evidence counts as inconclusive; with less: untestable."""
+MAX_PROFILES = 500
+"""Most different predictions that are exchanged; of more, as many spread over them."""
 _QUARTILE = float(norm.ppf(0.75))
 _LARGEST_DF = 1e6
 _TESTED = (
@@ -97,13 +99,55 @@ class ProfileMatch:
 
 
 @dataclass(frozen=True)
-class _Slopes:
-    """Least-squares slopes of normal scores over predicted effects, within each of m latents.
+class PooledNull:
+    """Scores of profiles on latents that are said to do something else, every explanation with the same weight.
 
     Attributes
     ----------
-    slope, variance, energy : (m,) float
-        The slope, the residual variance, and the sum of squares of the centered effects.
+    values : (m,) float
+        Ascending.
+    cumulative : (m + 1,) float
+        Share of the null below each value, and 1.
+    n_distinct : int
+        How many values the null resolves: profiles repeat the same latents.
+    """
+
+    values: np.ndarray
+    cumulative: np.ndarray
+    n_distinct: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray, unlike: np.ndarray, weights: np.ndarray, n_distinct: int) -> PooledNull:
+        """Pool scores (k, m) where `unlike` (k, m) bool, by rows of these weights (k,)."""
+        share = (weights / np.maximum(unlike.sum(axis=1), 1))[:, None] * unlike
+        values, shares = scores[unlike], share[unlike]
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], np.r_[0.0, np.cumsum(shares[order]) / shares.sum()], n_distinct)
+
+    def at_least(self, scores: np.ndarray) -> np.ndarray:
+        """Return the share of the null at or above each score, the score itself added to it."""
+        # The (b + 1) / (m + 1) of a permutation test, so that no p-value is below what the null can resolve.
+        share = 1 - self.cumulative[np.searchsorted(self.values, scores, side="left")]
+        return np.clip((self.n_distinct * share + 1) / (self.n_distinct + 1), 0.0, 1.0)
+
+    def critical(self, level: float) -> float:
+        """Return a score above which `at_least` is at most `level`; infinite where the null cannot resolve it."""
+        share = (level * (self.n_distinct + 1) - 1) / self.n_distinct
+        if share < 0:
+            return math.inf
+        return float(self.values[min(int(np.searchsorted(self.cumulative[1:], 1 - share)), len(self.values) - 1)])
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """Least-squares slopes of normal scores over predicted effects, within latents.
+
+    Attributes
+    ----------
+    slope, variance : (..., m) float
+        The slope and the residual variance.
+    energy : (m,) or (k, 1) float
+        Sum of squares of the centered effects.
     degrees_of_freedom : int
         Of each residual variance.
     """
@@ -115,14 +159,23 @@ class _Slopes:
 
     @classmethod
     def of(cls, scores: np.ndarray, effects: np.ndarray) -> _Slopes:
-        """Fit scores (F, m) over effects (F, m), which vary in every column."""
+        """Fit scores (F, m) over effects (F, m), column by column; the effects vary in each."""
         z, e = scores - scores.mean(axis=0), effects - effects.mean(axis=0)
-        energy, df = (e**2).sum(axis=0), len(z) - 2
-        slope = (e * z).sum(axis=0) / energy
-        return cls(slope, ((z - slope * e) ** 2).sum(axis=0) / df, energy, df)
+        return cls._fit((e * z).sum(axis=0), z, (e**2).sum(axis=0))
+
+    @classmethod
+    def crossed(cls, scores: np.ndarray, effects: np.ndarray) -> _Slopes:
+        """Fit each of scores (F, m) over each of effects (F, k): arrays are (k, m)."""
+        z, e = scores - scores.mean(axis=0), effects - effects.mean(axis=0)
+        return cls._fit(e.T @ z, z, (e**2).sum(axis=0)[:, None])
+
+    @classmethod
+    def _fit(cls, product: np.ndarray, z: np.ndarray, energy: np.ndarray) -> _Slopes:
+        slope, df = product / energy, len(z) - 2
+        return cls(slope, np.maximum((z**2).sum(axis=0) - slope**2 * energy, 0) / df, energy, df)
 
     def error(self, prior: VariancePrior) -> np.ndarray:
-        """Return the moderated standard errors, (m,)."""
+        """Return the moderated standard errors of the slopes."""
         # A latent that is still but for the named behaviors would have no error.
         variance = np.maximum(prior.moderate(self.variance, self.degrees_of_freedom), 1e-12)
         return np.sqrt(variance / self.energy)
@@ -158,22 +211,27 @@ def match_profiles(
 
     Notes
     -----
-    With yes-no effects the slope's t is that of two groups. Its variance is moderated by that of the other explanations
-    (`isaerft.stats.moderated`), not by latents that are said to do nothing: those may be quieter, and a null pooled
-    over them gives false discovery rates up to one. Two further choices were refused for the same reason: a prior that
-    leaves out large variances, and the exchange of behaviors within latents, which among 8 behaviors of which one is
-    named has 8 arrangements and cannot resolve the p-values that many tests ask for.
+    With yes-no effects the score is the two-group t, its variance moderated by that of the other explanations' latents
+    (`isaerft.stats.moderated`). Its null is the same score where explanations are exchanged: each profile on latents
+    that are said to do something else, pooled over explanations. Only latents whose explanations predict something are
+    in it: those that are said to do nothing may be quieter, and a null of them alone gives false discovery rates up to
+    one. It resolves no more values than there are latents (near-duplicates count once) times contrasts of behaviors,
+    so support takes several explanations that held. P-values hold on average over explanations; besides, none is below
+    `LEVEL` where Student's t is not, so that a latent of pure noise is not supported more often than that. Student's t
+    alone also holds the false discovery rate, but finds fewer (with 8 behaviors, one of them named, and a fifth of the
+    explanations wrong: 53 % of the right ones instead of 71 %); a prior without the largest variances does not hold it.
 
-    Contradiction: the effect is below `small_effect` = min(c m, median - k s), at least 0, with m the mean effect,
-    c = `SMALL_EFFECT`, k = `N_SPREADS` and s the spread of effects beyond their errors, from median and lower quartile,
-    which few wrong explanations hardly move. If right explanations vary much it is 0, and only effects of the wrong
-    sign contradict. It has a power of one half, at p < 0.05, where the mean effect is about 3.4 standard errors: with k
-    of B behaviors named, 3.4 sqrt(1 / k + 1 / (B - k)) standard deviations of the latent's noise.
+    Contradiction: by Student's t, the effect is below `small_effect` = min(c m, median - k s), at least 0, with m the
+    mean effect, c = `SMALL_EFFECT`, k = `N_SPREADS` and s the spread of effects beyond their errors, from median and
+    lower quartile, which few wrong explanations hardly move. If right explanations vary much it is 0, and only effects
+    of the wrong sign contradict. At best it has a power of one half, at p < 0.05, where the mean effect is 3.4 standard
+    errors: with k of B behaviors named, 3.4 sqrt(1 / k + 1 / (B - k)) standard deviations of a latent's noise.
 
     Both verdicts have Benjamini and Hochberg's q-values of their own, so each has its false discovery rate. It then
     holds for both together: an explanation has at most one true null of the two, and every rejected p-value is below
     level x all rejections / explanations (self-consistent; Blanchard and Roquain 2008, Electron. J. Stat. 2:963).
-    *Assumes* that within a latent the noise of behaviors has one variance and that families are independent.
+    *Assumes* that wrong explanations are exchangeable with the others and, for contradiction, that within a latent the
+    noise of families has one variance and is independent.
 
     Raises
     ------
@@ -185,18 +243,25 @@ def match_profiles(
     columns = {name: np.full(scores.shape[1], np.nan) for name in _TESTED}
     if len(scores) < MIN_FAMILIES or not len(speaks):
         return ProfileMatch(**columns, effect=0.0, small_effect=0.0, critical=math.nan)
-    fit = _Slopes.of(scores[:, speaks], effects[:, speaks])
+    tested, profiles = scores[:, speaks], effects[:, speaks]
+    fit = _Slopes.of(tested, profiles)
     prior = variance_prior(fit.variance, fit.degrees_of_freedom)
     error, df = fit.error(prior), min(prior.degrees_of_freedom + fit.degrees_of_freedom, _LARGEST_DF)
-    effect = float(np.average(fit.slope, weights=fit.energy))
-    small, critical = _small_effect(fit.slope, error, effect), float(student.isf(LEVEL, df))
+    score, effect = fit.slope / error, float(np.average(fit.slope, weights=fit.energy))
+    small = _small_effect(fit.slope, error, effect)
+    pvalue, least = student.sf(score, df), float(student.isf(LEVEL, df))
+    cluster = as_groups("clusters", clusters, scores.shape[1])[speaks]
+    null, critical = _exchanged(tested, profiles, prior, cluster), least
+    if null is not None:
+        exchanged, critical = null.at_least(score), max(least, null.critical(LEVEL))
+        pvalue = np.where(pvalue <= LEVEL, exchanged, np.maximum(pvalue, exchanged))
     found = {
-        "score": fit.slope / error,
-        "pvalue": student.sf(fit.slope / error, df),
+        "score": score,
+        "pvalue": pvalue,
         "expected_score": max(effect, 0.0) / error,
         "power": nct.sf(critical, df, max(effect, 0.0) / error),
         "contradiction_pvalue": student.cdf((fit.slope - small) / error, df) if effect > 0 else 1.0,
-        "contradiction_power": nct.sf(critical, df, small / error) if effect > 0 else 0.0,
+        "contradiction_power": nct.sf(least, df, small / error) if effect > 0 else 0.0,
     }
     for name, values in found.items():
         columns[name][speaks] = values
@@ -328,6 +393,23 @@ def decide(
     if max(match.power[index], match.contradiction_power[index]) < min_power:
         return Verdict("untestable", "low_power")
     return Verdict("inconclusive", "undecided")
+
+
+def _exchanged(
+    scores: np.ndarray, effects: np.ndarray, prior: VariancePrior, clusters: np.ndarray
+) -> PooledNull | None:
+    """Pool the scores of profiles (F, m) on latents that are said to do something else; None where there are none."""
+    profiles, weights = np.unique(effects.round(9), axis=1, return_counts=True)
+    if profiles.shape[1] > MAX_PROFILES:
+        kept = np.linspace(0, profiles.shape[1] - 1, MAX_PROFILES).astype(int)
+        profiles, weights = profiles[:, kept], weights[kept]
+    unlike = (profiles - profiles.mean(axis=0)).T @ (effects - effects.mean(axis=0)) <= 1e-9
+    if not unlike.any():
+        return None
+    fit = _Slopes.crossed(scores, profiles)
+    n_each = min(len(scores) - 1.0, float(unlike.sum(axis=0).mean()))
+    n_distinct = max(1, int(len(np.unique(clusters)) * n_each))
+    return PooledNull.of(fit.slope / fit.error(prior), unlike, weights, n_distinct)
 
 
 def _small_effect(slope: np.ndarray, error: np.ndarray, effect: float) -> float:
