@@ -55,7 +55,7 @@ def write_parts(folder, *, strength=6.0, still=()):
     moved[:, NEIGHBOR] = effects[:, ABSORBED]
     moved[2, OPPOSITE] = 1
     changes = rng.normal(size=(6, N)) + strength * moved
-    changes[:, [OPPOSITE, UNCHANGED, ABSORBED]] -= 1.5 * effects[:, [OPPOSITE, UNCHANGED, ABSORBED]]
+    changes[:, [OPPOSITE, UNCHANGED, ABSORBED]] -= 3 * effects[:, [OPPOSITE, UNCHANGED, ABSORBED]]
     for name, change in zip(BEHAVIORS, changes, strict=True):
         change = np.zeros(N) if name in still else change
         rows = [
