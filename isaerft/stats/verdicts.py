@@ -219,7 +219,7 @@ def match_profiles(
     so support takes several explanations that held. P-values hold on average over explanations; besides, none is below
     `LEVEL` where Student's t is not, so that a latent of pure noise is not supported more often than that. Student's t
     alone also holds the false discovery rate, but finds fewer (with 8 behaviors, one of them named, and a fifth of the
-    explanations wrong: 53 % of the right ones instead of 71 %); a prior without the largest variances does not hold it.
+    explanations wrong: 53 % of the right ones instead of 73 %); a prior without the largest variances does not hold it.
 
     Contradiction: by Student's t, the effect is below `small_effect` = min(c m, median - k s), at least 0, with m the
     mean effect, c = `SMALL_EFFECT`, k = `N_SPREADS` and s the spread of effects beyond their errors, from median and
