@@ -47,7 +47,7 @@ LEVEL = 0.05
 """Level of the tests and of their power."""
 MIN_POWER = 0.5
 """Least power, of either test, with which a lack of evidence counts as inconclusive; with less: untestable."""
-MAX_PROFILES = 500
+MAX_PROFILES = 200
 """Most different predictions that are exchanged; of more, as many spread over them."""
 _QUARTILE = float(norm.ppf(0.75))
 _LARGEST_DF = 1e6
