@@ -68,6 +68,8 @@ class _Profiles:
         Predicted effects; mean ranks of the changes over seeds.
     facts : DataFrame
         Facts of the subject's latents, by latent_index.
+    families : (n_behaviors,) int64
+        Family of each behavior: variants of one behavior count as one.
     least_aligned : float
         Encoder-decoder cosine below which a latent counts as asymmetric.
     """
@@ -78,6 +80,7 @@ class _Profiles:
     reading: Reading
     match: stats.ProfileMatch
     facts: pd.DataFrame
+    families: np.ndarray
     least_aligned: float
 
     @classmethod
@@ -91,11 +94,14 @@ class _Profiles:
         effects = reading.expectation.effect
         effects = (effects if MEASURES.facts(measure).directed else np.abs(effects))[moved]
         behaviors = tuple(name for name, did in zip(reading.behaviors, moved, strict=True) if did)
-        match = stats.match_profiles(ranks[moved], effects, **reading.confounds.null())
+        names = [plan.study.behaviors[name].family or name for name in behaviors]
+        declared = np.unique(names, return_inverse=True)[1]
+        families = stats.families_of(ranks[moved], reading.expectation.expected[moved], declared=declared)
+        match = stats.match_profiles(ranks[moved], effects, **reading.confounds.null(), families=families)
         facts = reading.explained.facts
         by_latent = facts.set_index("latent_index")
         least = float(by_latent.loc[alive_latents(plan, facts), "encoder_decoder_cosine"].quantile(ASYMMETRIC))
-        return cls(behaviors, effects, ranks[moved], reading, match, by_latent, least)
+        return cls(behaviors, effects, ranks[moved], reading, match, by_latent, families, least)
 
     def verdict(self, place: int) -> tuple[str, str]:
         """Return the verdict on the explanation at `place` of the universe, and the reason in words."""
@@ -109,9 +115,8 @@ class _Profiles:
         found = np.flatnonzero(self.reading.latents == own.nearest_latent)
         score = math.nan
         if own.encoder_decoder_cosine <= self.least_aligned and own.nearest_cosine >= NEAR and len(found):
-            score = stats.score_elsewhere(
-                self.changes, self.effects, place, int(found[0]), **self.reading.confounds.null()
-            )
+            null, there = self.reading.confounds.null(), int(found[0])
+            score = stats.score_elsewhere(self.changes, self.effects, place, there, **null, families=self.families)
         return _Neighbor(int(own.nearest_latent), own.nearest_cosine, own.encoder_decoder_cosine, score)
 
     def _reason(self, reason: str, place: int) -> str:

@@ -42,7 +42,7 @@ def predicted():
     return effects
 
 
-def write_parts(folder, *, strength=6.0, still=()):
+def write_parts(folder, *, strength=6.0, still=(), **options):
     rng, effects = np.random.default_rng(0), predicted()
     for path in ("subjects/toy", "changes/toy", "explanations/toy", "judgements/toy/said"):
         (folder / path).mkdir(parents=True)
@@ -77,7 +77,7 @@ def write_parts(folder, *, strength=6.0, still=()):
     ]
     judged = pd.DataFrame(rows).assign(confidence=np.nan, rationale="")
     write_judgements(judged, folder / "judgements/toy/said/lexical.parquet")
-    return analysis_of(study_of(), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
+    return analysis_of(study_of(**options), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +141,14 @@ def test_a_behavior_that_changed_nothing_is_left_out_and_with_few_left_nothing_i
     verdicts = write_parts(tmp_path / "one", still=tuple("bcdef"))
     assert (verdicts.n_behaviors == 0).all()
     assert set(verdicts.verdict) == {"untestable"}
+
+
+def test_behaviors_of_a_declared_family_count_as_one(tmp_path):
+    behaviors = {
+        name: {"description": name, "rule": True, "family": name if name < "c" else "other"} for name in "abcdef"
+    }
+    apart, joined = write_parts(tmp_path / "apart"), write_parts(tmp_path / "joined", behaviors=behaviors)
+    assert (joined.n_behaviors == 6).all()
+    assert joined.score[1] != pytest.approx(apart.score[1])
+    behaviors = {name: values | {"family": str(name < "c")} for name, values in behaviors.items()}
+    assert "variants of each other" in write_parts(tmp_path / "two", behaviors=behaviors).reason[1]
