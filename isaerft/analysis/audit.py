@@ -144,7 +144,8 @@ def _most_different(
 
     By size and not by t: a latent that hardly moved, but did so in every seed, says little about what the data teaches.
     """
-    from isaerft.stats.audit import moderated_means, variance_factor
+    from isaerft.stats.audit import variance_factor
+    from isaerft.stats.moderated import moderated_means
 
     alive = alive_latents(plan, facts)
     differences = (suspect - clean)[:, alive]

@@ -67,7 +67,7 @@ class Calibration:
     verdict_behaviors: int = Field(default=8, ge=2)
     """Behaviors there."""
     verdict_worlds: int = Field(default=100, ge=2)
-    """Worlds per share and odds ratio there, of `coverage_latents` latents."""
+    """Worlds per share and odds ratio there, of `coverage_latents` latents, and per world of false verdicts."""
 
     @property
     def parts(self) -> list[str]:
@@ -78,6 +78,7 @@ class Calibration:
             *(f"intervals-{ratio:g}" for ratio in self.coverage_odds_ratios),
             *(f"power-{n}" for n in largest),
             *(f"across-{ratio:g}" for ratio in self.coverage_odds_ratios),
+            "verdict_errors",
             *(f"judges-{n}" for n in self.judged_explanations),
             *(f"verdicts-{share:g}" for share in self.wrong_shares),
             *(f"bins-{world}-{n}" for n in self.bins_latents for world in self.worlds if world.endswith("confounded")),

