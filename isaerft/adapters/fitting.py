@@ -38,6 +38,12 @@ class Selection:
         for part in self.kept.split(n):
             yield self.rows.batch(part)
 
+    def completion_tokens(self) -> torch.Tensor:
+        """Return the token ids of all completions, (n_completion_tokens,) int64, without reading activations."""
+        is_kept = torch.zeros(len(self.rows), dtype=torch.bool).index_fill(0, self.kept, True)
+        predicts = self.rows.predicts & torch.repeat_interleave(is_kept, self.rows.starts.diff())
+        return self.rows.tokens[predicts.nonzero()[:, 0] + 1]
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -90,10 +96,9 @@ def completion_means(rows: CachedRows | Selection) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack(parts))
 
 
-def token_shares(rows: CachedRows | Selection, n_vocabulary: int) -> torch.Tensor:
+def token_shares(selection: Selection, n_vocabulary: int) -> torch.Tensor:
     """Return the share of each token among all tokens of the completions, (n_vocabulary,) float64."""
-    counts = sum(torch.bincount(batch.labels, minlength=n_vocabulary) for batch in rows.batches(ROWS_AT_ONCE))
-    counts = torch.as_tensor(counts).double()
+    counts = torch.bincount(selection.completion_tokens(), minlength=n_vocabulary).double()
     return counts / counts.sum()
 
 
