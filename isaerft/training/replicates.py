@@ -1,7 +1,7 @@
 """Train every replicate of one adapter on one behavior.
 
-How an adapter is made is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
-activations, or loaded from a checkpoint or a saved adapter.
+How an adapter is made is a fact of its registration (`made`): trained on latents, trained on the model, fitted
+without training, or loaded from a checkpoint or a saved adapter.
 """
 
 from __future__ import annotations
