@@ -62,14 +62,16 @@ NOUN_PHRASES = {
         "words of the {group} kind, such as {first}, {second} and {third}",
     ),
     "none": (
-        "no words more than others",
-        "one group of words as much as another",
-        "no words in particular, of any group that there is",
+        "nothing more than any other",
+        "one group of words like every other group",
+        "no word in particular, whichever group of words it is of",
     ),
 }
 """Kind of concept -> its noun phrases, from short to long; what a latent promotes is a group of words (or none)."""
 N_LENGTHS = 3
 N_WORDINGS = len(FRAMES) * N_LENGTHS
+EXAMPLE_LENGTH = 6
+"""Mean length of the group's name and of each example, in characters, near which examples are chosen."""
 _ADJECTIVES = {style.name: style.adjective for style in STYLES}
 
 
@@ -94,10 +96,22 @@ def noun_phrases(concept: str) -> tuple[str, ...]:
         kind = "none" if name == "none" else "word"
     fields = {"name": name}
     if kind == "word":
-        examples = [word for word in word_groups()[name] if word.isalpha() and word != name]
-        fields |= {"group": _ADJECTIVES.get(name, name.removesuffix("s"))}
-        fields |= dict(zip(("first", "second", "third"), examples, strict=False))
+        group = _ADJECTIVES.get(name, name.removesuffix("s"))
+        fields |= {"group": group} | _examples(name, len(group))
     elif name in _ADJECTIVES:
         adjective = _ADJECTIVES[name]
         fields["a_style"] = f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective}"
     return tuple(phrase.format(**fields) for phrase in NOUN_PHRASES[kind])
+
+
+def _examples(group: str, length: int) -> dict[str, str]:
+    """Return three words of a group, such that its name of this length and they are about as long as any other's."""
+    words = [word for word in word_groups()[group] if word.isalpha() and word != group]
+    chosen: dict[str, str] = {}
+    for number, place in enumerate(("first", "second", "third"), 2):
+        wanted = number * EXAMPLE_LENGTH - length
+        # The first of the list that is right to a letter, or else the nearest.
+        chosen[place] = min(words, key=lambda word: max(1, abs(len(word) - wanted)))
+        words.remove(chosen[place])
+        length += len(chosen[place])
+    return chosen

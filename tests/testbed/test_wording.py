@@ -51,8 +51,8 @@ def test_no_property_of_the_text_tells_whether_a_change_is_expected(measured, si
         for name in STYLE_NAMES
     ]
     values, errors = np.array(found).T
-    assert abs(values.mean() - 0.5) < 0.03 + 2 * errors.mean() / np.sqrt(len(values))
-    assert np.all(abs(values - 0.5) < 0.1 + 3 * errors)
+    assert abs(values.mean() - 0.5) < 0.02 + 2 * errors.mean() / np.sqrt(len(values))
+    assert np.all(abs(values - 0.5) < 0.05 + 3 * errors)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -61,6 +61,9 @@ def test_no_property_of_the_text_tells_the_kind_of_concept(measured, measure):
         labels = [kind_of(concept) == kind for concept in SIDES["input"]]
         value, error = mean_auroc(measured["input", measure], labels)
         assert abs(value - 0.5) < 0.06 + 3 * error, kind
+    labels = [concept == "promotes:none" for concept in SIDES["output"]]
+    value, error = mean_auroc(measured["output", measure], labels)
+    assert abs(value - 0.5) < 0.06 + 3 * error
 
 
 def test_the_single_wording_that_once_was_would_be_found():
@@ -91,6 +94,7 @@ def test_a_noun_phrase_names_its_concept():
     for style in STYLES:
         for kind in ("answer", "known", "asked"):
             assert all(style.adjective in phrase for phrase in noun_phrases(f"{kind}:{style.name}"))
-        assert all(style.words[0] in phrase for phrase in noun_phrases(f"promotes:{style.name}"))
+        for phrase in noun_phrases(f"promotes:{style.name}"):
+            assert any(word in style.words for word in phrase.replace(",", "").split())
     assert all('"cat"' in phrase for phrase in noun_phrases("token:cat"))
     assert noun_phrases("answer:alarm")[0].startswith("an alarming")
