@@ -2,7 +2,7 @@ import copy
 import json
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import jsonschema
@@ -550,6 +550,28 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
 )
 def test_an_audit_or_a_poison_that_cannot_be_is_refused(audited, place, value, expected):
     assert expected in message(changed(audited, place, value))
+
+
+def test_paraphrases_are_refused_where_a_world_does_not_know_them(values):
+    values = changed(values, "behaviors.said", {"description": "d", "testbed": "humor", "testbed_words": "paraphrases"})
+    assert "'said' is written in paraphrases, which subject 'testbed' lacks" in message(values)
+    assert plan_from_dict(changed(values, "subjects.testbed.testbed", {"paraphrase": True}))
+
+
+def test_a_world_starts_its_random_streams_from_its_own_seed_or_the_studys(values):
+    values = changed(values, "seed", 7)
+    assert [plan_from_dict(values).world_seed(name) for name in ("testbed", "hub")] == [7, 7]
+    assert plan_from_dict(changed(values, "subjects.testbed.testbed", {"seed": 0})).world_seed("testbed") == 0
+
+
+def test_the_worlds_of_a_group_differ_in_their_seed_alone():
+    for study in ("worlds", "paraphrase"):
+        groups = {}
+        for part in load_plan(ROOT / "config" / f"{study}.yaml").study.subjects.values():
+            groups.setdefault(part.group, []).append(part)
+        for parts in groups.values():
+            assert [part.testbed.seed for part in parts] == list(range(5))
+            assert len({repr(replace(part, testbed=replace(part.testbed, seed=0))) for part in parts}) == 1
 
 
 def test_poison_is_not_planted_twice(values):

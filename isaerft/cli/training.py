@@ -31,8 +31,14 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
     from isaerft.testbed.dialogues import write_behavior_rows
 
-    n_rows, out = options.max_rows or 300, layout.testbed_rows(behavior)
-    write_behavior_rows(options.testbed or "", n_rows, plan.study.seed, out, draw=options.testbed_draw)
+    write_behavior_rows(
+        options.testbed or "",
+        options.max_rows or 300,
+        plan.study.seed,
+        layout.testbed_rows(behavior),
+        draw=options.testbed_draw,
+        words=options.testbed_words,
+    )
 
 
 @app.command("behavior")
@@ -194,8 +200,8 @@ def behavior_check(
     if metric is None:
         from isaerft.testbed.language import STYLES
 
-        words = {style.name: list(style.words) for style in STYLES}
-        metric = Metric(kind="words", words=words[options.testbed or ""])
+        style = next(style for style in STYLES if style.name == options.testbed)
+        metric = Metric(kind="words", words=list(getattr(style, options.testbed_words)))
     check_behavior(
         plan,
         open_subject(opened, subject),

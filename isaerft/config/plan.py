@@ -96,6 +96,11 @@ class Plan:
         """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
         return 1000 * (self.study.seed + 1) + seed
 
+    def world_seed(self, subject: str) -> int:
+        """Return where the random streams of a subject's own parts start: its model, corpus, SAE and truth."""
+        world = self.study.subjects[subject].testbed
+        return self.study.seed if world is None or world.seed is None else world.seed
+
     def design_of(self, source: str) -> str:
         """Return which latents a source explains: `all` or `case_control`."""
         return self.study.sources[source].design or self.study.design.kind

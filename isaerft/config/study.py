@@ -194,6 +194,7 @@ class Study:
             _check_behavior(name, behavior)
         for name, subject in self.subjects.items():
             _check_subject(name, subject)
+        self._check_word_lists()
         return self
 
     def _check_names(self) -> None:
@@ -211,6 +212,16 @@ class Study:
         for name in (OTHERS, REJECTED):
             if name in self.behaviors:
                 raise InputError(f"behavior name {name!r}", remedy="choose another: it has a meaning under `contrast`")
+
+    def _check_word_lists(self) -> None:
+        """Every embedded subject knows the words in which the behaviors are written."""
+        for name, behavior in self.behaviors.items():
+            for subject, part in self.subjects.items():
+                if part.testbed is not None and behavior.testbed_words not in part.testbed.word_lists:
+                    raise InputError(
+                        f"behavior {name!r} is written in {behavior.testbed_words}, which subject {subject!r} lacks",
+                        remedy="give the subject `testbed: {paraphrase: true}`",
+                    )
 
     def _check_registered(self) -> None:
         """Every kind that the study names is registered; ours are not imported to find out."""

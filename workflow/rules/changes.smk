@@ -162,6 +162,7 @@ rule behavior_check:
             plan.behavior_checked[w.behavior],
             study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
+            study.behaviors[w.behavior].testbed_words,
             study.agreement.confidence_level,
             study.max_length,
             study.batch_size,
