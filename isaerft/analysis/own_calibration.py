@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import stats
-from isaerft.analysis.calibration import TABLE
+from isaerft.analysis.calibration import TABLE as CALIBRATION
 from isaerft.analysis.readings import primary_reading, read_changes
 from isaerft.config import Plan
 from isaerft.errors import InputError
@@ -57,5 +57,5 @@ def write_own_calibration(plan: Plan, results: Results, subject: str, *, n_draws
         evidence, directions, reading.behaviors, n_draws=n_draws, n_resamples=N_RESAMPLES, seed=plan.study.seed
     )
     table = table_of(rows)
-    TABLE.write(table, results.calibration_part(subject))
+    CALIBRATION.write(table, results.calibration_part(subject))
     return table

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binom, mannwhitneyu, spearmanr
+from scipy.stats import binom, mannwhitneyu
 
 from isaerft.calibration.prototypes import adjusted_matrix, against_others, family_specificity, placebo_pvalue, texts_p
 from isaerft.calibration.results import Row, mean, share, stream
@@ -73,7 +73,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """A p-value, with the interval of the effect where the test gives one.
 
     Attributes
@@ -101,7 +101,7 @@ def evidence_of(drawn: Drawn, n_bins: int) -> Evidence:
 
 def results_of(
     evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator
-) -> Iterator[tuple[str, Tested]]:
+) -> Iterator[tuple[str, Outcome]]:
     """Yield the result of every test that a study reports: of behavior `own`, and of all behaviors together.
 
     A test is left out where it reports nothing, because trainings, placebos or labels are too few.
@@ -109,13 +109,13 @@ def results_of(
     changes, expected = evidence.changes, evidence.expected
     matrix = adjusted_matrix(np.concatenate([changes, evidence.placebos]), expected, evidence.groups)
     n_behaviors = len(changes)
-    yield "trainings", Tested(*against_others(matrix[:n_behaviors, own], own, evidence.families))
+    yield "trainings", Outcome(*against_others(matrix[:n_behaviors, own], own, evidence.families))
     if len(evidence.placebos):
-        yield "placebos", Tested(placebo_pvalue(matrix[own, own], matrix[n_behaviors:, own]))
-    yield "texts", Tested(texts_p(evidence, own, n_resamples, rng))
+        yield "placebos", Outcome(placebo_pvalue(matrix[own, own], matrix[n_behaviors:, own]))
+    yield "texts", Outcome(texts_p(evidence, own, n_resamples, rng))
     if len(np.unique(evidence.families)) > 1:
         result = family_specificity(matrix[:n_behaviors], evidence.families)
-        yield "specificity", Tested(result.pvalue, result.confidence_interval)
+        yield "specificity", Outcome(result.pvalue, result.confidence_interval)
 
 
 def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
@@ -141,7 +141,7 @@ class Counts:
         self.covered: dict[str, list[bool]] = defaultdict(list)
         self.confounding: list[float] = []
 
-    def add(self, results: Iterator[tuple[str, Tested]]) -> None:
+    def add(self, results: Iterator[tuple[str, Outcome]]) -> None:
         """Add the results of one world; a p-value that is not given rejects nothing."""
         for test, found in results:
             self.pvalues[test].append(found.pvalue if np.isfinite(found.pvalue) else 1.0)
@@ -155,7 +155,7 @@ class Counts:
             for test, pvalues in self.pvalues.items()
             for level in LEVELS
         ]
-        coverage = [share("null_coverage", held, interval=test, **same) for test, held in self.covered.items()]
+        coverage = [share("coverage", held, interval=test, **same) for test, held in self.covered.items()]
         return [
             *rates,
             *coverage,
@@ -163,7 +163,7 @@ class Counts:
         ]
 
 
-def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -> Iterator[tuple[str, Tested]]:
+def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -> Iterator[tuple[str, Outcome]]:
     """Yield the results over trainings on a sample drawn by how much latents changed under every behavior."""
     strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
     sample = case_control(evidence.changes, strata, clusters, n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng)
@@ -175,27 +175,19 @@ def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -
 
 def _naive(
     drawn: Drawn, evidence: Evidence, sizes: Calibration, rng: np.random.Generator
-) -> Iterator[tuple[str, Tested]]:
+) -> Iterator[tuple[str, Outcome]]:
     """Yield the p-values of tests that ignore what makes latents, tokens, seeds or behaviors depend on each other."""
-    change, expected, groups = evidence.changes[0], evidence.expected[0], evidence.groups
+    change, expected = evidence.changes[0], evidence.expected[0]
     found = {
         "exchange_of_latents": latents_exchanged(evidence, 0, n_resamples=sizes.n_resamples, rng=rng),
         "exchange_of_latents_all_behaviors": _all_exchanged(evidence, sizes, rng),
         "unadjusted_specificity": overall_specificity(specificity_matrix(evidence.changes, evidence.expected)).pvalue,
         "unstratified_permutation": _exchanged(change, expected, {}, sizes.n_resamples, rng),
-        "strata_only": _exchanged(
-            change,
-            expected,
-            NullOptions(strata=groups["strata"], clusters=groups["clusters"]),
-            sizes.n_resamples,
-            rng,
-        ),
         "binomial_over_tokens": binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng),
-        "uncorrected_spearman": uncorrected_spearman(change, drawn.effect[0]),
         "seeds_as_trials": seeds_as_trials(drawn.changes[0], expected),
     }
     for test, pvalue in found.items():
-        yield NAIVE + test, Tested(pvalue)
+        yield NAIVE + test, Outcome(pvalue)
 
 
 def latents_exchanged(evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator) -> float:
@@ -247,11 +239,6 @@ def binomial_over_tokens(
     chance = float(firing_rate[top][expected[top]].sum() / firing_rate[top].sum())
     successes = rng.binomial(n_tokens, chance)
     return float(binom.sf(successes - 1, n_tokens, rate))
-
-
-def uncorrected_spearman(change: np.ndarray, effect: np.ndarray) -> float:
-    """Return the p-value of Spearman's correlation, (n,) with (n,), for independent, unconfounded latents."""
-    return float(spearmanr(change, effect, alternative="greater").pvalue)
 
 
 def seeds_as_trials(changes: np.ndarray, expected: np.ndarray) -> float:

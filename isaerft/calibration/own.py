@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isaerft.calibration.nulls import NAIVE, Counts, Evidence, Tested, latents_exchanged, results_of
+from isaerft.calibration.nulls import NAIVE, Counts, Evidence, Outcome, latents_exchanged, results_of
 from isaerft.calibration.prototypes import adjusted_matrix, placebo_pvalue
 from isaerft.calibration.results import Row, setting, stream
 from isaerft.stats.seeds import mean_rank
@@ -114,13 +114,13 @@ def own_rows(
 
 def _tested(
     evidence: Evidence, own: int, rotated: np.ndarray, n_resamples: int, rng: np.random.Generator
-) -> Iterator[tuple[str, Tested]]:
+) -> Iterator[tuple[str, Outcome]]:
     """Yield the results of the study's tests, of rotation, and of the exchange of latents."""
     yield from results_of(evidence, own, n_resamples=n_resamples, rng=rng)
     value = adjusted_matrix(evidence.changes[own : own + 1], evidence.expected[own : own + 1], evidence.groups)[0, 0]
-    yield "rotation", Tested(placebo_pvalue(value, rotated[:, own]))
+    yield "rotation", Outcome(placebo_pvalue(value, rotated[:, own]))
     exchanged = latents_exchanged(evidence, own, n_resamples=n_resamples, rng=rng)
-    yield f"{NAIVE}exchange_of_latents", Tested(exchanged)
+    yield f"{NAIVE}exchange_of_latents", Outcome(exchanged)
 
 
 def _rotated(evidence: Evidence, directions: Directions, rng: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,7 @@ class Calibration:
     n_tokens: int = Field(default=100_000, ge=100)
     """Token positions that the naive binomial test counts as trials."""
     worlds: list[WorldName] = Field(default_factory=lambda: list(get_args(WorldName)))
-    """Kinds of null worlds (docs/statistics.md)."""
+    """Kinds of null worlds (docs/calibration.md)."""
     null_latents: list[Latents] = Field(default_factory=lambda: [500])
     """Latents in a null world."""
     null_worlds: int = Field(default=2000, ge=2)
