@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from isaerft import stats
 from isaerft.analysis.calibration import TABLE as CALIBRATION
+from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.readings import primary_reading, read_changes
 from isaerft.config import Plan
 from isaerft.errors import InputError
@@ -35,27 +35,48 @@ def write_own_calibration(plan: Plan, results: Results, subject: str, *, n_draws
             allowed="a subject of the primary result",
         )
     primary, folder = plan.study.primary, results.subject(subject)
-    found = read_changes(plan, results, subject, primary.adapter)
-    seeds = [found[name, primary.measure][:, reading.latents] for name in reading.behaviors]
+    changes = read_changes(plan, results, subject, primary.adapter)
+    matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, primary.measure, changes)
+    judged = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
     texts = reading.explained.explanations.set_index("latent_index")["explanation"].loc[reading.latents]
     evidence = Evidence(
-        np.array([stats.mean_rank(changes) for changes in seeds]),
+        matrix.changes[judged],
         np.empty((0, len(reading.latents))),
-        reading.expectation.expected,
+        reading.expectation.expected[judged],
         np.unique(texts, return_inverse=True)[1].astype(np.int64),
-        np.arange(len(seeds)),
+        np.arange(len(judged)),
         reading.confounds.null(),
     )
+    behaviors = [reading.behaviors[place] for place in judged]
     facts = folder.read_latents()
     directions = directions_of(
         load_dictionary(folder.sae).W_dec.double().numpy(),
         (facts.firing_rate * facts.mean_activation.fillna(0.0) ** 2).to_numpy(),
         reading.latents,
-        len(seeds[0]),
+        len(changes[behaviors[0], primary.measure]),
     )
-    rows = own_rows(
-        evidence, directions, reading.behaviors, n_draws=n_draws, n_resamples=N_RESAMPLES, seed=plan.study.seed
-    )
+    rows = own_rows(evidence, directions, behaviors, n_draws=n_draws, n_resamples=N_RESAMPLES, seed=plan.study.seed)
     table = table_of(rows)
     CALIBRATION.write(table, results.calibration_part(subject))
     return table
+
+
+def summary_of(table: pd.DataFrame) -> str:
+    """Return the rows of `write_own_calibration` as text: one line per test, then one per behavior."""
+    settings = [dict(part.split("=", 1) for part in text.split("; ")) for text in table.setting]
+    rows = pd.concat([table, pd.DataFrame(settings)], axis=1)
+    rates = rows[rows.quantity == "false_positive_rate"]
+    rates = rates.assign(at="p <= " + rates.level)
+    coverage = rows[rows.quantity == "coverage"].assign(at="95 % interval holds 0")
+    counted = pd.concat([rates, coverage.assign(test=coverage.interval)])
+    found = rows[(rows.quantity == "pvalue") & rows.behavior.notna()]
+    parts = {
+        f"Share of {rates.worlds.iloc[0]} null studies, by directions:": counted.pivot_table(
+            values="value", index="test", columns=["directions", "at"], sort=False
+        ),
+        "p-values of the study's own changes:": found.pivot_table(
+            values="value", index="behavior", columns="test", sort=False
+        ),
+    }
+    shown = {heading: part.to_string(na_rep="", float_format="{:.4f}".format) for heading, part in parts.items()}
+    return "\n\n".join(f"{heading}\n{text}" for heading, text in shown.items())

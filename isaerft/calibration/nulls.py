@@ -142,9 +142,10 @@ class Counts:
         self.confounding: list[float] = []
 
     def add(self, results: Iterator[tuple[str, Outcome]]) -> None:
-        """Add the results of one world; a p-value that is not given rejects nothing."""
+        """Add the results of one world; a test that gave none does not count."""
         for test, found in results:
-            self.pvalues[test].append(found.pvalue if np.isfinite(found.pvalue) else 1.0)
+            if np.isfinite(found.pvalue):
+                self.pvalues[test].append(found.pvalue)
             if found.interval is not None:
                 self.covered[test].append(bool(found.interval.low <= 0 <= found.interval.high))
 

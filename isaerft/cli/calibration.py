@@ -30,10 +30,9 @@ def calibrate(
     """
     plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
-    from isaerft.analysis.own_calibration import write_own_calibration
+    from isaerft.analysis.own_calibration import summary_of, write_own_calibration
 
-    table = write_own_calibration(plan, layout, subject, n_draws=draws)
-    typer.echo(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4f}"))
+    typer.echo(summary_of(write_own_calibration(plan, layout, subject, n_draws=draws)))
 
 
 @app.command("calibration-part")
