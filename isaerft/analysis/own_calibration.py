@@ -36,15 +36,13 @@ def write_own_calibration(plan: Plan, results: Results, subject: str, *, n_draws
         )
     primary, folder = plan.study.primary, results.subject(subject)
     changes = read_changes(plan, results, subject, primary.adapter)
-    matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, primary.measure, changes)
+    matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, primary.measure, primary.statistic, changes)
     judged = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
-    texts = reading.explained.explanations.set_index("latent_index")["explanation"].loc[reading.latents]
     evidence = Evidence(
         matrix.changes[judged],
         np.empty((0, len(reading.latents))),
         reading.expectation.expected[judged],
-        np.unique(texts, return_inverse=True)[1].astype(np.int64),
-        np.arange(len(judged)),
+        reading.confounds.texts,
         reading.confounds.null(),
     )
     behaviors = [reading.behaviors[place] for place in judged]

@@ -6,14 +6,15 @@ random directions through a study's own dictionary (`isaerft.calibration.own`) b
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom, mannwhitneyu
 
-from isaerft.calibration.prototypes import adjusted_matrix, against_others, family_specificity, placebo_pvalue, texts_p
 from isaerft.calibration.results import Row, mean, share, stream
 from isaerft.calibration.worlds import Drawn, draw, world_of
 from isaerft.config import Calibration
@@ -21,11 +22,15 @@ from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import agreement_test
 from isaerft.stats.checks import NullOptions
+from isaerft.stats.confounds import negative_controls
+from isaerft.stats.exchange import joined
+from isaerft.stats.families import families_of
 from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.overall import overall_agreement, overall_specificity
+from isaerft.stats.overall import overall_specificity, pooled_agreements
 from isaerft.stats.sampling import case_control
 from isaerft.stats.specificity import specificity_matrix
 from isaerft.stats.statistics import Statistic, auroc
+from isaerft.stats.trainings import against_others, others_of, placebo_pvalue
 
 LEVELS = (0.05, 0.01)
 N_CASES, PER_CASE = 30, 4
@@ -44,17 +49,20 @@ class Evidence:
     expected : (B, n) bool
     texts : (n,) int64
         The explanation of each latent.
-    families : (B,) int64
     groups : NullOptions
-        Strata, clusters and confounds.
+        Strata, clusters of near-duplicates, and confounds.
     """
 
     changes: np.ndarray
     placebos: np.ndarray
     expected: np.ndarray
     texts: np.ndarray
-    families: np.ndarray
     groups: NullOptions
+
+    @property
+    def groups_of_texts(self) -> NullOptions:
+        """The same for tests that exchange labels between texts, near-duplicates with them."""
+        return NullOptions({**self.groups, "clusters": joined(self.texts, self.groups["clusters"])})
 
     def on(self, latents: np.ndarray) -> Evidence:
         """Return the evidence on some latents, (m,) int64."""
@@ -74,48 +82,48 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A p-value, with the interval of the effect where the test gives one.
+    """What a test reports.
 
     Attributes
     ----------
     pvalue : float
     interval : ConfidenceInterval or None
-        Of the effect, which is 0 under the null.
+        Of what is estimated, where the test gives one.
+    chance : float
+        What the interval should hold if explanations say nothing; NaN where that is not known.
     """
 
     pvalue: float
     interval: ConfidenceInterval | None = None
+    chance: float = math.nan
 
 
 def evidence_of(drawn: Drawn, n_bins: int) -> Evidence:
     """Return what a study would test in a simulated world."""
-    return Evidence(
-        drawn.mean_changes(),
-        drawn.mean_placebos(),
-        drawn.expected,
-        drawn.texts,
-        drawn.families,
-        drawn.groups(n_bins),
-    )
+    changes, placebos = drawn.mean_changes(), drawn.mean_placebos()
+    return Evidence(changes, placebos, drawn.expected, drawn.texts, drawn.groups(n_bins))
 
 
 def results_of(
     evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Outcome]]:
-    """Yield the result of every test that a study reports: of behavior `own`, and of all behaviors together.
-
-    A test is left out where it reports nothing, because trainings, placebos or labels are too few.
-    """
-    changes, expected = evidence.changes, evidence.expected
-    matrix = adjusted_matrix(np.concatenate([changes, evidence.placebos]), expected, evidence.groups)
-    n_behaviors = len(changes)
-    yield "trainings", Outcome(*against_others(matrix[:n_behaviors, own], own, evidence.families))
+    """Yield the result of every test that a study reports: of behavior `own`, and of all behaviors together."""
+    changes, expected, groups = evidence.changes, evidence.expected, evidence.groups
+    families = families_of(changes, expected)
+    matrix = specificity_matrix(changes, expected, **groups)
+    placebos = np.empty(0)
     if len(evidence.placebos):
-        yield "placebos", Outcome(placebo_pvalue(matrix[own, own], matrix[n_behaviors:, own]))
-    yield "texts", Outcome(texts_p(evidence, own, n_resamples, rng))
-    if len(np.unique(evidence.families)) > 1:
-        result = family_specificity(matrix[:n_behaviors], evidence.families)
-        yield "specificity", Outcome(result.pvalue, result.confidence_interval)
+        placebos = specificity_matrix(evidence.placebos, expected[own : own + 1], **groups)[:, 0]
+    found = against_others(matrix[own, own], others_of(matrix[:, own], own, families), bounds=(0, 1))
+    chance = float(placebos.mean()) if len(placebos) else math.nan
+    yield "trainings", Outcome(found.pvalue, found.confidence_interval, chance)
+    yield "placebos", Outcome(placebo_pvalue(matrix[own, own], placebos))
+    others = families != families[own]
+    options = {"controls": negative_controls(changes[others], expected[others]), "n_resamples": n_resamples, "rng": rng}
+    yield "texts", Outcome(_exchanged(changes[own], expected[own], evidence.groups_of_texts, **options))
+    if len(np.unique(families)) > 1:
+        all_together = overall_specificity(matrix, families=families, n_resamples=n_resamples, rng=rng)
+        yield "specificity", Outcome(all_together.pvalue, all_together.confidence_interval, 0.0)
 
 
 def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
@@ -128,6 +136,7 @@ def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
         evidence = evidence_of(drawn, sizes.n_bins)
         counts.add(results_of(evidence, 0, n_resamples=sizes.n_resamples, rng=rng))
         counts.add(_sampled(evidence, sizes, rng))
+        counts.add(_pooled(evidence, drawn, sizes, rng))
         counts.add(_naive(drawn, evidence, sizes, rng))
         counts.confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
     return counts.rows(world=name, n=n_latents)
@@ -146,11 +155,11 @@ class Counts:
         for test, found in results:
             if np.isfinite(found.pvalue):
                 self.pvalues[test].append(found.pvalue)
-            if found.interval is not None:
-                self.covered[test].append(bool(found.interval.low <= 0 <= found.interval.high))
+            if found.interval is not None and np.isfinite(found.chance):
+                self.covered[test].append(bool(found.interval.low <= found.chance <= found.interval.high))
 
     def rows(self, **same: object) -> list[Row]:
-        """Return false-positive rates, coverage of 0, and how strongly labels follow the firing rate."""
+        """Return false-positive rates, coverage of chance, and how strongly labels follow the firing rate."""
         rates = [
             share("false_positive_rate", np.array(pvalues) <= level, test=test, level=level, **same)
             for test, pvalues in self.pvalues.items()
@@ -168,10 +177,24 @@ def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -
     """Yield the results over trainings on a sample drawn by how much latents changed under every behavior."""
     strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
     sample = case_control(evidence.changes, strata, clusters, n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng)
-    part = evidence.on(sample.latents)
+    part = replace(evidence.on(sample.latents), placebos=np.empty((0, len(sample.latents))))
     for test, found in results_of(part, 0, n_resamples=sizes.n_resamples, rng=rng):
         if test in ("trainings", "specificity"):
             yield f"{test}_case_control", found
+
+
+def _pooled(
+    evidence: Evidence, drawn: Drawn, sizes: Calibration, rng: np.random.Generator
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the results of controls that are run many times.
+
+    As "mismatched_behavior", one change and what is expected of each other behavior, and as "random_dictionary",
+    several changes and one expectation.
+    """
+    pools = [(evidence.changes[:1], evidence.expected[1:]), (drawn.changes[0], evidence.expected[:1])]
+    found = pooled_agreements(pools, **evidence.groups_of_texts, n_resamples=sizes.n_resamples, rng=rng)
+    for test, result in zip(("pooled_expectations", "pooled_changes"), found, strict=True):
+        yield test, Outcome(result.pvalue)
 
 
 def _naive(
@@ -179,11 +202,11 @@ def _naive(
 ) -> Iterator[tuple[str, Outcome]]:
     """Yield the p-values of tests that ignore what makes latents, tokens, seeds or behaviors depend on each other."""
     change, expected = evidence.changes[0], evidence.expected[0]
+    options = {"n_resamples": sizes.n_resamples, "rng": rng}
     found = {
-        "exchange_of_latents": latents_exchanged(evidence, 0, n_resamples=sizes.n_resamples, rng=rng),
-        "exchange_of_latents_all_behaviors": _all_exchanged(evidence, sizes, rng),
+        "exchange_of_latents": latents_exchanged(evidence, 0, **options),
         "unadjusted_specificity": overall_specificity(specificity_matrix(evidence.changes, evidence.expected)).pvalue,
-        "unstratified_permutation": _exchanged(change, expected, {}, sizes.n_resamples, rng),
+        "unstratified_permutation": _exchanged(change, expected, {}, **options),
         "binomial_over_tokens": binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng),
         "seeds_as_trials": seeds_as_trials(drawn.changes[0], expected),
     }
@@ -192,31 +215,21 @@ def _naive(
 
 
 def latents_exchanged(evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator) -> float:
-    """Return the p-value of the AUROC of behavior `own` under exchanges of single latents.
+    """Return the p-value of the AUROC of behavior `own` under exchanges of single latents; NaN if none can move.
 
     It is valid where latents change independently of each other, given strata, clusters and confounds.
     """
-    return _exchanged(evidence.changes[own], evidence.expected[own], evidence.groups, n_resamples, rng)
+    change, expected = evidence.changes[own], evidence.expected[own]
+    return _exchanged(change, expected, evidence.groups, n_resamples=n_resamples, rng=rng)
 
 
-def _exchanged(
-    change: np.ndarray, labels: np.ndarray, groups: NullOptions, n_resamples: int, rng: np.random.Generator
-) -> float:
-    """Return the p-value of `agreement_test`; 1 where the strata leave nothing to exchange."""
+def _exchanged(change: np.ndarray, expected: np.ndarray, groups: NullOptions, **options: Any) -> float:
+    """Return the p-value of `agreement_test`; NaN where the strata leave nothing to exchange."""
     statistic: Statistic = replace(STATISTICS["auroc"], interval="none")
     try:
-        return agreement_test(change, labels, statistic=statistic, n_resamples=n_resamples, rng=rng, **groups).pvalue
+        return agreement_test(change, expected, statistic=statistic, **groups, **options).pvalue
     except InputError:
-        return 1.0
-
-
-def _all_exchanged(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -> float:
-    """Return the p-value of the mean agreement, exchanging latents for all behaviors at once; 1 if none can move."""
-    pairs = list(zip(evidence.changes, evidence.expected, strict=True))
-    try:
-        return overall_agreement(pairs, n_resamples=sizes.n_resamples, rng=rng, **evidence.groups).pvalue
-    except InputError:
-        return 1.0
+        return math.nan
 
 
 def binomial_over_tokens(

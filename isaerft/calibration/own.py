@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isaerft.calibration.nulls import NAIVE, Counts, Evidence, Outcome, latents_exchanged, results_of
-from isaerft.calibration.prototypes import adjusted_matrix, placebo_pvalue
 from isaerft.calibration.results import Row, setting, stream
 from isaerft.stats.seeds import mean_rank
+from isaerft.stats.specificity import specificity_matrix
+from isaerft.stats.trainings import placebo_pvalue
 
 RELIABILITY = 0.7
 """Share of the variance of one seed's direction that all seeds of a training have in common."""
@@ -77,6 +78,7 @@ def own_rows(
     behaviors: Sequence[str],
     *,
     n_draws: int,
+    n_placebos: int,
     n_resamples: int,
     seed: int,
 ) -> list[Row]:
@@ -91,7 +93,9 @@ def own_rows(
     behaviors : sequence of str
         Names of the B behaviors. Each draw tests the next.
     n_draws : int
-        Draws of all trainings, placebos included.
+        Draws of all trainings.
+    n_placebos : int
+        Placebo trainings in each.
     """
     count = len(behaviors)
     rotated = _rotated(evidence, directions["isotropic"], stream(seed, "rotations", 0))
@@ -100,15 +104,16 @@ def own_rows(
         counts = Counts()
         for index in range(n_draws):
             rng, own = stream(seed, f"own {kind}", index), index % count
-            changes = drawn.changes(count + len(evidence.placebos), rng)
-            null = replace(evidence, changes=changes[:count], placebos=changes[count:], families=np.arange(count))
+            changes = drawn.changes(count + n_placebos, rng)
+            null = replace(evidence, changes=changes[:count], placebos=changes[count:])
             counts.add(_tested(null, own, rotated, n_resamples, rng))
         rows += counts.rows(directions=kind, n=len(evidence.texts))
     for own, behavior in enumerate(behaviors):
         for test, found in _tested(evidence, own, rotated, n_resamples, stream(seed, "result", own)):
-            if test != "specificity" or own == 0:
-                which = {} if test == "specificity" else {"behavior": behavior}
-                rows.append(Row("pvalue", setting(test=test, **which), found.pvalue))
+            if test != "specificity":
+                rows.append(Row("pvalue", setting(test=test, behavior=behavior), found.pvalue))
+            elif own == 0:
+                rows.append(Row("pvalue", setting(test=test), found.pvalue))
     return rows
 
 
@@ -117,7 +122,8 @@ def _tested(
 ) -> Iterator[tuple[str, Outcome]]:
     """Yield the results of the study's tests, of rotation, and of the exchange of latents."""
     yield from results_of(evidence, own, n_resamples=n_resamples, rng=rng)
-    value = adjusted_matrix(evidence.changes[own : own + 1], evidence.expected[own : own + 1], evidence.groups)[0, 0]
+    labels = evidence.expected[own : own + 1]
+    value = float(specificity_matrix(evidence.changes[own : own + 1], labels, **evidence.groups)[0, 0])
     yield "rotation", Outcome(placebo_pvalue(value, rotated[:, own]))
     exchanged = latents_exchanged(evidence, own, n_resamples=n_resamples, rng=rng)
     yield f"{NAIVE}exchange_of_latents", Outcome(exchanged)
@@ -126,5 +132,5 @@ def _tested(
 def _rotated(evidence: Evidence, directions: Directions, rng: np.random.Generator) -> np.ndarray:
     """Return the adjusted statistic of random directions with the labels of every behavior, (N_ROTATIONS, B)."""
     sizes = [min(_BATCH, N_ROTATIONS - start) for start in range(0, N_ROTATIONS, _BATCH)]
-    parts = [adjusted_matrix(directions.changes(size, rng), evidence.expected, evidence.groups) for size in sizes]
+    parts = [specificity_matrix(directions.changes(size, rng), evidence.expected, **evidence.groups) for size in sizes]
     return np.concatenate(parts)

@@ -157,6 +157,8 @@ class Drawn:
         The graded expectation behind `expected`, in steps of 0.1 from -1 to 1.
     families : (B,) int64
         The family of each behavior.
+    log_odds : (B,) float
+        Logarithm of each behavior's odds ratio.
     """
 
     firing_rate: np.ndarray
@@ -170,6 +172,7 @@ class Drawn:
     expected: np.ndarray
     effect: np.ndarray
     families: np.ndarray
+    log_odds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.clusters)
@@ -240,7 +243,7 @@ class Dictionary:
         world, n = self.world, self.world.n_latents
         families = np.arange(n_behaviors) % (world.n_families or max(1, n_behaviors))
         loads = self._loads((2, n_behaviors, 1), rng)
-        shift = math.log(world.odds_ratio) + world.odds_ratio_spread * rng.normal(size=(n_behaviors, 1))
+        log_odds = math.log(world.odds_ratio) + world.odds_ratio_spread * rng.normal(size=n_behaviors)
         own = [_in_families(draw(n_behaviors, rng), families, draw, rng) for draw in (self._moves, self._said)]
         label = self._of_texts(loads[0 if world.is_shared else 1] * self.confound) + _with_common(
             self.any_label, own[1]
@@ -249,7 +252,7 @@ class Dictionary:
         spread = world.expected_spread
         shares = world.expected_share * (rng.uniform(1 - spread, 1 + spread, (n_behaviors, 1)) if spread else 1.0)
         expected = order > n - np.maximum(1, np.round(shares * n))
-        change = loads[0] * self.confound + _with_common(self.any_change, own[0]) + shift * expected
+        change = loads[0] * self.confound + _with_common(self.any_change, own[0]) + log_odds[:, None] * expected
         placebo = _with_common(self.any_change, self._moves(world.n_placebos, rng))
         if world.placebos_alike:
             placebo += self._loads((world.n_placebos, 1), rng) * self.confound
@@ -265,7 +268,15 @@ class Dictionary:
             expected,
             np.round(2 * (order - 0.5) / n - 1, 1),
             families,
+            log_odds,
         )
+
+    def trainings(
+        self, expected: np.ndarray, log_odds: float, n_trainings: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return (n_trainings, S, n) changes of independent trainings on a behavior with these expectations (n,)."""
+        noise = _with_common(self.any_change, self._moves(n_trainings, rng))
+        return self._seeds(self._loads((n_trainings, 1), rng) * self.confound + noise + log_odds * expected, rng)
 
     def _seeds(self, changes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the changes (b, n) of trainings as each of their seeds finds them, (b, n_seeds, n)."""

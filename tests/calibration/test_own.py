@@ -27,7 +27,7 @@ def study():
     groups = NullOptions(strata=strata_of(*confounds, n_bins=2), clusters=np.arange(N), confounds=confounds)
     directions = directions_of(decoder, rng.uniform(size=N), np.arange(N), n_seeds=2)
     changes = directions["isotropic"].changes(B, rng)
-    return Evidence(changes, np.empty((0, N)), expected, concepts, np.arange(B), groups), directions
+    return Evidence(changes, np.empty((0, N)), expected, concepts, groups), directions
 
 
 def test_a_change_is_the_product_of_a_direction_and_the_decoder_row_by_its_length():
@@ -58,7 +58,7 @@ def test_seeds_of_a_training_share_its_direction_and_trainings_do_not():
 
 def test_rates_are_counted_for_every_test_of_the_study_and_for_rotation_and_the_exchange_of_latents(study):
     evidence, directions = study
-    rows = own_rows(evidence, directions, list("abcdef"), n_draws=N_DRAWS, n_resamples=99, seed=0)
+    rows = own_rows(evidence, directions, list("abcdef"), n_draws=N_DRAWS, n_placebos=9, n_resamples=99, seed=0)
     rates = {}
     for row in rows:
         parts = dict(part.split("=") for part in row.setting.split("; "))
@@ -76,7 +76,13 @@ def test_rates_are_counted_for_every_test_of_the_study_and_for_rotation_and_the_
 def test_random_directions_deceive_the_exchange_of_latents_and_not_rotation(study):
     evidence, directions = study
     rows = own_rows(
-        evidence, {"isotropic": directions["isotropic"]}, list("abcdef"), n_draws=300, n_resamples=99, seed=1
+        evidence,
+        {"isotropic": directions["isotropic"]},
+        list("abcdef"),
+        n_draws=300,
+        n_placebos=9,
+        n_resamples=99,
+        seed=1,
     )
     rates = {row.setting.split(";")[0][5:]: row.value for row in rows if "level=0.05" in row.setting}
     assert rates["rotation"] < 0.1 < rates["naive_exchange_of_latents"]

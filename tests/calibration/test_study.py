@@ -47,7 +47,16 @@ def stepwise():
     return by_test(run_part("null-stepwise-150", SIZES), "false_positive_rate", level="0.05")
 
 
-OURS = {"trainings", "placebos", "texts", "specificity", "trainings_case_control", "specificity_case_control"}
+OURS = {
+    "trainings",
+    "placebos",
+    "texts",
+    "specificity",
+    "trainings_case_control",
+    "specificity_case_control",
+    "pooled_expectations",
+    "pooled_changes",
+}
 
 
 def test_every_test_that_a_study_reports_is_counted(stepwise):
@@ -78,10 +87,12 @@ def test_placebos_hold_their_level_only_where_the_confound_acts_on_them(monkeypa
 
 def test_a_rate_is_the_share_of_pvalues_up_to_the_level(monkeypatch):
     pvalues = iter([0.01, 0.02, 0.05, np.nan])  # the last test reports nothing
-    interval = ConfidenceInterval(-1.0, 0.5)
-    monkeypatch.setattr(nulls, "results_of", lambda *_, **__: iter([("trainings", Outcome(next(pvalues), interval))]))
-    monkeypatch.setattr(nulls, "_sampled", lambda *_: iter(()))
-    monkeypatch.setattr(nulls, "_naive", lambda *_: iter(()))
+    interval = ConfidenceInterval(0.1, 0.6)
+    monkeypatch.setattr(
+        nulls, "results_of", lambda *_, **__: iter([("trainings", Outcome(next(pvalues), interval, 0.5))])
+    )
+    for name in ("_sampled", "_pooled", "_naive"):
+        monkeypatch.setattr(nulls, name, lambda *_: iter(()))
     rows = run_part("null-plain-60", replace(SIZES, null_worlds=4))
     assert by_test(rows, "false_positive_rate", level="0.05")["trainings"][0] == 1
     assert by_test(rows, "false_positive_rate", level="0.01")["trainings"][0] == 1 / 3
@@ -118,7 +129,10 @@ def test_intervals_hold_what_they_are_about(monkeypatch):
     monkeypatch.setattr("isaerft.calibration.coverage.N_POPULATION", 2**13)
     for part, names in (
         ("intervals-2", {"auroc", "stratified_auroc", "spearman", "precision_at_k"}),
-        ("across-2", {"overall_agreement", "trainings", "specificity", "pooled_expectations", "pooled_changes"}),
+        (
+            "across-2",
+            {"estimate", "overall_agreement", "trainings", "specificity", "pooled_expectations", "pooled_changes"},
+        ),
     ):
         found = by_test(run_part(part, SIZES), "coverage")
         assert set(found) == names
