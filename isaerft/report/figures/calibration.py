@@ -15,7 +15,6 @@ from isaerft.report.figures.canvas import (
     SHADE,
     Drawing,
     NoRowsError,
-    legend_below,
     new_drawing,
     series_style,
     title,
@@ -26,6 +25,8 @@ from isaerft.report.text import words
 
 LEVEL = 0.05
 NAIVE = "naive_"
+DETAILS = "^pooled_|_case_control$"
+"""Tests that the table shows and the figure does not: controls, and the same tests on a sample."""
 LOWEST = 0.01
 """False-positive rates below this are drawn at the left edge of the logarithmic axis."""
 WANTED_RATES, WANTED_COVERAGE = (0.04, 0.06), (0.93, 0.97)
@@ -38,22 +39,20 @@ def draw_calibration(tables: Tables) -> Drawing:
     rates = rates[rates["level"].astype(float) == LEVEL] if len(rates) else rates
     if rates.empty:
         raise NoRowsError("no false-positive rate was counted")
+    rates = rates[~rates["test"].str.contains(DETAILS)]
     naive = rates["test"].str.startswith(NAIVE)
     worlds = list(dict.fromkeys(rates["world"]))
-    ours = [series_style(words(test), place) for place, test in enumerate(dict.fromkeys(rates.loc[~naive, "test"]))]
-    drawing = new_drawing(12.5, max(7.6, 2.0 + 0.36 * len(worlds)))
+    drawing = new_drawing(12.5, max(7.6, 2.0 + 0.4 * len(worlds)))
     mosaic: list[Any] = [["ours", "naive", "power"], ["ours", "naive", "wrong"], ["ours", "naive", "coverage"]]
     panels = drawing.subplot_mosaic(mosaic, width_ratios=(5, 4, 4.5))
     _rates(panels["ours"], rates[~naive], worlds, "Our tests: false positives at p ≤ 0.05")
     _rates(panels["naive"], rates[naive], worlds, "Naive tests")
     panels["naive"].tick_params(axis="y", labelleft=False)
-    panels["naive"].legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=1)
     _power(panels["power"], rows[rows["quantity"] == "power"])
     _wrong(panels["wrong"], rows[rows["quantity"] == "wrong_explanations_auroc"])
     coverage = rows[rows["quantity"] == "coverage"]
     _coverage(panels["coverage"], coverage[coverage["world"].isna()])
     title(drawing, "Calibration: our tests and naive ones, where the truth is known")
-    legend_below(drawing, [look.handle() for look in ours], columns=6)
     return drawing
 
 
@@ -81,6 +80,8 @@ def _rates(axes: Axes, rows: pd.DataFrame, worlds: list[str], heading: str) -> N
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(title=heading, xlabel="share of null worlds (band: 4 to 6 %)")
+    if tests:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2)
 
 
 def _power(axes: Axes, rows: pd.DataFrame) -> None:
@@ -94,6 +95,9 @@ def _power(axes: Axes, rows: pd.DataFrame) -> None:
             line = own.sort_values("odds_ratio")
             _curve(axes, line["odds_ratio"], line, position, "", linestyle)
     _finish(axes, "Power (colors as on the left)", "odds ratio of the right explanations")
+    axes.set_ylim(-0.03, 1.03)
+    if sizes:
+        axes.legend(loc="center right")
 
 
 def _wrong(axes: Axes, rows: pd.DataFrame) -> None:
