@@ -56,7 +56,8 @@ def test_seeds_of_a_training_share_its_direction_and_trainings_do_not():
     assert np.abs(found[np.triu_indices(3, 1)]).max() < 0.2
 
 
-def test_rates_are_counted_for_every_test_of_the_study_and_for_rotation_and_the_exchange_of_latents(study):
+def test_rates_are_counted_for_every_test_of_the_study_and_for_rotation_and_the_exchange_of_latents(study, monkeypatch):
+    monkeypatch.setattr("isaerft.calibration.own.N_ROTATIONS", 99)
     evidence, directions = study
     rows = own_rows(evidence, directions, list("abcdef"), n_draws=N_DRAWS, n_placebos=9, n_resamples=99, seed=0)
     rates = {}
