@@ -19,6 +19,7 @@ from isaerft.cli.options import (
     open_subject,
 )
 from isaerft.config import Metric
+from isaerft.errors import InputError
 
 app = typer.Typer()
 
@@ -141,6 +142,22 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
         diagnostics=layout.diagnostics(subject, behavior),
         permuted=plan.is_permuted(subject),
     )
+
+
+@app.command("placebos")
+def placebos(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Train the primary adapter on the model's own answers with an arbitrary choice of words, and score the changes."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    if not plan.has_placebos(subject):
+        raise InputError("the study has no placebos", remedy="raise placebos.n, and train its primary adapter here")
+    from isaerft.behaviors import read_records
+    from isaerft.placebos import train_placebos
+
+    folders = [layout.behavior(name) for name in plan.tested_behaviors]
+    train = [read_records(folder.train) for folder in folders]
+    heldout = [read_records(folder.heldout) for folder in folders]
+    train_placebos(plan, open_subject(opened, subject), train, heldout, layout.placebos(subject))
 
 
 @app.command("causal-check")

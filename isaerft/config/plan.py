@@ -184,6 +184,14 @@ class Plan:
         asked = "shuffled_completions" in self.study.controls
         return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
 
+    def has_placebos(self, subject: str) -> bool:
+        """Tell whether the primary adapter is trained on placebos of a subject.
+
+        A random-dictionary twin has none; nor has an adapter that is loaded, since no data of the study makes it.
+        """
+        is_loaded = ADAPTERS.facts(self.kind_of(self.study.primary.adapter)).loaded
+        return self.study.placebos.n > 0 and subject in self.study.subjects and not is_loaded
+
     def behavior_of(self, name: str) -> Behavior:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
         return self.study.behaviors[self.shuffled_behaviors.get(name, name)]

@@ -115,6 +115,16 @@ class BehaviorCheck:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Placebos:
+    """Placebo trainings: the primary adapter, trained on the model's own answers with an arbitrary choice of words."""
+
+    n: int = Field(default=19, ge=0)
+    """How many on each subject, none when 0; a p-value against them is at least 1 / (n + 1)."""
+    strength: float = Field(default=1.0, gt=0)
+    """Standard deviation, in logits, of each placebo's random preference for some tokens over others."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Study:
     """A whole study."""
 
@@ -146,6 +156,7 @@ class Study:
     """Controls of every result. `shuffled_completions` runs only if named: it costs one more training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
+    placebos: Placebos = Field(default_factory=Placebos)
     agreement: Agreement = Field(default_factory=Agreement)
     causal_check: CausalCheck = Field(default_factory=CausalCheck)
     design: Design = Field(default_factory=Design)

@@ -53,6 +53,8 @@ class Behavior:
 
     description: str = Field(min_length=1)
     """What the behavior is, in a sentence or two; the judges read this."""
+    family: str | None = None
+    """Behaviors that name the same family are variants of one, and count as one wherever behaviors are replicates."""
     path: str | None = None
     """Local data file (.jsonl, .json, .csv, .parquet, also .gz); relative to the working directory."""
     dataset: str | None = None

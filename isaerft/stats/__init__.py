@@ -10,8 +10,10 @@ from isaerft.registry import STATISTICS
 
 if TYPE_CHECKING:
     from isaerft.stats.agreement import AgreementResult, agreement_test, agreement_tests
-    from isaerft.stats.confounds import clusters_of, strata_of
-    from isaerft.stats.exchange import Exchange, exchange_within
+    from isaerft.stats.checks import NullOptions
+    from isaerft.stats.confounds import clusters_of, negative_controls, strata_of
+    from isaerft.stats.exchange import Exchange, exchange_within, joined
+    from isaerft.stats.families import families_of
     from isaerft.stats.intervals import (
         Compared,
         ConfidenceInterval,
@@ -68,12 +70,15 @@ if TYPE_CHECKING:
         spearman,
         stratified_auroc,
     )
+    from isaerft.stats.trainings import TrainingsResult, against_others, others_of, placebo_pvalue
     from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
 _NAMES = {
     "agreement": "AgreementResult agreement_test agreement_tests",
-    "confounds": "clusters_of strata_of",
-    "exchange": "Exchange exchange_within",
+    "checks": "NullOptions",
+    "confounds": "clusters_of negative_controls strata_of",
+    "exchange": "Exchange exchange_within joined",
+    "families": "families_of",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "qvalues",
@@ -86,6 +91,7 @@ _NAMES = {
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
     "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
+    "trainings": "TrainingsResult against_others others_of placebo_pvalue",
     "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -97,6 +103,7 @@ __all__ = [
     "Compared",
     "ConfidenceInterval",
     "Exchange",
+    "NullOptions",
     "OverallResult",
     "PairedMeans",
     "PooledResult",
@@ -105,7 +112,9 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "TrainingsResult",
     "Verdict",
+    "against_others",
     "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
@@ -124,7 +133,9 @@ __all__ = [
     "enrichment",
     "exchange_pvalue",
     "exchange_within",
+    "families_of",
     "hanley_mcneil_sd",
+    "joined",
     "match_profiles",
     "matched_draws",
     "mean_interval",
@@ -132,9 +143,12 @@ __all__ = [
     "median_of_draws",
     "minimum_detectable_correlation",
     "minimum_detectable_effect",
+    "negative_controls",
+    "others_of",
     "overall_agreement",
     "overall_specificity",
     "paired_means",
+    "placebo_pvalue",
     "pooled_agreement",
     "pooled_agreements",
     "precision_at",

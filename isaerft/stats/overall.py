@@ -3,15 +3,15 @@
 Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` makes one result of
 them: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear
 statistics that mean is sum_i z_i w_i, with z the mean score of the changes and w the mean weight of the expectations.
-One exchange of w within strata and clusters applies to all S x J at once and keeps their dependence.
+One exchange of w applies to all S x J at once and keeps their dependence.
 
-`overall_agreement` and `overall_specificity` summarize a study. Behaviors are few and share their latents. So the null
-exchanges explanations for all behaviors at once, the interval is about other behaviors like these, and the range of
-estimates without each behavior in turn shows whether a single one carries the result.
+`overall_agreement` and `overall_specificity` summarize a study. The interval is about other behaviors like these, and
+the range of estimates without each behavior in turn shows whether a single one carries the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,12 +21,11 @@ from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import prepare_test
-from isaerft.stats.checks import as_count, as_finite, as_groups
+from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
-from isaerft.stats.exchange import exchange_within
+from isaerft.stats.exchange import units_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
-from isaerft.stats.nulls import exchange_pvalue, linear_mean_null, linear_null
+from isaerft.stats.nulls import exchange_pvalue, linear_nulls
 from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
 
@@ -121,18 +120,18 @@ def pooled_agreements(
         pairs.append(scores @ weights.T + offset)
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
-    exchange, generator = exchange_within(n, strata, clusters), np.random.default_rng(rng)
+    units, generator = units_within(n, strata, clusters), np.random.default_rng(rng)
     smooth = smooth_confounds(confounds, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
-    nulls = linear_null(exchange, smooth, scorers, n_resamples, generator)
-    return [_result(part, null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
+    nulls = linear_nulls(units, [(scorer, smooth) for scorer in scorers], n_resamples, generator)
+    return [_result(part, *null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
 
-def _result(pairs: np.ndarray, null: np.ndarray, confidence_level: float) -> PooledResult:
+def _result(pairs: np.ndarray, null: np.ndarray, exact: bool, confidence_level: float) -> PooledResult:
     """Return the result of agreements (S, J), given the null of their mean, (n_resamples,)."""
     value = float(pairs.mean())
     return PooledResult(
         statistic=value,
-        pvalue=exchange_pvalue(value, null, "greater", exact=False),
+        pvalue=exchange_pvalue(value, null, "greater", exact=exact),
         confidence_interval=mean_interval(pairs.mean(1) if len(pairs) > 1 else pairs[0], confidence_level),
         null_mean=float(null.mean()),
         null_sd=float(null.std()),
@@ -175,19 +174,19 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OverallResult:
-    """An estimate over behaviors.
+    """An estimate over behaviors; those of one family count as one.
 
     Attributes
     ----------
     statistic : float
-        Mean over behaviors.
+        Mean over families.
     pvalue : float
-        One-sided (greater); NaN where there is no null (one behavior in a test of specificity).
+        One-sided (greater); NaN where there is no null.
     confidence_interval : ConfidenceInterval
-        Student's t over behaviors; NaN with one.
+        Student's t over families; NaN with one.
     leave_one_out : ConfidenceInterval
-        Lowest and highest estimate when one behavior is left out; NaN with one (two for specificity).
-    per_behavior : (n_behaviors,) float
+        Lowest and highest estimate when one family is left out; NaN with one (two for specificity).
+    per_family : (n_families,) float
         What the mean is of.
     """
 
@@ -195,72 +194,49 @@ class OverallResult:
     pvalue: float
     confidence_interval: ConfidenceInterval
     leave_one_out: ConfidenceInterval
-    per_behavior: np.ndarray = field(repr=False)
+    per_family: np.ndarray = field(repr=False)
 
     @property
-    def n_behaviors(self) -> int:
-        """Number of behaviors in the mean."""
-        return len(self.per_behavior)
+    def n_families(self) -> int:
+        """Number of families in the mean: independent behaviors."""
+        return len(self.per_family)
 
 
 def overall_agreement(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
+    values: ArrayLike,
     *,
-    statistic: str = "auroc",
-    strata: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
-    confounds: ArrayLike | None = None,
-    n_resamples: int = 9999,
+    families: ArrayLike | None = None,
     confidence_level: float = 0.95,
-    rng: np.random.Generator | int | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> OverallResult:
-    """Test the mean agreement over behaviors, one pair (change (n,), expected (n,)) each.
+    """Return the mean agreement over behaviors, `values` (n_behaviors,), with its interval over families of them.
 
-    Every exchange of explanations is applied to all behaviors at once, so that behaviors that expect the same latents
-    count for less than as many independent ones.
-
-    Parameters
-    ----------
-    statistic : {"auroc", "stratified_auroc", "spearman", "precision_at_k"}
-        One that is linear in the expectations.
-    strata, clusters, confounds, n_resamples, confidence_level, rng
-        As in `agreement_test`.
+    There is no p-value: latents that are said alike move alike, and the value by chance of a mean over behaviors is
+    not known without trainings on something else. That question is `overall_specificity`'s.
 
     Raises
     ------
     InputError
-        No pair, or one that cannot be tested.
+        No behavior, or NaN.
     """
-    if not pairs:
+    array = as_finite("values", values, n_dims=1)
+    if not array.size:
         raise InputError("no behavior to take the mean over", remedy="leave the overall result empty")
-    n = len(np.atleast_1d(pairs[0][0]))
-    groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
-    exchange = exchange_within(n, *groups)
-    tests = [
-        prepare_test(change, expected, statistic=statistic, strata=groups[0], clusters=groups[1], exchange=exchange)
-        for change, expected in pairs
-    ]
-    scorers = [test.scorer for test in tests if isinstance(test.scorer, LinearScorer)]
-    if len(scorers) < len(tests):
-        raise InputError(f"overall statistic {statistic!r}", allowed="one that is linear in the expectations")
-    values = np.array([test.value for test in tests])
-    n_resamples, generator = as_count("n_resamples", n_resamples), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, *groups)
-    null = linear_mean_null(exchange, smooth, scorers, n_resamples, generator)
+    codes = np.arange(array.size) if families is None else as_groups("families", families, array.size)
+    means = np.bincount(codes, weights=array) / np.bincount(codes)
     return OverallResult(
-        statistic=float(values.mean()),
-        pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),
-        confidence_interval=mean_interval(values, confidence_level, STATISTICS.facts(statistic).bounds),
-        leave_one_out=_range(
-            [np.delete(values, left).mean() for left in range(len(values))] if len(values) > 1 else []
-        ),
-        per_behavior=values,
+        statistic=float(means.mean()),
+        pvalue=math.nan,
+        confidence_interval=mean_interval(means, confidence_level, bounds),
+        leave_one_out=_range([np.delete(means, left).mean() for left in range(len(means))] if len(means) > 1 else []),
+        per_family=means,
     )
 
 
 def overall_specificity(
     matrix: ArrayLike,
     *,
+    families: ArrayLike | None = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -271,23 +247,24 @@ def overall_specificity(
     ----------
     matrix : (n_behaviors, n_behaviors) float
         Agreement of changes from training on (row) with expectations for (column).
+    families : (n_behaviors,) int, optional
+        Behaviors of one family count as one.
 
     Raises
     ------
     InputError
         As `specificity_of`.
     """
-    matrix = as_finite("matrix", matrix, n_dims=2)
-    result = specificity_of(matrix, n_resamples=n_resamples, rng=rng)
-    n = len(matrix)
-    left = [np.delete(np.delete(matrix, i, axis=0), i, axis=1) for i in range(n)] if n > 2 else []
-    parts = contrast_parts(matrix)
+    result = specificity_of(matrix, families=families, n_resamples=n_resamples, rng=rng)
+    own, n = result.matrix, len(result.matrix)
+    left = [np.delete(np.delete(own, i, axis=0), i, axis=1) for i in range(n)] if n > 2 else []
+    parts = contrast_parts(own)
     return OverallResult(
         statistic=result.statistic,
         pvalue=result.pvalue,
         confidence_interval=mean_interval(parts, confidence_level),
         leave_one_out=_range([contrast(part) for part in left]),
-        per_behavior=parts,
+        per_family=parts,
     )
 
 

@@ -33,6 +33,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "capture": 2,
         "train": 2 * 3 + 2 * 1,  # the twin trains the primary result's adapter alone
         "changes": 2 * 2,
+        "placebos": 1,
         "causal_check": 2,  # twins are not checked
         "behavior_check": 1,  # the limericks have no score
         "answers_page": 1,
@@ -64,6 +65,15 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
     workspace.study(random_dictionary_adapters=["bias", "scale"])
     assert workspace.planned()["train"] == 2 * 3 + 2 * 2
+
+
+@pytest.mark.slow
+def test_placebos_are_trained_once_per_subject_and_tested_against_the_primary_adapter_alone(workspace):
+    inputs = {name: workspace.inputs("agreement", f"results/small/agreement/toy/{name}") for name in ("bias", "scale")}
+    assert "placebos/toy.parquet" in inputs["bias"]
+    assert "placebos" not in inputs["scale"]
+    workspace.study(placebos={"n": 0})
+    assert "placebos" not in workspace.planned()
 
 
 @pytest.mark.slow
@@ -154,6 +164,7 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
         "capture",
         "train",
         "changes",
+        "placebos",
         "causal_check",
         "behavior_check",
         "scored_contexts",
