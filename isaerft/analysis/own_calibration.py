@@ -7,6 +7,7 @@ import pandas as pd
 
 from isaerft.analysis.calibration import TABLE as CALIBRATION
 from isaerft.analysis.matrix import BehaviorMatrix
+from isaerft.analysis.placebos import read_placebos
 from isaerft.analysis.readings import primary_reading, read_changes
 from isaerft.config import Plan
 from isaerft.errors import InputError
@@ -36,11 +37,15 @@ def write_own_calibration(plan: Plan, results: Results, subject: str, *, n_draws
         )
     primary, folder = plan.study.primary, results.subject(subject)
     changes = read_changes(plan, results, subject, primary.adapter)
-    matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, primary.measure, primary.statistic, changes)
+    placebos = read_placebos(plan, results, subject)
+    matrix = BehaviorMatrix(
+        plan, reading.expectation, reading.confounds, primary.measure, primary.statistic, changes, placebos
+    )
+    n = len(reading.latents)
     judged = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
     evidence = Evidence(
         matrix.changes[judged],
-        np.empty((0, len(reading.latents))),
+        np.array([matrix.change_of(one) for one in placebos.get(primary.measure, ())]).reshape(-1, n),
         reading.expectation.expected[judged],
         reading.confounds.texts,
         reading.confounds.null(),
@@ -53,7 +58,15 @@ def write_own_calibration(plan: Plan, results: Results, subject: str, *, n_draws
         reading.latents,
         len(changes[behaviors[0], primary.measure]),
     )
-    rows = own_rows(evidence, directions, behaviors, n_draws=n_draws, n_resamples=N_RESAMPLES, seed=plan.study.seed)
+    rows = own_rows(
+        evidence,
+        directions,
+        behaviors,
+        n_draws=n_draws,
+        n_placebos=plan.study.placebos.n,
+        n_resamples=N_RESAMPLES,
+        seed=plan.study.seed,
+    )
     table = table_of(rows)
     CALIBRATION.write(table, results.calibration_part(subject))
     return table
