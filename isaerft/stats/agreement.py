@@ -218,7 +218,8 @@ def agreement_tests(
             )
         except InputError as error:
             tests.append(error)
-    smooth = smooth_confounds(confounds, *groups)
+    # Confounds vary from latent to latent within a unit, so what can be fitted depends on the number of latents.
+    smooth = smooth_confounds(confounds, groups[0], np.arange(n))
     taken_out = [smooth] * len(tests) if controls is None else [_with_controls(smooth, part) for part in controls]
     prepared = [(test, part) for test, part in zip(tests, taken_out, strict=True) if isinstance(test, PreparedTest)]
     nulls = iter(_nulls(prepared, units, n_resamples, generator))

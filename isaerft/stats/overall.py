@@ -121,7 +121,7 @@ def pooled_agreements(
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
     units, generator = units_within(n, strata, clusters), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
+    smooth = smooth_confounds(confounds, as_groups("strata", strata, n), np.arange(n))
     nulls = linear_nulls(units, [(scorer, smooth) for scorer in scorers], n_resamples, generator)
     return [_result(part, *null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
