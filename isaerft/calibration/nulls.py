@@ -155,7 +155,7 @@ class Counts:
         for test, found in results:
             if np.isfinite(found.pvalue):
                 self.pvalues[test].append(found.pvalue)
-            if found.interval is not None and np.isfinite(found.chance):
+            if found.interval is not None and np.isfinite([found.interval.low, found.chance]).all():
                 self.covered[test].append(bool(found.interval.low <= found.chance <= found.interval.high))
 
     def rows(self, **same: object) -> list[Row]:

@@ -132,7 +132,7 @@ WORLDS: dict[str, World] = {
     "unlike_placebos": World(0, confounding=0.3, is_measured=False, placebos_alike=False),
     "co_moving": World(0, expected_share=0.05, concept_size=10, alike=0.2),
     "geometry": World(0, expected_share=0.05, concept_size=10, alike=0.2, n_directions=64),
-    "families": World(0, n_families=4),
+    "families": World(0, n_families=5),
     "few_expected": World(0, expected_share=0.005, expected_spread=0.7),
     "sparse_changes": World(0, expected_share=0.05, changed_share=0.05),
 }

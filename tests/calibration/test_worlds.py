@@ -176,7 +176,7 @@ def test_a_shared_load_confounds_a_behaviors_training_as_it_does_its_explanation
 
 def test_behaviors_of_one_family_are_near_duplicates():
     drawn = seed_free("families")
-    assert drawn.families.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert drawn.families.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     same = drawn.families[:, None] == drawn.families
     for values in (drawn.changes[:, 0], drawn.effect):
         found = np.corrcoef(values)
