@@ -208,14 +208,15 @@ class Maker:
 
     def calibration(self):
         rows = []
-        for test, world, level in itertools.product(("auroc", "naive_binomial"), ("plain", "clustered"), (0.05, 0.01)):
+        for test, world, level in itertools.product(
+            ("trainings", "naive_binomial"), ("plain", "clustered"), (0.05, 0.01)
+        ):
             setting = f"test={test}; level={level}; world={world}; n=500; worlds=2000"
             rows.append(("false_positive_rate", setting, 0.4 if "naive" in test else level, 0.03, 0.5))
         for n, ratio in itertools.product((100, 2000), (1.2, 1.9, 4)):
-            setting = f"test=auroc; odds_ratio={ratio}; n={n}; seeds=5; reliability=0.7; level=0.05"
+            setting = f"test=trainings; odds_ratio={ratio}; n={n}; behaviors=8; level=0.05"
             rows.append(("power", f"{setting}; worlds=200", 0.6, 0.5, 0.7))
-            rows.append(("planned_power", setting, 0.65, None, None))
-        for interval, ratio in itertools.product(("auroc", "overall_agreement"), (1, 1.9)):
+        for interval, ratio in itertools.product(("trainings", "overall_agreement"), (1, 1.9)):
             rows.append(("coverage", f"interval={interval}; odds_ratio={ratio}; n=500", 0.95, 0.93, 0.96))
         for wrong, ratio in itertools.product((0.05, 0.1), (4, 16)):
             setting = f"wrong={wrong}; odds_ratio={ratio}; n=500; behaviors=8; worlds=100"

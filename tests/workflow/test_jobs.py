@@ -145,7 +145,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(check_call(call))
-    elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration", "audit", "shuffle"}
+    elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
     assert verbs == set(VERBS) - elsewhere
 
 
@@ -224,10 +224,10 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     )
     jobs = workspace.planned("calibration")
     assert jobs == {
-        "calibrate": 6,
+        "calibration_part": 6,
         "calibration": 1,
     }
-    assert not {"calibrate", "calibration"} & set(workspace.planned())
+    assert not {"calibration_part", "calibration"} & set(workspace.planned())
 
 
 @pytest.mark.slow
@@ -243,7 +243,6 @@ def test_the_calibration_study_ends_in_its_table(workspace):
         "false_positive_rate",
         "auroc_of_firing_rate",
         "power",
-        "planned_power",
         "coverage",
         "wrong_explanations_auroc",
         "wrong_called_contradicted",
@@ -255,7 +254,7 @@ def test_the_calibration_study_ends_in_its_table(workspace):
     again = workspace.planned("calibration")
     assert again == {}
     workspace.write("config/calibration.yaml", text.replace("[2]\ncoverage_latents", "[2, 3]\ncoverage_latents"))
-    assert workspace.planned("calibration")["calibrate"] == 2  # the new parts alone
+    assert workspace.planned("calibration")["calibration_part"] == 2  # the new parts alone
 
 
 def audited(workspace):
