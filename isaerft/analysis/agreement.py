@@ -139,7 +139,7 @@ def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Chan
                 tested.append(_tested(comparison, measure, name))
     for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
         null: dict[str, float] = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
-        yield row | found | (_limits(comparison, null) if null and row["control"] == RESULT else {})
+        yield row | found | ({"noise_ceiling": _noise_ceiling(comparison)} if null and row["control"] == RESULT else {})
 
 
 def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
@@ -149,32 +149,14 @@ def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
     return comparison.change if name == RESULT else control(name, comparison)
 
 
-def _limits(comparison: Comparison, null: dict[str, float]) -> dict[str, float]:
-    """Return how high the result could be, and from where on it would be detected."""
-    return {
-        "noise_ceiling": _noise_ceiling(comparison),
-        "minimum_detectable_effect": _minimum_detectable(comparison, null),
-    }
-
-
 def _noise_ceiling(comparison: Comparison) -> float:
     # A seed that kept its untrained adapter changed nothing, and seeds cannot be compared.
     if len(comparison.changes) < 2 or (np.ptp(comparison.changes, axis=1) == 0).any():
         return math.nan
     if comparison.statistic == "spearman":
-        return stats.reliability(comparison.changes).noise_ceiling
+        return stats.spearman_ceiling_of_mean(comparison.changes, comparison.labels)
     if comparison.statistic == "auroc":
         return stats.auroc_ceiling_of_mean(comparison.changes, comparison.n_expected)
-    return math.nan
-
-
-def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float:
-    sd, mean = null["null_sd"], null["null_mean"]
-    if comparison.statistic == "auroc":
-        n_latents = len(comparison.labels)
-        return stats.minimum_detectable_effect(n_latents, comparison.n_expected, null_sd=sd, null_mean=mean)
-    if comparison.statistic == "spearman":
-        return stats.minimum_detectable_correlation(sd, null_mean=mean)
     return math.nan
 
 

@@ -10,6 +10,12 @@ from isaerft.registry import STATISTICS
 
 if TYPE_CHECKING:
     from isaerft.stats.agreement import AgreementResult, agreement_test, agreement_tests
+    from isaerft.stats.ceilings import (
+        auroc_ceiling_of_mean,
+        auroc_ceiling_of_seed,
+        spearman_ceiling_of_mean,
+        spearman_ceiling_of_seed,
+    )
     from isaerft.stats.confounds import clusters_of, strata_of
     from isaerft.stats.exchange import Exchange, exchange_within
     from isaerft.stats.intervals import (
@@ -34,14 +40,7 @@ if TYPE_CHECKING:
         pooled_agreement,
         pooled_agreements,
     )
-    from isaerft.stats.power import (
-        auroc_ceiling_of_mean,
-        auroc_ceiling_of_seed,
-        disattenuated_auroc,
-        hanley_mcneil_sd,
-        minimum_detectable_correlation,
-        minimum_detectable_effect,
-    )
+    from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
         agreement_of_judges,
         corrected_auroc,
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "agreement": "AgreementResult agreement_test agreement_tests",
+    "ceilings": "auroc_ceiling_of_mean auroc_ceiling_of_seed spearman_ceiling_of_mean spearman_ceiling_of_seed",
     "confounds": "clusters_of strata_of",
     "exchange": "Exchange exchange_within",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
@@ -79,8 +79,7 @@ _NAMES = {
     "multiple_testing": "qvalues",
     "nulls": "exchange_pvalue",
     "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
-    "power": "auroc_ceiling_of_mean auroc_ceiling_of_seed disattenuated_auroc hanley_mcneil_sd"
-    " minimum_detectable_correlation minimum_detectable_effect",
+    "power": "disattenuated_auroc hanley_mcneil_sd",
     "raters": "agreement_of_judges corrected_auroc corrected_correlation predictive_values rank_agreement",
     "sampling": "CaseControl case_control matched_draws",
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
@@ -130,8 +129,6 @@ __all__ = [
     "mean_interval",
     "mean_rank",
     "median_of_draws",
-    "minimum_detectable_correlation",
-    "minimum_detectable_effect",
     "overall_agreement",
     "overall_specificity",
     "paired_means",
@@ -148,6 +145,8 @@ __all__ = [
     "score_elsewhere",
     "sign_agreement",
     "spearman",
+    "spearman_ceiling_of_mean",
+    "spearman_ceiling_of_seed",
     "specificity_matrix",
     "specificity_of",
     "specificity_test",

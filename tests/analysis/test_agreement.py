@@ -27,7 +27,6 @@ def test_a_result_is_the_agreement_test_of_mean_ranks_over_the_universe(finished
     assert row.pvalue == pytest.approx(expected.pvalue)
     assert (row.n_expected, row.n_seeds, row.n_resamples) == (10, 2, 199)
     assert row.noise_ceiling > 0.9
-    assert 0.5 < row.minimum_detectable_effect < row.estimate
     assert len(facts) == N
 
 
