@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     )
     from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
+        Estimate,
         agreement_of_judges,
+        attenuation,
         corrected_auroc,
         corrected_correlation,
-        predictive_values,
+        error_rates,
         rank_agreement,
     )
     from isaerft.stats.sampling import CaseControl, case_control, matched_draws
@@ -80,7 +82,8 @@ _NAMES = {
     "nulls": "exchange_pvalue",
     "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
     "power": "disattenuated_auroc hanley_mcneil_sd",
-    "raters": "agreement_of_judges corrected_auroc corrected_correlation predictive_values rank_agreement",
+    "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
+    " rank_agreement",
     "sampling": "CaseControl case_control matched_draws",
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
@@ -95,6 +98,7 @@ __all__ = [
     "CaseControl",
     "Compared",
     "ConfidenceInterval",
+    "Estimate",
     "Exchange",
     "OverallResult",
     "PairedMeans",
@@ -108,6 +112,7 @@ __all__ = [
     "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
+    "attenuation",
     "auroc",
     "auroc_ceiling_of_mean",
     "auroc_ceiling_of_seed",
@@ -121,6 +126,7 @@ __all__ = [
     "decide",
     "disattenuated_auroc",
     "enrichment",
+    "error_rates",
     "exchange_pvalue",
     "exchange_within",
     "hanley_mcneil_sd",
@@ -136,7 +142,6 @@ __all__ = [
     "pooled_agreements",
     "precision_at",
     "precision_at_k",
-    "predictive_values",
     "qvalues",
     "rank_agreement",
     "reliability",
