@@ -21,13 +21,14 @@ from isaerft.analysis.columns import (
     BEHAVIOR,
     CI_HIGH,
     CI_LOW,
+    FAMILY,
     JUDGE,
     MEASURE,
     N_EXPECTED,
     N_LATENTS,
     N_SEEDS,
     PRIMARY,
-    QVALUE,
+    QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
     SUBJECT,
@@ -54,10 +55,11 @@ RESULT = "none"
 
 
 def agreement(analysis: Analysis) -> pd.DataFrame:
-    """Return the rows of all adapters with q-values, adjusted within each control, the primary result apart."""
+    """Return the rows of all adapters with q-values; a family is one question about all behaviors."""
     table = analysis.tested("agreement")
     primary = is_primary(analysis.plan, table) & (table.control == RESULT)
-    return with_qvalues(table.assign(primary=primary), "control")
+    question = ("subject", "adapter", "measure", "source", "judge", "statistic")
+    return with_qvalues(analysis.plan, table.assign(primary=primary), question, table.control == RESULT)
 
 
 def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) -> None:
@@ -86,7 +88,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
         for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
-            columns = [name for name in table.column_names if name not in ("qvalue", "primary")]
+            columns = [name for name in table.column_names if name not in ("family", "qvalue", "primary")]
             frame = pd.DataFrame(rows[table.name], columns=columns)
             frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
@@ -200,7 +202,8 @@ TABLE = ResultTable(
             "Probability of so high an estimate if explanations and changes were unrelated (exchange test).",
             optional=True,
         ),
-        QVALUE,
+        QVALUE_OF_FAMILIES,
+        FAMILY,
         N_LATENTS,
         N_EXPECTED,
         N_SEEDS,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         paired_means,
         remaining_share,
     )
-    from isaerft.stats.multiple_testing import qvalues
+    from isaerft.stats.multiple_testing import family_qvalues, qvalues
     from isaerft.stats.nulls import exchange_pvalue
     from isaerft.stats.overall import (
         OverallResult,
@@ -78,7 +78,7 @@ _NAMES = {
     "exchange": "Exchange exchange_within",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
-    "multiple_testing": "qvalues",
+    "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
     "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
     "power": "disattenuated_auroc hanley_mcneil_sd",
@@ -129,6 +129,7 @@ __all__ = [
     "error_rates",
     "exchange_pvalue",
     "exchange_within",
+    "family_qvalues",
     "hanley_mcneil_sd",
     "match_profiles",
     "matched_draws",
