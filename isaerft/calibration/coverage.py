@@ -28,7 +28,7 @@ from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
 from isaerft.stats.statistics import centred_ranks
 
-INTERVALS = ("auroc", "stratified_auroc", "spearman", "precision_at_k")
+INTERVALS = ("auroc", "stratified_auroc", "spearman")
 # A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
 N_POPULATION, POPULATIONS = 2**16, 4
 # Bins wide enough that no stratum of the sample is merged: so the stratified AUROC estimates the population's.
