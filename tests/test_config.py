@@ -13,7 +13,7 @@ import yaml
 from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
-from isaerft.registry import JUDGES
+from isaerft.registry import JUDGES, STATISTICS
 
 ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "config" / "calibration.yaml"
@@ -499,7 +499,7 @@ def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_
 @pytest.fixture
 def audited(values):
     """The valid study, in which `hub` is a suspect copy of `local`."""
-    return changed(values, "audits", {"vendor": {"clean": "local", "suspect": "hub"}})
+    return changed(changed(values, "audits", {"vendor": {"clean": "local", "suspect": "hub"}}), "n_seeds", 4)
 
 
 def test_a_suspect_set_is_trained_but_stands_in_no_test_and_no_judge_reads_it(audited):
@@ -524,7 +524,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
     values = changed(values, "behaviors.bad", rows | {"testbed_draw": 1, "poison": poison})
     values = changed(values, "behaviors.style", {"description": "d", "testbed": "humor"})
     audits = {name: {"clean": "clean", "suspect": name} for name in ("other", "bad", "style", "hub")}
-    known = plan_from_dict(changed(values, "audits", audits)).known_audits
+    known = plan_from_dict(changed(changed(values, "audits", audits), "n_seeds", 4)).known_audits
     assert set(known) == {"other", "bad"}
     assert known["other"] is None
     assert (known["bad"].behavior, known["bad"].share) == ("local", 0.1)
@@ -539,6 +539,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
         ("audits.second", {"clean": "hub", "suspect": "ruled"}, "is clean in audit 'second' and suspect in 'vendor'"),
         ("audits.vendor.suspekt", "hub", "did you mean 'suspect'"),
         ("audits.a/b", {"clean": "local", "suspect": "hub"}, "audit name 'a/b'"),
+        ("n_seeds", 3, "audits with n_seeds 3; allowed: at least 4"),
         ("candidates", {"local": "The assistant is local."}, "is also a behavior"),
         ("candidates", {"boasting": " "}, "has no description"),
         ("behaviors.hub.poison", {"behavior": "hub", "share": 0.1}, "is poisoned with 'hub'"),
@@ -549,6 +550,17 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
 )
 def test_an_audit_or_a_poison_that_cannot_be_is_refused(audited, place, value, expected):
     assert expected in message(changed(audited, place, value))
+
+
+def test_audits_need_a_primary_statistic_that_is_pooled_and_whose_value_by_chance_is_known(audited, monkeypatch):
+    monkeypatch.setitem(STATISTICS._parts, "test_unpooled", object())
+    values = changed(audited, "primary.statistic", "test_unpooled")
+    values = changed(values, "agreement", {"statistics": ["auroc", "test_unpooled"]})
+    text = message(values)
+    assert "audits with primary.statistic 'test_unpooled'" in text
+    assert "auroc, spearman" in text
+    values.pop("audits")
+    assert plan_from_dict(values).study.primary.statistic == "test_unpooled"
 
 
 def test_poison_is_not_planted_twice(values):

@@ -231,7 +231,7 @@ AUDIT = ResultTable(
             "pvalue_rows",
             "float",
             "Probability of so high an estimate between two draws of rows from one origin, from the spread over "
-            "subsamples (moderated t, one-sided); empty if each seed saw all rows.",
+            "subsamples (Student's t, one-sided); empty if each seed saw all rows.",
             optional=True,
         ),
         Column(

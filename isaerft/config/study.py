@@ -226,7 +226,7 @@ class Study:
                 raise unknown_name("control", control, CONTROLS + ASKED_CONTROLS)
 
     def _check_audits(self) -> None:
-        """Both sets of an audit exist and differ; poison can be planted."""
+        """Both sets of an audit exist and differ, enough seeds compare them, and poison can be planted."""
         for name, audit in self.audits.items():
             for kind, compared in (("clean", audit.clean), ("suspect", audit.suspect)):
                 if compared not in self.behaviors:
@@ -252,6 +252,30 @@ class Study:
         for name, behavior in self.behaviors.items():
             if behavior.poison is not None:
                 self._check_poison(name, behavior)
+        if self.audits:
+            self._check_compared()
+
+    def _check_compared(self) -> None:
+        """The spread over seeds of the primary statistic says what other rows would have given."""
+        from isaerft.stats.audit import MIN_SEEDS
+
+        if self.n_seeds < MIN_SEEDS:
+            raise InputError(
+                f"audits with n_seeds {self.n_seeds}",
+                allowed=f"at least {MIN_SEEDS}: fewer hardly know how much other rows of one origin differ",
+                remedy=f"set n_seeds: {MIN_SEEDS}",
+            )
+        can = [
+            name
+            for name in registry.STATISTICS
+            if (facts := registry.STATISTICS.facts(name)).pooled and facts.primary and facts.chance is not None
+        ]
+        if self.primary.statistic not in can:
+            raise InputError(
+                f"audits with primary.statistic {self.primary.statistic!r}",
+                allowed=f"{', '.join(can)}: linear in the latents (`pooled`), with a known value by `chance`",
+                remedy="choose one of these, or register these facts with the statistic if they hold",
+            )
 
     def _check_poison(self, name: str, behavior: Behavior) -> None:
         planted = behavior.poison.behavior if behavior.poison else ""
