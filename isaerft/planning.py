@@ -237,7 +237,7 @@ class _Planner:
         n_latents = self._d_sae()
         if self._sample is not None:
             design = self._plan.study.design
-            n_groups = len(self._plan.tested_behaviors) * len(self._plan.analysed_adapters())
+            n_groups = len(self._plan.tested_behaviors) * len(self._plan.analyzed_adapters())
             n_latents = min(n_latents, n_groups * design.n_cases * (1 + design.controls_per_case))
         return np.arange(n_latents)
 

@@ -304,9 +304,9 @@ def test_random_dictionaries_are_for_the_primary_adapter_unless_others_are_named
     values["adapters"]["other"] = {"kind": "scale"}
     plan = plan_from_dict(values)
     twin = next(iter(plan.permuted_subjects))
-    assert plan.analysed_adapters(twin) == [plan.study.primary.adapter]
-    assert plan.analysed_adapters() == [name for name in plan.study.adapters if name != plan.study.reference]
-    assert plan_from_dict(values | {"random_dictionary_adapters": ["other"]}).analysed_adapters(twin) == ["other"]
+    assert plan.analyzed_adapters(twin) == [plan.study.primary.adapter]
+    assert plan.analyzed_adapters() == [name for name in plan.study.adapters if name != plan.study.reference]
+    assert plan_from_dict(values | {"random_dictionary_adapters": ["other"]}).analyzed_adapters(twin) == ["other"]
     assert "random_dictionary_adapters" in message(values | {"random_dictionary_adapters": ["wide"]})
 
 
@@ -333,9 +333,9 @@ def test_shuffled_completions_are_a_twin_of_every_tested_behavior_only_where_the
 def test_shuffled_completions_train_the_primary_adapter_alone(values):
     values["adapters"]["other"] = {"kind": "scale"}
     plan = plan_from_dict(with_shuffled(values))
-    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local-shuffled") == [plan.study.primary.adapter]
-    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local") == plan.analysed_adapters()
-    assert len(plan.analysed_adapters()) > 1
+    assert plan.analyzed_adapters(next(iter(plan.study.subjects)), "local-shuffled") == [plan.study.primary.adapter]
+    assert plan.analyzed_adapters(next(iter(plan.study.subjects)), "local") == plan.analyzed_adapters()
+    assert len(plan.analyzed_adapters()) > 1
 
 
 def test_shuffled_completions_are_compared_with_what_their_behavior_is(values):
@@ -447,7 +447,7 @@ def test_lora_above_the_hook_is_a_reference_and_nothing_else(values):
     values = values | {"adapters": values["adapters"] | {"other": {"kind": "lora"}}}
     assert "changes no latent" in message(values)
     values["adapters"]["other"] = {"kind": "lora", "options": {"where": "below"}}
-    assert "other" in plan_from_dict(values).analysed_adapters()
+    assert "other" in plan_from_dict(values).analyzed_adapters()
 
 
 def test_the_calibration_study_is_large_enough_to_say_what_it_is_for():
@@ -485,7 +485,7 @@ def test_a_mistake_in_the_calibration_config_is_named(tmp_path, text, expected):
     assert expected in str(caught.value)
 
 
-def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_is_primary(values):
+def test_a_source_names_adapters_that_are_analyzed_and_the_primary_one_where_it_is_primary(values):
     source = values["sources"][values["primary"]["source"]]
     source["adapters"] = [values["primary"]["adapter"]]
     plan_from_dict(values)

@@ -104,7 +104,7 @@ class _Changed:
         twin = plan.random_twin(subject)
         random: Changes = {}
         exchanged: Changes = {}
-        if twin and adapter in plan.analysed_adapters(twin):
+        if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter)
         if adapter == plan.study.primary.adapter:
             twins = plan.shuffled_behaviors

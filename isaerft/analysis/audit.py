@@ -50,7 +50,7 @@ def write_audits(plan: Plan, results: Results, subject: str) -> None:
     read = list(readings(plan, results, subject, sources=sources, behaviors=list(plan.described)))
     rows: list[dict[str, object]] = []
     latents = []
-    for adapter in plan.analysed_adapters(subject):
+    for adapter in plan.analyzed_adapters(subject):
         share = rows_seen(plan, adapter)
         sets = sorted({name for audit in plan.study.audits.values() for name in (audit.clean, audit.suspect)})
         changes = read_changes(plan, results, subject, adapter, sets)

@@ -102,7 +102,7 @@ class Analysis:
         paths = [
             self.results.agreement(subject, adapter).rows(table)
             for subject in self.plan.study.subjects
-            for adapter in self.plan.analysed_adapters(subject)
+            for adapter in self.plan.analyzed_adapters(subject)
         ]
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 

@@ -31,12 +31,12 @@ from isaerft.analysis.readings import ExplainedLatents
 from isaerft.config import Plan
 from isaerft.table import Column
 
-AGAINST_REFERENCE = ("sensitivity", "specificity")
+AGAINST_REFERENCE = ("true_positive_rate", "true_negative_rate")
 CORRECTED = ("auroc", "spearman")
 
 
 def judge_quality(analysis: Analysis) -> pd.DataFrame:
-    """Return one row for each pair of judges and statistic; sensitivity and specificity only against a reference."""
+    """Return one row for each pair of judges and statistic; the true-positive and true-negative rate only against a reference."""
     rows = [pair.names | row for pair in _pairs(analysis) for row in _compared(analysis.plan, pair)]
     return pd.DataFrame(rows, columns=QUALITY.column_names)
 
@@ -140,7 +140,7 @@ def _corrected(plan: Plan, pair: _Pair, results: pd.DataFrame) -> Iterator[dict[
         interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)
         used: dict[str, object] = {"correlation": correlation.estimate}
         if row.statistic == "auroc":
-            used = {"sensitivity": rates.true_positive_rate, "specificity": rates.true_negative_rate}
+            used = {"true_positive_rate": rates.true_positive_rate, "true_negative_rate": rates.true_negative_rate}
             share = row.n_expected / row.n_latents
             found = stats.corrected_auroc(row.estimate, rates, share, interval, confidence_level=level)
         else:
@@ -167,7 +167,7 @@ QUALITY = ResultTable(
         Column(
             "statistic",
             "text",
-            "kappa and mcc: agreement beyond chance on what is expected; sensitivity and specificity against a "
+            "kappa and mcc: agreement beyond chance on what is expected; the true-positive and true-negative rate against a "
             "reference; spearman: rank correlation of the expected effects.",
         ),
         Column(
@@ -215,13 +215,13 @@ CORRECTION = ResultTable(
         Column("ci_low", "float", f"Lower {_CORRECTED_INTERVAL}", optional=True),
         Column("ci_high", "float", f"Upper {_CORRECTED_INTERVAL}", optional=True),
         Column(
-            "sensitivity",
+            "true_positive_rate",
             "float",
             "Share of the latents that the reference expects to change which the judge expects to change too.",
             optional=True,
         ),
         Column(
-            "specificity",
+            "true_negative_rate",
             "float",
             "Share of the latents that the reference does not expect to change which the judge does not either.",
             optional=True,

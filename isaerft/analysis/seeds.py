@@ -27,7 +27,7 @@ def seeds(analysis: Analysis) -> pd.DataFrame:
         reading = analysis.primary_reading(subject)
         if reading is None:
             continue
-        for adapter in analysis.plan.analysed_adapters(subject):
+        for adapter in analysis.plan.analyzed_adapters(subject):
             same = {"subject": subject, "adapter": adapter, "statistic": analysis.plan.study.primary.statistic}
             rows += [same | row for row in _rows(analysis, reading, subject, adapter)]
     return pd.DataFrame(rows, columns=TABLE.column_names)

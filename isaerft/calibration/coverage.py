@@ -26,7 +26,7 @@ from isaerft.stats.overall import (
 )
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
-from isaerft.stats.statistics import centred_ranks
+from isaerft.stats.statistics import centered_ranks
 
 INTERVALS = ("auroc", "stratified_auroc", "spearman")
 # A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
@@ -111,7 +111,7 @@ def _over_behaviors(dictionary: Dictionary, rng: np.random.Generator) -> dict[st
 
 def _matrix(changes: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return the AUROC of every row of changes (a, n) against every row of labels (b, n), (a, b)."""
-    ranks = np.array([centred_ranks(change) for change in changes])
+    ranks = np.array([centered_ranks(change) for change in changes])
     n_expected = expected.sum(axis=1)
     return 0.5 + ranks @ expected.T / (2 * n_expected * (expected.shape[1] - n_expected))
 

@@ -325,7 +325,7 @@ class Study:
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
-        analysed = [name for name in self.adapters if name != self.reference]
+        analyzed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters
         yield "primary.measure", self.primary.measure, self.measures
         yield "primary.source", self.primary.source, self.sources
@@ -337,13 +337,13 @@ class Study:
             for kind, names, valid in (
                 ("subjects", part.subjects, self.subjects),
                 ("judges", part.judges, self.judges),
-                ("adapters", part.adapters, analysed),
+                ("adapters", part.adapters, analyzed),
             ):
                 yield from ((f"sources.{source}.{kind}", name, valid) for name in names)
         for scorer, options in self.scorers.items():
             yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
-        yield from (("random_dictionary_adapters", name, analysed) for name in self.random_dictionary_adapters)
-        yield from (("causal_check.adapters", name, analysed) for name in self.causal_check.adapters or [])
+        yield from (("random_dictionary_adapters", name, analyzed) for name in self.random_dictionary_adapters)
+        yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
         yield from (("behavior_check.adapters", name, self.adapters) for name in self.behavior_check.adapters or [])
         yield from (("behavior_check.behaviors", name, self.behaviors) for name in self.behavior_check.behaviors or [])
 

@@ -34,7 +34,7 @@ import numpy as np
 from isaerft.stats.checks import Alternative
 from isaerft.stats.confounds import SmoothConfounds
 from isaerft.stats.exchange import Exchange
-from isaerft.stats.statistics import LinearScorer, centred_ranks, value_of
+from isaerft.stats.statistics import LinearScorer, centered_ranks, value_of
 
 # Values this close are ties. Distinct AUROCs differ by at least 1 / (2 n1 n0): 8e-12 at half a million latents.
 _TIE = 1e-12
@@ -174,7 +174,7 @@ def freedman_lane_null(
     statistic_of : callable
         Returns the statistic of changes (n,) that are given in the exchange's order.
     """
-    ranks = centred_ranks(change)
+    ranks = centered_ranks(change)
     explained = smooth.fitted(ranks)
     fitted, rest = explained[exchange.order], (ranks - explained)[exchange.order]
     return np.array(

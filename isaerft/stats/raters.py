@@ -180,12 +180,12 @@ def matthews_correlation(counts: Counts) -> Any:
         return _number(np.where(scale > 0, (neither * both - first * second) / scale, np.nan))
 
 
-def sensitivity(counts: Counts) -> Any:
+def true_positive_rate(counts: Counts) -> Any:
     """Return the share of the second judge's expected items that the first expects too; NaN if there are none."""
     return _share(counts.both, counts.only_second)
 
 
-def specificity(counts: Counts) -> Any:
+def true_negative_rate(counts: Counts) -> Any:
     """Return the share of the second judge's unexpected items that the first does not expect; NaN if there are none."""
     return _share(counts.neither, counts.only_first)
 
@@ -193,8 +193,8 @@ def specificity(counts: Counts) -> Any:
 STATISTICS = {
     "kappa": cohen_kappa,
     "mcc": matthews_correlation,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
+    "true_positive_rate": true_positive_rate,
+    "true_negative_rate": true_negative_rate,
 }
 
 
@@ -207,7 +207,7 @@ def agreement_of_judges(
     n_resamples: int = N_BOOTSTRAP,
     rng: np.random.Generator | int | None = 0,
 ) -> dict[str, Estimate]:
-    """Return kappa, mcc, sensitivity and specificity of `first` against `second`, with their intervals.
+    """Return kappa, mcc, true-positive and true-negative rate of `first` against `second`, with their intervals.
 
     Parameters
     ----------
@@ -240,11 +240,11 @@ def error_rates(
 ) -> ErrorRates:
     """Return how often a judge is right about a reference; parameters as in `agreement_of_judges`."""
     whole, drawn = _counted(judge, reference, clusters, n_resamples, rng)
-    draws = np.stack([sensitivity(drawn), specificity(drawn)], axis=1)
+    draws = np.stack([true_positive_rate(drawn), true_negative_rate(drawn)], axis=1)
     wrong = np.unique(np.asarray(clusters)[np.asarray(judge, bool) & ~np.asarray(reference, bool)])
     if len(wrong) < MIN_WRONG:
         draws[:] = np.nan
-    return ErrorRates(sensitivity(whole), specificity(whole), draws)
+    return ErrorRates(true_positive_rate(whole), true_negative_rate(whole), draws)
 
 
 def _counted(

@@ -80,7 +80,7 @@ def test_judges_are_compared_pair_by_pair_and_a_reference_stands_in_second_place
         ("far", "truth"),
         ("near", "far"),
     }
-    with_rates = quality[quality.statistic.isin(["sensitivity", "specificity"])]
+    with_rates = quality[quality.statistic.isin(["true_positive_rate", "true_negative_rate"])]
     assert set(with_rates.against) == {"truth"}
     assert set(quality.source) == {"said"}
 
@@ -146,8 +146,8 @@ def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
     table = CORRECTION.conform(corrected(plan, agreement, results))
     assert table.statistic.tolist() == ["auroc", "spearman"]
     assert table.against.tolist() == ["truth", "truth"]
-    assert table.sensitivity[0] == pytest.approx(found)
-    assert table.specificity[0] == pytest.approx(left_alone)
+    assert table.true_positive_rate[0] == pytest.approx(found)
+    assert table.true_negative_rate[0] == pytest.approx(left_alone)
     true_share = (0.5 + left_alone - 1) / (found + left_alone - 1)
     factor = found * true_share / 0.5 + left_alone * (1 - true_share) / 0.5 - 1
     assert table.corrected[0] == pytest.approx(0.5 + 0.1 / factor)

@@ -44,8 +44,8 @@ def test_estimates_are_those_of_scikit_learn(rng):
         found = agreement_of_judges(first, second, clusters, n_resamples=9)
         assert found["kappa"].estimate == pytest.approx(cohen_kappa_score(second, first))
         assert found["mcc"].estimate == pytest.approx(matthews_corrcoef(second, first))
-        assert found["sensitivity"].estimate == pytest.approx(recall_score(second, first))
-        assert found["specificity"].estimate == pytest.approx(recall_score(~second, ~first))
+        assert found["true_positive_rate"].estimate == pytest.approx(recall_score(second, first))
+        assert found["true_negative_rate"].estimate == pytest.approx(recall_score(~second, ~first))
 
 
 def test_the_same_judge_twice_agrees_wholly_and_its_opposite_not_at_all(rng):
@@ -53,7 +53,7 @@ def test_the_same_judge_twice_agrees_wholly_and_its_opposite_not_at_all(rng):
     same, opposite = agreement_of_judges(first, first, clusters), agreement_of_judges(first, ~first, clusters)
     assert all(part.estimate == 1 and part.confidence_interval == (1, 1) for part in same.values())
     assert opposite["mcc"].estimate == pytest.approx(-1)
-    assert opposite["sensitivity"].estimate == 0
+    assert opposite["positive_rate"].estimate == 0
 
 
 def test_judges_that_know_nothing_of_each_other_agree_as_chance_does(rng):
@@ -98,8 +98,8 @@ def test_what_is_undefined_is_not_a_number(rng):
     nothing, some = np.zeros(40, bool), np.arange(40) < 9
     found = agreement_of_judges(some, nothing, np.arange(40))
     assert math.isnan(found["mcc"].estimate)
-    assert math.isnan(found["sensitivity"].estimate)
-    assert found["specificity"].estimate == 31 / 40
+    assert math.isnan(found["true_positive_rate"].estimate)
+    assert found["true_negative_rate"].estimate == 31 / 40
     assert math.isnan(agreement_of_judges(nothing, nothing, np.arange(40))["kappa"].estimate)
     one_explanation = agreement_of_judges(some, some, np.zeros(40))
     assert all(math.isnan(part.confidence_interval.low) for part in one_explanation.values())
@@ -129,22 +129,22 @@ def known(true_positive_rate, true_negative_rate):
     return ErrorRates(true_positive_rate, true_negative_rate, np.tile([true_positive_rate, true_negative_rate], (9, 1)))
 
 
-def mislabelled(truth, sensitivity, specificity, rng):
+def mislabeled(truth, positive_rate, negative_rate, rng):
     luck = rng.random(truth.size)
-    return np.where(truth, luck < sensitivity, luck >= specificity)
+    return np.where(truth, luck < positive_rate, luck >= negative_rate)
 
 
-@pytest.mark.parametrize(("sensitivity", "specificity"), [(0.9, 0.98), (0.5, 0.95), (0.7, 0.7)])
+@pytest.mark.parametrize(("positive_rate", "negative_rate"), [(0.9, 0.98), (0.5, 0.95), (0.7, 0.7)])
 @pytest.mark.parametrize("share", [0.05, 0.4])
-def test_the_auroc_against_true_labels_is_found_from_the_one_against_wrong_ones(sensitivity, specificity, share):
+def test_the_auroc_against_true_labels_is_found_from_the_one_against_wrong_ones(positive_rate, negative_rate, share):
     rng = np.random.default_rng(1)
     raw, corrected, true = [], [], []
     for _ in range(RUNS):
         truth = rng.random(N) < share
         change = rng.normal(size=N) + truth
-        labels = mislabelled(truth, sensitivity, specificity, rng)
+        labels = mislabeled(truth, positive_rate, negative_rate, rng)
         raw.append(float(auroc(change, labels)))
-        corrected.append(corrected_auroc(raw[-1], known(sensitivity, specificity), labels.mean()).estimate)
+        corrected.append(corrected_auroc(raw[-1], known(positive_rate, negative_rate), labels.mean()).estimate)
         true.append(float(auroc(change, truth)))
     error = np.nanmean(corrected) - np.mean(true)
     assert np.isfinite(corrected).mean() > 0.9
@@ -155,7 +155,7 @@ def test_the_auroc_against_true_labels_is_found_from_the_one_against_wrong_ones(
 def test_attenuation_is_by_how_much_more_often_an_expected_latent_truly_is():
     rng = np.random.default_rng(2)
     truth = rng.random(400_000) < 0.1
-    labels = mislabelled(truth, 0.6, 0.95, rng)
+    labels = mislabeled(truth, 0.6, 0.95, rng)
     found = attenuation(0.6, 0.95, labels.mean())
     assert found == pytest.approx(truth[labels].mean() - truth[~labels].mean(), abs=0.01)
 
@@ -167,12 +167,12 @@ def test_a_judge_without_error_needs_no_correction():
 
 
 @pytest.mark.parametrize(
-    ("sensitivity", "specificity", "share"),
+    ("positive_rate", "negative_rate", "share"),
     [(0.5, 0.5, 0.2), (0.2, 0.7, 0.2), (0.9, 0.9, 0.05), (0.9, 0.9, 0.95), (0.9, 0.9, 0.0), (math.nan, 0.9, 0.2)],
 )
-def test_labels_that_such_a_judge_cannot_have_given_are_not_corrected(sensitivity, specificity, share):
-    assert math.isnan(attenuation(sensitivity, specificity, share))
-    assert math.isnan(corrected_auroc(0.6, known(sensitivity, specificity), share).estimate)
+def test_labels_that_such_a_judge_cannot_have_given_are_not_corrected(positive_rate, negative_rate, share):
+    assert math.isnan(attenuation(positive_rate, negative_rate, share))
+    assert math.isnan(corrected_auroc(0.6, known(positive_rate, negative_rate), share).estimate)
 
 
 def test_a_result_that_is_no_auroc_or_no_correlation_is_undefined():
@@ -233,7 +233,7 @@ def test_the_corrected_interval_covers_though_the_rates_are_from_few_explanation
         rng = np.random.default_rng([world, n_explanations])
         truth = np.arange(n) < 80
         change = rng.normal(size=n) + sp.norm.ppf(0.8) * math.sqrt(2) * truth
-        labels = mislabelled(truth, 0.6, 0.97, rng)
+        labels = mislabeled(truth, 0.6, 0.97, rng)
         estimate = float(auroc(change, labels))
         interval = auroc_interval(estimate, change, labels, np.arange(n), 0.95)
         rates = error_rates(*judged(n_explanations, rng, alike), n_resamples=499, rng=rng)
