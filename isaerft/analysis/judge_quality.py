@@ -36,7 +36,7 @@ CORRECTED = ("auroc", "spearman")
 
 
 def judge_quality(analysis: Analysis) -> pd.DataFrame:
-    """Return one row for each pair of judges and statistic; the true-positive and true-negative rate only against a reference."""
+    """Return one row for each pair of judges and statistic; rates of error only against a reference."""
     rows = [pair.names | row for pair in _pairs(analysis) for row in _compared(analysis.plan, pair)]
     return pd.DataFrame(rows, columns=QUALITY.column_names)
 
@@ -167,8 +167,8 @@ QUALITY = ResultTable(
         Column(
             "statistic",
             "text",
-            "kappa and mcc: agreement beyond chance on what is expected; the true-positive and true-negative rate against a "
-            "reference; spearman: rank correlation of the expected effects.",
+            "kappa and mcc: agreement beyond chance on what is expected; true_positive_rate and true_negative_rate, "
+            "against a reference: share of what it expects, and of what it does not, that the judge sees alike; spearman: rank correlation of the expected effects.",
         ),
         Column(
             "estimate",
