@@ -168,7 +168,8 @@ QUALITY = ResultTable(
             "statistic",
             "text",
             "kappa and mcc: agreement beyond chance on what is expected; true_positive_rate and true_negative_rate, "
-            "against a reference: share of what it expects, and of what it does not, that the judge sees alike; spearman: rank correlation of the expected effects.",
+            "against a reference: share of what it expects, and of what it does not, that the judge sees alike; "
+            "spearman: rank correlation of the expected effects.",
         ),
         Column(
             "estimate",
