@@ -59,8 +59,8 @@ TABLE = ResultTable(
         Column(
             "loss_recovered",
             "float",
-            "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference. (In "
-            "causal_check.csv: what remains of the adapter's own fall without some latents.)",
+            "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference. In "
+            "causal_check.csv it is what remains of the adapter's own fall without some latents.",
             optional=True,
         ),
         Column("seconds", "float", "Wall-clock time of the run; empty unless the study records it.", optional=True),
