@@ -22,13 +22,14 @@ from isaerft.analysis.columns import (
     BEHAVIOR,
     CI_HIGH,
     CI_LOW,
+    FAMILY,
     JUDGE,
     MEASURE,
     N_EXPECTED,
     N_LATENTS,
     N_SEEDS,
     PRIMARY,
-    QVALUE,
+    QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
     SUBJECT,
@@ -58,10 +59,11 @@ TRAINED = (RESULT, "shuffled_completions")
 
 
 def agreement(analysis: Analysis) -> pd.DataFrame:
-    """Return the rows of all adapters with q-values, adjusted within each control, the primary result apart."""
+    """Return the rows of all adapters with q-values; a family is one question about all behaviors."""
     table = analysis.tested("agreement")
     primary = is_primary(analysis.plan, table) & (table.control == RESULT)
-    return with_qvalues(table.assign(primary=primary), "control")
+    question = ("subject", "adapter", "measure", "source", "judge", "statistic")
+    return with_qvalues(analysis.plan, table.assign(primary=primary), question, table.control == RESULT)
 
 
 def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) -> None:
@@ -92,7 +94,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
         for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
-            columns = [name for name in table.column_names if name not in ("qvalue", "primary")]
+            columns = [name for name in table.column_names if name not in ("family", "qvalue", "primary")]
             frame = pd.DataFrame(rows[table.name], columns=columns)
             frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
@@ -115,7 +117,7 @@ class _Changed:
         random: Changes = {}
         exchanged: Changes = {}
         placebos: Mapping[str, np.ndarray] = {}
-        if twin and adapter in plan.analysed_adapters(twin):
+        if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter)
         if adapter == plan.study.primary.adapter:
             twins = plan.shuffled_behaviors
@@ -219,7 +221,7 @@ def _noise_ceiling(comparison: Comparison) -> float:
     if len(comparison.changes) < 2 or (np.ptp(comparison.changes, axis=1) == 0).any():
         return math.nan
     if comparison.statistic == "spearman":
-        return stats.reliability(comparison.changes).noise_ceiling
+        return stats.spearman_ceiling_of_mean(comparison.changes, comparison.labels)
     if comparison.statistic == "auroc":
         return stats.auroc_ceiling_of_mean(comparison.changes, comparison.n_expected)
     return math.nan
@@ -281,7 +283,8 @@ TABLE = ResultTable(
             "behaviors, for the same expectations (Student's t); empty with fewer than 4 others.",
             optional=True,
         ),
-        QVALUE,
+        QVALUE_OF_FAMILIES,
+        FAMILY,
         Column("null_mean", "float", "Mean of the adjusted estimate over the other trainings: chance.", optional=True),
         Column("null_sd", "float", "Its standard deviation over the other trainings.", optional=True),
         Column("n_others", "int", "Other trainings; variants of one behavior are one.", optional=True),

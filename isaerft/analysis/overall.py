@@ -14,11 +14,12 @@ from isaerft.analysis.columns import (
     ADAPTER,
     CI_HIGH_OVER_BEHAVIORS,
     CI_LOW_OVER_BEHAVIORS,
+    FAMILY,
     JUDGE,
     MEASURE,
     PRIMARY,
     QUANTITY,
-    QVALUE,
+    QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
     SUBJECT,
@@ -28,9 +29,10 @@ from isaerft.table import Column
 
 
 def overall(analysis: Analysis) -> pd.DataFrame:
-    """Return the rows of all adapters with q-values, adjusted within each quantity, the primary result apart."""
+    """Return the rows of all adapters with q-values; a family is one question about all adapters."""
     table = analysis.tested("overall")
-    return with_qvalues(table.assign(primary=is_primary(analysis.plan, table)), "quantity")
+    table = table.assign(primary=is_primary(analysis.plan, table))
+    return with_qvalues(analysis.plan, table, ("subject", "measure", "source", "judge", "quantity"))
 
 
 def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
@@ -95,7 +97,8 @@ TABLE = ResultTable(
             "random (every pairing, with up to 8 families). agreement has none: compare it with placebo trainings.",
             optional=True,
         ),
-        QVALUE,
+        QVALUE_OF_FAMILIES,
+        FAMILY,
         Column("leave_one_out_low", "float", "Lowest estimate when one family is left out.", optional=True),
         Column("leave_one_out_high", "float", "Highest estimate when one family is left out.", optional=True),
         Column(

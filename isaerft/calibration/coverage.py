@@ -8,6 +8,7 @@ very many explanations for the intervals of a judge's quality.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -24,10 +25,10 @@ from isaerft.stats.overall import overall_agreement, pooled_agreement
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
 from isaerft.stats.specificity import contrast, specificity_matrix
-from isaerft.stats.statistics import centred_ranks
+from isaerft.stats.statistics import centered_ranks
 from isaerft.stats.trainings import against_others, others_of
 
-INTERVALS = ("auroc", "stratified_auroc", "spearman", "precision_at_k")
+INTERVALS = ("auroc", "stratified_auroc", "spearman")
 # A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
 N_POPULATION, POPULATIONS = 2**16, 4
 # Bins wide enough that no stratum of the sample is merged: so the stratified AUROC estimates the population's.
@@ -94,7 +95,7 @@ def _over_behaviors(dictionary: Dictionary, sizes: Calibration, rng: np.random.G
     plain, adjusted = auroc_matrix(many, further.expected), auroc_matrix(many, further.expected, groups)
     own = np.diagonal(specificity_matrix(changes, labels))
     column = specificity_matrix(changes, labels[:1])[:, 0]
-    same = {"clusters": seen.clusters, "n_resamples": 1, "rng": rng}
+    same: dict[str, Any] = {"clusters": seen.clusters, "n_resamples": 1, "rng": rng}
     found: dict[str, tuple[ConfidenceInterval, float]] = {
         "estimate": (
             against_others(column[0], others_of(column, 0), bounds=(0, 1)).confidence_interval,
@@ -128,7 +129,7 @@ def auroc_matrix(changes: np.ndarray, expected: np.ndarray, groups: NullOptions 
 
     With `groups`, what strata and confounds explain of the labels is taken out.
     """
-    ranks = np.array([centred_ranks(change) for change in changes])
+    ranks = np.array([centered_ranks(change) for change in changes])
     n_expected = expected.sum(axis=1)
     labels = expected.astype(np.float64)
     if groups is not None:

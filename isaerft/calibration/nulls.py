@@ -202,7 +202,7 @@ def _naive(
 ) -> Iterator[tuple[str, Outcome]]:
     """Yield the p-values of tests that ignore what makes latents, tokens, seeds or behaviors depend on each other."""
     change, expected = evidence.changes[0], evidence.expected[0]
-    options = {"n_resamples": sizes.n_resamples, "rng": rng}
+    options: dict[str, Any] = {"n_resamples": sizes.n_resamples, "rng": rng}
     found = {
         "exchange_of_latents": latents_exchanged(evidence, 0, **options),
         "unadjusted_specificity": overall_specificity(specificity_matrix(evidence.changes, evidence.expected)).pvalue,

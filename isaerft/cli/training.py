@@ -143,7 +143,7 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
         layout.cache(plan.base_subject(subject), behavior),
         layout.adapters(subject, behavior),
         layout.changes(subject, behavior),
-        measured=plan.analysed_adapters(subject, behavior),
+        measured=plan.analyzed_adapters(subject, behavior),
         diagnosed=plan.diagnosed_adapters(subject, behavior),
         diagnostics=layout.diagnostics(subject, behavior),
         permuted=plan.is_permuted(subject),

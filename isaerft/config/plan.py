@@ -36,7 +36,7 @@ class Plan:
                 f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
                 remedy="name a trained adapter as `primary.adapter`, or leave the control out",
             )
-        for name in {name for twin in self.permuted_subjects for name in self.analysed_adapters(twin)}:
+        for name in {name for twin in self.permuted_subjects for name in self.analyzed_adapters(twin)}:
             if ADAPTERS.facts(self.kind_of(name)).made == "saved":
                 raise InputError(
                     f"control 'random_dictionary' for adapter {name!r}, which is saved: it would repeat the result",
@@ -163,7 +163,7 @@ class Plan:
     def causally_checked(self) -> list[str]:
         """Adapters whose most changed latents are neutralized."""
         chosen = self.study.causal_check.adapters
-        return self.analysed_adapters() if chosen is None else chosen
+        return self.analyzed_adapters() if chosen is None else chosen
 
     @property
     def behavior_checked(self) -> dict[str, list[str]]:
@@ -246,7 +246,7 @@ class Plan:
         read = {judge: [name for name, part in right.items() if judge in (part.judges or tested)] for judge in tested}
         return {judge: names for judge, names in read.items() if len(names) > 1}
 
-    def analysed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
+    def analyzed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
         """Return the adapters whose changes are analyzed: all but the reference; on twins those that controls need."""
         if behavior in self.shuffled_behaviors:
             return [self.study.primary.adapter]
@@ -259,7 +259,7 @@ class Plan:
     def trained_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the adapters that are trained on a behavior: all of them; on twins those that controls need."""
         is_twin = subject in self.permuted_subjects or behavior in self.shuffled_behaviors
-        return self.analysed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
+        return self.analyzed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
 
     def diagnosed_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the trained adapters that act on the model; shuffled completions are not diagnosed."""

@@ -248,7 +248,7 @@ class Study:
                 raise unknown_name("control", control, CONTROLS + ASKED_CONTROLS)
 
     def _check_audits(self) -> None:
-        """Both sets of an audit exist and differ; poison can be planted."""
+        """Both sets of an audit exist and differ, enough seeds compare them, and poison can be planted."""
         for name, audit in self.audits.items():
             for kind, compared in (("clean", audit.clean), ("suspect", audit.suspect)):
                 if compared not in self.behaviors:
@@ -274,6 +274,30 @@ class Study:
         for name, behavior in self.behaviors.items():
             if behavior.poison is not None:
                 self._check_poison(name, behavior)
+        if self.audits:
+            self._check_compared()
+
+    def _check_compared(self) -> None:
+        """The spread over seeds of the primary statistic says what other rows would have given."""
+        from isaerft.stats.audit import MIN_SEEDS
+
+        if self.n_seeds < MIN_SEEDS:
+            raise InputError(
+                f"audits with n_seeds {self.n_seeds}",
+                allowed=f"at least {MIN_SEEDS}: fewer hardly know how much other rows of one origin differ",
+                remedy=f"set n_seeds: {MIN_SEEDS}",
+            )
+        can = [
+            name
+            for name in registry.STATISTICS
+            if (facts := registry.STATISTICS.facts(name)).pooled and facts.primary and facts.chance is not None
+        ]
+        if self.primary.statistic not in can:
+            raise InputError(
+                f"audits with primary.statistic {self.primary.statistic!r}",
+                allowed=f"{', '.join(can)}: linear in the latents (`pooled`), with a known value by `chance`",
+                remedy="choose one of these, or register these facts with the statistic if they hold",
+            )
 
     def _check_poison(self, name: str, behavior: Behavior) -> None:
         planted = behavior.poison.behavior if behavior.poison else ""
@@ -323,7 +347,7 @@ class Study:
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
-        analysed = [name for name in self.adapters if name != self.reference]
+        analyzed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters
         yield "primary.measure", self.primary.measure, self.measures
         yield "primary.source", self.primary.source, self.sources
@@ -335,13 +359,13 @@ class Study:
             for kind, names, valid in (
                 ("subjects", part.subjects, self.subjects),
                 ("judges", part.judges, self.judges),
-                ("adapters", part.adapters, analysed),
+                ("adapters", part.adapters, analyzed),
             ):
                 yield from ((f"sources.{source}.{kind}", name, valid) for name in names)
         for scorer, options in self.scorers.items():
             yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
-        yield from (("random_dictionary_adapters", name, analysed) for name in self.random_dictionary_adapters)
-        yield from (("causal_check.adapters", name, analysed) for name in self.causal_check.adapters or [])
+        yield from (("random_dictionary_adapters", name, analyzed) for name in self.random_dictionary_adapters)
+        yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
         yield from (("behavior_check.adapters", name, self.adapters) for name in self.behavior_check.adapters or [])
         yield from (("behavior_check.behaviors", name, self.behaviors) for name in self.behavior_check.behaviors or [])
 

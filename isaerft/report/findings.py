@@ -327,8 +327,10 @@ def _lead(row: pd.Series) -> str:
 
 
 def _has_reference(tables: Tables) -> bool:
-    """Tell whether a judge is measured against a reference: only then does the table have a sensitivity."""
-    return "judge_quality" in tables and bool((real(tables["judge_quality"])["statistic"] == "sensitivity").any())
+    """Tell whether a judge is measured against a reference: only then does the table have a true-positive rate."""
+    return "judge_quality" in tables and bool(
+        (real(tables["judge_quality"])["statistic"] == "true_positive_rate").any()
+    )
 
 
 def _judge_rows(tables: Tables) -> pd.DataFrame:
@@ -338,7 +340,7 @@ def _judge_rows(tables: Tables) -> pd.DataFrame:
         return pd.DataFrame(columns=[*pair, "statistic"])
     rows = real(tables["judge_quality"])
     if _has_reference(tables):
-        rows = rows.merge(rows.loc[rows["statistic"] == "sensitivity", pair], on=pair)
+        rows = rows.merge(rows.loc[rows["statistic"] == "true_positive_rate", pair], on=pair)
     return rows
 
 

@@ -10,6 +10,12 @@ from isaerft.registry import STATISTICS
 
 if TYPE_CHECKING:
     from isaerft.stats.agreement import AgreementResult, agreement_test, agreement_tests
+    from isaerft.stats.ceilings import (
+        auroc_ceiling_of_mean,
+        auroc_ceiling_of_seed,
+        spearman_ceiling_of_mean,
+        spearman_ceiling_of_seed,
+    )
     from isaerft.stats.checks import NullOptions
     from isaerft.stats.confounds import clusters_of, negative_controls, strata_of
     from isaerft.stats.exchange import Exchange, exchange_within, joined
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
         paired_means,
         remaining_share,
     )
-    from isaerft.stats.multiple_testing import qvalues
+    from isaerft.stats.multiple_testing import family_qvalues, qvalues
     from isaerft.stats.nulls import exchange_pvalue
     from isaerft.stats.overall import (
         OverallResult,
@@ -36,19 +42,14 @@ if TYPE_CHECKING:
         pooled_agreement,
         pooled_agreements,
     )
-    from isaerft.stats.power import (
-        auroc_ceiling_of_mean,
-        auroc_ceiling_of_seed,
-        disattenuated_auroc,
-        hanley_mcneil_sd,
-        minimum_detectable_correlation,
-        minimum_detectable_effect,
-    )
+    from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
+        Estimate,
         agreement_of_judges,
+        attenuation,
         corrected_auroc,
         corrected_correlation,
-        predictive_values,
+        error_rates,
         rank_agreement,
     )
     from isaerft.stats.sampling import CaseControl, case_control, matched_draws
@@ -75,18 +76,19 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "agreement": "AgreementResult agreement_test agreement_tests",
+    "ceilings": "auroc_ceiling_of_mean auroc_ceiling_of_seed spearman_ceiling_of_mean spearman_ceiling_of_seed",
     "checks": "NullOptions",
     "confounds": "clusters_of negative_controls strata_of",
     "exchange": "Exchange exchange_within joined",
     "families": "families_of",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
-    "multiple_testing": "qvalues",
+    "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
     "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
-    "power": "auroc_ceiling_of_mean auroc_ceiling_of_seed disattenuated_auroc hanley_mcneil_sd"
-    " minimum_detectable_correlation minimum_detectable_effect",
-    "raters": "agreement_of_judges corrected_auroc corrected_correlation predictive_values rank_agreement",
+    "power": "disattenuated_auroc hanley_mcneil_sd",
+    "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
+    " rank_agreement",
     "sampling": "CaseControl case_control matched_draws",
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
@@ -102,6 +104,7 @@ __all__ = [
     "CaseControl",
     "Compared",
     "ConfidenceInterval",
+    "Estimate",
     "Exchange",
     "NullOptions",
     "OverallResult",
@@ -118,6 +121,7 @@ __all__ = [
     "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
+    "attenuation",
     "auroc",
     "auroc_ceiling_of_mean",
     "auroc_ceiling_of_seed",
@@ -131,9 +135,11 @@ __all__ = [
     "decide",
     "disattenuated_auroc",
     "enrichment",
+    "error_rates",
     "exchange_pvalue",
     "exchange_within",
     "families_of",
+    "family_qvalues",
     "hanley_mcneil_sd",
     "joined",
     "match_profiles",
@@ -153,7 +159,6 @@ __all__ = [
     "pooled_agreements",
     "precision_at",
     "precision_at_k",
-    "predictive_values",
     "qvalues",
     "rank_agreement",
     "reliability",
@@ -162,6 +167,8 @@ __all__ = [
     "score_elsewhere",
     "sign_agreement",
     "spearman",
+    "spearman_ceiling_of_mean",
+    "spearman_ceiling_of_seed",
     "specificity_matrix",
     "specificity_of",
     "specificity_test",

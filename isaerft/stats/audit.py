@@ -7,9 +7,11 @@ Shao and Wu 1989, Annals of Statistics 17). With s^2 the variance between seeds 
     Var(mean over seeds) = s^2 (f / (1 - f) + 1 / K)
 
 f / (1 - f) is the noise of the rows, 1 / K that of drawing only K subsamples. If every seed saw all rows (f = 1) the
-first part is unknown, and no p-value is given.
+first part is unknown, and no p-value is given; nor is it with fewer than `MIN_SEEDS` seeds, which hardly know s^2.
 
-With few seeds s^2 itself is uncertain; latents moderate the variances of each other (`isaerft.stats.moderated`).
+A statistic near its bounds varies less than one in the middle, so candidates are compared on its logit scale. They
+share the noise of the rows and overlap, so each has the plain t; latents moderate the variances of
+each other (`isaerft.stats.moderated`).
 
 >>> round(variance_factor(0.5, 4), 2)
 1.25
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
@@ -29,9 +32,10 @@ from isaerft.stats.checks import as_finite
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.moderated import moderated_means
 from isaerft.stats.overall import pooled_agreements
-from isaerft.stats.statistics import auroc, spearman
+from isaerft.stats.specificity import specificity_matrix
 
-_STATISTICS = {"auroc": auroc, "spearman": spearman}
+MIN_SEEDS = 4
+"""Fewest seeds whose spread is taken for that of other rows."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,12 @@ def variance_factor(share: float, n_seeds: int) -> float:
     Returns
     -------
     float
-        share / (1 - share) + 1 / n_seeds; NaN at a share of 1, where seeds know nothing of other rows.
+        share / (1 - share) + 1 / n_seeds; NaN at a share of 1, where seeds know nothing of other rows, and with fewer
+        than `MIN_SEEDS`.
     """
     if not 0 < share <= 1:
         raise InputError(f"share of rows {share!r}", allowed="above 0, at most 1")
-    return share / (1 - share) + 1 / n_seeds if share < 1 else math.nan
+    return share / (1 - share) + 1 / n_seeds if share < 1 and n_seeds >= MIN_SEEDS else math.nan
 
 
 def taught_differently(
@@ -99,11 +104,12 @@ def taught_differently(
     ----------
     clean, suspect : (n_seeds, n) float
         Changes of the latents; seeds with one number start and order their rows alike and are paired.
-    expected : (n_candidates, n) bool for auroc, float for spearman
+    expected : (n_candidates, n) bool, or float for a graded statistic
         What each candidate would change; none may expect all or no latent.
     share : float
         Share of the rows that each seed saw.
-    statistic : {"auroc", "spearman"}
+    statistic : str
+        A registered statistic that is `pooled` and whose value by chance is known.
     strata, clusters : (n,) int, optional
     confounds : (k, n) float, optional
         As in `agreement_test`.
@@ -111,7 +117,7 @@ def taught_differently(
     Returns
     -------
     list of Taught
-        One per candidate; the variances of candidates are moderated together.
+        One per candidate.
     """
     differences = as_finite("suspect", suspect, n_dims=2) - as_finite("clean", clean, n_dims=2)
     labels = np.asarray(expected)
@@ -124,11 +130,35 @@ def taught_differently(
         n_resamples=n_resamples,
         rng=rng,
     )
-    of_seed, facts = _STATISTICS[statistic], STATISTICS.facts(statistic)
-    by_seed = np.array([of_seed(difference, labels) for difference in differences])
-    means = moderated_means(by_seed, variance_factor(share, len(differences)))
-    ends = means.intervals(confidence_level).clip(*facts.bounds)
+    facts, n_seeds = STATISTICS.facts(statistic), len(differences)
+    scale = _Scale(*facts.bounds, resolution=1 / (2 * differences.shape[1]))
+    by_seed = scale.of(specificity_matrix(differences, labels, statistic=statistic))
+    means = moderated_means(by_seed, variance_factor(share, n_seeds), moderate=False)
+    above = means.above(float(scale.of(np.array(facts.chance or 0.0))))
+    ends = scale.back(means.intervals(confidence_level))
+    # The mean on the logit scale is not the estimate, which near a bound may lie outside; taking it in costs nothing.
+    estimates = np.array([result.statistic for result in found])[:, None]
+    low, high = np.minimum(ends[:, :1], estimates).ravel(), np.maximum(ends[:, 1:], estimates).ravel()
     return [
-        Taught(result.statistic, ConfidenceInterval(float(low), float(high)), float(rows), result.pvalue)
-        for result, (low, high), rows in zip(found, ends, means.above(facts.chance or 0.0), strict=True)
+        Taught(result.statistic, ConfidenceInterval(float(first), float(last)), float(rows), result.pvalue)
+        for result, first, last, rows in zip(found, low, high, above, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The logit scale of a statistic between two bounds; the statistic itself where these are infinite."""
+
+    low: float
+    high: float
+    resolution: float
+    """How near a bound, as a share of the range, a value can be told from it."""
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        if not math.isfinite(self.high - self.low):
+            return values
+        share = ((values - self.low) / (self.high - self.low)).clip(self.resolution, 1 - self.resolution)
+        return np.log(share / (1 - share))
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        return self.low + (self.high - self.low) * expit(values) if math.isfinite(self.high - self.low) else values

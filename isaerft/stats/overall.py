@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
@@ -140,36 +139,19 @@ def _result(pairs: np.ndarray, null: np.ndarray, exact: bool, confidence_level: 
 
 
 def _linear(changes: np.ndarray, expected: np.ndarray, statistic: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return scores (S, n), weights (J, n) and an offset with agreement = scores @ weights + offset."""
-    changes = np.asarray(changes, float)
-    if np.isnan(changes).any() or np.isnan(np.asarray(expected, float)).any():
-        raise InputError("changes or expectations hold NaN", remedy="leave undefined latents out")
-    if statistic == "spearman":
-        n = changes.shape[1]
-        return _standardised(changes), _standardised(np.asarray(expected, float)) / n, 0.0
-    if statistic == "sign_agreement":
-        signs = np.sign(np.asarray(expected, float))
-        directed = np.abs(signs).sum(1, keepdims=True)
-        if (directed == 0).any():
-            raise InputError("an expectation without any direction", remedy="leave that behavior out")
-        return np.sign(changes), signs / directed, 0.0
-    labels = np.asarray(expected, bool)
-    positives = labels.sum(1, keepdims=True)
-    negatives = labels.shape[1] - positives
-    if (positives == 0).any() or (negatives == 0).any():
-        raise InputError("an expectation that calls all or none expected", remedy="leave that behavior out")
-    ranks = rankdata(changes, axis=1) - (changes.shape[1] + 1) / 2
-    # Mann-Whitney: AUROC = (sum of positives' ranks - n1 (n1 + 1) / 2) / (n1 n0), here with centered ranks.
-    return ranks, labels / (positives * negatives), 0.5
-
-
-def _standardised(rows: np.ndarray) -> np.ndarray:
-    ranks = rankdata(rows, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    spread = np.sqrt((centred**2).mean(1, keepdims=True))
-    if (spread == 0).any():
-        raise InputError("a constant change or expectation has no rank correlation", remedy="leave it out")
-    return centred / spread
+    """Return scores (S, n), weights (J, n) and an offset with agreement = scores @ weights.T + offset."""
+    changes, labels = as_finite("changes", changes, n_dims=2), np.asarray(expected)
+    as_finite("expected", labels, n_dims=2)
+    bind, one_stratum = STATISTICS[statistic].bind, np.zeros(changes.shape[1], np.int64)
+    # A pooled statistic is a product of what changes and what labels give, so one row and one column tell all.
+    try:
+        by_change = [bind(change, labels[0], one_stratum) for change in changes]
+    except ZeroDivisionError:
+        raise InputError(f"a constant change has no {statistic}", remedy="leave it out") from None
+    by_label = [by_change[0], *(bind(changes[0], label, one_stratum) for label in labels[1:])]
+    scores = np.array([scorer.scale * scorer.weights for scorer in by_change])
+    weights = np.array([scorer.scale / by_change[0].scale * scorer.labels for scorer in by_label])
+    return scores, weights, by_change[0].offset
 
 
 @dataclass(frozen=True)

@@ -272,19 +272,19 @@ def _draw_candidates(
     order = rng.permutation(n_rows)
     lengths = rows.mask.sum(1).numpy()
     chosen = np.sort(rng.permutation(np.flatnonzero(lengths > n_bos))[:N_PROBES])
-    centre = np.full(n_rows, -1)
-    centre[chosen] = rng.integers(n_bos, lengths[chosen])
+    center = np.full(n_rows, -1)
+    center[chosen] = rng.integers(n_bos, lengths[chosen])
     explained = np.sort(_keys(firing.top, n_rows))
     pool = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": [], "active": [], "order": []})
     found: set[tuple[int, int]] = set()
     for _, entries in encode_corpus(subject, rows, batch_size, "held-out contexts"):
         row, position = entries["row"].to_numpy(), entries["position"].to_numpy()
-        probed = entries[(centre[row] >= 0) & (abs(position - centre[row]) <= WIDTH)]
+        probed = entries[(center[row] >= 0) & (abs(position - center[row]) <= WIDTH)]
         found |= set(zip(probed["latent_index"].tolist(), probed["row"].tolist(), strict=True))
         unseen = entries[~np.isin(_keys(entries, n_rows), explained)]
         pool = _first_drawn(pd.concat([pool, _strongest_tokens(unseen, order)], ignore_index=True))
     whole = pool.astype(dict.fromkeys(("latent_index", "row", "position", "active"), np.int64))
-    return _Candidates(whole, np.stack([chosen, centre[chosen]], axis=1), found)
+    return _Candidates(whole, np.stack([chosen, center[chosen]], axis=1), found)
 
 
 def _keys(entries: pd.DataFrame, n_rows: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from isaerft.layout import Results
 from isaerft.stats import (
     against_others,
     agreement_test,
+    family_qvalues,
     mean_rank,
     negative_controls,
     others_of,
@@ -110,7 +111,7 @@ def test_exactly_the_primary_result_is_marked(finished):
         assert (marked[column] == value).all()
 
 
-def test_qvalues_run_within_the_primary_results_all_others_and_each_control(parts):
+def test_a_family_of_qvalues_is_one_question_about_all_behaviors_and_holds_no_control_or_wrong_arm(parts):
     plan = make_study()
     parts.agreement(plan)
     rng = np.random.default_rng(0)
@@ -119,12 +120,17 @@ def test_qvalues_run_within_the_primary_results_all_others_and_each_control(part
         table = pd.read_parquet(path)
         table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
     table = agreement(analysis_of(plan, Results(parts.folder)))
-    families = [table.primary, (table.control == "none") & ~table.primary]
-    families += [table.control == control for control in plan.study.controls]
-    assert sum(family.sum() for family in families) == len(table)
-    for family in families:
-        part = table[family]
-        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)))
+    claims = (table.control == "none") & (table.source == "said")
+    assert 0 < claims.sum() < len(claims)
+    assert table[~claims][["family", "qvalue"]].isna().all(axis=None)
+    question = ["subject", "adapter", "measure", "source", "judge", "statistic"]
+    assert table[claims].groupby("family").ngroups == table[claims].groupby(question).ngroups
+    own, others = table[claims & table.primary], table[claims & ~table.primary]
+    assert own.family.nunique() == 1
+    np.testing.assert_allclose(own.qvalue, qvalues(own.pvalue.to_numpy(float)))
+    np.testing.assert_allclose(
+        others.qvalue, family_qvalues(others.pvalue.to_numpy(float), others.family.to_numpy(str))
+    )
 
 
 def test_an_adapter_that_changed_nothing_leaves_its_rows_empty_and_the_rest_whole(parts):

@@ -158,10 +158,10 @@ class Maker:
     def judge_quality(self):
         rows = []
         for subject, judge, statistic in itertools.product(
-            self.subjects, JUDGES[1:], ("kappa", "mcc", "sensitivity", "specificity", "spearman")
+            self.subjects, JUDGES[1:], ("kappa", "mcc", "true_positive_rate", "true_negative_rate", "spearman")
         ):
             rows.append((subject, "truth_input", judge, "table", statistic, 0.5, 0.4, 0.6, 120, 400, 3200))
-            if statistic not in ("sensitivity", "specificity"):
+            if statistic not in ("true_positive_rate", "true_negative_rate"):
                 rows.append((subject, "local", "lexical", "embedding", statistic, 0.3, None, None, 90, 400, 3200))
         return self._frame("judge_quality", rows).drop_duplicates()
 

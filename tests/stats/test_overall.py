@@ -210,10 +210,10 @@ def test_the_same_seed_gives_the_same_result():
             "'enrichment'; allowed: auroc, sign_agreement",
         ),
         ([[1, np.nan, 3]], [[1, 0, 0]], {}, "NaN"),
-        ([[1, 2, 3]], [[0, 0, 0]], {}, "all or none"),
-        ([[1, 2, 3]], [[1, 0, 0], [1, 1, 1]], {}, "all or none"),
+        ([[1, 2, 3]], [[0, 0, 0]], {}, "none of the 3 latents"),
+        ([[1, 2, 3]], [[1, 0, 0], [1, 1, 1]], {}, "all of the 3 latents"),
         ([[2, 2, 2]], [[1, 2, 3]], {"statistic": "spearman"}, "constant"),
-        ([[1, 2, 3]], [[1.0, 1, 1]], {"statistic": "spearman"}, "constant"),
+        ([[1, 2, 3]], [[1.0, 1, 1]], {"statistic": "spearman"}, "expected is 1 for all"),
         ([[1, 2, 3]], [[1.0, np.nan, 1]], {"statistic": "spearman"}, "NaN"),
     ],
 )

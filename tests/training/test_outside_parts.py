@@ -179,7 +179,7 @@ def test_outside_adapters_and_objectives_are_trained_and_fitted(plan, trained, s
 
 
 def test_outside_measures_score_every_outside_adapter_and_the_causal_check_takes_them(plan, trained, subject, tmp_path):
-    names = plan.analysed_adapters()
+    names = plan.analyzed_adapters()
     assert plan.diagnosed_adapters("toy", "a") == ["push"]
     diagnostics = tmp_path / "diagnostics.json"
     score_changes(

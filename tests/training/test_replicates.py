@@ -282,7 +282,7 @@ def measured(make, plan, subject, caches, tmp_path):
         caches / "a.safetensors",
         tmp_path / "adapters",
         tmp_path / "changes.parquet",
-        measured=plan.analysed_adapters(),
+        measured=plan.analyzed_adapters(),
         diagnosed=plan.diagnosed_adapters("toy", "a"),
         diagnostics=tmp_path / "diagnostics.json",
         permuted=False,
@@ -294,7 +294,7 @@ def measured(make, plan, subject, caches, tmp_path):
 def test_every_kind_is_measured_diagnosed_and_checked_and_the_model_is_left_as_it_was(
     measured, plan, subject, caches, tmp_path
 ):
-    names = plan.analysed_adapters()
+    names = plan.analyzed_adapters()
     assert set(names) == set(ALL) - {"lora"}
     table = pd.read_parquet(tmp_path / "changes.parquet")
     n_seeds = {name: 1 if name in ("checkpoint", "saved") else 2 for name in names}

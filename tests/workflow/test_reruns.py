@@ -38,7 +38,7 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
     [
         ("changes/metrics.py", BEHAVIOR_CHECK | TABLES_AND_ON),
         ("judges/lexical.py", {"judge": 1, "score": 1} | AGREEMENT_AND_ON),  # of the four judgements
-        ("analysis/coverage.py", TABLES_AND_ON),
+        ("analysis/explained_latents.py", TABLES_AND_ON),
     ],
 )
 def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished, module, expected):

@@ -1,4 +1,4 @@
-# How much each latent changed, by every measure, for all adapters whose changes are analysed.
+# How much each latent changed, by every measure, for all adapters whose changes are analyzed.
 rule changes:
     input:
         model,

@@ -28,7 +28,7 @@ at = plan.results
 RESULTS = str(at.root)
 TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not None]
 # The adapters for which there are changes and agreement.
-ANALYSED = plan.analysed_adapters()
+ANALYSED = plan.analyzed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 # How several processes that train one adapter together are started.
 TOGETHER = (

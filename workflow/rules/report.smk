@@ -133,7 +133,7 @@ rule tables:
             at.adapter(twin, behavior, adapter)
             for twin in plan.permuted_subjects
             for behavior in plan.trained_behaviors(twin)
-            for adapter in plan.analysed_adapters(twin)
+            for adapter in plan.analyzed_adapters(twin)
         ],
         [
             file
