@@ -118,7 +118,7 @@ class BehaviorCheck:
 class Placebos:
     """Placebo trainings: the primary adapter, trained on the model's own answers with an arbitrary choice of words."""
 
-    n: int = Field(default=19, ge=0)
+    n: int = Field(default=9, ge=0)
     """How many on each subject, none when 0; a p-value against them is at least 1 / (n + 1)."""
     strength: float = Field(default=1.0, gt=0)
     """Standard deviation, in logits, of each placebo's random preference for some tokens over others."""
