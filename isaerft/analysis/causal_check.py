@@ -42,7 +42,7 @@ TABLE = ResultTable(
             "loss_recovered",
             "float",
             "What remains of the adapter's own fall in held-out loss when these latents are set back: 1 if they had no "
-            "part in it, 0 if they account for all of it. In training.csv it is the whole fall, against the reference's.",
+            "part in it, 0 if they account for all of it. In training.csv: the whole fall, against the reference's.",
             optional=True,
         ),
         Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
