@@ -127,20 +127,12 @@ class Maker:
         for subject, (quantity, estimate) in itertools.product(
             self.subjects, (("agreement", 0.76), ("specificity", 0.28))
         ):
-            around = (estimate - 0.06, estimate + 0.05, 0.0002, 0.0004, estimate - 0.02, estimate + 0.01)
-            rows.append(
-                (
-                    subject,
-                    *PRIMARY,
-                    quantity,
-                    self.statistic,
-                    estimate,
-                    *around,
-                    len(self.behaviors),
-                    len(self.behaviors),
-                    True,
-                )
-            )
+            keys = dict(zip(("adapter", "measure", "source", "judge"), PRIMARY, strict=True))
+            numbers = {"estimate": estimate, "ci_low": estimate - 0.06, "ci_high": estimate + 0.05, "pvalue": 0.0002}
+            numbers |= {"qvalue": 0.0004, "leave_one_out_low": estimate - 0.02, "leave_one_out_high": estimate + 0.01}
+            counts = {"n_behaviors": len(self.behaviors), "n_families": len(self.behaviors), "primary": True}
+            same = {"subject": subject, "quantity": quantity, "statistic": self.statistic}
+            rows.append(same | keys | numbers | counts)
         return self._frame("overall", rows)
 
     def source_comparison(self):
