@@ -44,7 +44,7 @@ def study(tmp_path):
 
 def line_of(verb, tmp_path, **given):
     """Return a command line with every required option of the verb filled in."""
-    values = NAMES | {"scorer": "none", "results": str(tmp_path / "results")} | given
+    values = NAMES | {"scorer": "none", "results": str(tmp_path / "results"), "draws": "20"} | given
     return [verb, *(part for name in takes(verb) for part in (f"--{name}", values[name]))]
 
 
@@ -184,9 +184,7 @@ def test_power_plans_a_study(capsys):
     assert main(["power", "--odds-ratio", "1.9", "--expected-share", "0.15", "--reliability", "0.3"]) == 0
     out = capsys.readouterr().out
     assert "AUROC 0.606" in out
-    assert [line.split() for line in out.splitlines() if line.split()[:2] == ["5", "1"]] == [
-        ["5", "1", "0.587", "537", "744"]
-    ]
+    assert ["3", "8", "0.580", "117", "164"] in [line.split() for line in out.splitlines()]
 
 
 @pytest.mark.parametrize("given", [[], ["--auroc", "0.6", "--odds-ratio", "2"], ["--auroc", "1.5"]])

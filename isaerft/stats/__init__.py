@@ -147,8 +147,6 @@ __all__ = [
     "mean_interval",
     "mean_rank",
     "median_of_draws",
-    "minimum_detectable_correlation",
-    "minimum_detectable_effect",
     "negative_controls",
     "others_of",
     "overall_agreement",

@@ -220,6 +220,8 @@ def agreement_tests(
             tests.append(error)
     # Confounds vary from latent to latent within a unit, so what can be fitted depends on the number of latents.
     smooth = smooth_confounds(confounds, groups[0], np.arange(n))
+    if smooth is None and units.crosses_strata:
+        smooth = SmoothConfounds.of_strata(groups[0])
     taken_out = [smooth] * len(tests) if controls is None else [_with_controls(smooth, part) for part in controls]
     prepared = [(test, part) for test, part in zip(tests, taken_out, strict=True) if isinstance(test, PreparedTest)]
     nulls = iter(_nulls(prepared, units, n_resamples, generator))

@@ -223,6 +223,12 @@ class SmoothConfounds:
         return float(np.sqrt((self.n_blocks - 1) / (self.n_blocks - 1 - self.n_terms)))
 
     @classmethod
+    def of_strata(cls, strata: np.ndarray) -> SmoothConfounds:
+        """Return a level for each stratum, and no function besides; strata (n,) int are codes from 0."""
+        levels = (strata == np.arange(strata.max() + 1)[:, None]).astype(np.float64)
+        return cls((levels / np.sqrt(levels.sum(axis=1, keepdims=True))).T, 0, len(strata))
+
+    @classmethod
     def of(cls, confounds: ArrayLike, strata: np.ndarray, *, n_blocks: int) -> SmoothConfounds:
         """Return all polynomials up to the third degree, or as many degrees as the number of blocks allows.
 

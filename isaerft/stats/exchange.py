@@ -183,10 +183,13 @@ class Units:
         Unit of each latent, from 0.
     exchange : Exchange
         Of the units: within cells of about one size and one stratum.
+    crosses_strata : bool
+        Whether some units exchange labels across strata, whose levels must then be taken out first.
     """
 
     codes: np.ndarray
     exchange: Exchange
+    crosses_strata: bool
 
     @property
     def sizes(self) -> np.ndarray:
@@ -220,7 +223,7 @@ def units_within(n: int, strata: ArrayLike | None = None, clusters: ArrayLike | 
     """
     stratum, codes = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
     if n == 0:
-        return Units(codes, Exchange(codes, ()))
+        return Units(codes, Exchange(codes, ()), False)
     sizes = np.bincount(codes)
     share = np.zeros((len(sizes), int(stratum.max()) + 1), dtype=np.int64)
     np.add.at(share, (codes, stratum), 1)
@@ -233,7 +236,8 @@ def units_within(n: int, strata: ArrayLike | None = None, clusters: ArrayLike | 
     # Where a stratum has too few large units, all large units of that size exchange across strata.
     crossing = (scale > 0) & np.isin(scale, scale[rare])
     cell[crossing] = int(cell.max()) + 1 + scale[crossing]
-    return Units(codes, exchange_within(len(sizes), np.unique(cell, return_inverse=True)[1]))
+    crosses = bool(crossing.any()) and int(stratum.max()) > 0
+    return Units(codes, exchange_within(len(sizes), np.unique(cell, return_inverse=True)[1]), crosses)
 
 
 def joined(*groups: ArrayLike) -> np.ndarray:

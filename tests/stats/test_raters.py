@@ -53,7 +53,7 @@ def test_the_same_judge_twice_agrees_wholly_and_its_opposite_not_at_all(rng):
     same, opposite = agreement_of_judges(first, first, clusters), agreement_of_judges(first, ~first, clusters)
     assert all(part.estimate == 1 and part.confidence_interval == (1, 1) for part in same.values())
     assert opposite["mcc"].estimate == pytest.approx(-1)
-    assert opposite["positive_rate"].estimate == 0
+    assert opposite["true_positive_rate"].estimate == 0
 
 
 def test_judges_that_know_nothing_of_each_other_agree_as_chance_does(rng):
