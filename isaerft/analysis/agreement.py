@@ -34,7 +34,14 @@ from isaerft.analysis.columns import (
     STATISTIC,
     SUBJECT,
 )
-from isaerft.analysis.controls import Comparison, Tested, control, controls_of, run_tests
+from isaerft.analysis.controls import (
+    Comparison,
+    Tested,
+    control,
+    controls_of,
+    estimate_of,
+    exchange_texts,
+)
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.overall import TABLE as OVERALL
 from isaerft.analysis.overall import overall_rows
@@ -144,7 +151,8 @@ def _agreement_rows(
     plan: Plan, reading: Reading, matrices: Mapping[str, BehaviorMatrix], changes: _Changed
 ) -> Iterator[dict[str, object]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
-    rows, comparisons, tested = [], [], []
+    rows: list[dict[str, object]] = []
+    trained: list[tuple[dict[str, object], Comparison, np.ndarray]] = []
     for measure, matrix in matrices.items():
         for place, behavior in enumerate(reading.behaviors):
             comparison = changes.comparison(plan, reading, matrix, place)
@@ -158,14 +166,19 @@ def _agreement_rows(
                 **_texts(reading, place),
             }
             for name in [RESULT, *controls_of(comparison)]:
-                what = _tested(comparison, measure, name)
-                compared = _against_trainings(plan, matrix, place, what) if name in TRAINED else {}
-                rows.append(same | {"control": name} | compared)
-                comparisons.append(comparison)
-                tested.append(what)
-    for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
-        is_result = row["control"] == RESULT and found
-        yield found | row | ({"noise_ceiling": _noise_ceiling(comparison)} if is_result else {})
+                what, row = _tested(comparison, measure, name), same | {"control": name}
+                rows.append(row)
+                if name not in TRAINED:
+                    row |= estimate_of(comparison, what)
+                elif isinstance(what, np.ndarray):
+                    row |= _against_trainings(plan, matrix, place, what)
+                    trained.append((row, comparison, what))
+    found = exchange_texts([comparison for _, comparison, _ in trained], [change for *_, change in trained])
+    for (row, comparison, _), columns in zip(trained, found, strict=True):
+        row |= columns
+        if row["control"] == RESULT and "estimate" in row:
+            row["noise_ceiling"] = _noise_ceiling(comparison)
+    yield from rows
 
 
 def _texts(reading: Reading, place: int) -> dict[str, object]:
@@ -182,11 +195,9 @@ def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
     return comparison.change if name == RESULT else control(name, comparison)
 
 
-def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, tested: Tested) -> dict[str, object]:
+def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, change: np.ndarray) -> dict[str, object]:
     """Return the columns in which a training is compared with the other trainings, for the same expectations."""
-    if not isinstance(tested, np.ndarray) or not np.ptp(tested):
-        return {}
-    raw, own = (float(matrix.values_of(tested[None], adjusted=is_adjusted)[0, place]) for is_adjusted in (False, True))
+    raw, own = (float(matrix.values_of(change[None], adjusted=is_adjusted)[0, place]) for is_adjusted in (False, True))
     if not np.isfinite(own):
         return {}
     level, bounds = plan.study.agreement.confidence_level, matrix.kind.facts.bounds

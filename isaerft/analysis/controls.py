@@ -1,4 +1,4 @@
-"""Controls of a result: rows of agreement.csv that the same test makes.
+"""Controls of a result: rows of agreement.csv in the same statistic.
 
 A control is one function: it takes a result's `Comparison` and returns the one to test instead.
 """
@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from isaerft import stats
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.stats.checks import NullOptions
 
 logger = logging.getLogger(__name__)
 
@@ -96,29 +94,36 @@ class Pool:
     over: str
 
 
-@dataclass(frozen=True)
-class Confound:
-    """A control that puts a confound (n,) itself in the place of the change.
-
-    Confounds are not adjusted for when it is tested: nothing would be left of it.
-    """
-
-    change: np.ndarray
+Tested = np.ndarray | Pool | None
+"""What is tested: a change (n,) against the comparison's labels, a pool, or nothing."""
 
 
-Tested = np.ndarray | Confound | Pool | None
-"""What is tested: a change (n,) against the comparison's labels, a confound, a pool, or nothing."""
+def estimate_of(comparison: Comparison, tested: Tested) -> dict[str, object]:
+    """Return the plain statistic of a control, of a pool with its interval; empty where agreement is undefined."""
+    if isinstance(tested, Pool):
+        values = stats.specificity_matrix(tested.changes, tested.labels, statistic=comparison.statistic)
+        replicates = values.mean(axis=1) if len(values) > 1 else values[0]
+        low, high = stats.mean_interval(replicates, comparison.plan.study.agreement.confidence_level)
+        over = tested.over if np.isfinite(low) else None
+        return {"estimate": float(values.mean()), "ci_low": low, "ci_high": high, "ci_over": over}
+    if tested is None or not comparison.can_test(tested):
+        return {}
+    values = stats.specificity_matrix(
+        tested[None],
+        comparison.labels[None],
+        statistic=comparison.statistic,
+        strata=comparison.reading.confounds.strata,
+    )
+    return {"estimate": float(values[0, 0])}
 
 
-def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, object]]:
-    """Return the columns that the exchange of labels between texts gives each test; all share their exchanges.
+def exchange_texts(comparisons: Sequence[Comparison], changes: Sequence[np.ndarray]) -> list[dict[str, object]]:
+    """Return the columns that the exchange of labels between texts gives each change (n,); all share their exchanges.
 
     Parameters
     ----------
     comparisons : sequence of Comparison
         Of one reading and one statistic, so that they share latents, strata and texts.
-    tested : sequence
-        What is tested of each comparison.
 
     Returns
     -------
@@ -126,58 +131,31 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
         Empty where agreement is undefined: nothing or everything is expected, no latent changed (early stopping kept
         the untrained adapter), or the strata leave nothing to exchange.
     """
-    if not comparisons:
-        return []
+    columns: list[dict[str, object]] = [{} for _ in comparisons]
+    defined = [i for i, (one, change) in enumerate(zip(comparisons, changes, strict=True)) if one.can_test(change)]
+    if not defined:
+        return columns
     study, reading = comparisons[0].plan.study, comparisons[0].reading
-    null = reading.confounds.null_of_texts()
-    options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed}
-    without_interval = {"statistic": replace(comparisons[0].kind, interval="none")} | options
-    options |= {"statistic": comparisons[0].statistic, "confidence_level": study.agreement.confidence_level}
-    single: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    alone: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    pooled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for i, (comparison, what) in enumerate(zip(comparisons, tested, strict=True)):
-        if isinstance(what, np.ndarray) and comparison.can_test(what):
-            single[i] = (what, comparison.labels)
-        elif isinstance(what, Confound) and comparison.can_test(what.change):
-            alone[i] = (what.change, comparison.labels)
-        elif isinstance(what, Pool):
-            pooled[i] = (what.changes, what.labels)
-    found: dict[int, stats.AgreementResult | stats.PooledResult | InputError] = {}
-    controls = [comparisons[i].negative_controls for i in single]
-    results = stats.agreement_tests(list(single.values()), controls=controls, **null, **without_interval)
-    found |= zip(single, results, strict=True)
-    groups = NullOptions(strata=null["strata"], clusters=null["clusters"])
-    found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **without_interval), strict=True)
-    if pooled:
-        found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **null, **options), strict=True)
-    columns: list[dict[str, object]] = [{} for _ in tested]
-    for i, result in found.items():
+    found = stats.agreement_tests(
+        [(changes[i], comparisons[i].labels) for i in defined],
+        controls=[comparisons[i].negative_controls for i in defined],
+        statistic=replace(comparisons[0].kind, interval="none"),
+        n_resamples=study.agreement.n_resamples,
+        rng=study.seed,
+        **reading.confounds.null_of_texts(),
+    )
+    for i, result in zip(defined, found, strict=True):
         if isinstance(result, InputError):
             comparison = comparisons[i]
-            logger.warning(
-                "%s of behavior %r is undefined: %s",
-                comparison.statistic,
-                comparison.reading.behaviors[comparison.behavior],
-                result,
-            )
-        else:
-            columns[i] = _columns_of(result, tested[i])
+            behavior = reading.behaviors[comparison.behavior]
+            logger.warning("%s of behavior %r is undefined: %s", comparison.statistic, behavior, result)
+            continue
+        columns[i] = {
+            "pvalue_texts": result.pvalue,
+            "n_resamples": result.n_resamples,
+            "p_floor": max(1 / result.n_distinct, 1 / (result.n_resamples + 1)),
+        }
     return columns
-
-
-def _columns_of(result: stats.AgreementResult | stats.PooledResult, tested: Tested) -> dict[str, object]:
-    """Return the columns that a result fills: of a pool with its interval over what it is run over."""
-    columns: dict[str, object] = {
-        "estimate": result.statistic,
-        "pvalue_texts": result.pvalue,
-        "n_resamples": result.n_resamples,
-    }
-    if isinstance(result, stats.AgreementResult):
-        return columns | {"p_floor": max(1 / result.n_distinct, 1 / (result.n_resamples + 1))}
-    interval = result.confidence_interval
-    over = tested.over if isinstance(tested, Pool) and np.isfinite(interval.low) else None
-    return columns | {"ci_low": interval.low, "ci_high": interval.high, "ci_over": over}
 
 
 def control(name: str, comparison: Comparison) -> Tested:
@@ -220,14 +198,14 @@ def _shuffled_completions(comparison: Comparison) -> np.ndarray | None:
     return None if comparison.exchanged is None else comparison.kind.combine(comparison.exchanged)
 
 
-def _firing_rate_only(comparison: Comparison) -> Confound | None:
+def _firing_rate_only(comparison: Comparison) -> np.ndarray | None:
     """Put the latents' firing rates in the place of their changes."""
-    return None if comparison.kind.facts.directed else Confound(comparison.reading.confounds.firing_rate)
+    return _unsigned(comparison, comparison.reading.confounds.firing_rate)
 
 
-def _decoder_norm_only(comparison: Comparison) -> Confound | None:
+def _decoder_norm_only(comparison: Comparison) -> np.ndarray | None:
     """Put the lengths of the latents' decoder rows in the place of their changes."""
-    return None if comparison.kind.facts.directed else Confound(comparison.reading.confounds.decoder_norm)
+    return _unsigned(comparison, comparison.reading.confounds.decoder_norm)
 
 
 def _explanation_length(comparison: Comparison) -> np.ndarray | None:
