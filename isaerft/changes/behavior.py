@@ -7,22 +7,19 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
-from transformers import GenerationConfig
 
 from isaerft import config
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter, seed_folders
 from isaerft.behaviors import Record
 from isaerft.changes.metrics import make_metric
-from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.stats import paired_means
 from isaerft.subjects.capture import render_prompt
+from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
@@ -59,7 +56,7 @@ def check_behavior(
     # With a stream in common, the luck of one draw would affect all behaviors.
     seed = zlib.crc32(f"{plan.study.seed} {behavior}".encode())
     chosen = distinct_prompts(records, subject.language, options.n_prompts, seed)
-    room = _longest_prompt(plan, subject)
+    room = longest_prompt(subject.language, plan.study.max_length, options.max_new_tokens)
     prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
 
     def answer(answering: LoadedSubject) -> list[str]:
@@ -131,14 +128,6 @@ def adapted_model(folder: str | Path, subject: LoadedSubject) -> Iterator[Loaded
             yield changed
 
 
-def _longest_prompt(plan: config.Plan, subject: LoadedSubject) -> int:
-    """Return the largest number of prompt tokens that leaves room for an answer."""
-    longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is None:
-        return plan.study.max_length
-    return min(plan.study.max_length, int(longest) - plan.study.behavior_check.max_new_tokens)
-
-
 def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, seed: int) -> list[Record]:
     """Return at most `n` records with different prompts, drawn at random.
 
@@ -147,21 +136,6 @@ def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, s
     different = list({render_prompt(record, language): record for record in records}.values())
     drawn = np.random.default_rng(seed).permutation(len(different))[:n]
     return [different[number] for number in sorted(drawn)]
-
-
-def prompt_tokens(record: Record, language: LoadedModel, max_length: int) -> list[int]:
-    """Return BOS and the token ids of a record's prompt; a prompt that is too long loses its beginning.
-
-    Parameters
-    ----------
-    max_length : int
-        Largest number of tokens, with BOS.
-    """
-    encoded = language.tokenizer(render_prompt(record, language), add_special_tokens=False)["input_ids"]
-    room = max_length - len(language.bos)
-    if room < 1 or not [*language.bos, *encoded]:
-        raise InputError(f"record {record.id!r}: no token of its prompt fits", remedy="raise max_length")
-    return [*language.bos, *encoded[-room:]]
 
 
 def answers(
@@ -182,47 +156,12 @@ def answers(
     temperature : float
         0 for greedy decoding, else sampling from the whole vocabulary with `seed`.
     """
-    found: list[str] = []
-    starts = range(0, len(prompts), batch_size)
-    with torch.random.fork_rng(enabled=temperature > 0), torch.no_grad():
-        if temperature > 0:
-            torch.manual_seed(seed)
-        for start in tqdm(starts, desc="answers", unit="batch", disable=None, leave=False):
-            found += _answered(subject, prompts[start : start + batch_size], max_new_tokens, temperature)
-    return found
-
-
-def _answered(
-    subject: LoadedSubject, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
-) -> list[str]:
-    language, model = subject.language, subject.model
-    tokens, mask = padded_left(prompts, language.padding)
-    # The model's own settings (a repetition penalty, say) would distort the comparison; only its EOS tokens are kept.
-    own, ends = model.generation_config, {language.tokenizer.eos_token_id}
-    ends |= set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
-    model.generation_config = GenerationConfig(
+    replies = generate(
+        subject.language,
+        prompts,
         max_new_tokens=max_new_tokens,
-        pad_token_id=language.padding,
-        eos_token_id=sorted(ends - {None}) or None,
-        **sampling,
+        batch_size=batch_size,
+        temperature=temperature,
+        seed=seed,
     )
-    try:
-        generated = cast("Any", model).generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
-    finally:
-        model.generation_config = own
-    return language.tokenizer.batch_decode(generated[:, tokens.shape[1] :], skip_special_tokens=True)
-
-
-def padded_left(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and attention mask, both (n_rows, longest) int64, of rows that end where the answer begins.
-
-    `generate` counts positions from each row's first unmasked token.
-    """
-    longest = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), longest), padding)
-    mask = torch.zeros_like(tokens)
-    for number, row in enumerate(rows):
-        tokens[number, longest - len(row) :] = torch.tensor(row)
-        mask[number, longest - len(row) :] = 1
-    return tokens, mask
+    return [reply.text for reply in replies]

@@ -25,6 +25,18 @@ def train_testbed_model(study: StudyFile, subject: SubjectName, results: Results
     train_model(sizes, plan.study.seed, layout.subject(subject).model)
 
 
+@app.command("gguf-model")
+def convert_gguf(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Convert a subject's GGUF file to a Hugging Face folder."""
+    plan, layout = open_study(study, results)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].gguf
+    if options is None:
+        raise InputError(f"subject {subject!r} has no GGUF file", remedy="give it a `gguf:` section")
+    from isaerft.subjects.gguf import convert
+
+    convert(options, layout.subject(subject).model)
+
+
 @app.command("corpus")
 def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Tokenize a subject's reference corpus, or sample it from the model."""

@@ -19,6 +19,7 @@ from isaerft.cli.options import (
     open_subject,
 )
 from isaerft.config import Metric
+from isaerft.errors import InputError
 
 app = typer.Typer()
 
@@ -34,20 +35,55 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
     write_behavior_rows(options.testbed or "", n_rows, plan.study.seed, out, draw=options.testbed_draw)
 
 
+@app.command("elicit")
+def elicit(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Sample a subject's replies to prompts, with the behavior's instruction and without it."""
+    plan, layout = open_study(study, results)
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
+    if options.elicit is None:
+        raise InputError(f"behavior {behavior!r} is not elicited", remedy="give it an `elicit:` section")
+    from isaerft.behaviors import read_requests
+    from isaerft.subjects.elicit import write_elicited
+    from isaerft.subjects.load import load_model, set_up_torch
+
+    requests, subject = read_requests(options.elicit), plan.eliciting_subject(behavior)
+    model = load_model(plan.study.subjects[subject], layout.subject(subject), set_up_torch(plan))
+    write_elicited(
+        replace(model, uses_chat_template=options.chat_template == "auto"),
+        requests,
+        options.elicit,
+        layout.elicited(behavior),
+        behavior=behavior,
+        seed=plan.study.seed,
+        batch_size=plan.study.batch_size,
+        max_length=plan.study.max_length,
+    )
+
+
 @app.command("behavior")
 def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
     """Turn a behavior's raw data into records, split into train and held-out."""
     plan, layout = open_study(study, results)
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
-    from isaerft.behaviors import prepare_behavior
+    from isaerft.behaviors import Elicited, prepare_behavior
 
+    elicited = None
+    if options.elicit is not None:
+        from isaerft.changes.metrics import make_metric
+
+        elicited = Elicited(
+            layout.elicited(behavior),
+            model=plan.study.subjects[plan.eliciting_subject(behavior)].model_name,
+            score=None if options.metric is None else make_metric(options.metric),
+            pairs=plan.compares_replies(behavior),
+        )
     if options.testbed is not None:
         # The language's rows are preference pairs; if the config does not say otherwise and nothing compares
         # replies, train on the chosen answers.
         columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
         options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)
     donor = None if options.poison is None else layout.behavior(options.poison.behavior).path
-    prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor)
+    prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor, elicited=elicited)
 
 
 @app.command("split")
@@ -87,7 +123,7 @@ def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     splits = training_splits(records, behavior, plan.study.adapters, contrast=contrast)
     from isaerft.subjects.capture import capture_behavior
 
-    loaded, out = open_subject(opened, subject), layout.cache(subject, behavior)
+    loaded, out = open_subject(opened, subject, behavior), layout.cache(subject, behavior)
     capture_behavior(loaded, splits, out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
 
 
@@ -181,7 +217,7 @@ def behavior_check(
         metric = Metric(kind="words", words=words[options.testbed or ""])
     check_behavior(
         plan,
-        open_subject(opened, subject),
+        open_subject(opened, subject, behavior),
         behavior,
         read_records(layout.behavior(behavior).heldout),
         metric,

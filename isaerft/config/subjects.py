@@ -65,11 +65,25 @@ class Testbed:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Gguf:
+    """A model in one GGUF file, local or inside an installed package; converted once to a Hugging Face folder."""
+
+    file: str = Field(min_length=1)
+    """Path of the file; with `package`, its path inside the package."""
+    package: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Import name of the installed package that holds the file; none of its code runs."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file; any other file is refused."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Subject:
     """A model and an SAE at one hook."""
 
     model: str | None = None
-    """Hugging Face id or local folder of the model; not given for the testbed."""
+    """Hugging Face id or local folder of the model, in place of `gguf` and `testbed`."""
+    gguf: Gguf | None = None
+    """GGUF file of the model; its weights become float32."""
     revision: str | None = None
     """Commit of the model on the hub."""
     hook_name: str = ""
@@ -100,3 +114,10 @@ class Subject:
     """The gate stops a subject whose SAE explains less of the variance at its hook."""
     max_loss_increase: float = 0.5
     """The gate stops a subject whose loss grows by more than this share of a unigram model's gap when spliced."""
+
+    @property
+    def model_name(self) -> str:
+        """What tables call the model."""
+        if self.gguf is not None:
+            return "/".join(filter(None, [self.gguf.package, self.gguf.file]))
+        return self.model or "testbed"

@@ -92,7 +92,7 @@ def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, 
 def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[list[int], int]:
     """Return a record's token ids (BOS, prompt, reply, EOS) and the number of them before the reply.
 
-    A prompt that is too long loses its beginning.
+    A prompt that is too long loses its beginning. No EOS follows a reply that was cut.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[li
     before, completion = encoded["input_ids"][:n_prompt], encoded["input_ids"][n_prompt:]
     if not completion:
         raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} has no token")
-    if tokenizer.eos_token_id is not None:
+    if tokenizer.eos_token_id is not None and not record.is_truncated:
         completion = [*completion, tokenizer.eos_token_id]
     room = max_length - len(language.bos) - len(completion)
     if room < 1:
@@ -122,17 +122,14 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[li
 
 
 def render_prompt(record: Record, language: LoadedModel) -> str:
-    """Return the prompt as text; messages go through the tokenizer's chat template if it has one."""
-    if isinstance(record.prompt, str):
-        return record.prompt
-    if language.tokenizer.chat_template:
-        text = str(
-            language.tokenizer.apply_chat_template(
-                prompt_messages(record.prompt), tokenize=False, add_generation_prompt=True
-            )
-        )
-        return text.removeprefix(language.tokenizer.bos_token or "")
-    return prompt_text(record.prompt)
+    """Return the prompt as the model reads it: through the tokenizer's chat template, if it has one.
+
+    Without a template text stays as it is; with one, too, if `language.uses_chat_template` is false.
+    """
+    is_raw = isinstance(record.prompt, str) and not language.uses_chat_template
+    if is_raw or not language.tokenizer.chat_template:
+        return prompt_text(record.prompt)
+    return language.rendered(prompt_messages(record.prompt))
 
 
 def _predicts(n_tokens: int, n_before: int) -> torch.Tensor:

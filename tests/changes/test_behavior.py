@@ -19,12 +19,11 @@ from isaerft.changes.behavior import (
     answers,
     check_behavior,
     distinct_prompts,
-    padded_left,
-    prompt_tokens,
 )
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.generate import padded_left, prompt_tokens
 from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 

@@ -115,6 +115,7 @@ rule behavior_check:
             plan.behavior_checked[w.behavior],
             study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
+            study.behaviors[w.behavior].chat_template,
             study.agreement.confidence_level,
             study.max_length,
             study.batch_size,
