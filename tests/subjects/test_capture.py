@@ -118,7 +118,8 @@ def test_a_prompt_that_is_text_becomes_a_users_turn_unless_the_template_is_off(l
 def test_the_constant_beginning_of_chats_is_not_content(language, chat, ids):
     chats = [tokenize(Record("a", text, " world"), chat, 64)[0] for text in ("tell me", "say hello")]
     prefix = chat.chat_prefix
-    assert prefix[0] == 1 and chat.decode(prefix[1:]) == "<system>say hello<user><user>"
+    assert prefix[0] == 1
+    assert chat.decode(prefix[1:]) == "<system>say hello<user><user>"
     plain = [1, *ids("hello hello world , the world is round , say hello to the cat")]
     table = pad_rows([*chats, plain], 0)
     kept = chat.content_mask(table.tokens, table.mask)

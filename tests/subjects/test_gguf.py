@@ -2,6 +2,7 @@
 
 import sys
 
+import gguf
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -13,8 +14,6 @@ from isaerft.layout import SubjectFolder
 from isaerft.subjects import gguf as module
 from isaerft.subjects.gguf import convert, locate
 from isaerft.subjects.load import load_model
-
-gguf = pytest.importorskip("gguf")
 
 PARTS = {
     "self_attn.q_proj": "attn_q",
@@ -142,7 +141,8 @@ def refused(tmp_path, **options):
 
 def test_a_package_without_the_file_is_refused_with_those_it_holds(package, tmp_path):
     text = refused(tmp_path, file="other.gguf", package=package)
-    assert "'other.gguf'" in text and "tiny.gguf" in text
+    assert "'other.gguf'" in text
+    assert "tiny.gguf" in text
 
 
 def test_a_missing_package_is_refused_with_the_command_that_installs_it(tmp_path):
@@ -153,7 +153,8 @@ def test_a_missing_package_is_refused_with_the_command_that_installs_it(tmp_path
 
 def test_another_file_than_the_pinned_one_is_refused_with_both_hashes(file, tmp_path):
     text = refused(tmp_path, file=str(file), sha256="0" * 64)
-    assert sha256(file) in text and "0" * 64 in text
+    assert sha256(file) in text
+    assert "0" * 64 in text
 
 
 def test_without_the_package_gguf_the_error_says_what_to_install(file, tmp_path, monkeypatch):
