@@ -20,6 +20,7 @@ from isaerft.cli.options import (
 )
 from isaerft.config import Metric
 from isaerft.errors import InputError
+from isaerft.registry import METRICS
 
 app = typer.Typer()
 
@@ -69,12 +70,11 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
 
     elicited = None
     if options.elicit is not None:
-        from isaerft.changes.metrics import make_metric
-
+        metric = options.metric
         elicited = Elicited(
             layout.elicited(behavior),
             model=plan.study.subjects[plan.eliciting_subject(behavior)].model_name,
-            score=None if options.metric is None else make_metric(options.metric),
+            score=None if metric is None else METRICS[metric.kind](metric),
             pairs=plan.compares_replies(behavior),
         )
     if options.testbed is not None:

@@ -19,7 +19,8 @@ from isaerft.io import replacing
 from isaerft.subjects.generate import Reply, generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel
 
-HALF_CHARACTER = "\ufffd"
+# White space, and what stands for half of a character that the limit has split.
+CUT_OFF = " \t\r\n\ufffd"
 
 
 def write_elicited(
@@ -67,7 +68,7 @@ def write_elicited(
         for request, *pair in zip(requests, chosen, rejected, strict=True):
             row: dict[str, object] = {"id": request.id, "prompt": request.prompt}
             named = dict(zip(("chosen", "rejected"), pair, strict=True))
-            row |= {name: reply.text.rstrip().rstrip(HALF_CHARACTER) for name, reply in named.items()}
+            row |= {name: reply.text.rstrip(CUT_OFF) for name, reply in named.items()}
             row["truncated"] = [name for name, reply in named.items() if reply.truncated]
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
