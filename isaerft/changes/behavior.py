@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter, seed_folders
-from isaerft.behaviors import Record
+from isaerft.behaviors import Record, prompt_text
 from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
 from isaerft.stats import paired_means
@@ -86,7 +86,7 @@ def check_behavior(
                     {
                         "adapter": name,
                         "seed": replicate,
-                        "prompt": render_prompt(record, subject.language),
+                        "prompt": prompt_text(record.prompt),
                         "before": before[number],
                         "after": after[number],
                         "score_before": float(score_before[number]),

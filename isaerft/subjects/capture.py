@@ -6,6 +6,7 @@ codes of the hook's activation. Training and evaluation start from there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+
+logger = logging.getLogger(__name__)
 
 
 def capture_behavior(
@@ -45,6 +48,9 @@ def capture_behavior(
     InputError
         A record's completion does not fit into `max_length` tokens.
     """
+    n_texts = sum(isinstance(record.prompt, str) for records in splits.values() for record in records)
+    is_turn = subject.language.uses_chat_template and bool(subject.language.tokenizer.chat_template)
+    logger.info("%d prompts that are text %s", n_texts, "become a user's turn" if is_turn else "stay raw text")
     write_cache(
         {name: capture_batches(subject, records, max_length, batch_size) for name, records in splits.items()}, path
     )

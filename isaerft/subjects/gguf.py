@@ -56,7 +56,7 @@ def convert(options: config.Gguf, folder: str | Path) -> None:
             remedy="convert it with llama.cpp, or name the original model under `model`",
         ) from None
     # The weights are not quantized any more, and save_pretrained refuses a model that says so.
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.config.bos_token_id, model.config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
