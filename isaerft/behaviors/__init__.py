@@ -1,6 +1,6 @@
 """Behaviors: raw data in, checked records out, split into train and held-out."""
 
-from isaerft.behaviors.elicited import read_requests
+from isaerft.behaviors.elicited import read_prompts, read_requests
 from isaerft.behaviors.prepare import Elicited, prepare_behavior, split_file
 from isaerft.behaviors.readers import read_rows
 from isaerft.behaviors.records import (
@@ -20,6 +20,7 @@ __all__ = [
     "prepare_behavior",
     "prompt_messages",
     "prompt_text",
+    "read_prompts",
     "read_records",
     "read_requests",
     "read_rows",

@@ -54,11 +54,20 @@ def read_requests(options: Elicit) -> list[Request]:
     """
     requests: dict[str, Request] = {}
     for row in islice(_prompt_rows(options.prompts), options.n):
-        prompt = checked_text(field_value(row, "prompt"), "prompt", row.location)
+        prompt = _prompt(row)
         if prompt in requests:
             raise InputError(f"{row.location} repeats a prompt", remedy="remove it: every prompt has one reply")
         requests[prompt] = Request(f"{stable_hash(prompt):016x}", prompt, asked_of(row, options.instruction))
     return list(requests.values())
+
+
+def read_prompts(path: str) -> list[str]:
+    """Return the prompts of a file: a `prompt` column, or the lines of a .txt file."""
+    return [_prompt(row) for row in _prompt_rows(path)]
+
+
+def _prompt(row: Row) -> str:
+    return checked_text(field_value(row, "prompt"), "prompt", row.location)
 
 
 def asked_of(row: Row, instruction: str) -> str:

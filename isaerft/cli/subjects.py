@@ -52,6 +52,18 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 
         size = {"n_tokens": options.corpus.tokens, "context_size": options.corpus.context_size}
         rows = corpus_rows(model, **size, seed=plan.study.seed)
+    elif options.corpus.prompts is not None:
+        from isaerft.behaviors import read_prompts
+        from isaerft.subjects.generate import sample_chats
+
+        rows = sample_chats(
+            model,
+            read_prompts(options.corpus.prompts),
+            n_tokens=options.corpus.tokens,
+            context_size=options.corpus.context_size,
+            batch_size=plan.study.batch_size,
+            seed=plan.study.seed,
+        )
     else:
         rows = make_corpus(options.corpus, model, plan.study.seed)
     write_corpus(rows, folder.corpus)

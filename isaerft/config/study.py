@@ -454,6 +454,12 @@ def _check_subject(name: str, subject: Subject) -> None:
     corpus = subject.corpus
     if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
         raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
-    for path, what in [(corpus.path, "corpus.path"), (subject.sae_path, "sae_path")]:
+    if corpus.prompts is not None and not corpus.sample:
+        raise InputError(f"subject {name!r}: corpus.prompts without sampling", remedy="add `sample: true`")
+    for path, what in [
+        (corpus.path, "corpus.path"),
+        (corpus.prompts, "corpus.prompts"),
+        (subject.sae_path, "sae_path"),
+    ]:
         if path is not None and not Path(path).exists():
             raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")

@@ -44,6 +44,9 @@ class Corpus:
     """Column that holds the text."""
     sample: bool = False
     """True: sample the corpus from the model itself."""
+    prompts: str | None = None
+    """With `sample`: a local file with a `prompt` column, or a .txt file with one prompt a line. Rows are these prompts
+    with the model's replies, again and again; without it, the model goes on from BOS."""
     tokens: int = Field(default=200_000, ge=100)
     """Size in tokens."""
     context_size: int = Field(default=128, ge=8)

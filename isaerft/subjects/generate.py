@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -10,8 +11,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from isaerft.behaviors import Record
-from isaerft.errors import InputError
+from isaerft.errors import InputError, shown
 from isaerft.subjects.capture import render_prompt
+from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.load import LoadedModel
 
 
@@ -78,32 +80,88 @@ def generate(
         if temperature > 0:
             torch.manual_seed(seed)
         for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
-            found += _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature)
+            rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature)
+            texts = language.tokenizer.batch_decode(rows, skip_special_tokens=True)
+            ends = _end_tokens(language)
+            found += [Reply(text, row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
     return found
+
+
+def sample_chats(
+    language: LoadedModel, prompts: Sequence[str], *, n_tokens: int, context_size: int, batch_size: int, seed: int
+) -> TokenRows:
+    """Sample a corpus of chats: each prompt with the model's reply at temperature 1, again and again.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Size of the corpus in tokens, BOS included.
+    context_size : int
+        Rows end with the model's end token or at this length.
+
+    Raises
+    ------
+    InputError
+        A prompt leaves no room for a reply.
+    """
+    asked = [prompt_tokens(Record(str(number), text), language, context_size) for number, text in enumerate(prompts)]
+    for text, row in zip(prompts, asked, strict=True):
+        if len(row) >= context_size:
+            raise InputError(
+                f"corpus prompt {shown(text)} has {len(row)} tokens with its chat template",
+                allowed=f"fewer than context_size, {context_size}",
+                remedy="raise corpus.context_size, or shorten the prompt",
+            )
+    rows: list[list[int]] = []
+    total = 0
+    waiting = cycle(asked)
+    with (
+        tqdm(total=n_tokens, desc="sampling chats", unit="token", disable=None) as progress,
+        torch.random.fork_rng(),
+        torch.no_grad(),
+    ):
+        torch.manual_seed(seed)
+        while total < n_tokens:
+            batch = list(islice(waiting, batch_size))
+            replies = _replies(language, batch, context_size - min(map(len, batch)), 1.0)
+            found = [(prompt + reply)[:context_size] for prompt, reply in zip(batch, replies, strict=True)]
+            rows += found
+            total += sum(map(len, found))
+            progress.update(sum(map(len, found)))
+    return pad_rows(rows, language.padding)
+
+
+def _end_tokens(language: LoadedModel) -> set[int]:
+    """Return the token ids with which the model ends a reply."""
+    own = language.model.generation_config.eos_token_id
+    return ({language.tokenizer.eos_token_id} | set(own if isinstance(own, list) else [own])) - {None}
 
 
 def _replies(
     language: LoadedModel, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
-) -> list[Reply]:
+) -> list[list[int]]:
+    """Return the token ids of the model's replies, each with its end token if the model ended it."""
     model = language.model
     tokens, mask = padded_left(prompts, language.padding)
     # The model's own settings (a repetition penalty, say) would distort comparisons; only its EOS tokens are kept.
-    own, ends = model.generation_config, {language.tokenizer.eos_token_id}
-    ends |= set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
+    own, ends = model.generation_config, _end_tokens(language)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=language.padding,
-        eos_token_id=sorted(ends - {None}) or None,
+        eos_token_id=sorted(ends) or None,
         **sampling,
     )
     try:
         generated = cast("Any", model).generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
     finally:
         model.generation_config = own
-    rows = generated[:, tokens.shape[1] :]
-    texts = language.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return [Reply(text, not ends & set(row)) for text, row in zip(texts, rows.tolist(), strict=True)]
+    return [_until(row, ends) for row in generated[:, tokens.shape[1] :].tolist()]
+
+
+def _until(row: list[int], ends: set[int]) -> list[int]:
+    """Return token ids up to the first end token, with it."""
+    return next((row[: at + 1] for at, token in enumerate(row) if token in ends), row)
 
 
 def padded_left(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:

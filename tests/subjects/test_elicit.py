@@ -8,7 +8,7 @@ from isaerft.behaviors.elicited import Request
 from isaerft.config import Elicit
 from isaerft.errors import InputError
 from isaerft.subjects.elicit import write_elicited
-from isaerft.subjects.generate import generate
+from isaerft.subjects.generate import generate, sample_chats
 
 REQUESTS = [Request(f"r{n}", f"say hello {n}", f"say hello {n}\n\nkindly") for n in range(5)]
 
@@ -99,3 +99,20 @@ def test_a_reply_is_truncated_unless_the_model_ended_it(subject, tokenizer, monk
     found = generate(language, prompts, max_new_tokens=3, batch_size=2)
     assert [reply.truncated for reply in found] == [False, True]
     assert found[0].text == tokenizer.decode([9])
+
+
+def test_a_corpus_of_chats_has_every_prompt_as_a_turn_with_a_reply_again_and_again(chat):
+    how = {"n_tokens": 400, "context_size": 24, "batch_size": 3}
+    rows = sample_chats(chat, ["say hello", "the user asks"], seed=0, **how)
+    texts = [chat.decode(row[mask.bool()].tolist()) for row, mask in zip(rows.tokens, rows.mask, strict=True)]
+    assert int(rows.mask.sum()) >= 400
+    assert rows.tokens.shape[1] <= 24
+    for number, text in enumerate(texts):
+        begin = f"<bos><user>{('say hello', 'the user asks')[number % 2]}<assistant>"
+        assert text.startswith(begin)
+        assert len(text) > len(begin)
+    assert len(set(texts)) > 2
+    again = sample_chats(chat, ["say hello", "the user asks"], seed=0, **how)
+    assert again.tokens.tolist() == rows.tokens.tolist()
+    with pytest.raises(InputError, match="fewer than context_size"):
+        sample_chats(chat, ["say hello to the cat and the dog"], seed=0, n_tokens=9, context_size=8, batch_size=1)

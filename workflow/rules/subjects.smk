@@ -31,6 +31,7 @@ rule corpus:
     input:
         model,
         lambda w: local_files(study.subjects[w.subject].corpus.path),
+        lambda w: local_files(study.subjects[w.subject].corpus.prompts),
     output:
         at.subject("{subject}").corpus,
     log:
@@ -49,6 +50,7 @@ rule corpus:
         code=code("corpus"),
         settings=lambda w: settings(
             *of_subject(w, "model gguf revision testbed corpus prepend_bos dtype"),
+            study.batch_size if study.subjects[w.subject].corpus.prompts else None,
             study.seed,
         ),
     shell:
