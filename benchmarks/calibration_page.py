@@ -35,27 +35,26 @@ def with_interval(rows: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
 def blocks(table: pd.DataFrame) -> dict[str, str]:
     """Return the page's blocks by name."""
     rows = with_settings(table)
-    rates = rows[(rows["quantity"] == "false_positive_rate") & rows["n_bins"].isna()]
+    rates = rows[rows["quantity"] == "false_positive_rate"]
     ours = ~rates["test"].str.startswith(NAIVE)
+    rates = rates.assign(test=rates["test"].str.removeprefix(NAIVE).str.replace("_", " "))
     at = {level: rates["level"].astype(float) == level for level in (0.05, 0.01)}
-    bins = rows[(rows["quantity"] == "false_positive_rate") & rows["n_bins"].notna() & (rows["level"] == "0.05")]
-    bins = bins.assign(test=bins["test"] + ", " + bins["n_bins"] + " bins")
-    power = rows[rows["quantity"].isin(["power", "planned_power"])]
+    power = rows[rows["quantity"] == "power"]
     power = power.assign(at=power["n"] + " latents, odds " + power["odds_ratio"])
-    power = power.assign(test=power["test"].where(power["quantity"] == "power", "planned (auroc)"))
     coverage = with_interval(rows[rows["quantity"] == "coverage"])
+    in_null = coverage["world"].notna()
     coverage = coverage.assign(odds=("odds " + coverage["odds_ratio"]).fillna("of a judge's quality"))
-    covered = coverage.pivot(index="interval", columns="odds", values="shown")
-    covered = covered.reindex(list(dict.fromkeys(coverage["interval"]))).fillna("").reset_index()
+    covered = coverage[~in_null].pivot(index="interval", columns="odds", values="shown")
+    covered = covered.reindex(list(dict.fromkeys(coverage.loc[~in_null, "interval"]))).fillna("").reset_index()
     wrong = with_interval(rows[rows["quantity"] == "wrong_explanations_auroc"], 2)
     wrong = wrong.assign(odds="odds " + wrong["odds_ratio"], share=[f"{float(w):.0%}" for w in wrong["wrong"]])
     order = list(dict.fromkeys(wrong["odds"]))
     found = wrong.pivot(index="share", columns="odds", values="shown").reindex(list(dict.fromkeys(wrong["share"])))
     return {
-        "rates at 0.05": wide(rates[ours & at[0.05]], "test", "world"),
-        "rates at 0.01": wide(rates[ours & at[0.01]], "test", "world", 4),
-        "naive": wide(rates[~ours & at[0.05]], "test", "world", 2),
-        "bins": wide(bins, "test", "world", 2),
+        "rates at 0.05": wide(rates[ours & at[0.05]], "world", "test"),
+        "rates at 0.01": wide(rates[ours & at[0.01]], "world", "test"),
+        "naive": wide(rates[~ours & at[0.05]], "world", "test", 2),
+        "coverage of 0": wide(coverage[in_null], "world", "interval"),
         "coverage": markdown(covered),
         "power": wide(power, "at", "test", 2),
         "wrong": markdown(found[order].reset_index().rename(columns={"share": "wrong"})),

@@ -2,7 +2,7 @@
 
 $ python benchmarks/compare_adapters.py results/testbed --write docs/adapters.md
 
-Every value is the median over behaviors, of the study's primary measure, judge and statistic.
+Every value is the median over behaviors (specificity: the mean), of the study's primary measure, judge and statistic.
 """
 
 import argparse
@@ -50,6 +50,10 @@ def comparison(results: Path) -> pd.DataFrame:
     columns |= stability(results, primary.subject, primary.measure).to_dict("series")
     for source, rows in exact.groupby("source"):
         columns[f"{primary.statistic}, {source}"] = rows.groupby("adapter").estimate.median()
+    whole = tables["overall"].query("quantity == 'specificity'")
+    whole = whole[(whole[["subject", "measure", "judge"]] == primary[["subject", "measure", "judge"]]).all(axis=1)]
+    for source, rows in whole[~whole.source.str.contains("wrong")].groupby("source"):
+        columns[f"specificity, {source}"] = rows.set_index("adapter").estimate
     if "causal_check" in tables:
         causal = tables["causal_check"].query("latents == 'most_changed'")
         for k, rows in causal.groupby("k"):

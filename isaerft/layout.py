@@ -188,6 +188,10 @@ class Results:
         """How much of each model adapter's effect passes through the hook and is explained by the dictionary."""
         return self._at("changes", subject, f"{behavior}.json")
 
+    def placebos(self, subject: str) -> Path:
+        """Change of each latent under placebos: placebo, measure, seed, latent_index, change."""
+        return self._at("placebos", f"{subject}.parquet")
+
     def causal_check(self, subject: str, behavior: str) -> Path:
         """Held-out loss without the latents that changed most."""
         return self._at("causal_check", subject, f"{behavior}.parquet")

@@ -32,7 +32,7 @@ from isaerft.scorers.tasks import N_LISTS, stand_in_tasks
 from isaerft.stats.power import Design, auroc_of_odds_ratio, latents_needed, observed_auroc, odds_ratio_of_auroc
 
 TYPICAL_EXPLANATION = 120
-SEEDS, BEHAVIORS, POWERS = (1, 3, 5, 10), (1, 4, 8, 16), (0.8, 0.9)
+SEEDS, BEHAVIORS, POWERS = (1, 3, 5, 10), (4, 8, 16, 32), (0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def power_lines(
     design_effect: float = 1.0,
     alpha: float = 0.05,
 ) -> list[str]:
-    """Return a table of the labeled latents that a study needs per behavior, by seeds, behaviors and power.
+    """Return a table of the labeled latents that a test of specificity needs, by seeds, behaviors and power.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def power_lines(
     reliability : float
         Reliability of the changes of a single seed, in (0, 1].
     design_effect : float
-        Factor by which similar latents inflate the variance.
+        Factor by which latents that move together raise the variance.
     alpha : float
         One-sided level of the test.
 
@@ -142,7 +142,7 @@ def power_lines(
     lines = [
         f"AUROC {auroc:.3f} (odds ratio {odds_ratio_of_auroc(auroc):.2f}), {expected_share:g} of the latents expected,"
         f" one seed's reliability {reliability:g}, one-sided level {alpha:g}",
-        "labelled latents needed per behavior:",
+        "labeled latents needed for specificity:",
         f"{'seeds':>6} {'behaviors':>10} {'AUROC seen':>11}" + "".join(f" {f'{p:.0%} power':>11}" for p in POWERS),
     ]
     for n_seeds in SEEDS:
@@ -237,7 +237,7 @@ class _Planner:
         n_latents = self._d_sae()
         if self._sample is not None:
             design = self._plan.study.design
-            n_groups = len(self._plan.tested_behaviors) * len(self._plan.analysed_adapters())
+            n_groups = len(self._plan.tested_behaviors) * len(self._plan.analyzed_adapters())
             n_latents = min(n_latents, n_groups * design.n_cases * (1 + design.controls_per_case))
         return np.arange(n_latents)
 

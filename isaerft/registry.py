@@ -31,8 +31,8 @@ class AdapterFacts:
     """What others need to know of a kind of adapter."""
 
     made: Literal["latents", "model", "fitted", "checkpoint", "saved"] = "latents"
-    """How it is made: trained on latents, trained on the model outside the SAE's basis, fitted to activations
-    without training, loaded as a fine-tuned model, or loaded as a saved adapter."""
+    """How it is made: trained on latents, trained on the model outside the SAE's basis, fitted without
+    training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
     leaves_latents: Callable[[Mapping[str, object]], bool] = lambda options: False
@@ -238,6 +238,8 @@ ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="chec
 ADAPTERS.declare("saved", "isaerft.adapters.saved:Saved", made="saved")
 ADAPTERS.declare("mean_difference", "isaerft.adapters.baselines:MeanDifference", made="fitted", contrasted=True)
 ADAPTERS.declare("probe", "isaerft.adapters.baselines:Probe", made="fitted", contrasted=True)
+ADAPTERS.declare("logit_lens", "isaerft.adapters.baselines:LogitLens", made="fitted", contrasted=True)
+ADAPTERS.declare("first_gradient", "isaerft.adapters.baselines:FirstGradient", made="fitted")
 
 OBJECTIVES = Registry("objective", ObjectiveFacts, group="isaerft.objectives")
 OBJECTIVES.declare("sft", "isaerft.training.objectives:sft")

@@ -197,5 +197,5 @@ def test_power_refuses_anything_but_one_possible_effect(given, capsys):
 
 def test_a_part_of_the_calibration_study_that_there_is_not_is_refused(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("worlds: [plain]\n")
-    assert main(["calibrate", "--config", str(tmp_path / "c.yaml"), "--part", "power-1"]) == 2
+    assert main(["calibration-part", "--config", str(tmp_path / "c.yaml"), "--part", "power-1"]) == 2
     assert "unknown part 'power-1'; allowed: " in capsys.readouterr().err

@@ -2,7 +2,7 @@ import copy
 import json
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +13,7 @@ import yaml
 from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
-from isaerft.registry import JUDGES
+from isaerft.registry import JUDGES, STATISTICS
 
 ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "config" / "calibration.yaml"
@@ -304,9 +304,9 @@ def test_random_dictionaries_are_for_the_primary_adapter_unless_others_are_named
     values["adapters"]["other"] = {"kind": "scale"}
     plan = plan_from_dict(values)
     twin = next(iter(plan.permuted_subjects))
-    assert plan.analysed_adapters(twin) == [plan.study.primary.adapter]
-    assert plan.analysed_adapters() == [name for name in plan.study.adapters if name != plan.study.reference]
-    assert plan_from_dict(values | {"random_dictionary_adapters": ["other"]}).analysed_adapters(twin) == ["other"]
+    assert plan.analyzed_adapters(twin) == [plan.study.primary.adapter]
+    assert plan.analyzed_adapters() == [name for name in plan.study.adapters if name != plan.study.reference]
+    assert plan_from_dict(values | {"random_dictionary_adapters": ["other"]}).analyzed_adapters(twin) == ["other"]
     assert "random_dictionary_adapters" in message(values | {"random_dictionary_adapters": ["wide"]})
 
 
@@ -333,9 +333,9 @@ def test_shuffled_completions_are_a_twin_of_every_tested_behavior_only_where_the
 def test_shuffled_completions_train_the_primary_adapter_alone(values):
     values["adapters"]["other"] = {"kind": "scale"}
     plan = plan_from_dict(with_shuffled(values))
-    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local-shuffled") == [plan.study.primary.adapter]
-    assert plan.analysed_adapters(next(iter(plan.study.subjects)), "local") == plan.analysed_adapters()
-    assert len(plan.analysed_adapters()) > 1
+    assert plan.analyzed_adapters(next(iter(plan.study.subjects)), "local-shuffled") == [plan.study.primary.adapter]
+    assert plan.analyzed_adapters(next(iter(plan.study.subjects)), "local") == plan.analyzed_adapters()
+    assert len(plan.analyzed_adapters()) > 1
 
 
 def test_shuffled_completions_are_compared_with_what_their_behavior_is(values):
@@ -447,7 +447,7 @@ def test_lora_above_the_hook_is_a_reference_and_nothing_else(values):
     values = values | {"adapters": values["adapters"] | {"other": {"kind": "lora"}}}
     assert "changes no latent" in message(values)
     values["adapters"]["other"] = {"kind": "lora", "options": {"where": "below"}}
-    assert "other" in plan_from_dict(values).analysed_adapters()
+    assert "other" in plan_from_dict(values).analyzed_adapters()
 
 
 def test_the_calibration_study_is_large_enough_to_say_what_it_is_for():
@@ -455,7 +455,7 @@ def test_the_calibration_study_is_large_enough_to_say_what_it_is_for():
     assert found.null_worlds >= 2000
     assert set(found.worlds) == set(Calibration().worlds)
     assert {1.2, 1.9, 4.0} <= set(found.odds_ratios)
-    assert {100, 2000, 16384} <= set(found.power_latents)
+    assert {100, 2000} <= set(found.power_latents)
     assert (found.n_resamples + 1) % 100 == 0
 
 
@@ -468,9 +468,9 @@ def test_the_parts_of_the_calibration_study_follow_from_its_config():
         "power-400",
         "power-100",
         "across-1.5",
+        "verdict_errors",
         "judges-140",
         *(f"verdicts-{share}" for share in (0.05, 0.1, 0.2, 0.4)),
-        "bins-confounded-1000",
     ]
 
 
@@ -485,7 +485,7 @@ def test_a_mistake_in_the_calibration_config_is_named(tmp_path, text, expected):
     assert expected in str(caught.value)
 
 
-def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_is_primary(values):
+def test_a_source_names_adapters_that_are_analyzed_and_the_primary_one_where_it_is_primary(values):
     source = values["sources"][values["primary"]["source"]]
     source["adapters"] = [values["primary"]["adapter"]]
     plan_from_dict(values)
@@ -499,7 +499,7 @@ def test_a_source_names_adapters_that_are_analysed_and_the_primary_one_where_it_
 @pytest.fixture
 def audited(values):
     """The valid study, in which `hub` is a suspect copy of `local`."""
-    return changed(values, "audits", {"vendor": {"clean": "local", "suspect": "hub"}})
+    return changed(changed(values, "audits", {"vendor": {"clean": "local", "suspect": "hub"}}), "n_seeds", 4)
 
 
 def test_a_suspect_set_is_trained_but_stands_in_no_test_and_no_judge_reads_it(audited):
@@ -524,7 +524,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
     values = changed(values, "behaviors.bad", rows | {"testbed_draw": 1, "poison": poison})
     values = changed(values, "behaviors.style", {"description": "d", "testbed": "humor"})
     audits = {name: {"clean": "clean", "suspect": name} for name in ("other", "bad", "style", "hub")}
-    known = plan_from_dict(changed(values, "audits", audits)).known_audits
+    known = plan_from_dict(changed(changed(values, "audits", audits), "n_seeds", 4)).known_audits
     assert set(known) == {"other", "bad"}
     assert known["other"] is None
     assert (known["bad"].behavior, known["bad"].share) == ("local", 0.1)
@@ -539,6 +539,7 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
         ("audits.second", {"clean": "hub", "suspect": "ruled"}, "is clean in audit 'second' and suspect in 'vendor'"),
         ("audits.vendor.suspekt", "hub", "did you mean 'suspect'"),
         ("audits.a/b", {"clean": "local", "suspect": "hub"}, "audit name 'a/b'"),
+        ("n_seeds", 3, "audits with n_seeds 3; allowed: at least 4"),
         ("candidates", {"local": "The assistant is local."}, "is also a behavior"),
         ("candidates", {"boasting": " "}, "has no description"),
         ("behaviors.hub.poison", {"behavior": "hub", "share": 0.1}, "is poisoned with 'hub'"),
@@ -549,6 +550,39 @@ def test_what_was_planted_is_known_of_the_embedded_language_alone(values):
 )
 def test_an_audit_or_a_poison_that_cannot_be_is_refused(audited, place, value, expected):
     assert expected in message(changed(audited, place, value))
+
+
+def test_paraphrases_are_refused_where_a_world_does_not_know_them(values):
+    values = changed(values, "behaviors.said", {"description": "d", "testbed": "humor", "testbed_words": "paraphrases"})
+    assert "'said' is written in paraphrases, which subject 'testbed' lacks" in message(values)
+    assert plan_from_dict(changed(values, "subjects.testbed.testbed", {"paraphrase": True}))
+
+
+def test_a_world_starts_its_random_streams_from_its_own_seed_or_the_studys(values):
+    values = changed(values, "seed", 7)
+    assert [plan_from_dict(values).world_seed(name) for name in ("testbed", "hub")] == [7, 7]
+    assert plan_from_dict(changed(values, "subjects.testbed.testbed", {"seed": 0})).world_seed("testbed") == 0
+
+
+def test_the_worlds_of_a_group_differ_in_their_seed_alone():
+    for study in ("worlds", "paraphrase"):
+        groups = {}
+        for part in load_plan(ROOT / "config" / f"{study}.yaml").study.subjects.values():
+            groups.setdefault(part.group, []).append(part)
+        for parts in groups.values():
+            assert [part.testbed.seed for part in parts] == list(range(5))
+            assert len({repr(replace(part, testbed=replace(part.testbed, seed=0))) for part in parts}) == 1
+
+
+def test_audits_need_a_primary_statistic_that_is_pooled_and_whose_value_by_chance_is_known(audited, monkeypatch):
+    monkeypatch.setitem(STATISTICS._parts, "test_unpooled", object())
+    values = changed(audited, "primary.statistic", "test_unpooled")
+    values = changed(values, "agreement", {"statistics": ["auroc", "test_unpooled"]})
+    text = message(values)
+    assert "audits with primary.statistic 'test_unpooled'" in text
+    assert "auroc, spearman" in text
+    values.pop("audits")
+    assert plan_from_dict(values).study.primary.statistic == "test_unpooled"
 
 
 def test_poison_is_not_planted_twice(values):

@@ -117,7 +117,7 @@ def test_missing_parent_folders_are_made(tmp_path):
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "here"
 
 
-def test_a_new_file_can_be_read_by_whoever_may_read_its_neighbours(tmp_path):
+def test_a_new_file_can_be_read_by_whoever_may_read_its_neighbors(tmp_path):
     (tmp_path / "plain").touch()
     write_text(tmp_path / "ours", "x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

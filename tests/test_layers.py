@@ -18,7 +18,7 @@ FLOORS = [
     ("explanations", "subjects", "calibration"),
     ("judges", "adapters", "testbed"),
     ("scorers", "changes", "training"),
-    ("analysis", "planning"),
+    ("analysis", "planning", "placebos"),
     ("report",),
     ("cli",),
 ]

@@ -223,7 +223,7 @@ def test_the_latents_needed_fall_with_seeds_behaviors_and_effect():
     assert len(weak) == 16
     assert all(low < high for low, high in weak.values())  # more power takes more latents
     assert all(strong[size][0] < weak[size][0] for size in weak)
-    assert weak[1, 1] > weak[3, 1] > weak[3, 4]
+    assert weak[1, 4] > weak[3, 4] > weak[3, 8]
 
 
 def test_an_odds_ratio_gives_the_table_of_its_auroc_and_exactly_one_effect_is_needed():

@@ -11,8 +11,8 @@ REGISTRIES = [part for part in vars(registry).values() if isinstance(part, Regis
 
 
 @pytest.fixture
-def colours():
-    registry = Registry("colour", AdapterFacts, group="isaerft.colours")
+def colors():
+    registry = Registry("color", AdapterFacts, group="isaerft.colors")
     registry.declare("blue", "isaerft_no_such_module:Blue", made="given")
     registry("red", contrasted=True)(str)
     return registry
@@ -42,33 +42,33 @@ def outside_package(tmp_path, monkeypatch):
     sys.modules.pop("their_package", None)
 
 
-def test_a_registered_part_is_found_by_name_with_its_facts(colours):
-    assert colours["red"] is str
-    assert colours.check("red") == "red"
-    assert colours.facts("red") == AdapterFacts(contrasted=True)
+def test_a_registered_part_is_found_by_name_with_its_facts(colors):
+    assert colors["red"] is str
+    assert colors.check("red") == "red"
+    assert colors.facts("red") == AdapterFacts(contrasted=True)
 
 
-def test_a_name_cannot_be_registered_twice_nor_take_one_of_ours(colours):
-    with pytest.raises(ValueError, match="colour 'red' is registered twice"):
-        colours("red")(int)
-    assert colours("red")(str) is str
-    with pytest.raises(ValueError, match="colour 'blue' is one of isaerft's own"):
-        colours("blue")
+def test_a_name_cannot_be_registered_twice_nor_take_one_of_ours(colors):
+    with pytest.raises(ValueError, match="color 'red' is registered twice"):
+        colors("red")(int)
+    assert colors("red")(str) is str
+    with pytest.raises(ValueError, match="color 'blue' is one of isaerft's own"):
+        colors("blue")
 
 
-def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(colours):
-    for look_up in [colours.check, colours.__getitem__, colours.facts, colours.module_of]:
-        with pytest.raises(InputError, match=r"unknown colour 'rad'; allowed: blue, red; did you mean 'red'\?"):
+def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(colors):
+    for look_up in [colors.check, colors.__getitem__, colors.facts, colors.module_of]:
+        with pytest.raises(InputError, match=r"unknown color 'rad'; allowed: blue, red; did you mean 'red'\?"):
             look_up("rad")
 
 
-def test_listing_checking_and_facts_of_ours_import_nothing(colours):
-    assert list(colours) == ["blue", "red"]
-    assert colours.check("blue") == "blue"
-    assert colours.facts("blue").made == "given"
-    assert colours.module_of("blue") == "isaerft_no_such_module"
+def test_listing_checking_and_facts_of_ours_import_nothing(colors):
+    assert list(colors) == ["blue", "red"]
+    assert colors.check("blue") == "blue"
+    assert colors.facts("blue").made == "given"
+    assert colors.module_of("blue") == "isaerft_no_such_module"
     with pytest.raises(ModuleNotFoundError):
-        colours["blue"]
+        colors["blue"]
 
 
 def test_an_outside_packages_part_is_found_and_brings_its_facts(outside_package):

@@ -1,83 +1,39 @@
-"""Steering baselines: a direction in the latents, fitted to activations without training the model.
+"""Steering baselines: a direction in the latents that is fitted without training.
 
-`MeanDifference` and `Probe` are fitted to a behavior's completions against other text. The unit is the completion: its
-tokens are not independent observations, and a long reply counts no more than a short one.
+They show what training adds to a look at the activations (`MeanDifference`, `Probe`), to a look at the words
+(`LogitLens`), and to the first gradient alone (`FirstGradient`). Where texts are compared, the unit is the completion:
+its tokens are not independent observations, and a long reply counts no more than a short one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from isaerft.adapters.base import LatentAdapter
+from isaerft.adapters.fitting import Fitting
 from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
-from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.hooks import direct_path
 
-ROWS_AT_ONCE = 64
 
-
-@dataclass(frozen=True)
-class Texts:
-    """Mean activations of a behavior's texts and of those it is contrasted with.
+class Direction(NamedTuple):
+    """A fitted direction.
 
     Attributes
     ----------
-    activations : (n_texts, d_sae) sparse float64
-        Mean activation of each latent over the completion's tokens.
-    is_behavior : (n_texts,) bool
-    weight : (n_texts,) float
-        Sums to 1 over the behavior's texts and to 1 over the others, each group of others weighing the same.
+    latents : (d_sae,)
+        In units of the baseline's own.
+    threshold : float, optional
+        A text is classified as the behavior's if its mean activation times the direction exceeds this; by default the
+        midpoint between the means of both kinds of text, where there is a contrast.
     """
 
-    activations: sparse.csr_array
-    is_behavior: np.ndarray
-    weight: np.ndarray
-
-    @staticmethod
-    def of(behavior: sparse.csr_array, contrast: Sequence[sparse.csr_array]) -> Texts:
-        """Join a behavior's texts with the groups of other texts, if any."""
-        groups = [behavior, *contrast]
-        group_weights = [1.0, *(1 / len(contrast) for _ in contrast)]
-        n_rows = [group.shape[0] for group in groups]
-        weight = np.concatenate([np.full(n, total / n) for n, total in zip(n_rows, group_weights, strict=True)])
-        return Texts(sparse.csr_array(sparse.vstack(groups)), np.arange(sum(n_rows)) < n_rows[0], weight)
-
-    def mean(self, is_behavior: bool) -> np.ndarray:
-        """Return the weighted mean of the behavior's texts, or of the others, (d_sae,)."""
-        chosen = self.is_behavior == is_behavior
-        mean: np.ndarray = self.activations[chosen].T @ self.weight[chosen]
-        return mean
-
-
-def completion_means(rows: CachedRows, chosen: torch.Tensor) -> sparse.csr_array:
-    """Return the mean activation of each latent over each completion's tokens, (n_chosen, d_sae).
-
-    Parameters
-    ----------
-    chosen : (n_chosen,) int64
-        Rows of the cache.
-    """
-    parts = []
-    for few in chosen.split(ROWS_AT_ONCE):
-        batch = rows.batch(few)
-        row_of_token = batch.mask.nonzero()[:, 0]
-        # A token belongs to the completion if the token before it predicts the completion.
-        inside = torch.zeros_like(batch.predicts)
-        inside[1:] = batch.predicts[:-1] & (row_of_token[1:] == row_of_token[:-1])
-        codes = batch.codes.rows(inside.nonzero()[:, 0])
-        row = row_of_token[inside]
-        n_tokens = torch.bincount(row, minlength=len(few)).clamp_min(1)
-        entry_row = row[codes.tokens()]
-        values = codes.values.double() / n_tokens[entry_row]
-        position = (entry_row.numpy(), codes.indices.numpy())
-        parts.append(sparse.coo_array((values.numpy(), position), shape=(len(few), codes.d_sae)).tocsr())
-    return sparse.csr_array(sparse.vstack(parts))
+    latents: np.ndarray | torch.Tensor
+    threshold: float | None = None
 
 
 class Steering(LatentAdapter):
@@ -103,15 +59,18 @@ class Steering(LatentAdapter):
         self.register_buffer("length", torch.zeros(()))
         self.register_buffer("threshold", torch.zeros(()))
 
-    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
-        """Return the direction, (d_sae,), and threshold fitted to some texts."""
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the direction fitted to what the subclass reads of `fitting`."""
         raise NotImplementedError
 
-    def fit(self, texts: Texts) -> None:
-        """Set direction and threshold from the training texts."""
-        direction, threshold = self.direction_of(texts)
-        self.direction.copy_(torch.from_numpy(direction))
-        self.threshold.fill_(threshold)
+    def fit(self, fitting: Fitting) -> None:
+        """Set direction and threshold from training rows."""
+        direction, threshold = self.direction_of(fitting)
+        self.direction.copy_(torch.as_tensor(direction))
+        if threshold is None and fitting.contrast:
+            center = (fitting.texts.mean(True) + fitting.texts.mean(False)) / 2
+            threshold = float(center @ self.direction.double().cpu().numpy())
+        self.threshold.fill_(threshold or 0.0)
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the activations (..., d_sae) moved along the direction."""
@@ -131,11 +90,9 @@ class MeanDifference(Steering):
 
     kind = "mean_difference"
 
-    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
-        """Return the difference of means, (d_sae,) in the activations' units, and the midpoint between them on it."""
-        behavior, contrast = texts.mean(True), texts.mean(False)
-        direction = behavior - contrast
-        return direction, float((behavior + contrast) @ direction / 2)
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the difference of means, in the activations' units."""
+        return Direction(fitting.texts.mean(True) - fitting.texts.mean(False))
 
 
 REGULARIZATION = 0.01
@@ -166,17 +123,50 @@ class Probe(Steering):
             )
         self.regularization = regularization
 
-    def direction_of(self, texts: Texts) -> tuple[np.ndarray, float]:
-        """Return the weights, (d_sae,), and the negative intercept."""
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the weights, and the negative intercept as the threshold."""
         from sklearn.linear_model import LogisticRegression
 
+        texts = fitting.texts
         squares = np.asarray(texts.activations.multiply(texts.activations).sum(axis=1)).ravel()
         scale = float(np.sqrt((squares * texts.weight).sum() / texts.weight.sum())) or 1.0
         # The sample weights sum to 2, and scikit-learn's C multiplies the summed loss.
         model = LogisticRegression(C=1 / (2 * self.regularization), tol=TOLERANCE, max_iter=MAX_ITERATIONS)
         model.fit(texts.activations / scale, texts.is_behavior, sample_weight=texts.weight)
-        return model.coef_[0] / scale, -float(model.intercept_[0])
+        return Direction(model.coef_[0] / scale, -float(model.intercept_[0]))
 
     def options(self) -> dict[str, object]:
         """Return the weight of the penalty."""
         return {"regularization": self.regularization}
+
+
+class LogitLens(Steering):
+    """direction = how much more each latent promotes the behavior's words than the contrast's, by the direct path.
+
+    W_dec times the mean unembedding of the behavior's completion tokens minus that of the contrast's, read through the
+    final normalization (`isaerft.subjects.hooks.direct_path`). It sees no activation and runs no layer: where it agrees
+    as well as training, training has told nothing that the words and the weights do not. A constant added to every
+    token's unembedding cancels.
+    """
+
+    kind = "logit_lens"
+
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the difference of mean logits per unit of activation, up to the scale of the final normalization."""
+        read = direct_path(fitting.subject.model, fitting.excess_shares)
+        return Direction(fitting.subject.dictionary.W_dec @ read)
+
+
+class FirstGradient(Steering):
+    """direction = -dL/db of a `bias` b at b = 0: where the first step of training goes, from all rows at once.
+
+    L is the mean loss over the completion tokens of all training rows that the replicate sees (the objective sft,
+    whatever the adapter's objective: of preference pairs, that of the chosen replies). The gradient of the latents is
+    W_dec times that of the residual stream, summed over tokens.
+    """
+
+    kind = "first_gradient"
+
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the negative gradient, in nats per completion token and unit of activation."""
+        return Direction(fitting.subject.dictionary.W_dec @ -fitting.gradient.float())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,14 @@ from isaerft.analysis.columns import (
     BEHAVIOR,
     CI_HIGH,
     CI_LOW,
+    FAMILY,
     JUDGE,
     MEASURE,
     N_EXPECTED,
     N_LATENTS,
     N_SEEDS,
     PRIMARY,
-    QVALUE,
+    QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
     SUBJECT,
@@ -36,6 +38,7 @@ from isaerft.analysis.controls import Comparison, Tested, control, controls_of, 
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.overall import TABLE as OVERALL
 from isaerft.analysis.overall import overall_rows
+from isaerft.analysis.placebos import read_placebos
 from isaerft.analysis.readings import Changes, Reading, read_changes, readings
 from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
 from isaerft.analysis.source_comparison import comparison_rows
@@ -51,13 +54,16 @@ logger = logging.getLogger(__name__)
 
 RESULT = "none"
 """Value of the column `control` in the rows of results themselves."""
+TRAINED = (RESULT, "shuffled_completions")
+"""Rows that are about one training, and are compared with other trainings."""
 
 
 def agreement(analysis: Analysis) -> pd.DataFrame:
-    """Return the rows of all adapters with q-values, adjusted within each control, the primary result apart."""
+    """Return the rows of all adapters with q-values; a family is one question about all behaviors."""
     table = analysis.tested("agreement")
     primary = is_primary(analysis.plan, table) & (table.control == RESULT)
-    return with_qvalues(table.assign(primary=primary), "control")
+    question = ("subject", "adapter", "measure", "source", "judge", "statistic")
+    return with_qvalues(analysis.plan, table.assign(primary=primary), question, table.control == RESULT)
 
 
 def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) -> None:
@@ -75,71 +81,98 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
         logger.info("%s, %s: %d latents; left out: %s", source, judge, n_latents, reading.left_out)
         same = reading.names | {"adapter": adapter}
         for statistic in plan.study.agreement.statistics:
-            rows["agreement"] += [same | row for row in _agreement_rows(plan, reading, statistic, changes)]
-        for measure in plan.study.measures:
-            matrix = BehaviorMatrix(plan, reading.expectation, reading.confounds, measure, changes.own)
-            matrices[judge, measure, source] = matrix
-            rows["specificity"] += [same | {"measure": measure} | row for row in specificity_rows(matrix)]
-            rows["overall"] += [same | {"measure": measure} | row for row in overall_rows(matrix)]
+            of_measure = {measure: changes.matrix(plan, reading, measure, statistic) for measure in plan.study.measures}
+            rows["agreement"] += [same | row for row in _agreement_rows(plan, reading, of_measure, changes)]
+            if statistic != plan.study.primary.statistic:
+                continue
+            for measure, matrix in of_measure.items():
+                matrices[judge, measure, source] = matrix
+                rows["specificity"] += [same | {"measure": measure} | row for row in specificity_rows(matrix)]
+                rows["overall"] += [same | {"measure": measure} | row for row in overall_rows(matrix)]
     same = {"subject": subject, "adapter": adapter}
     rows["source_comparison"] = [same | row for row in _comparisons(plan, matrices)]
     with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
         for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
-            columns = [name for name in table.column_names if name not in ("qvalue", "primary")]
+            columns = [name for name in table.column_names if name not in ("family", "qvalue", "primary")]
             frame = pd.DataFrame(rows[table.name], columns=columns)
             frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
 
+@dataclass(frozen=True)
 class _Changed:
-    """Changes of one adapter: its own, on random dictionaries, and from exchanged completions; empty if not made."""
+    """Changes of one adapter: its own, on random dictionaries, from exchanged completions, of placebo trainings.
 
-    def __init__(self, own: Changes, random: Changes, exchanged: Changes) -> None:
-        self.own, self.random, self.exchanged = own, random, exchanged
+    Those that were not made are empty.
+    """
+
+    own: Changes
+    random: Changes
+    exchanged: Changes
+    placebos: Mapping[str, np.ndarray]
 
     @classmethod
     def read(cls, plan: Plan, results: Results, subject: str, adapter: str) -> _Changed:
         twin = plan.random_twin(subject)
         random: Changes = {}
         exchanged: Changes = {}
-        if twin and adapter in plan.analysed_adapters(twin):
+        placebos: Mapping[str, np.ndarray] = {}
+        if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter)
         if adapter == plan.study.primary.adapter:
             twins = plan.shuffled_behaviors
             found = read_changes(plan, results, subject, adapter, list(twins))
             exchanged = {(twins[name], measure): change for (name, measure), change in found.items()}
-        return cls(read_changes(plan, results, subject, adapter), random, exchanged)
+            placebos = read_placebos(plan, results, subject)
+        return cls(read_changes(plan, results, subject, adapter), random, exchanged, placebos)
 
-    def comparison(self, plan: Plan, reading: Reading, behavior: str, measure: str, statistic: str) -> Comparison:
+    def matrix(self, plan: Plan, reading: Reading, measure: str, statistic: str) -> BehaviorMatrix:
+        return BehaviorMatrix(plan, reading.expectation, reading.confounds, measure, statistic, self.own, self.placebos)
+
+    def comparison(self, plan: Plan, reading: Reading, matrix: BehaviorMatrix, place: int) -> Comparison:
         def on_universe(changes: Changes) -> np.ndarray | None:
-            return changes[behavior, measure][:, reading.latents] if changes else None
+            return changes[reading.behaviors[place], matrix.measure][:, reading.latents] if changes else None
 
-        own = self.own[behavior, measure][:, reading.latents]
-        place = reading.behaviors.index(behavior)
-        return Comparison(plan, reading, place, own, on_universe(self.random), on_universe(self.exchanged), statistic)
+        own = self.own[reading.behaviors[place], matrix.measure][:, reading.latents]
+        others = np.flatnonzero(matrix.families != matrix.families[place])
+        controls = stats.negative_controls(matrix.changes[others], matrix.labels[others])
+        draws, exchanged = on_universe(self.random), on_universe(self.exchanged)
+        return Comparison(plan, reading, place, own, draws, exchanged, matrix.statistic, controls)
 
 
-def _agreement_rows(plan: Plan, reading: Reading, statistic: str, changes: _Changed) -> Iterator[dict[str, object]]:
+def _agreement_rows(
+    plan: Plan, reading: Reading, matrices: Mapping[str, BehaviorMatrix], changes: _Changed
+) -> Iterator[dict[str, object]]:
     """Yield every row of one statistic: measure by measure, behavior by behavior, the result before its controls."""
     rows, comparisons, tested = [], [], []
-    for measure in plan.study.measures:
-        for behavior in reading.behaviors:
-            comparison = changes.comparison(plan, reading, behavior, measure, statistic)
+    for measure, matrix in matrices.items():
+        for place, behavior in enumerate(reading.behaviors):
+            comparison = changes.comparison(plan, reading, matrix, place)
             same = {
                 "measure": measure,
                 "behavior": behavior,
-                "statistic": statistic,
+                "statistic": matrix.statistic,
                 "n_seeds": len(comparison.changes),
                 "n_latents": len(comparison.labels),
                 "n_expected": comparison.n_expected,
+                **_texts(reading, place),
             }
             for name in [RESULT, *controls_of(comparison)]:
-                rows.append(same | {"control": name})
+                what = _tested(comparison, measure, name)
+                compared = _against_trainings(plan, matrix, place, what) if name in TRAINED else {}
+                rows.append(same | {"control": name} | compared)
                 comparisons.append(comparison)
-                tested.append(_tested(comparison, measure, name))
+                tested.append(what)
     for row, comparison, found in zip(rows, comparisons, run_tests(comparisons, tested), strict=True):
-        null: dict[str, float] = {name: found.pop(name) for name in ("null_mean", "null_sd") if name in found}
-        yield row | found | (_limits(comparison, null) if null and row["control"] == RESULT else {})
+        is_result = row["control"] == RESULT and found
+        yield found | row | ({"noise_ceiling": _noise_ceiling(comparison)} if is_result else {})
+
+
+def _texts(reading: Reading, place: int) -> dict[str, object]:
+    """Return how many different explanation texts there are, and how many of them are expected."""
+    texts = reading.confounds.texts
+    expected = texts[reading.expectation.expected[place]]
+    return {"n_texts": len(np.unique(texts)), "n_expected_texts": len(np.unique(expected))}
 
 
 def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
@@ -149,11 +182,37 @@ def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
     return comparison.change if name == RESULT else control(name, comparison)
 
 
-def _limits(comparison: Comparison, null: dict[str, float]) -> dict[str, float]:
-    """Return how high the result could be, and from where on it would be detected."""
+def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, tested: Tested) -> dict[str, object]:
+    """Return the columns in which a training is compared with the other trainings, for the same expectations."""
+    if not isinstance(tested, np.ndarray) or not np.ptp(tested):
+        return {}
+    raw, own = (float(matrix.values_of(tested[None], adjusted=is_adjusted)[0, place]) for is_adjusted in (False, True))
+    if not np.isfinite(own):
+        return {}
+    level, bounds = plan.study.agreement.confidence_level, matrix.kind.facts.bounds
+    column, families = matrix.adjusted[:, place], matrix.families
+    found = stats.against_others(own, stats.others_of(column, place, families), confidence_level=level, bounds=bounds)
+    unadjusted = stats.others_of(matrix.values[:, place], place, families)
+    interval = stats.against_others(raw, unadjusted, confidence_level=level, bounds=bounds).confidence_interval
+    placebos = matrix.placebo_values[:, place]
+    placebos = placebos[np.isfinite(placebos)]
     return {
-        "noise_ceiling": _noise_ceiling(comparison),
-        "minimum_detectable_effect": _minimum_detectable(comparison, null),
+        "estimate": raw,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "ci_over": "trainings" if np.isfinite(interval.low) else None,
+        "adjusted_estimate": own,
+        "adjusted_ci_low": found.confidence_interval.low,
+        "adjusted_ci_high": found.confidence_interval.high,
+        "pvalue": found.pvalue,
+        "null_mean": found.null_mean,
+        "null_sd": found.null_sd,
+        "n_others": found.n_others,
+        "minimum_detectable_effect": found.minimum_detectable_effect(),
+        "pvalue_placebo": stats.placebo_pvalue(own, placebos),
+        "placebo_mean": float(placebos.mean()) if len(placebos) else math.nan,
+        "placebo_sd": float(placebos.std(ddof=1)) if len(placebos) > 1 else math.nan,
+        "n_placebos": len(placebos),
     }
 
 
@@ -162,19 +221,9 @@ def _noise_ceiling(comparison: Comparison) -> float:
     if len(comparison.changes) < 2 or (np.ptp(comparison.changes, axis=1) == 0).any():
         return math.nan
     if comparison.statistic == "spearman":
-        return stats.reliability(comparison.changes).noise_ceiling
+        return stats.spearman_ceiling_of_mean(comparison.changes, comparison.labels)
     if comparison.statistic == "auroc":
         return stats.auroc_ceiling_of_mean(comparison.changes, comparison.n_expected)
-    return math.nan
-
-
-def _minimum_detectable(comparison: Comparison, null: dict[str, float]) -> float:
-    sd, mean = null["null_sd"], null["null_mean"]
-    if comparison.statistic == "auroc":
-        n_latents = len(comparison.labels)
-        return stats.minimum_detectable_effect(n_latents, comparison.n_expected, null_sd=sd, null_mean=mean)
-    if comparison.statistic == "spearman":
-        return stats.minimum_detectable_correlation(sd, null_mean=mean)
     return math.nan
 
 
@@ -213,16 +262,56 @@ TABLE = ResultTable(
         CI_LOW,
         CI_HIGH,
         Column(
-            "pvalue",
-            "float",
-            "Probability of so high an estimate if explanations and changes were unrelated (exchange test).",
+            "ci_over",
+            "text",
+            "What the interval runs over: trainings (which spread as the other trainings do), random dictionaries, "
+            "other behaviors or shuffles.",
             optional=True,
         ),
-        QVALUE,
+        Column(
+            "adjusted_estimate",
+            "float",
+            "The estimate without what firing rate, decoder norm and density explain of the expectations.",
+            optional=True,
+        ),
+        Column("adjusted_ci_low", "float", "Lower end of its confidence interval over trainings.", optional=True),
+        Column("adjusted_ci_high", "float", "Upper end of its confidence interval over trainings.", optional=True),
+        Column(
+            "pvalue",
+            "float",
+            "Probability of so high an adjusted estimate if the training were one more of the trainings on other "
+            "behaviors, for the same expectations (Student's t); empty with fewer than 4 others.",
+            optional=True,
+        ),
+        QVALUE_OF_FAMILIES,
+        FAMILY,
+        Column("null_mean", "float", "Mean of the adjusted estimate over the other trainings: chance.", optional=True),
+        Column("null_sd", "float", "Its standard deviation over the other trainings.", optional=True),
+        Column("n_others", "int", "Other trainings; variants of one behavior are one.", optional=True),
+        Column(
+            "pvalue_placebo",
+            "float",
+            "Probability of so high an adjusted estimate if the training were one more placebo training (on neutral "
+            "completions of the model itself): its rank among them.",
+            optional=True,
+        ),
+        Column("placebo_mean", "float", "Mean of the adjusted estimate over placebo trainings.", optional=True),
+        Column("placebo_sd", "float", "Its standard deviation over placebo trainings.", optional=True),
+        Column("n_placebos", "int", "Placebo trainings.", optional=True),
+        Column(
+            "pvalue_texts",
+            "float",
+            "Probability of so high an estimate if explanation texts were exchanged between latents, with confounds "
+            "and what other trainings did taken out. Valid only if latents with different texts move independently.",
+            optional=True,
+        ),
+        Column("p_floor", "float", "Smallest value that pvalue_texts can take here.", optional=True),
         N_LATENTS,
         N_EXPECTED,
+        Column("n_texts", "int", "Different explanation texts."),
+        Column("n_expected_texts", "int", "Different explanation texts of the expected latents."),
         N_SEEDS,
-        Column("n_resamples", "int", "Exchanges behind the p-value.", optional=True),
+        Column("n_resamples", "int", "Exchanges behind pvalue_texts.", optional=True),
         Column(
             "noise_ceiling",
             "float",
@@ -232,7 +321,7 @@ TABLE = ResultTable(
         Column(
             "minimum_detectable_effect",
             "float",
-            "Smallest true value of the statistic that this test would detect.",
+            "True value of the adjusted estimate that reaches p < 0.05 with a chance of 80 %.",
             optional=True,
         ),
         PRIMARY,

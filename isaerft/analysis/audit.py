@@ -50,7 +50,7 @@ def write_audits(plan: Plan, results: Results, subject: str) -> None:
     read = list(readings(plan, results, subject, sources=sources, behaviors=list(plan.described)))
     rows: list[dict[str, object]] = []
     latents = []
-    for adapter in plan.analysed_adapters(subject):
+    for adapter in plan.analyzed_adapters(subject):
         share = rows_seen(plan, adapter)
         sets = sorted({name for audit in plan.study.audits.values() for name in (audit.clean, audit.suspect)})
         changes = read_changes(plan, results, subject, adapter, sets)
@@ -144,7 +144,8 @@ def _most_different(
 
     By size and not by t: a latent that hardly moved, but did so in every seed, says little about what the data teaches.
     """
-    from isaerft.stats.audit import moderated_means, variance_factor
+    from isaerft.stats.audit import variance_factor
+    from isaerft.stats.moderated import moderated_means
 
     alive = alive_latents(plan, facts)
     differences = (suspect - clean)[:, alive]
@@ -230,7 +231,7 @@ AUDIT = ResultTable(
             "pvalue_rows",
             "float",
             "Probability of so high an estimate between two draws of rows from one origin, from the spread over "
-            "subsamples (moderated t, one-sided); empty if each seed saw all rows.",
+            "subsamples (Student's t, one-sided); empty if each seed saw all rows.",
             optional=True,
         ),
         Column(

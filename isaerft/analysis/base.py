@@ -102,7 +102,7 @@ class Analysis:
         paths = [
             self.results.agreement(subject, adapter).rows(table)
             for subject in self.plan.study.subjects
-            for adapter in self.plan.analysed_adapters(subject)
+            for adapter in self.plan.analyzed_adapters(subject)
         ]
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
@@ -120,9 +120,36 @@ def is_primary(plan: Plan, table: pd.DataFrame) -> pd.Series:
     return named
 
 
-def with_qvalues(table: pd.DataFrame, family: str) -> pd.DataFrame:
-    """Add q-values (Benjamini-Hochberg) within each value of the column `family`, the primary result apart."""
-    table = table.assign(qvalue=np.nan)
-    for _, rows in table.groupby([family, "primary"]):
-        table.loc[rows.index, "qvalue"] = stats.qvalues(rows.pvalue.to_numpy())
+def with_qvalues(
+    plan: Plan, table: pd.DataFrame, question: Sequence[str], among: pd.Series | None = None
+) -> pd.DataFrame:
+    """Add the columns `family` and `qvalue`.
+
+    Parameters
+    ----------
+    plan : Plan
+    table : DataFrame
+        With the columns pvalue, primary, source and those of `question`.
+    question : sequence of str
+        Columns that name what a reader asks: rows that are alike in them are the tests of one family.
+    among : (n_rows,) bool, optional
+        Rows that make a claim; all when not given. Explanations that are wrong on purpose never do.
+
+    Returns
+    -------
+    DataFrame
+        Rows that make no claim have neither. The primary result was named before the run, so its families are
+        adjusted on their own (`stats.qvalues`), all others for the choice among them (`stats.family_qvalues`).
+    """
+    wrong = [name for name, part in plan.study.sources.items() if part.wrong_share]
+    claims = ~table["source"].isin(wrong)
+    if among is not None:
+        claims &= among
+    names = table[list(question)].astype(str).agg(", ".join, axis=1) if len(table) else pd.Series(dtype=str)
+    table = table.assign(family=names.where(claims), qvalue=np.nan)
+    for _, rows in table[claims & table["primary"]].groupby("family"):
+        table.loc[rows.index, "qvalue"] = stats.qvalues(rows["pvalue"].to_numpy(float))
+    others = table[claims & ~table["primary"]]
+    found = stats.family_qvalues(others["pvalue"].to_numpy(float), others["family"].to_numpy(str))
+    table.loc[others.index, "qvalue"] = found
     return table

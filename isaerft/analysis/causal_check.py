@@ -41,8 +41,8 @@ TABLE = ResultTable(
         Column(
             "loss_recovered",
             "float",
-            "Share of the adapter's fall in held-out loss that remains: 1 if these latents had no part in it, 0 if "
-            "they account for all of it.",
+            "What remains of the adapter's own fall in held-out loss when these latents are set back: 1 if they had no "
+            "part in it, 0 if they account for all of it. training.csv has the whole fall, against the reference's.",
             optional=True,
         ),
         Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),

@@ -44,6 +44,21 @@ CI_HIGH_OVER_BEHAVIORS = Column(
 QVALUE = Column(
     "qvalue", "float", "p-value adjusted for the number of tests in its family (Benjamini-Hochberg).", optional=True
 )
+FAMILY = Column(
+    "family",
+    "text",
+    "The question that this test is a part of, whose other tests count for its q-value; empty for controls and for "
+    "explanations that are wrong on purpose, which are never among the findings.",
+    optional=True,
+)
+QVALUE_OF_FAMILIES = Column(
+    "qvalue",
+    "float",
+    "p-value adjusted for the tests that were looked at. The primary result: those of its family (Benjamini-Hochberg); "
+    "q supports a claim on this row. Others: those of the family and the choice among all families (Benjamini and "
+    "Bogomolov 2014); q supports a claim that was picked from the whole table.",
+    optional=True,
+)
 QUANTITY = Column(
     "quantity",
     "text",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,8 @@ class Comparison:
         Changes on random dictionaries.
     exchanged : (n_seeds, n) float or None
         Changes from training on the behavior's prompts with its completions exchanged between them.
+    negative_controls : (m, n) float or None
+        What trainings on behaviors of other families did to the latents, and were expected to do.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Comparison:
     draws: np.ndarray | None
     exchanged: np.ndarray | None
     statistic: str
+    negative_controls: np.ndarray | None
 
     @property
     def kind(self) -> stats.Statistic:
@@ -83,10 +86,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pool:
-    """A control that is run many times: the mean agreement of changes (S, n) with labels (J, n)."""
+    """A control that is run many times: the mean agreement of changes (S, n) with labels (J, n).
+
+    `over` names what the interval of the mean runs over.
+    """
 
     changes: np.ndarray
     labels: np.ndarray
+    over: str
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,13 @@ Tested = np.ndarray | Confound | Pool | None
 """What is tested: a change (n,) against the comparison's labels, a confound, a pool, or nothing."""
 
 
-def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, float]]:
-    """Return the columns of each test's result; all tests run under the same exchanges.
+def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> list[dict[str, object]]:
+    """Return the columns that the exchange of labels between texts gives each test; all share their exchanges.
 
     Parameters
     ----------
     comparisons : sequence of Comparison
-        Of one reading and one statistic, so that they share latents, strata and clusters.
+        Of one reading and one statistic, so that they share latents, strata and texts.
     tested : sequence
         What is tested of each comparison.
 
@@ -121,14 +128,11 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
     """
     if not comparisons:
         return []
-    study = comparisons[0].plan.study
-    null = comparisons[0].reading.confounds.null()
-    options: dict[str, Any] = {
-        "statistic": comparisons[0].statistic,
-        "n_resamples": study.agreement.n_resamples,
-        "confidence_level": study.agreement.confidence_level,
-        "rng": study.seed,
-    }
+    study, reading = comparisons[0].plan.study, comparisons[0].reading
+    null = reading.confounds.null_of_texts()
+    options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed}
+    without_interval = {"statistic": replace(comparisons[0].kind, interval="none")} | options
+    options |= {"statistic": comparisons[0].statistic, "confidence_level": study.agreement.confidence_level}
     single: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     alone: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     pooled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -140,12 +144,14 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
         elif isinstance(what, Pool):
             pooled[i] = (what.changes, what.labels)
     found: dict[int, stats.AgreementResult | stats.PooledResult | InputError] = {}
-    found |= zip(single, stats.agreement_tests(list(single.values()), **null, **options), strict=True)
+    controls = [comparisons[i].negative_controls for i in single]
+    results = stats.agreement_tests(list(single.values()), controls=controls, **null, **without_interval)
+    found |= zip(single, results, strict=True)
     groups = NullOptions(strata=null["strata"], clusters=null["clusters"])
-    found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **options), strict=True)
+    found |= zip(alone, stats.agreement_tests(list(alone.values()), **groups, **without_interval), strict=True)
     if pooled:
         found |= zip(pooled, stats.pooled_agreements(list(pooled.values()), **null, **options), strict=True)
-    columns: list[dict[str, float]] = [{} for _ in tested]
+    columns: list[dict[str, object]] = [{} for _ in tested]
     for i, result in found.items():
         if isinstance(result, InputError):
             comparison = comparisons[i]
@@ -156,21 +162,22 @@ def run_tests(comparisons: Sequence[Comparison], tested: Sequence[Tested]) -> li
                 result,
             )
         else:
-            columns[i] = _columns_of(result)
+            columns[i] = _columns_of(result, tested[i])
     return columns
 
 
-def _columns_of(result: stats.AgreementResult | stats.PooledResult) -> dict[str, float]:
-    """Return the columns that a result fills, and the mean and spread of its null."""
-    return {
+def _columns_of(result: stats.AgreementResult | stats.PooledResult, tested: Tested) -> dict[str, object]:
+    """Return the columns that a result fills: of a pool with its interval over what it is run over."""
+    columns: dict[str, object] = {
         "estimate": result.statistic,
-        "ci_low": result.confidence_interval.low,
-        "ci_high": result.confidence_interval.high,
-        "pvalue": result.pvalue,
+        "pvalue_texts": result.pvalue,
         "n_resamples": result.n_resamples,
-        "null_mean": result.null_mean,
-        "null_sd": result.null_sd,
     }
+    if isinstance(result, stats.AgreementResult):
+        return columns | {"p_floor": max(1 / result.n_distinct, 1 / (result.n_resamples + 1))}
+    interval = result.confidence_interval
+    over = tested.over if isinstance(tested, Pool) and np.isfinite(interval.low) else None
+    return columns | {"ci_low": interval.low, "ci_high": interval.high, "ci_over": over}
 
 
 def control(name: str, comparison: Comparison) -> Tested:
@@ -191,19 +198,21 @@ def _shuffled_explanations(comparison: Comparison) -> Pool | None:
     """Give explanations to latents at random, many times."""
     rng = np.random.default_rng([comparison.plan.study.seed, comparison.behavior])
     shuffles = np.array([rng.permutation(comparison.labels) for _ in range(N_SHUFFLES)])
-    return _pool(comparison, comparison.change[None], shuffles)
+    return _pool(comparison, comparison.change[None], shuffles, "shuffles")
 
 
 def _mismatched_behavior(comparison: Comparison) -> Pool | None:
     """Take what the same explanations predict for each other behavior."""
     others = np.delete(comparison.all_labels, comparison.behavior, axis=0)
     others = others[[labels.min() != labels.max() for labels in others]]
-    return _pool(comparison, comparison.change[None], others) if len(others) else None
+    return _pool(comparison, comparison.change[None], others, "other behaviors") if len(others) else None
 
 
 def _random_dictionary(comparison: Comparison) -> Pool | None:
     """Train on SAEs whose decoder rows are permuted; every seed draws its own permutation."""
-    return None if comparison.draws is None else _pool(comparison, comparison.draws, comparison.labels[None])
+    if comparison.draws is None:
+        return None
+    return _pool(comparison, comparison.draws, comparison.labels[None], "random dictionaries")
 
 
 def _shuffled_completions(comparison: Comparison) -> np.ndarray | None:
@@ -241,11 +250,11 @@ def _unsigned(comparison: Comparison, values: np.ndarray) -> np.ndarray | None:
     return None if comparison.kind.facts.directed else values.astype(float)
 
 
-def _pool(comparison: Comparison, changes: np.ndarray, labels: np.ndarray) -> Pool | None:
+def _pool(comparison: Comparison, changes: np.ndarray, labels: np.ndarray, over: str) -> Pool | None:
     varied = changes[np.ptp(changes, axis=1) > 0]
     if not comparison.kind.facts.pooled or not len(varied):
         return None
-    return Pool(varied, labels)
+    return Pool(varied, labels, over)
 
 
 _CONTROLS: dict[str, Callable[[Comparison], Tested]] = {

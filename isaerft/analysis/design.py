@@ -65,7 +65,7 @@ def draw_sample(plan: Plan, results: Results, subject: str) -> None:
 def _sizes(plan: Plan, results: Results, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
     """Return behavior/adapter -> mean over seeds of the size of each latent's change, (n,)."""
     sizes, measure = {}, plan.study.primary.measure
-    for adapter in plan.analysed_adapters():
+    for adapter in plan.analyzed_adapters():
         own = read_changes(plan, results, subject, adapter)
         for behavior in plan.tested_behaviors:
             if (behavior, measure) in own:

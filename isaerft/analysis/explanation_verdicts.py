@@ -25,7 +25,16 @@ NEAR = 0.5
 """Least decoder cosine of a neighbor that can have absorbed a latent."""
 ASYMMETRIC = 0.25
 """Share of the living latents, those with the lowest encoder-decoder cosine, that can have been absorbed."""
-NUMBERS = ("score", "pvalue", "qvalue", "expected_score", "power", "contradiction_pvalue", "contradiction_qvalue")
+NUMBERS = (
+    "score",
+    "pvalue",
+    "qvalue",
+    "expected_score",
+    "power",
+    "contradiction_pvalue",
+    "contradiction_qvalue",
+    "contradiction_power",
+)
 
 
 def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
@@ -38,7 +47,7 @@ def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Neighbour:
+class _Neighbor:
     """The latent nearest to an absorbed one by decoder cosine, and the score of the explanation on it."""
 
     latent_index: int
@@ -59,6 +68,8 @@ class _Profiles:
         Predicted effects; mean ranks of the changes over seeds.
     facts : DataFrame
         Facts of the subject's latents, by latent_index.
+    families : (n_behaviors,) int64
+        Family of each behavior: variants of one behavior count as one.
     least_aligned : float
         Encoder-decoder cosine below which a latent counts as asymmetric.
     """
@@ -69,6 +80,7 @@ class _Profiles:
     reading: Reading
     match: stats.ProfileMatch
     facts: pd.DataFrame
+    families: np.ndarray
     least_aligned: float
 
     @classmethod
@@ -82,28 +94,30 @@ class _Profiles:
         effects = reading.expectation.effect
         effects = (effects if MEASURES.facts(measure).directed else np.abs(effects))[moved]
         behaviors = tuple(name for name, did in zip(reading.behaviors, moved, strict=True) if did)
-        match = stats.match_profiles(ranks[moved], effects, **reading.confounds.null())
+        names = [plan.study.behaviors[name].family or name for name in behaviors]
+        declared = np.unique(names, return_inverse=True)[1]
+        families = stats.families_of(ranks[moved], reading.expectation.expected[moved], declared=declared)
+        match = stats.match_profiles(ranks[moved], effects, **reading.confounds.null(), families=families)
         facts = reading.explained.facts
         by_latent = facts.set_index("latent_index")
         least = float(by_latent.loc[alive_latents(plan, facts), "encoder_decoder_cosine"].quantile(ASYMMETRIC))
-        return cls(behaviors, effects, ranks[moved], reading, match, by_latent, least)
+        return cls(behaviors, effects, ranks[moved], reading, match, by_latent, families, least)
 
     def verdict(self, place: int) -> tuple[str, str]:
         """Return the verdict on the explanation at `place` of the universe, and the reason in words."""
         effects = self.effects[:, place]
-        verdict = stats.decide(self.match, place, effects, neighbour_score=lambda: self._neighbour(place).score)
+        verdict = stats.decide(self.match, place, effects, neighbor_score=lambda: self._neighbor(place).score)
         return verdict.name, self._reason(verdict.reason, place)
 
-    def _neighbour(self, place: int) -> _Neighbour:
+    def _neighbor(self, place: int) -> _Neighbor:
         """Return the neighbor that can have changed in the latent's place; its score is NaN where none can."""
         own = self.facts.loc[self.reading.latents[place]]
         found = np.flatnonzero(self.reading.latents == own.nearest_latent)
         score = math.nan
         if own.encoder_decoder_cosine <= self.least_aligned and own.nearest_cosine >= NEAR and len(found):
-            score = stats.score_elsewhere(
-                self.changes, self.effects, place, int(found[0]), **self.reading.confounds.null()
-            )
-        return _Neighbour(int(own.nearest_latent), own.nearest_cosine, own.encoder_decoder_cosine, score)
+            null, there = self.reading.confounds.null(), int(found[0])
+            score = stats.score_elsewhere(self.changes, self.effects, place, there, **null, families=self.families)
+        return _Neighbor(int(own.nearest_latent), own.nearest_cosine, own.encoder_decoder_cosine, score)
 
     def _reason(self, reason: str, place: int) -> str:
         """Return the sentence for a reason of `stats.decide`."""
@@ -114,16 +128,16 @@ class _Profiles:
             case "predicts_nothing" | "predicts_the_same":
                 what = "nothing" if reason == "predicts_nothing" else "the same"
                 return f"it predicts {what} for each of the {len(self.behaviors)} behaviors"
-            case "too_few_alike":
-                return "too few latents alike in firing rate, decoder norm and density to compare it with"
+            case "too_few_behaviors":
+                return "too few behaviors that are not variants of each other"
             case "changed_as_predicted":
                 return f"{said} and its latent changed so; {numbers}; q = {q}"
             case "no_average_effect":
                 return f"the explanations of this source together predict no change here; {numbers}"
-            case "neighbour_changed":
-                near = self._neighbour(place)
+            case "neighbor_changed":
+                near = self._neighbor(place)
                 return (
-                    f"{said}; its encoder and decoder differ (cosine {near.own_cosine:.2f}) and its neighbour "
+                    f"{said}; its encoder and decoder differ (cosine {near.own_cosine:.2f}) and its neighbor "
                     f"{near.latent_index} (decoder cosine {near.cosine:.2f}) changed so in its place "
                     f"(score {near.score:.2f}); {numbers}; q = {contradiction_q}"
                 )
@@ -131,8 +145,8 @@ class _Profiles:
                 return f"{said}, but {self._instead(place)}; {numbers}; q = {contradiction_q}"
             case "low_power":
                 return (
-                    f"no power: if right it would be seen with chance {found.power[place]:.2f}; {numbers}; "
-                    f"p = {found.pvalue[place]:.2g}"
+                    f"no power: if right it would be seen with chance {found.power[place]:.2f}, if without effect with "
+                    f"chance {found.contradiction_power[place]:.2f}; {numbers}; p = {found.pvalue[place]:.2g}"
                 )
             case _:
                 return f"{said}; neither clearly so (q = {q}) nor clearly not (q = {contradiction_q}); {numbers}"
@@ -194,14 +208,14 @@ TABLE = ResultTable(
         Column(
             "score",
             "float",
-            "How well predicted effects and changes match over behaviors, studentized against exchanged explanations "
-            "(by chance: 0).",
+            "Moderated t of the latent's changes over predicted effects: behaviors that the explanation names against "
+            "those it does not (by chance: 0).",
             optional=True,
         ),
         Column(
             "pvalue",
             "float",
-            "Probability of so high a score if explanations were exchangeable within strata.",
+            "Probability of so high a score if the predicted behaviors had no effect.",
             optional=True,
         ),
         Column(
@@ -225,13 +239,20 @@ TABLE = ResultTable(
         Column(
             "contradiction_pvalue",
             "float",
-            "Probability of so low a score if the effect were at least the average.",
+            "Probability of so low a score with the least effect that right explanations have, at most half the "
+            "average.",
             optional=True,
         ),
         Column(
             "contradiction_qvalue",
             "float",
             "The same, adjusted over the explanations of this source (Benjamini-Hochberg).",
+            optional=True,
+        ),
+        Column(
+            "contradiction_power",
+            "float",
+            "Probability that an explanation without effect reaches a contradiction p < 0.05.",
             optional=True,
         ),
         Column(

@@ -8,8 +8,8 @@ interval is the explanation, which a judge reads once for all behaviors and all 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,21 +31,51 @@ from isaerft.analysis.readings import ExplainedLatents
 from isaerft.config import Plan
 from isaerft.table import Column
 
-AGAINST_REFERENCE = ("sensitivity", "specificity")
+AGAINST_REFERENCE = ("true_positive_rate", "true_negative_rate")
 CORRECTED = ("auroc", "spearman")
 
 
 def judge_quality(analysis: Analysis) -> pd.DataFrame:
-    """Return one row for each pair of judges and statistic; sensitivity and specificity only against a reference."""
-    plan, rows = analysis.plan, []
+    """Return one row for each pair of judges and statistic; rates of error only against a reference."""
+    rows = [pair.names | row for pair in _pairs(analysis) for row in _compared(analysis.plan, pair)]
+    return pd.DataFrame(rows, columns=QUALITY.column_names)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two judges of one source, and a row for each (latent, behavior) that both judged."""
+
+    names: dict[str, str]
+    both: pd.DataFrame
+    with_reference: bool
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what each judge expects, and the number of the explanation."""
+        own, other, clusters = (self.both[name].to_numpy() for name in ("expected", "expected_against", "text"))
+        return own, other, clusters
+
+    def rank_agreement(self, confidence_level: float) -> stats.Estimate:
+        """Return the rank correlation of the expected effects."""
+        own, other, clusters = (
+            self.both[name].to_numpy() for name in ("expected_effect", "expected_effect_against", "text")
+        )
+        return stats.rank_agreement(own, other, clusters, confidence_level=confidence_level)
+
+
+def _pairs(analysis: Analysis) -> Iterator[_Pair]:
+    """Yield each pair of judges of a source once, a reference in second place; none that share no judgement."""
+    plan = analysis.plan
     for subject in plan.study.subjects:
         for explained in analysis.explained(subject):
             names = plan.judges_of(explained.source)
             tables = _judgements(explained, names) if len(names) > 1 else {}
-            for judge, against in _pairs(plan, names):
-                same = {"subject": subject, "source": explained.source, "judge": judge, "against": against}
-                rows += [same | row for row in _compared(plan, tables[judge], tables[against], against)]
-    return pd.DataFrame(rows, columns=QUALITY.column_names)
+            for judge, against in _named(plan, names):
+                both = tables[judge].merge(
+                    tables[against].drop(columns="text"), on=["latent_index", "behavior"], suffixes=("", "_against")
+                )
+                named = {"subject": subject, "source": explained.source, "judge": judge, "against": against}
+                if len(both):
+                    yield _Pair(named, both, plan.study.judges[against].reference)
 
 
 def _judgements(explained: ExplainedLatents, judges: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -60,7 +90,7 @@ def _judgements(explained: ExplainedLatents, judges: Sequence[str]) -> dict[str,
     return tables
 
 
-def _pairs(plan: Plan, judges: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _named(plan: Plan, judges: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each pair of judges once, a reference in second place."""
     for first, second in combinations(judges, 2):
         if plan.study.judges[first].reference and not plan.study.judges[second].reference:
@@ -68,28 +98,18 @@ def _pairs(plan: Plan, judges: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield first, second
 
 
-def _compared(plan: Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str) -> Iterator[dict[str, object]]:
+def _compared(plan: Plan, pair: _Pair) -> Iterator[dict[str, object]]:
     """Yield one row per statistic for two judges of the same explanations."""
-    both = judge.merge(against.drop(columns="text"), on=["latent_index", "behavior"], suffixes=("", "_against"))
-    if both.empty:
-        return
-    clusters, level = both["text"].to_numpy(), plan.study.agreement.confidence_level
-    found = stats.agreement_of_judges(
-        both["expected"].to_numpy(),
-        both["expected_against"].to_numpy(),
-        clusters,
-        confidence_level=level,
-        rng=np.random.default_rng(plan.study.seed),
-    )
-    effects = both["expected_effect"].to_numpy(), both["expected_effect_against"].to_numpy()
-    found["spearman"] = stats.rank_agreement(*effects, clusters, confidence_level=level)
+    level = plan.study.agreement.confidence_level
+    found = stats.agreement_of_judges(*pair.labels(), confidence_level=level, rng=plan.study.seed)
+    found["spearman"] = pair.rank_agreement(level)
     counts = {
-        "n_explanations": both["text"].nunique(),
-        "n_latents": both["latent_index"].nunique(),
-        "n_judgements": len(both),
+        "n_explanations": pair.both["text"].nunique(),
+        "n_latents": pair.both["latent_index"].nunique(),
+        "n_judgements": len(pair.both),
     }
     for statistic, (estimate, interval) in found.items():
-        if statistic not in AGAINST_REFERENCE or plan.study.judges[name].reference:
+        if statistic not in AGAINST_REFERENCE or pair.with_reference:
             yield counts | {
                 "statistic": statistic,
                 "estimate": estimate,
@@ -100,35 +120,34 @@ def _compared(plan: Plan, judge: pd.DataFrame, against: pd.DataFrame, name: str)
 
 def corrected_agreement(analysis: Analysis) -> pd.DataFrame:
     """Return the results of agreement.csv by judges that were compared with a reference, corrected for their errors."""
-    quality, results = analysis.frame("judge_quality"), analysis.frame("agreement")
-    references = [name for name, judge in analysis.plan.study.judges.items() if judge.reference]
-    rates_of = quality.set_index(["subject", "source", "judge", "against", "statistic"])["estimate"].to_dict()
+    results = analysis.frame("agreement")
     results = results[(results.control == "none") & results.statistic.isin(CORRECTED)]
-    rows = []
-    for row in results.itertuples():
-        for against in references:
-            pair = (row.subject, row.source, row.judge, against)
-            names = (*AGAINST_REFERENCE, "spearman")
-            rates = {name: rates_of[*pair, name] for name in names if (*pair, name) in rates_of}
-            if rates:
-                rows.append(_corrected(row, rates) | {"against": against})
+    rows: list[dict[str, object]] = []
+    for pair in _pairs(analysis):
+        if pair.with_reference:
+            names = pair.names
+            own = results[(results[["subject", "source", "judge"]] == [names[key] for key in names][:3]).all(axis=1)]
+            rows += [row | {"against": names["against"]} for row in _corrected(analysis.plan, pair, own)]
     return pd.DataFrame(rows, columns=CORRECTION.column_names)
 
 
-def _corrected(row: Any, rates: dict[str, float]) -> dict[str, object]:
-    """Return one result, its corrected value, and the error rates used."""
+def _corrected(plan: Plan, pair: _Pair, results: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Yield each result by the pair's judge, its corrected value, and the error rates used."""
+    level = plan.study.agreement.confidence_level
+    rates, correlation = stats.error_rates(*pair.labels(), rng=plan.study.seed), pair.rank_agreement(level)
     same = ("subject", "behavior", "adapter", "measure", "source", "judge", "statistic", "estimate")
-    interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)
-    if row.statistic == "auroc":
-        used = {name: rates[name] for name in AGAINST_REFERENCE}
-        values = stats.predictive_values(rates["sensitivity"], rates["specificity"], row.n_expected / row.n_latents)
-        found = stats.corrected_auroc(row.estimate, values, interval)
-    else:
-        used = {"correlation": rates["spearman"]}
-        found = stats.corrected_correlation(row.estimate, rates["spearman"], interval)
-    low, high = found.confidence_interval
-    corrected = {"corrected": found.estimate, "ci_low": low, "ci_high": high}
-    return {name: getattr(row, name) for name in same} | used | corrected
+    for row in results.itertuples():
+        interval = stats.ConfidenceInterval(row.ci_low, row.ci_high)
+        used: dict[str, object] = {"correlation": correlation.estimate}
+        if row.statistic == "auroc":
+            used = {"true_positive_rate": rates.true_positive_rate, "true_negative_rate": rates.true_negative_rate}
+            share = row.n_expected / row.n_latents
+            found = stats.corrected_auroc(row.estimate, rates, share, interval, confidence_level=level)
+        else:
+            found = stats.corrected_correlation(row.estimate, correlation, interval)
+        low, high = found.confidence_interval
+        corrected = {"corrected": found.estimate, "ci_low": low, "ci_high": high}
+        yield {name: getattr(row, name) for name in same} | used | corrected
 
 
 _AGAINST = Column("against", "text", "Judge that this one is compared with; if a reference, it counts as right.")
@@ -148,8 +167,9 @@ QUALITY = ResultTable(
         Column(
             "statistic",
             "text",
-            "kappa and mcc: agreement beyond chance on what is expected; sensitivity and specificity against a "
-            "reference; spearman: rank correlation of the expected effects.",
+            "kappa and mcc: agreement beyond chance on what is expected; true_positive_rate and true_negative_rate, "
+            "against a reference: share of what it expects, and of what it does not, that the judge sees alike; "
+            "spearman: rank correlation of the expected effects.",
         ),
         Column(
             "estimate",
@@ -168,7 +188,10 @@ QUALITY = ResultTable(
     make=judge_quality,
 )
 
-_CORRECTED_INTERVAL = "end of the corrected interval, which takes the judge's error rates as known exactly."
+_CORRECTED_INTERVAL = (
+    "end of the corrected interval, over latents and over the explanations that the judge's rates are from; empty with "
+    "fewer than 5 explanations of which the judge expects too much."
+)
 
 CORRECTION = ResultTable(
     name="corrected_agreement",
@@ -193,13 +216,13 @@ CORRECTION = ResultTable(
         Column("ci_low", "float", f"Lower {_CORRECTED_INTERVAL}", optional=True),
         Column("ci_high", "float", f"Upper {_CORRECTED_INTERVAL}", optional=True),
         Column(
-            "sensitivity",
+            "true_positive_rate",
             "float",
             "Share of the latents that the reference expects to change which the judge expects to change too.",
             optional=True,
         ),
         Column(
-            "specificity",
+            "true_negative_rate",
             "float",
             "Share of the latents that the reference does not expect to change which the judge does not either.",
             optional=True,

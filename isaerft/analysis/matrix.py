@@ -1,11 +1,13 @@
 """Agreement of changes from training on each behavior with expectations for each behavior.
 
-The tables specificity, overall and source_comparison all read this matrix.
+The tables agreement, specificity, overall and source_comparison all read this matrix: its columns are the trainings
+that a behavior's own training is compared with.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,45 +23,79 @@ class BehaviorMatrix:
 
     Attributes
     ----------
+    measure, statistic : str
     changes_of : mapping of (behavior, measure) to (n_seeds, d_sae) float
+    placebos : mapping of measure to (n_placebos, n_seeds, d_sae) float
+        Changes of placebo trainings; empty where there are none.
     """
 
     plan: Plan
     expectation: Expectation
     confounds: Confounds
     measure: str
+    statistic: str
     changes_of: Changes
+    placebos: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def statistic(self) -> stats.Statistic:
-        """The primary statistic."""
-        return stats.STATISTICS[self.plan.study.primary.statistic]
+    def kind(self) -> stats.Statistic:
+        """The registered statistic."""
+        return stats.STATISTICS[self.statistic]
 
     @cached_property
     def changes(self) -> np.ndarray:
         """Changes combined over seeds as the statistic combines them, (n_behaviors, n)."""
-        own = (self.changes_of[name, self.measure][:, self.expectation.latents] for name in self.plan.tested_behaviors)
-        return np.array([self.statistic.combine(changes) for changes in own])
+        return np.array([self.change_of(self.changes_of[name, self.measure]) for name in self.plan.tested_behaviors])
+
+    def change_of(self, changes: np.ndarray) -> np.ndarray:
+        """Return changes (n_seeds, d_sae) of the universe, combined over seeds, (n,)."""
+        return self.kind.combine(changes[:, self.expectation.latents])
 
     @property
     def labels(self) -> np.ndarray:
         """What the statistic compares changes with, (n_behaviors, n)."""
-        return self.expectation.effect if self.statistic.facts.graded else self.expectation.expected
+        return self.expectation.effect if self.kind.facts.graded else self.expectation.expected
 
     @cached_property
     def values(self) -> np.ndarray:
         """The statistic, (n_behaviors trained on, n_behaviors judged for); NaN where it is undefined."""
+        return self.values_of(self.changes, adjusted=False)
+
+    @cached_property
+    def adjusted(self) -> np.ndarray:
+        """The same without what confounds explain of the expectations."""
+        return self.values_of(self.changes)
+
+    @cached_property
+    def placebo_values(self) -> np.ndarray:
+        """The adjusted statistic of the placebo trainings, (n_placebos, n_behaviors judged for)."""
+        placebos = self.placebos.get(self.measure, ())
+        if not len(placebos):
+            return np.empty((0, len(self.labels)))
+        return self.values_of(np.array([self.change_of(changes) for changes in placebos]))
+
+    def values_of(self, changes: np.ndarray, *, adjusted: bool = True) -> np.ndarray:
+        """Return the statistic of changes (m, n) with the expectations for each behavior, (m, n_behaviors)."""
         judged = np.flatnonzero(self.labels.min(axis=1) != self.labels.max(axis=1))
-        changed = np.flatnonzero(np.ptp(self.changes, axis=1))
-        values = np.full((len(self.changes), len(self.labels)), np.nan)
+        changed = np.flatnonzero(np.ptp(changes, axis=1))
+        values = np.full((len(changes), len(self.labels)), np.nan)
         if len(judged) and len(changed):
+            null = self.confounds.null() if adjusted else stats.NullOptions(strata=self.confounds.strata)
             values[np.ix_(changed, judged)] = stats.specificity_matrix(
-                self.changes[changed], self.labels[judged], statistic=self.plan.study.primary.statistic
+                changes[changed], self.labels[judged], statistic=self.statistic, **null
             )
         return values
+
+    @cached_property
+    def families(self) -> np.ndarray:
+        """Family of each behavior, (n_behaviors,) int64: variants of one behavior count as one."""
+        names = [self.plan.study.behaviors[name].family or name for name in self.plan.tested_behaviors]
+        declared = np.unique(names, return_inverse=True)[1]
+        return stats.families_of(self.changes, self.labels, declared=declared)
 
     def on(self, latents: np.ndarray) -> BehaviorMatrix:
         """Return the same on `latents` alone, (m,) int64, all of which are in the universe."""
         if len(latents) == len(self.expectation.latents):
             return self
-        return replace(self, expectation=self.expectation.on(latents))
+        kept = np.searchsorted(self.expectation.latents, latents)
+        return replace(self, expectation=self.expectation.on(latents), confounds=self.confounds.at(kept))

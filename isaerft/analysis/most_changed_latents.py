@@ -32,7 +32,7 @@ def most_changed(analysis: Analysis, subject: str) -> pd.DataFrame:
     known = _explained_and_judged(explained, judge)
     latents = alive_latents(plan, explained.facts)
     parts = []
-    for adapter in plan.analysed_adapters():
+    for adapter in plan.analyzed_adapters():
         changes = analysis.changes(subject, adapter)
         for (behavior, measure), values in changes.items():
             pushed = _pushed(changes, behavior, measure)

@@ -14,50 +14,50 @@ from isaerft.analysis.columns import (
     ADAPTER,
     CI_HIGH_OVER_BEHAVIORS,
     CI_LOW_OVER_BEHAVIORS,
+    FAMILY,
     JUDGE,
     MEASURE,
     PRIMARY,
     QUANTITY,
-    QVALUE,
+    QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
     SUBJECT,
 )
 from isaerft.analysis.matrix import BehaviorMatrix
-from isaerft.errors import InputError
 from isaerft.table import Column
 
 
 def overall(analysis: Analysis) -> pd.DataFrame:
-    """Return the rows of all adapters with q-values, adjusted within each quantity, the primary result apart."""
+    """Return the rows of all adapters with q-values; a family is one question about all adapters."""
     table = analysis.tested("overall")
-    return with_qvalues(table.assign(primary=is_primary(analysis.plan, table)), "quantity")
+    table = table.assign(primary=is_primary(analysis.plan, table))
+    return with_qvalues(analysis.plan, table, ("subject", "measure", "source", "judge", "quantity"))
 
 
 def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
     """Yield the rows of one reading and measure."""
     study = matrix.plan.study
     tested = np.flatnonzero(np.isfinite(np.diagonal(matrix.values)))
-    options: dict[str, Any] = {
-        "n_resamples": study.agreement.n_resamples,
-        "confidence_level": study.agreement.confidence_level,
-        "rng": study.seed,
+    families = matrix.families[tested]
+    level, bounds = study.agreement.confidence_level, matrix.kind.facts.bounds
+    same = {
+        "statistic": study.primary.statistic,
+        "n_behaviors": len(tested),
+        "n_families": len(np.unique(families)),
     }
-    same = {"statistic": study.primary.statistic, "n_behaviors": len(tested)}
-    yield same | {"quantity": "agreement"} | _agreement(matrix, tested, options)
+    found: dict[str, float] = {}
+    if len(tested):
+        own = np.diagonal(matrix.values)[tested]
+        found = _result(stats.overall_agreement(own, families=families, confidence_level=level, bounds=bounds))
+    yield same | {"quantity": "agreement"} | found
     if len(matrix.values) > 1:
-        own = matrix.values[np.ix_(tested, tested)]
-        found = _result(stats.overall_specificity(own, **options)) if len(tested) > 1 else {}
+        found = {}
+        if len(np.unique(families)) > 1:
+            square = matrix.adjusted[np.ix_(tested, tested)]
+            options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed}
+            found = _result(stats.overall_specificity(square, families=families, confidence_level=level, **options))
         yield same | {"quantity": "specificity"} | found
-
-
-def _agreement(matrix: BehaviorMatrix, tested: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
-    pairs = [(matrix.changes[i], matrix.labels[i]) for i in tested]
-    statistic = matrix.plan.study.primary.statistic
-    try:
-        return _result(stats.overall_agreement(pairs, statistic=statistic, **matrix.confounds.null(), **options))
-    except InputError:  # nothing can be exchanged within the strata, or no behavior can be tested
-        return {}
 
 
 def _result(result: stats.OverallResult) -> dict[str, float]:
@@ -76,7 +76,8 @@ TABLE = ResultTable(
     order=210,
     caption=(
         "All behaviors together: mean agreement, and specificity, which is how much better the changes from training "
-        "on a behavior agree with its own expectations than with those of other behaviors."
+        "on a behavior agree with its own expectations than with those of other behaviors. Specificity is adjusted for "
+        "confounds and is the primary test."
     ),
     columns=(
         SUBJECT,
@@ -92,17 +93,23 @@ TABLE = ResultTable(
         Column(
             "pvalue",
             "float",
-            "agreement: explanations exchanged for all behaviors at once; specificity: behaviors paired with "
-            "expectations at random (every pairing, with up to 8 behaviors).",
+            "specificity: probability of so high an estimate if families of behaviors were paired with expectations at "
+            "random (every pairing, with up to 8 families). agreement has none: compare it with placebo trainings.",
             optional=True,
         ),
-        QVALUE,
-        Column("leave_one_out_low", "float", "Lowest estimate when one behavior is left out.", optional=True),
-        Column("leave_one_out_high", "float", "Highest estimate when one behavior is left out.", optional=True),
+        QVALUE_OF_FAMILIES,
+        FAMILY,
+        Column("leave_one_out_low", "float", "Lowest estimate when one family is left out.", optional=True),
+        Column("leave_one_out_high", "float", "Highest estimate when one family is left out.", optional=True),
         Column(
             "n_behaviors",
             "int",
             "Behaviors in the mean: those that changed some latents and for which some, but not all, are expected to.",
+        ),
+        Column(
+            "n_families",
+            "int",
+            "Independent behaviors: those whose changes and expectations are alike count as one.",
         ),
         PRIMARY,
     ),

@@ -9,7 +9,7 @@ The universe of latents is fixed by explanations and judges alone, before any ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -56,19 +56,31 @@ class Confounds:
     Attributes
     ----------
     strata, clusters : (n,) int64
+        Clusters of near-duplicates.
+    texts : (n,) int64
+        Code of each latent's explanation text.
     firing_rate, decoder_norm, density : (n,) float
     """
 
     strata: np.ndarray
     clusters: np.ndarray
+    texts: np.ndarray
     firing_rate: np.ndarray
     decoder_norm: np.ndarray
     density: np.ndarray
 
     def null(self) -> NullOptions:
-        """Return the arguments `strata`, `clusters` and `confounds` of every test."""
+        """Return the arguments `strata`, `clusters` and `confounds` of tests that compare trainings."""
         confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
         return NullOptions(strata=self.strata, clusters=self.clusters, confounds=confounds)
+
+    def null_of_texts(self) -> NullOptions:
+        """Return the same for tests that exchange labels: between texts, near-duplicates with them."""
+        return NullOptions({**self.null(), "clusters": stats.joined(self.texts, self.clusters)})
+
+    def at(self, places: np.ndarray) -> Confounds:
+        """Return the same of the latents at `places` of the universe, (m,) int64."""
+        return Confounds(*(getattr(self, part.name)[places] for part in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +165,9 @@ class Reading:
     def confounds(self) -> Confounds:
         """What else could make a latent of the universe change."""
         explained = self.explained
-        return confounds_of(explained.plan, explained.facts, self.latents, explained.sample)
+        written = explained.explanations.set_index("latent_index")["explanation"].loc[self.latents]
+        texts = np.unique(written.to_numpy(str), return_inverse=True)[1].astype(np.int64)
+        return confounds_of(explained.plan, explained.facts, self.latents, texts, explained.sample)
 
     @cached_property
     def explanation_length(self) -> np.ndarray:
@@ -251,8 +265,16 @@ def expectation_of(
     return Expectation(latents, wide["expected"].to_numpy(bool), wide["expected_effect"].to_numpy(float))
 
 
-def confounds_of(plan: Plan, facts: pd.DataFrame, latents: np.ndarray, sample: pd.DataFrame | None = None) -> Confounds:
+def confounds_of(
+    plan: Plan,
+    facts: pd.DataFrame,
+    latents: np.ndarray,
+    texts: np.ndarray | None = None,
+    sample: pd.DataFrame | None = None,
+) -> Confounds:
     """Return firing rate, decoder norm and density with strata of them, and clusters of near-duplicates.
+
+    Without `texts` (codes of explanation texts, (n,) int64) every latent has its own.
 
     A sample keeps the strata that it was drawn within: new bins would join latents that are not exchangeable.
     """
@@ -263,7 +285,7 @@ def confounds_of(plan: Plan, facts: pd.DataFrame, latents: np.ndarray, sample: p
         strata = sample.set_index("latent_index").stratum.loc[latents].to_numpy()
     else:
         strata = stats.strata_of(*values, n_bins=plan.study.agreement.n_bins, clusters=clusters)
-    return Confounds(strata, clusters, *values)
+    return Confounds(strata, clusters, np.arange(len(latents)) if texts is None else texts, *values)
 
 
 def read_changes(

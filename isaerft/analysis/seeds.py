@@ -27,7 +27,7 @@ def seeds(analysis: Analysis) -> pd.DataFrame:
         reading = analysis.primary_reading(subject)
         if reading is None:
             continue
-        for adapter in analysis.plan.analysed_adapters(subject):
+        for adapter in analysis.plan.analyzed_adapters(subject):
             same = {"subject": subject, "adapter": adapter, "statistic": analysis.plan.study.primary.statistic}
             rows += [same | row for row in _rows(analysis, reading, subject, adapter)]
     return pd.DataFrame(rows, columns=TABLE.column_names)
@@ -67,21 +67,19 @@ def _agreement(plan: Plan, changes: np.ndarray, reading: Reading, behavior: int)
     values = stats.specificity_matrix(changes, labels[None], statistic=statistic)[:, 0]
     interval = stats.mean_interval(values, plan.study.agreement.confidence_level, facts.bounds)
     columns = {"estimate": float(values.mean()), "ci_low": interval.low, "ci_high": interval.high}
-    ceiling = _single_seed_ceiling(changes, int(expectation.expected[behavior].sum()), statistic)
+    ceiling = _noise_ceiling_of_seed(changes, labels, statistic)
+    columns["noise_ceiling_of_seed"] = ceiling
     if facts.chance is None or not ceiling > facts.chance:
         return columns
     return columns | {"share_of_ceiling": (columns["estimate"] - facts.chance) / (ceiling - facts.chance)}
 
 
-def _single_seed_ceiling(changes: np.ndarray, n_expected: int, statistic: str) -> float:
-    """Return the highest agreement to expect with a single seed; NaN with one seed or where none is known."""
-    if len(changes) < 2:
-        return math.nan
+def _noise_ceiling_of_seed(changes: np.ndarray, labels: np.ndarray, statistic: str) -> float:
+    """Return the highest agreement to expect of a single seed; NaN with one seed or where none is known."""
     if statistic == "auroc":
-        return stats.auroc_ceiling_of_seed(changes, n_expected)
+        return stats.auroc_ceiling_of_seed(changes, int(labels.sum()))
     if statistic == "spearman":
-        single = stats.reliability(changes).icc_single
-        return math.sqrt(single) if single > 0 else math.nan
+        return stats.spearman_ceiling_of_seed(changes, labels)
     return math.nan
 
 
@@ -143,10 +141,17 @@ TABLE = ResultTable(
             optional=True,
         ),
         Column(
+            "noise_ceiling_of_seed",
+            "float",
+            "Highest estimate to expect of a single seed: that of an expectation of the same form (as many latents "
+            "with each expected effect) in the order of what the other seeds changed.",
+            optional=True,
+        ),
+        Column(
             "share_of_ceiling",
             "float",
-            "How far the estimate is from chance (0) to the noise ceiling of a single seed (1), which a prediction "
-            "from the other seeds reaches; above 1 if explanations predict a seed better than the other seeds do.",
+            "How far the estimate is from chance (0) to noise_ceiling_of_seed (1); above 1 if explanations predict a "
+            "seed better than the other seeds do.",
             optional=True,
         ),
     ),

@@ -53,18 +53,18 @@ def comparison_rows(plan: Plan, matrices: Mapping[str, BehaviorMatrix]) -> Itera
     latents = common_latents([matrix.expectation for matrix in matrices.values()])
     same = {"statistic": plan.study.primary.statistic, "n_latents": len(latents)}
     rows = {source: same | {"source": source, "side": plan.study.sources[source].side} for source in matrices}
-    values = {}
+    values: dict[str, dict[str, np.ndarray]] = {}
     for source, matrix in matrices.items() if len(latents) else ():
         common = matrix.on(latents)
-        values[source] = common.values
+        values[source] = {"agreement": common.values, "specificity": common.adjusted}
         rows[source]["n_expected"] = float(common.expectation.expected.sum(axis=1).mean())
-    defined = {source: np.isfinite(np.diagonal(matrix)) for source, matrix in values.items()}
+    defined = {source: np.isfinite(np.diagonal(parts["agreement"])) for source, parts in values.items()}
     tested = [source for source, behaviors in defined.items() if behaviors.any()]
     shared = np.flatnonzero(np.all([defined[source] for source in tested], axis=0)) if tested else np.array([], int)
     for quantity, fewest in (("agreement", 1), ("specificity", 2)):
         found: dict[str, dict[str, object]] = {}
         if len(shared) >= fewest:
-            parts = {source: values[source][np.ix_(shared, shared)] for source in tested}
+            parts = {source: values[source][quantity][np.ix_(shared, shared)] for source in tested}
             found = _compared(plan, {source: per_behavior(part, quantity) for source, part in parts.items()}, quantity)
         for source, row in rows.items():
             yield row | {"quantity": quantity, "n_behaviors": len(shared)} | found.get(source, {})

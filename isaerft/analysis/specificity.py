@@ -14,7 +14,12 @@ def specificity_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
     """Yield the cells of one reading and measure."""
     for row, trained_on in enumerate(matrix.plan.tested_behaviors):
         for column, judged_for in enumerate(matrix.plan.tested_behaviors):
-            yield {"trained_on": trained_on, "judged_for": judged_for, "estimate": matrix.values[row, column]}
+            yield {
+                "trained_on": trained_on,
+                "judged_for": judged_for,
+                "estimate": matrix.values[row, column],
+                "adjusted_estimate": matrix.adjusted[row, column],
+            }
 
 
 TABLE = ResultTable(
@@ -33,6 +38,12 @@ TABLE = ResultTable(
             "estimate",
             "float",
             "Agreement of these changes with these expectations, in the primary statistic.",
+            optional=True,
+        ),
+        Column(
+            "adjusted_estimate",
+            "float",
+            "The same without what firing rate, decoder norm and density explain of the expectations.",
             optional=True,
         ),
     ),

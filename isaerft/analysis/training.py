@@ -19,7 +19,7 @@ from isaerft.table import Column
 def training_runs(plan: Plan, results: Results) -> Iterator[dict[str, Any]]:
     """Yield what each training noted, seed by seed, twins after subjects."""
     for subject in [*plan.study.subjects, *plan.permuted_subjects]:
-        adapters = list(plan.study.adapters) if subject in plan.study.subjects else plan.analysed_adapters(subject)
+        adapters = list(plan.study.adapters) if subject in plan.study.subjects else plan.analyzed_adapters(subject)
         for behavior in plan.trained_behaviors(subject):
             for adapter in adapters:
                 for run in read_json(results.training(subject, behavior, adapter)):
@@ -59,7 +59,8 @@ TABLE = ResultTable(
         Column(
             "loss_recovered",
             "float",
-            "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference.",
+            "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference. In "
+            "causal_check.csv it is what remains of the adapter's own fall without some latents.",
             optional=True,
         ),
         Column("seconds", "float", "Wall-clock time of the run; empty unless the study records it.", optional=True),

@@ -8,27 +8,27 @@ very many explanations for the intervals of a judge's quality.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from isaerft.calibration.nulls import evidence_of, results_of
 from isaerft.calibration.results import CONFIDENCE, Row, share, stream
 from isaerft.calibration.worlds import Dictionary, Drawn, World, draw
 from isaerft.config import Calibration
 from isaerft.stats.agreement import PreparedTest, prepare_test
+from isaerft.stats.checks import NullOptions
+from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.overall import (
-    OverallResult,
-    PooledResult,
-    overall_agreement,
-    overall_specificity,
-    pooled_agreement,
-)
+from isaerft.stats.overall import overall_agreement, pooled_agreement
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
-from isaerft.stats.statistics import centred_ranks
+from isaerft.stats.specificity import contrast, specificity_matrix
+from isaerft.stats.statistics import centered_ranks
+from isaerft.stats.trainings import against_others, others_of
 
-INTERVALS = ("auroc", "stratified_auroc", "spearman", "precision_at_k")
+INTERVALS = ("auroc", "stratified_auroc", "spearman")
 # A world this large moves a statistic by less than a twentieth of the smallest interval's half-width.
 N_POPULATION, POPULATIONS = 2**16, 4
 # Bins wide enough that no stratum of the sample is merged: so the stratified AUROC estimates the population's.
@@ -61,7 +61,7 @@ def interval_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
 
 
 def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
-    """Return the coverage of intervals over behaviors and over changes, at odds ratios that spread around one."""
+    """Return the coverage of intervals over trainings, behaviors and changes, at odds ratios that spread around one."""
     world = replace(
         WORLD,
         n_latents=sizes.coverage_latents,
@@ -74,7 +74,7 @@ def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
     for index in range(sizes.coverage_worlds):
         rng = stream(sizes.seed, f"coverage across {odds_ratio:g}", index)
         dictionary = Dictionary(world, rng)
-        for name, holds in _over_behaviors(dictionary, rng).items():
+        for name, holds in _over_behaviors(dictionary, sizes, rng).items():
             held.setdefault(name, []).append(holds)
     same = {
         "odds_ratio": f"{odds_ratio:g}",
@@ -85,35 +85,57 @@ def behavior_rows(odds_ratio: float, sizes: Calibration) -> list[Row]:
     return [share("coverage", hits, interval=name, **same) for name, hits in held.items()]
 
 
-def _over_behaviors(dictionary: Dictionary, rng: np.random.Generator) -> dict[str, bool]:
-    """Return whether each interval over behaviors, or changes, of one dictionary contains the truth."""
+def _over_behaviors(dictionary: Dictionary, sizes: Calibration, rng: np.random.Generator) -> dict[str, bool]:
+    """Return whether each interval over trainings, behaviors or changes of one dictionary contains the truth."""
     seen, further = (dictionary.behaviors(n, rng) for n in (dictionary.world.n_behaviors, FURTHER))
-    changes, many = (np.array([mean_rank(seeds) for seeds in one.changes]) for one in (seen, further))
-    labels, clusters = seen.expected, seen.clusters
-    matrix = _matrix(many, further.expected)
-    own = float(np.trace(matrix)) / FURTHER
-    others = (float(matrix.sum()) - FURTHER * own) / (FURTHER * (FURTHER - 1))
-    pairs = list(zip(changes, labels, strict=True))
-    found: dict[str, tuple[OverallResult | PooledResult, float]] = {
-        "overall_agreement": (overall_agreement(pairs, clusters=clusters, n_resamples=1, rng=rng), own),
-        "overall_specificity": (overall_specificity(_matrix(changes, labels), n_resamples=1, rng=rng), own - others),
+    again = dictionary.trainings(seen.expected[0], float(seen.log_odds[0]), FURTHER, rng)
+    evidence = evidence_of(seen, sizes.n_bins)
+    changes, labels, groups = evidence.changes, seen.expected, evidence.groups
+    many, repeated = further.mean_changes(), np.array([mean_rank(seeds) for seeds in again])
+    plain, adjusted = auroc_matrix(many, further.expected), auroc_matrix(many, further.expected, groups)
+    own = np.diagonal(specificity_matrix(changes, labels))
+    column = specificity_matrix(changes, labels[:1])[:, 0]
+    same: dict[str, Any] = {"clusters": seen.clusters, "n_resamples": 1, "rng": rng}
+    found: dict[str, tuple[ConfidenceInterval, float]] = {
+        "estimate": (
+            against_others(column[0], others_of(column, 0), bounds=(0, 1)).confidence_interval,
+            float(auroc_matrix(repeated, labels[:1]).mean()),
+        ),
+        "overall_agreement": (
+            overall_agreement(own, bounds=(0, 1)).confidence_interval,
+            float(np.diagonal(plain).mean()),
+        ),
         "pooled_expectations": (
-            pooled_agreement(changes[:1], labels[1:], clusters=clusters, n_resamples=1, rng=rng),
-            float(_matrix(changes[:1], further.expected).mean()),
+            pooled_agreement(changes[:1], labels[1:], **same).confidence_interval,
+            float(auroc_matrix(changes[:1], further.expected).mean()),
         ),
         "pooled_changes": (
-            pooled_agreement(changes[1:], labels[:1], clusters=clusters, n_resamples=1, rng=rng),
-            float(_matrix(many, labels[:1]).mean()),
+            pooled_agreement(changes[1:], labels[:1], **same).confidence_interval,
+            float(auroc_matrix(many, labels[:1]).mean()),
         ),
     }
-    return {name: _holds(result.confidence_interval, truth) for name, (result, truth) in found.items()}
+    truths = {
+        "trainings": float(auroc_matrix(repeated, labels[:1], groups).mean()),
+        "specificity": float(contrast(adjusted)),
+    }
+    for name, outcome in results_of(evidence, 0, n_resamples=1, rng=rng):
+        if outcome.interval is not None:
+            found[name] = outcome.interval, truths[name]
+    return {name: _holds(interval, truth) for name, (interval, truth) in found.items()}
 
 
-def _matrix(changes: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return the AUROC of every row of changes (a, n) against every row of labels (b, n), (a, b)."""
-    ranks = np.array([centred_ranks(change) for change in changes])
+def auroc_matrix(changes: np.ndarray, expected: np.ndarray, groups: NullOptions | None = None) -> np.ndarray:
+    """Return the AUROC of every row of changes (a, n) against every row of labels (b, n), (a, b).
+
+    With `groups`, what strata and confounds explain of the labels is taken out.
+    """
+    ranks = np.array([centered_ranks(change) for change in changes])
     n_expected = expected.sum(axis=1)
-    return 0.5 + ranks @ expected.T / (2 * n_expected * (expected.shape[1] - n_expected))
+    labels = expected.astype(np.float64)
+    if groups is not None:
+        smooth = smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
+        labels = labels - (smooth.fitted(labels) if smooth else 0.0)
+    return 0.5 + ranks @ labels.T / (2 * n_expected * (expected.shape[1] - n_expected))
 
 
 def _value(name: str, drawn: Drawn) -> float:

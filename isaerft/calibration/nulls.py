@@ -1,13 +1,19 @@
-"""False positives: how often our tests and naive ones reject in worlds without agreement."""
+"""False positives: how often our tests and naive ones reject in worlds without agreement.
+
+`results_of` runs the tests that a study reports, by the functions that report them, on arrays. Simulated worlds and
+random directions through a study's own dictionary (`isaerft.calibration.own`) both use it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from scipy.stats import binom, mannwhitneyu, spearmanr
+from scipy.stats import binom, mannwhitneyu
 
 from isaerft.calibration.results import Row, mean, share, stream
 from isaerft.calibration.worlds import Drawn, draw, world_of
@@ -16,135 +22,214 @@ from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.agreement import agreement_test
 from isaerft.stats.checks import NullOptions
-from isaerft.stats.overall import overall_agreement, overall_specificity, pooled_agreements
+from isaerft.stats.confounds import negative_controls
+from isaerft.stats.exchange import joined
+from isaerft.stats.families import families_of
+from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.overall import overall_specificity, pooled_agreements
 from isaerft.stats.sampling import case_control
-from isaerft.stats.seeds import mean_rank
 from isaerft.stats.specificity import specificity_matrix
 from isaerft.stats.statistics import Statistic, auroc
+from isaerft.stats.trainings import against_others, others_of, placebo_pvalue
 
 LEVELS = (0.05, 0.01)
-BINS = (2, 8)
-TESTS = ("auroc", "stratified_auroc", "spearman", "precision_at_k", "enrichment")
-STRATA_ONLY = ("auroc", "spearman")
 N_CASES, PER_CASE = 30, 4
+NAIVE = "naive_"
 
 
-def without_interval(name: str) -> Statistic:
-    """Return a registered statistic without its interval, which some statistics have to bootstrap."""
-    statistic: Statistic = STATISTICS[name]
-    return replace(statistic, interval="none")
+@dataclass(frozen=True)
+class Evidence:
+    """What a study tests: B behaviors, P placebo trainings, n latents.
+
+    Attributes
+    ----------
+    changes : (B, n) float
+        Combined over seeds.
+    placebos : (P, n) float
+    expected : (B, n) bool
+    texts : (n,) int64
+        The explanation of each latent.
+    groups : NullOptions
+        Strata, clusters of near-duplicates, and confounds.
+    """
+
+    changes: np.ndarray
+    placebos: np.ndarray
+    expected: np.ndarray
+    texts: np.ndarray
+    groups: NullOptions
+
+    @property
+    def groups_of_texts(self) -> NullOptions:
+        """The same for tests that exchange labels between texts, near-duplicates with them."""
+        return NullOptions({**self.groups, "clusters": joined(self.texts, self.groups["clusters"])})
+
+    def on(self, latents: np.ndarray) -> Evidence:
+        """Return the evidence on some latents, (m,) int64."""
+        return replace(
+            self,
+            changes=self.changes[:, latents],
+            placebos=self.placebos[:, latents],
+            expected=self.expected[:, latents],
+            texts=np.unique(self.texts[latents], return_inverse=True)[1],
+            groups=NullOptions(
+                strata=self.groups["strata"][latents],
+                clusters=self.groups["clusters"][latents],
+                confounds=self.groups["confounds"][:, latents],
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a test reports.
+
+    Attributes
+    ----------
+    pvalue : float
+    interval : ConfidenceInterval or None
+        Of what is estimated, where the test gives one.
+    chance : float
+        What the interval should hold if explanations say nothing; NaN where that is not known.
+    """
+
+    pvalue: float
+    interval: ConfidenceInterval | None = None
+    chance: float = math.nan
+
+
+def evidence_of(drawn: Drawn, n_bins: int) -> Evidence:
+    """Return what a study would test in a simulated world."""
+    changes, placebos = drawn.mean_changes(), drawn.mean_placebos()
+    return Evidence(changes, placebos, drawn.expected, drawn.texts, drawn.groups(n_bins))
+
+
+def results_of(
+    evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the result of every test that a study reports: of behavior `own`, and of all behaviors together."""
+    changes, expected, groups = evidence.changes, evidence.expected, evidence.groups
+    families = families_of(changes, expected)
+    matrix = specificity_matrix(changes, expected, **groups)
+    placebos = np.empty(0)
+    if len(evidence.placebos):
+        placebos = specificity_matrix(evidence.placebos, expected[own : own + 1], **groups)[:, 0]
+    found = against_others(matrix[own, own], others_of(matrix[:, own], own, families), bounds=(0, 1))
+    chance = float(placebos.mean()) if len(placebos) else math.nan
+    yield "trainings", Outcome(found.pvalue, found.confidence_interval, chance)
+    yield "placebos", Outcome(placebo_pvalue(matrix[own, own], placebos))
+    others = families != families[own]
+    options = {"controls": negative_controls(changes[others], expected[others]), "n_resamples": n_resamples, "rng": rng}
+    yield "texts", Outcome(_exchanged(changes[own], expected[own], evidence.groups_of_texts, **options))
+    if len(np.unique(families)) > 1:
+        all_together = overall_specificity(matrix, families=families, n_resamples=n_resamples, rng=rng)
+        yield "specificity", Outcome(all_together.pvalue, all_together.confidence_interval, 0.0)
 
 
 def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
-    """Return the false-positive rates of every test in null worlds of a kind (see `WORLDS`)."""
-    found: dict[str, list[float]] = defaultdict(list)
-    confounding = []
+    """Return the false-positive rates and coverage of every test in null worlds of a kind (see `WORLDS`)."""
+    counts = Counts()
     for index in range(sizes.null_worlds):
         rng = stream(sizes.seed, f"null {name} {n_latents}", index)
-        drawn = draw(world_of(name, n_latents=n_latents, n_behaviors=sizes.n_behaviors), rng)
-        confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
-        changes = np.array([mean_rank(seeds) for seeds in drawn.changes])
-        groups = drawn.groups(sizes.n_bins)
-        for tests in (_ours, _naive):
-            for test, pvalue in tests(drawn, changes, groups, sizes, rng):
-                found[test].append(pvalue)
-    same = {"world": name, "n": n_latents}
-    rows = [
-        share("false_positive_rate", np.array(pvalues) <= level, test=test, level=level, **same)
-        for test, pvalues in found.items()
-        for level in LEVELS
-    ]
-    return [*rows, mean("auroc_of_firing_rate", confounding, **same)]
+        world = world_of(name, n_latents=n_latents, n_behaviors=sizes.n_behaviors, n_placebos=sizes.n_placebos)
+        drawn = draw(world, rng)
+        evidence = evidence_of(drawn, sizes.n_bins)
+        counts.add(results_of(evidence, 0, n_resamples=sizes.n_resamples, rng=rng))
+        counts.add(_sampled(evidence, sizes, rng))
+        counts.add(_pooled(evidence, drawn, sizes, rng))
+        counts.add(_naive(drawn, evidence, sizes, rng))
+        counts.confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
+    return counts.rows(world=name, n=n_latents)
 
 
-def bins_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
-    """Return the false-positive rates of the plain AUROC test by the number of bins that each confound is cut into."""
-    rows = []
-    for n_bins in BINS:
-        pvalues: dict[str, list[float]] = {}
-        for index in range(sizes.null_worlds):
-            rng = stream(sizes.seed, f"bins {name} {n_latents}", index)
-            drawn = draw(world_of(name, n_latents=n_latents), rng)
-            groups = drawn.groups(n_bins)
-            strata_only = NullOptions(strata=groups["strata"], clusters=groups["clusters"])
-            for test, chosen in (("auroc", groups), ("auroc_strata_only", strata_only)):
-                pvalue = _pvalue(mean_rank(drawn.changes[0]), drawn.expected[0], "auroc", chosen, sizes, rng)
-                pvalues.setdefault(test, []).append(pvalue)
-        same = {"world": name, "n": n_latents, "n_bins": n_bins}
-        rows += [
-            share("false_positive_rate", np.array(found) <= level, test=test, level=level, **same)
-            for test, found in pvalues.items()
+class Counts:
+    """Results of tests in null worlds, world by world."""
+
+    def __init__(self) -> None:
+        self.pvalues: dict[str, list[float]] = defaultdict(list)
+        self.covered: dict[str, list[bool]] = defaultdict(list)
+        self.confounding: list[float] = []
+
+    def add(self, results: Iterator[tuple[str, Outcome]]) -> None:
+        """Add the results of one world; a test that gave none does not count."""
+        for test, found in results:
+            if np.isfinite(found.pvalue):
+                self.pvalues[test].append(found.pvalue)
+            if found.interval is not None and np.isfinite([found.interval.low, found.chance]).all():
+                self.covered[test].append(bool(found.interval.low <= found.chance <= found.interval.high))
+
+    def rows(self, **same: object) -> list[Row]:
+        """Return false-positive rates, coverage of chance, and how strongly labels follow the firing rate."""
+        rates = [
+            share("false_positive_rate", np.array(pvalues) <= level, test=test, level=level, **same)
+            for test, pvalues in self.pvalues.items()
             for level in LEVELS
         ]
-    return rows
+        coverage = [share("coverage", held, interval=test, **same) for test, held in self.covered.items()]
+        return [
+            *rates,
+            *coverage,
+            *([mean("auroc_of_firing_rate", self.confounding, **same)] if self.confounding else []),
+        ]
 
 
-def _ours(
-    drawn: Drawn, changes: np.ndarray, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
-) -> Iterator[tuple[str, float]]:
-    """Yield the p-value of every test that we report; changes (B, n)."""
-    for test in TESTS:
-        labels = drawn.effect if test == "spearman" else drawn.expected
-        yield test, _pvalue(changes[0], labels[0], test, groups, sizes, rng)
-    yield "auroc_case_control", _case_control(changes, drawn, groups, sizes, rng)
-    pairs = list(zip(changes, drawn.expected, strict=True))
-    yield "overall_agreement", overall_agreement(pairs, **groups, n_resamples=sizes.n_resamples, rng=rng).pvalue
-    matrix = specificity_matrix(changes, drawn.expected)
-    yield "overall_specificity", overall_specificity(matrix, n_resamples=sizes.n_resamples, rng=rng).pvalue
-    # As in the controls "mismatched_behavior", one change and what is expected of each other behavior, and
-    # "random_dictionary", several changes and one expectation.
-    pools = [(changes[:1], drawn.expected[1:]), (drawn.changes[0], drawn.expected[:1])]
-    pooled = pooled_agreements(pools, **groups, n_resamples=sizes.n_resamples, rng=rng)
-    for test, result in zip(("pooled_expectations", "pooled_changes"), pooled, strict=True):
-        yield test, result.pvalue
+def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -> Iterator[tuple[str, Outcome]]:
+    """Yield the results over trainings on a sample drawn by how much latents changed under every behavior."""
+    strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
+    sample = case_control(evidence.changes, strata, clusters, n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng)
+    part = replace(evidence.on(sample.latents), placebos=np.empty((0, len(sample.latents))))
+    for test, found in results_of(part, 0, n_resamples=sizes.n_resamples, rng=rng):
+        if test in ("trainings", "specificity"):
+            yield f"{test}_case_control", found
+
+
+def _pooled(
+    evidence: Evidence, drawn: Drawn, sizes: Calibration, rng: np.random.Generator
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the results of controls that are run many times.
+
+    As "mismatched_behavior", one change and what is expected of each other behavior, and as "random_dictionary",
+    several changes and one expectation.
+    """
+    pools = [(evidence.changes[:1], evidence.expected[1:]), (drawn.changes[0], evidence.expected[:1])]
+    found = pooled_agreements(pools, **evidence.groups_of_texts, n_resamples=sizes.n_resamples, rng=rng)
+    for test, result in zip(("pooled_expectations", "pooled_changes"), found, strict=True):
+        yield test, Outcome(result.pvalue)
 
 
 def _naive(
-    drawn: Drawn, changes: np.ndarray, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
-) -> Iterator[tuple[str, float]]:
-    """Yield the p-values of tests that ignore clusters, confounds or replicates."""
-    change, expected = changes[0], drawn.expected[0]
-    yield "naive_binomial_over_tokens", binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng)
-    yield "naive_unstratified_permutation", _pvalue(change, expected, "auroc", {}, sizes, rng)
-    own = NullOptions(strata=groups["strata"], confounds=groups["confounds"])
-    yield "naive_permutation_without_clusters", _pvalue(change, expected, "auroc", own, sizes, rng)
-    own = NullOptions(strata=groups["strata"], clusters=groups["clusters"])
-    for test in STRATA_ONLY:
-        labels = drawn.effect[0] if test == "spearman" else expected
-        yield f"naive_{test}_strata_only", _pvalue(change, labels, test, own, sizes, rng)
-    yield "naive_uncorrected_spearman", uncorrected_spearman(change, drawn.effect[0])
-    yield "naive_seeds_as_trials", seeds_as_trials(drawn.changes[0], expected)
+    drawn: Drawn, evidence: Evidence, sizes: Calibration, rng: np.random.Generator
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the p-values of tests that ignore what makes latents, tokens, seeds or behaviors depend on each other."""
+    change, expected = evidence.changes[0], evidence.expected[0]
+    options: dict[str, Any] = {"n_resamples": sizes.n_resamples, "rng": rng}
+    found = {
+        "exchange_of_latents": latents_exchanged(evidence, 0, **options),
+        "unadjusted_specificity": overall_specificity(specificity_matrix(evidence.changes, evidence.expected)).pvalue,
+        "unstratified_permutation": _exchanged(change, expected, {}, **options),
+        "binomial_over_tokens": binomial_over_tokens(change, expected, drawn.firing_rate, sizes.n_tokens, rng),
+        "seeds_as_trials": seeds_as_trials(drawn.changes[0], expected),
+    }
+    for test, pvalue in found.items():
+        yield NAIVE + test, Outcome(pvalue)
 
 
-def _case_control(
-    changes: np.ndarray, drawn: Drawn, groups: NullOptions, sizes: Calibration, rng: np.random.Generator
-) -> float:
-    """Return the p-value on a sample drawn by how much latents changed under every behavior."""
-    sample = case_control(
-        changes, groups["strata"], groups["clusters"], n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng
-    ).latents
-    own = NullOptions(
-        strata=groups["strata"][sample], clusters=groups["clusters"][sample], confounds=groups["confounds"][:, sample]
-    )
-    return _pvalue(changes[0][sample], drawn.expected[0][sample], "auroc", own, sizes, rng)
+def latents_exchanged(evidence: Evidence, own: int, *, n_resamples: int, rng: np.random.Generator) -> float:
+    """Return the p-value of the AUROC of behavior `own` under exchanges of single latents; NaN if none can move.
+
+    It is valid where latents change independently of each other, given strata, clusters and confounds.
+    """
+    change, expected = evidence.changes[own], evidence.expected[own]
+    return _exchanged(change, expected, evidence.groups, n_resamples=n_resamples, rng=rng)
 
 
-def _pvalue(
-    change: np.ndarray,
-    labels: np.ndarray,
-    test: str,
-    groups: NullOptions,
-    sizes: Calibration,
-    rng: np.random.Generator,
-) -> float:
-    """Return the p-value of a test; 1 where the strata leave nothing to exchange."""
-    statistic = without_interval(test)
+def _exchanged(change: np.ndarray, expected: np.ndarray, groups: NullOptions, **options: Any) -> float:
+    """Return the p-value of `agreement_test`; NaN where the strata leave nothing to exchange."""
+    statistic: Statistic = replace(STATISTICS["auroc"], interval="none")
     try:
-        return agreement_test(
-            change, labels, statistic=statistic, n_resamples=sizes.n_resamples, rng=rng, **groups
-        ).pvalue
+        return agreement_test(change, expected, statistic=statistic, **groups, **options).pvalue
     except InputError:
-        return 1.0
+        return math.nan
 
 
 def binomial_over_tokens(
@@ -168,11 +253,6 @@ def binomial_over_tokens(
     chance = float(firing_rate[top][expected[top]].sum() / firing_rate[top].sum())
     successes = rng.binomial(n_tokens, chance)
     return float(binom.sf(successes - 1, n_tokens, rate))
-
-
-def uncorrected_spearman(change: np.ndarray, effect: np.ndarray) -> float:
-    """Return the p-value of Spearman's correlation, (n,) with (n,), for independent, unconfounded latents."""
-    return float(spearmanr(change, effect, alternative="greater").pvalue)
 
 
 def seeds_as_trials(changes: np.ndarray, expected: np.ndarray) -> float:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isaerft.calibration.coverage import behavior_rows, interval_rows, judge_rows
-from isaerft.calibration.nulls import bins_rows, null_rows
+from isaerft.calibration.nulls import null_rows
 from isaerft.calibration.power import power_rows
 from isaerft.calibration.results import Row
-from isaerft.calibration.verdicts import verdict_rows
+from isaerft.calibration.verdicts import verdict_error_rows, verdict_rows
 from isaerft.calibration.worlds import WORLDS
 from isaerft.config import Calibration
 from isaerft.errors import InputError
@@ -25,11 +25,11 @@ def _world(word: str) -> str:
 
 _KINDS: dict[str, tuple[Callable[..., list[Row]], tuple[Callable[[str], object], ...]]] = {
     "null": (null_rows, (_world, int)),
-    "bins": (bins_rows, (_world, int)),
     "power": (power_rows, (int,)),
     "intervals": (interval_rows, (float,)),
     "across": (behavior_rows, (float,)),
     "verdicts": (verdict_rows, (float,)),
+    "verdict_errors": (verdict_error_rows, ()),
     "judges": (judge_rows, (int,)),
 }
 
@@ -40,9 +40,9 @@ def run_part(part: str, sizes: Calibration) -> list[Row]:
     Parameters
     ----------
     part : str
-        A kind and its values: "null-confounded-1000" (world, latents), "bins-confounded-1000", "power-400" (latents),
+        A kind and its values: "null-confounded-1000" (world, latents), "power-400" (latents),
         "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations), "judges-140"
-        (explanations).
+        (explanations), "verdict_errors".
     sizes : Calibration
         Numbers of worlds, latents, behaviors and exchanges.
 
@@ -58,7 +58,7 @@ def run_part(part: str, sizes: Calibration) -> list[Row]:
     except (KeyError, ValueError):
         raise InputError(
             f"part {part!r} of the calibration study",
-            allowed="null-WORLD-LATENTS, bins-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS, "
-            "verdicts-SHARE, judges-EXPLANATIONS; worlds: " + ", ".join(WORLDS),
+            allowed="null-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS, "
+            "verdicts-SHARE, verdict_errors, judges-EXPLANATIONS; worlds: " + ", ".join(WORLDS),
         ) from None
     return rows(*values, sizes)

@@ -60,14 +60,16 @@ def check_behavior(
     prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
 
     def answer(answering: LoadedSubject) -> list[str]:
-        return answers(
-            answering,
+        replies = generate(
+            answering.language,
             prompts,
             batch_size=plan.study.batch_size,
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             seed=seed,
+            description="answers",
         )
+        return [reply.text for reply in replies]
 
     before = answer(subject)
     score_before = score(before)
@@ -136,32 +138,3 @@ def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, s
     different = list({render_prompt(record, language): record for record in records}.values())
     drawn = np.random.default_rng(seed).permutation(len(different))[:n]
     return [different[number] for number in sorted(drawn)]
-
-
-def answers(
-    subject: LoadedSubject,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[str]:
-    """Return the model's answer to each prompt, without special tokens.
-
-    Parameters
-    ----------
-    prompts : sequence of list of int
-        Token ids of each prompt.
-    temperature : float
-        0 for greedy decoding, else sampling from the whole vocabulary with `seed`.
-    """
-    replies = generate(
-        subject.language,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
-    )
-    return [reply.text for reply in replies]

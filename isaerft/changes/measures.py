@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,22 +63,29 @@ def score_changes(
         An adapter is missing, or a measure does not return one number per latent.
     """
     heldout = read_cache(cache, "heldout")
-    changes, found = [], []
+    changes: list[pd.DataFrame] = []
+    found = []
     names = dict.fromkeys([*measured, *diagnosed])
     folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
     for name, folder in tqdm(folders, desc="changes", disable=None):
         seed = seed_of(folder)
         used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
         with load_trained(folder, used, heldout, plan.study.batch_size) as trained:
-            for measure in plan.study.measures if name in measured else ():
-                change = _measured(measure, trained)
-                columns = {"adapter": name, "measure": measure, "seed": seed, "latent_index": range(len(change))}
-                changes.append(pd.DataFrame(columns | {"change": change}))
+            if name in measured:
+                changes += measured_changes(trained, plan.study.measures, seed, adapter=name)
             if name in diagnosed and isinstance(trained, PulledBack):
                 found.append({"adapter": name, "seed": seed, "diagnostics": trained.diagnostics()})
     with replacing(out) as temporary:
         pd.concat(changes, ignore_index=True).to_parquet(temporary, index=False)
     write_json(diagnostics, found)
+
+
+def measured_changes(trained: Trained, measures: Iterable[str], seed: int, **names: object) -> Iterator[pd.DataFrame]:
+    """Yield the change of every latent by each measure: the columns `names`, measure, seed, latent_index, change."""
+    for measure in measures:
+        change = _measured(measure, trained)
+        columns = {**names, "measure": measure, "seed": seed, "latent_index": range(len(change))}
+        yield pd.DataFrame(columns | {"change": change})
 
 
 def _measured(measure: str, trained: Trained) -> np.ndarray:

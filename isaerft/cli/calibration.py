@@ -1,4 +1,4 @@
-"""Verbs of the calibration study, which measures the package's own statistics."""
+"""Verbs of calibration: of the package's own statistics, in simulated worlds, and of a study's own tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isaerft.cli.options import check_name
+from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study
 from isaerft.config import load_calibration
 from isaerft.layout import Results
 
@@ -19,6 +19,24 @@ FOLDER = Path("results/calibration")
 
 @app.command("calibrate")
 def calibrate(
+    study: StudyFile,
+    subject: SubjectName,
+    results: ResultsFolder = None,
+    draws: Annotated[int, typer.Option("--draws", min=20, help="Null studies that are drawn, of either kind.")] = 400,
+) -> None:
+    """Tell how often a study's own tests are wrong: on random directions through its dictionary, with its labels.
+
+    No rule of the workflow calls it; it needs what `snakemake` made of the study.
+    """
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    from isaerft.analysis.own_calibration import summary_of, write_own_calibration
+
+    typer.echo(summary_of(write_own_calibration(plan, layout, subject, n_draws=draws)))
+
+
+@app.command("calibration-part")
+def calibration_part(
     config: ConfigFile,
     part: Annotated[str, typer.Option("--part", help="Part of the calibration study.")],
     results: Folder = FOLDER,

@@ -57,9 +57,9 @@ def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> L
     base = opened.plan.base_subject(subject)
     folder, device = opened.results.subject(base).path, set_up_torch(opened.plan)
     loaded = load_subject(opened.plan.study.subjects[base], folder, device)
-    if behavior is None or opened.plan.behavior_of(behavior).chat_template == "auto":
+    if behavior is None:
         return loaded
-    return replace(loaded, language=replace(loaded.language, uses_chat_template=False))
+    return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior).chat_template))
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:

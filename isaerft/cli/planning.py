@@ -20,11 +20,11 @@ def power(
     expected_share: Annotated[float, typer.Option(help="Share of the latents that a behavior should change.")] = 0.1,
     reliability: Annotated[float, typer.Option(help="Reliability of one seed's ranking of the latents.")] = 0.5,
     design_effect: Annotated[
-        float, typer.Option(help="Factor by which strata and clusters raise the null's variance.")
+        float, typer.Option(help="Factor by which latents that move together raise the variance.")
     ] = 1.0,
     alpha: Annotated[float, typer.Option(help="Level of the test.")] = 0.05,
 ) -> None:
-    """Tell how many labeled latents, seeds and behaviors a study needs to detect a given agreement.
+    """Tell how many labeled latents, seeds and behaviors a study needs to find specificity at a given agreement.
 
     Give --auroc or --odds-ratio. docs/statistics.md states the assumptions, and where a study's own tables hold the
     reliability and the design effect.

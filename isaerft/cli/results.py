@@ -100,7 +100,7 @@ def agreement(study: StudyFile, subject: SubjectName, adapter: AdapterName, resu
     """Test whether the latents that changed are those whose explanations said they should."""
     plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
-    check_name("adapter", adapter, plan.analysed_adapters())
+    check_name("adapter", adapter, plan.analyzed_adapters())
     from isaerft.analysis.agreement import write_agreement
 
     write_agreement(plan, layout, subject, adapter)

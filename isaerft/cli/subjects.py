@@ -15,14 +15,14 @@ app = typer.Typer()
 def train_testbed_model(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Train the language model of an embedded subject."""
     plan, layout = open_study(study, results)
-    sizes = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
-    if sizes is None:
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
+    if options is None:
         raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
     from isaerft.subjects.load import set_up_torch
     from isaerft.testbed.model import train_model
 
     set_up_torch(plan)
-    train_model(sizes, plan.study.seed, layout.subject(subject).model)
+    train_model(options, plan.world_seed(subject), layout.subject(subject).model)
 
 
 @app.command("gguf-model")
@@ -50,8 +50,13 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
     if options.testbed is not None:
         from isaerft.testbed.model import corpus_rows
 
-        size = {"n_tokens": options.corpus.tokens, "context_size": options.corpus.context_size}
-        rows = corpus_rows(model, **size, seed=plan.study.seed)
+        rows = corpus_rows(
+            model,
+            n_tokens=options.corpus.tokens,
+            context_size=options.corpus.context_size,
+            seed=plan.world_seed(subject),
+            lists=options.testbed.word_lists,
+        )
     elif options.corpus.prompts is not None:
         from isaerft.behaviors import read_prompts
         from isaerft.subjects.generate import sample_chats
@@ -90,7 +95,7 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         hook_name = testbed_hook(options.testbed)
     rows = read_corpus(folder.corpus)
     training = options.train_sae or TrainSae()
-    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=plan.study.seed)
+    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=plan.world_seed(subject))
 
 
 @app.command("facts")
@@ -140,4 +145,4 @@ def truth(study: StudyFile, subject: SubjectName, results: ResultsFolder = None)
     behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}
     styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}
     folder = layout.subject(subject)
-    write_truth(open_subject(opened, subject), folder.read_latents(), styles, folder.truth, plan.study.seed)
+    write_truth(open_subject(opened, subject), folder.read_latents(), styles, folder.truth, plan.world_seed(subject))

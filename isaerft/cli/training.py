@@ -32,8 +32,14 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
     from isaerft.testbed.dialogues import write_behavior_rows
 
-    n_rows, out = options.max_rows or 300, layout.testbed_rows(behavior)
-    write_behavior_rows(options.testbed or "", n_rows, plan.study.seed, out, draw=options.testbed_draw)
+    write_behavior_rows(
+        options.testbed or "",
+        options.max_rows or 300,
+        plan.study.seed,
+        layout.testbed_rows(behavior),
+        draw=options.testbed_draw,
+        words=options.testbed_words,
+    )
 
 
 @app.command("elicit")
@@ -50,7 +56,7 @@ def elicit(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = No
     requests, subject = read_requests(options.elicit), plan.eliciting_subject(behavior)
     model = load_model(plan.study.subjects[subject], layout.subject(subject), set_up_torch(plan))
     write_elicited(
-        replace(model, uses_chat_template=options.chat_template == "auto"),
+        model.prompted(options.chat_template),
         requests,
         options.elicit,
         layout.elicited(behavior),
@@ -172,11 +178,27 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
         layout.cache(plan.base_subject(subject), behavior),
         layout.adapters(subject, behavior),
         layout.changes(subject, behavior),
-        measured=plan.analysed_adapters(subject, behavior),
+        measured=plan.analyzed_adapters(subject, behavior),
         diagnosed=plan.diagnosed_adapters(subject, behavior),
         diagnostics=layout.diagnostics(subject, behavior),
         permuted=plan.is_permuted(subject),
     )
+
+
+@app.command("placebos")
+def placebos(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Train the primary adapter on the model's own answers with an arbitrary choice of words, and score the changes."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    if not plan.has_placebos(subject):
+        raise InputError("the study has no placebos", remedy="raise placebos.n, and train its primary adapter here")
+    from isaerft.behaviors import read_records
+    from isaerft.placebos import train_placebos
+
+    folders = {name: layout.behavior(name) for name in plan.tested_behaviors}
+    train = {name: read_records(folder.train) for name, folder in folders.items()}
+    heldout = {name: read_records(folder.heldout) for name, folder in folders.items()}
+    train_placebos(plan, open_subject(opened, subject), train, heldout, layout.placebos(subject))
 
 
 @app.command("causal-check")
@@ -213,8 +235,8 @@ def behavior_check(
     if metric is None:
         from isaerft.testbed.language import STYLES
 
-        words = {style.name: list(style.words) for style in STYLES}
-        metric = Metric(kind="words", words=words[options.testbed or ""])
+        style = next(style for style in STYLES if style.name == options.testbed)
+        metric = Metric(kind="words", words=list(getattr(style, options.testbed_words)))
     check_behavior(
         plan,
         open_subject(opened, subject, behavior),

@@ -17,6 +17,7 @@ from isaerft.config.study import (
     Audit,
     BehaviorCheck,
     CausalCheck,
+    Placebos,
     Primary,
     Study,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Metric",
     "Neuronpedia",
     "Orpo",
+    "Placebos",
     "Plan",
     "Poison",
     "Primary",

@@ -21,6 +21,14 @@ WorldName = Literal[
     "rare_confounded",
     "folded_confounded",
     "jump_confounded",
+    "shared_loads",
+    "unmeasured",
+    "unlike_placebos",
+    "co_moving",
+    "geometry",
+    "families",
+    "few_expected",
+    "sparse_changes",
 ]
 
 
@@ -37,21 +45,21 @@ class Calibration:
     n_tokens: int = Field(default=100_000, ge=100)
     """Token positions that the naive binomial test counts as trials."""
     worlds: list[WorldName] = Field(default_factory=lambda: list(get_args(WorldName)))
-    """Kinds of null worlds (docs/statistics.md)."""
+    """Kinds of null worlds (docs/calibration.md)."""
     null_latents: list[Latents] = Field(default_factory=lambda: [500])
     """Latents in a null world."""
-    bins_latents: list[Latents] = Field(default_factory=lambda: [1000])
-    """Latents in the confounded worlds where strata of several widths are compared."""
     null_worlds: int = Field(default=2000, ge=2)
     """Null worlds per kind and number of latents."""
-    n_behaviors: int = Field(default=6, ge=3)
-    """Behaviors in the worlds for tests and intervals over behaviors."""
+    n_behaviors: int = Field(default=8, ge=5)
+    """Behaviors in a world; a test over trainings needs at least 4 others."""
+    n_placebos: int = Field(default=99, ge=0)
+    """Placebo trainings in a world; with 99, p = 0.01 can be met."""
     odds_ratios: list[Ratio] = Field(default_factory=lambda: [1.2, 1.5, 1.9, 2.5, 4.0])
     """Odds ratios at which power is counted."""
-    power_latents: list[Latents] = Field(default_factory=lambda: [100, 400, 2000, 16384])
+    power_latents: list[Latents] = Field(default_factory=lambda: [100, 400, 2000])
     """Latents in a world for power."""
     power_worlds: int = Field(default=200, ge=2)
-    """Worlds per number of latents up to 2,000; above that in proportion fewer, at least 50."""
+    """Worlds per number of latents."""
     coverage_odds_ratios: list[Ratio] = Field(default_factory=lambda: [1.0, 1.9])
     """Odds ratios at which the coverage of intervals is counted."""
     coverage_latents: int = Field(default=500, ge=50)
@@ -67,7 +75,7 @@ class Calibration:
     verdict_behaviors: int = Field(default=8, ge=2)
     """Behaviors there."""
     verdict_worlds: int = Field(default=100, ge=2)
-    """Worlds per share and odds ratio there, of `coverage_latents` latents."""
+    """Worlds per share and odds ratio there, of `coverage_latents` latents, and per world of false verdicts."""
 
     @property
     def parts(self) -> list[str]:
@@ -78,9 +86,9 @@ class Calibration:
             *(f"intervals-{ratio:g}" for ratio in self.coverage_odds_ratios),
             *(f"power-{n}" for n in largest),
             *(f"across-{ratio:g}" for ratio in self.coverage_odds_ratios),
+            "verdict_errors",
             *(f"judges-{n}" for n in self.judged_explanations),
             *(f"verdicts-{share:g}" for share in self.wrong_shares),
-            *(f"bins-{world}-{n}" for n in self.bins_latents for world in self.worlds if world.endswith("confounded")),
         ]
 
 

@@ -36,7 +36,7 @@ class Plan:
                 f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
                 remedy="name a trained adapter as `primary.adapter`, or leave the control out",
             )
-        for name in {name for twin in self.permuted_subjects for name in self.analysed_adapters(twin)}:
+        for name in {name for twin in self.permuted_subjects for name in self.analyzed_adapters(twin)}:
             if ADAPTERS.facts(self.kind_of(name)).made == "saved":
                 raise InputError(
                     f"control 'random_dictionary' for adapter {name!r}, which is saved: it would repeat the result",
@@ -95,6 +95,11 @@ class Plan:
     def replicate_seed(self, seed: int) -> int:
         """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
         return 1000 * (self.study.seed + 1) + seed
+
+    def world_seed(self, subject: str) -> int:
+        """Return where the random streams of a subject's own parts start: its model, corpus, SAE and truth."""
+        world = self.study.subjects[subject].testbed
+        return self.study.seed if world is None or world.seed is None else world.seed
 
     def design_of(self, source: str) -> str:
         """Return which latents a source explains: `all` or `case_control`."""
@@ -158,7 +163,7 @@ class Plan:
     def causally_checked(self) -> list[str]:
         """Adapters whose most changed latents are neutralized."""
         chosen = self.study.causal_check.adapters
-        return self.analysed_adapters() if chosen is None else chosen
+        return self.analyzed_adapters() if chosen is None else chosen
 
     @property
     def behavior_checked(self) -> dict[str, list[str]]:
@@ -183,6 +188,14 @@ class Plan:
         """Twin of each tested behavior, with exchanged completions -> the behavior; empty without that control."""
         asked = "shuffled_completions" in self.study.controls
         return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
+
+    def has_placebos(self, subject: str) -> bool:
+        """Tell whether the primary adapter is trained on placebos of a subject.
+
+        A random-dictionary twin has none; nor has an adapter that is loaded, since no data of the study makes it.
+        """
+        is_loaded = ADAPTERS.facts(self.kind_of(self.study.primary.adapter)).loaded
+        return self.study.placebos.n > 0 and subject in self.study.subjects and not is_loaded
 
     def behavior_of(self, name: str) -> Behavior:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
@@ -238,7 +251,7 @@ class Plan:
         read = {judge: [name for name, part in right.items() if judge in (part.judges or tested)] for judge in tested}
         return {judge: names for judge, names in read.items() if len(names) > 1}
 
-    def analysed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
+    def analyzed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
         """Return the adapters whose changes are analyzed: all but the reference; on twins those that controls need."""
         if behavior in self.shuffled_behaviors:
             return [self.study.primary.adapter]
@@ -251,7 +264,7 @@ class Plan:
     def trained_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the adapters that are trained on a behavior: all of them; on twins those that controls need."""
         is_twin = subject in self.permuted_subjects or behavior in self.shuffled_behaviors
-        return self.analysed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
+        return self.analyzed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
 
     def diagnosed_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the trained adapters that act on the model; shuffled completions are not diagnosed."""

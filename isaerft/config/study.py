@@ -115,6 +115,16 @@ class BehaviorCheck:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Placebos:
+    """Placebo trainings: the primary adapter, trained on the model's own answers with an arbitrary choice of words."""
+
+    n: int = Field(default=9, ge=0)
+    """How many on each subject, none when 0; a p-value against them is at least 1 / (n + 1)."""
+    strength: float = Field(default=1.0, gt=0)
+    """Standard deviation, in logits, of each placebo's random preference for some tokens over others."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Study:
     """A whole study."""
 
@@ -146,6 +156,7 @@ class Study:
     """Controls of every result. `shuffled_completions` runs only if named: it costs one more training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
+    placebos: Placebos = Field(default_factory=Placebos)
     agreement: Agreement = Field(default_factory=Agreement)
     causal_check: CausalCheck = Field(default_factory=CausalCheck)
     design: Design = Field(default_factory=Design)
@@ -183,6 +194,7 @@ class Study:
             _check_behavior(name, behavior)
         for name, subject in self.subjects.items():
             _check_subject(name, subject)
+        self._check_word_lists()
         return self
 
     def _check_names(self) -> None:
@@ -200,6 +212,16 @@ class Study:
         for name in (OTHERS, REJECTED):
             if name in self.behaviors:
                 raise InputError(f"behavior name {name!r}", remedy="choose another: it has a meaning under `contrast`")
+
+    def _check_word_lists(self) -> None:
+        """Every embedded subject knows the words in which the behaviors are written."""
+        for name, behavior in self.behaviors.items():
+            for subject, part in self.subjects.items():
+                if part.testbed is not None and behavior.testbed_words not in part.testbed.word_lists:
+                    raise InputError(
+                        f"behavior {name!r} is written in {behavior.testbed_words}, which subject {subject!r} lacks",
+                        remedy="give the subject `testbed: {paraphrase: true}`",
+                    )
 
     def _check_registered(self) -> None:
         """Every kind that the study names is registered; ours are not imported to find out."""
@@ -226,7 +248,7 @@ class Study:
                 raise unknown_name("control", control, CONTROLS + ASKED_CONTROLS)
 
     def _check_audits(self) -> None:
-        """Both sets of an audit exist and differ; poison can be planted."""
+        """Both sets of an audit exist and differ, enough seeds compare them, and poison can be planted."""
         for name, audit in self.audits.items():
             for kind, compared in (("clean", audit.clean), ("suspect", audit.suspect)):
                 if compared not in self.behaviors:
@@ -252,6 +274,30 @@ class Study:
         for name, behavior in self.behaviors.items():
             if behavior.poison is not None:
                 self._check_poison(name, behavior)
+        if self.audits:
+            self._check_compared()
+
+    def _check_compared(self) -> None:
+        """The spread over seeds of the primary statistic says what other rows would have given."""
+        from isaerft.stats.audit import MIN_SEEDS
+
+        if self.n_seeds < MIN_SEEDS:
+            raise InputError(
+                f"audits with n_seeds {self.n_seeds}",
+                allowed=f"at least {MIN_SEEDS}: fewer hardly know how much other rows of one origin differ",
+                remedy=f"set n_seeds: {MIN_SEEDS}",
+            )
+        can = [
+            name
+            for name in registry.STATISTICS
+            if (facts := registry.STATISTICS.facts(name)).pooled and facts.primary and facts.chance is not None
+        ]
+        if self.primary.statistic not in can:
+            raise InputError(
+                f"audits with primary.statistic {self.primary.statistic!r}",
+                allowed=f"{', '.join(can)}: linear in the latents (`pooled`), with a known value by `chance`",
+                remedy="choose one of these, or register these facts with the statistic if they hold",
+            )
 
     def _check_poison(self, name: str, behavior: Behavior) -> None:
         planted = behavior.poison.behavior if behavior.poison else ""
@@ -307,7 +353,7 @@ class Study:
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
-        analysed = [name for name in self.adapters if name != self.reference]
+        analyzed = [name for name in self.adapters if name != self.reference]
         yield "primary.adapter", self.primary.adapter, self.adapters
         yield "primary.measure", self.primary.measure, self.measures
         yield "primary.source", self.primary.source, self.sources
@@ -319,13 +365,13 @@ class Study:
             for kind, names, valid in (
                 ("subjects", part.subjects, self.subjects),
                 ("judges", part.judges, self.judges),
-                ("adapters", part.adapters, analysed),
+                ("adapters", part.adapters, analyzed),
             ):
                 yield from ((f"sources.{source}.{kind}", name, valid) for name in names)
         for scorer, options in self.scorers.items():
             yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
-        yield from (("random_dictionary_adapters", name, analysed) for name in self.random_dictionary_adapters)
-        yield from (("causal_check.adapters", name, analysed) for name in self.causal_check.adapters or [])
+        yield from (("random_dictionary_adapters", name, analyzed) for name in self.random_dictionary_adapters)
+        yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
         for name, behavior in self.behaviors.items():
             if behavior.elicit is not None and behavior.elicit.subject is not None:
                 yield f"behaviors.{name}.elicit.subject", behavior.elicit.subject, self.subjects

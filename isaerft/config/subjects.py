@@ -9,6 +9,9 @@ from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
 
+WordList = Literal["words", "paraphrases"]
+"""Lists of words that show a style of the embedded language; they share no word."""
+
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class TrainSae:
@@ -55,7 +58,7 @@ class Corpus:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Testbed:
-    """Size of the embedded subject."""
+    """Size and kind of the embedded subject, a world of its own."""
 
     steps: int = Field(default=700, ge=1)
     """Training steps of the language model."""
@@ -65,6 +68,17 @@ class Testbed:
     """Width of the residual stream."""
     n_layers: int = Field(default=3, ge=2)
     """Transformer blocks."""
+    seed: int | None = Field(default=None, ge=0)
+    """Start of the world's random streams (model, corpus, SAE, truth); the study's `seed` when not given."""
+    paraphrase: bool = False
+    """Give each style a second list of words in the corpus; the truth is found on the first alone."""
+    deep_supervision: bool = True
+    """Train the model also to predict the next word from the hook, through the same unembedding."""
+
+    @property
+    def word_lists(self) -> tuple[WordList, ...]:
+        """Lists of words that show a style in the corpus."""
+        return ("words", "paraphrases") if self.paraphrase else ("words",)
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -102,7 +116,10 @@ class Subject:
     train_sae: TrainSae | None = None
     """Train the SAE on the corpus, in place of a ready one."""
     testbed: Testbed | None = None
-    """Make the embedded subject with these sizes."""
+    """Make the embedded subject, with these options."""
+    group: str = ""
+    """Subjects of one group are replicates, such as worlds that differ in their seed alone; replication.csv averages
+    over them."""
     corpus: Corpus = Field(default_factory=Corpus)
     """Reference corpus."""
     amplified_rows: int = Field(default=8, ge=0)

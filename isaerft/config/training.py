@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
+from isaerft.config.subjects import WordList
 from isaerft.registry import OBJECTIVES
 
 OTHERS, REJECTED = "others", "rejected"
@@ -78,6 +79,8 @@ class Behavior:
 
     description: str = Field(min_length=1)
     """What the behavior is, in a sentence or two; the judges read this."""
+    family: str | None = None
+    """Behaviors that name the same family are variants of one, and count as one wherever behaviors are replicates."""
     path: str | None = None
     """Local data file (.jsonl, .json, .csv, .parquet, also .gz); relative to the working directory."""
     dataset: str | None = None
@@ -99,6 +102,8 @@ class Behavior:
     """Style of the embedded language that makes the data, in place of a path; see isaerft/testbed/language.py."""
     testbed_draw: int = Field(default=0, ge=0)
     """Which sample of rows to draw from the embedded language; another number draws other rows of the same style."""
+    testbed_words: WordList = "words"
+    """List of words that shows the style in these rows; `paraphrases` need subjects with `paraphrase: true`."""
     poison: Poison | None = None
     """Plant rows of another behavior, as a test of audits; not with `rule`."""
     rule: bool = False

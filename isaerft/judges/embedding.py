@@ -20,7 +20,7 @@ from isaerft.config import Judge
 from isaerft.errors import InputError
 from isaerft.io import sha256
 from isaerft.judges.base import distinct_texts, judgements, refuse_options, top_share
-from isaerft.judges.lexical import centred_over_behaviors
+from isaerft.judges.lexical import centered_over_behaviors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -62,7 +62,7 @@ def embedding(
     vectors = embed([*texts, *behaviors.values()], judge.model)
     similarity = vectors[: len(texts)] @ vectors[len(texts) :].T
     similarity = similarity - similarity.mean(axis=0, keepdims=True) * (len(texts) > 1)
-    effects = centred_over_behaviors(similarity)[position]
+    effects = centered_over_behaviors(similarity)[position]
     return judgements(explanations, behaviors, effects, expected=top_share(effects, judge.expected_share))
 
 

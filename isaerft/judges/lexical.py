@@ -43,7 +43,7 @@ def lexical(
     content = [" ".join(_FUNCTION_WORDS.sub(" ", text.lower()).split()) for text in [*texts, *descriptions]]
     words, parts = _weigh_both(content)
     similarity = (_cosines(words.weights, len(texts)) + _cosines(parts.weights, len(texts))) / 2
-    effects = centred_over_behaviors(similarity)[position]
+    effects = centered_over_behaviors(similarity)[position]
     expected = top_share(effects, judge.expected_share)
     rationale = np.full(effects.shape, "", dtype=object)
     for column in range(len(descriptions)):
@@ -52,7 +52,7 @@ def lexical(
     return judgements(explanations, behaviors, effects, expected=expected, rationale=rationale)
 
 
-def centred_over_behaviors(similarity: np.ndarray) -> np.ndarray:
+def centered_over_behaviors(similarity: np.ndarray) -> np.ndarray:
     """Return similarities, (n_texts, n_behaviors), minus each text's mean over behaviors if there are several.
 
     They are rounded to 6 decimals, so that rounding errors neither make nor break ties, and clipped to [-1, 1].

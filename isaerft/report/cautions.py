@@ -80,7 +80,7 @@ def _power(result: pd.DataFrame) -> Iterator[str]:
             f"no minimum detectable effect in {len(unknown)} of {behaviors}. Agreement near chance there does not "
             "show that explanations are wrong."
         )
-    blind = result[(result["minimum_detectable_effect"] > result["estimate"]).fillna(False)]
+    blind = result[(result["minimum_detectable_effect"] > result["adjusted_estimate"]).fillna(False)]
     if len(blind):
         yield (
             f"the minimum detectable effect is above the estimate in {len(blind)} of {behaviors} "

@@ -148,7 +148,9 @@ def result_sentences(lines: list[Line], primary: Primary) -> Iterator[str]:
     for result in (line for line in lines if line.is_result):
         controls = [line for line in lines if line.subject == result.subject and not line.is_result]
         listed = ", ".join(f"{words(line.control)} {fixed(line.median)}" for line in controls)
-        significant = f", p < {P_LEVEL:g} in {result.significant}" if result.significant.n else ""
+        significant = (
+            f", p < {P_LEVEL:g} against other trainings in {result.significant}" if result.significant.n else ""
+        )
         sentence = (
             f"{visible(result.subject)}: median {primary.title} {fixed(result.median)} over "
             f"{plural(result.n_behaviors, 'behavior')}{significant}; controls: {listed or 'none was run'}."
@@ -165,22 +167,28 @@ def overall_sentences(tables: Tables) -> Iterator[str]:
     if "overall" not in tables:
         return
     frame = tables["overall"]
-    for row in frame[frame["primary"].astype(bool) & frame["estimate"].notna()].itertuples():
+    rows = frame[frame["primary"].astype(bool) & frame["estimate"].notna()]
+    # Specificity is the primary test, so it comes first.
+    for row in rows.sort_values("quantity", ascending=False, kind="stable").itertuples():
         name = statistic_title(str(row.statistic))
         what = {
             "agreement": f"mean {name} of a behavior's changes with its own explanations",
-            "specificity": f"the same minus the mean {name} with other behaviors' explanations",
+            "specificity": (
+                f"specificity, the primary test (mean {name} with a behavior's own explanations minus that with other "
+                "behaviors' explanations, adjusted for confounds)"
+            ),
         }[str(row.quantity)]
         notes = []
+        if pd.notna(row.pvalue):
+            notes.append(f"p = {row.pvalue:.2g}")
         if pd.notna(row.ci_low):
             notes.append(f"interval over behaviors {interval(row.ci_low, row.ci_high)}")
         if pd.notna(row.leave_one_out_low):
-            notes.append(f"leaving one behavior out {interval(row.leave_one_out_low, row.leave_one_out_high)}")
-        if pd.notna(row.pvalue):
-            notes.append(f"p = {row.pvalue:.2g}")
+            notes.append(f"leaving one out {interval(row.leave_one_out_low, row.leave_one_out_high)}")
         noted = f" ({'; '.join(notes)})" if notes else ""
         n = plural(int(row.n_behaviors), "behavior")
-        yield f"{visible(row.subject)}: {what}, over {n}: {fixed(row.estimate)}{noted}."
+        independent = f", {int(row.n_families)} of them independent" if row.n_families < row.n_behaviors else ""
+        yield f"{visible(row.subject)}: {what}, over {n}{independent}: {fixed(row.estimate)}{noted}."
 
 
 def specificity_sentences(tables: Tables, primary: Primary) -> Iterator[str]:
@@ -319,8 +327,10 @@ def _lead(row: pd.Series) -> str:
 
 
 def _has_reference(tables: Tables) -> bool:
-    """Tell whether a judge is measured against a reference: only then does the table have a sensitivity."""
-    return "judge_quality" in tables and bool((real(tables["judge_quality"])["statistic"] == "sensitivity").any())
+    """Tell whether a judge is measured against a reference: only then does the table have a true-positive rate."""
+    return "judge_quality" in tables and bool(
+        (real(tables["judge_quality"])["statistic"] == "true_positive_rate").any()
+    )
 
 
 def _judge_rows(tables: Tables) -> pd.DataFrame:
@@ -330,7 +340,7 @@ def _judge_rows(tables: Tables) -> pd.DataFrame:
         return pd.DataFrame(columns=[*pair, "statistic"])
     rows = real(tables["judge_quality"])
     if _has_reference(tables):
-        rows = rows.merge(rows.loc[rows["statistic"] == "sensitivity", pair], on=pair)
+        rows = rows.merge(rows.loc[rows["statistic"] == "true_positive_rate", pair], on=pair)
     return rows
 
 

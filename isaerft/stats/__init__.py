@@ -10,8 +10,16 @@ from isaerft.registry import STATISTICS
 
 if TYPE_CHECKING:
     from isaerft.stats.agreement import AgreementResult, agreement_test, agreement_tests
-    from isaerft.stats.confounds import clusters_of, strata_of
-    from isaerft.stats.exchange import Exchange, exchange_within
+    from isaerft.stats.ceilings import (
+        auroc_ceiling_of_mean,
+        auroc_ceiling_of_seed,
+        spearman_ceiling_of_mean,
+        spearman_ceiling_of_seed,
+    )
+    from isaerft.stats.checks import NullOptions
+    from isaerft.stats.confounds import clusters_of, negative_controls, strata_of
+    from isaerft.stats.exchange import Exchange, exchange_within, joined
+    from isaerft.stats.families import families_of
     from isaerft.stats.intervals import (
         Compared,
         ConfidenceInterval,
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
         paired_means,
         remaining_share,
     )
-    from isaerft.stats.multiple_testing import qvalues
+    from isaerft.stats.multiple_testing import family_qvalues, qvalues
     from isaerft.stats.nulls import exchange_pvalue
     from isaerft.stats.overall import (
         OverallResult,
@@ -34,19 +42,14 @@ if TYPE_CHECKING:
         pooled_agreement,
         pooled_agreements,
     )
-    from isaerft.stats.power import (
-        auroc_ceiling_of_mean,
-        auroc_ceiling_of_seed,
-        disattenuated_auroc,
-        hanley_mcneil_sd,
-        minimum_detectable_correlation,
-        minimum_detectable_effect,
-    )
+    from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
+        Estimate,
         agreement_of_judges,
+        attenuation,
         corrected_auroc,
         corrected_correlation,
-        predictive_values,
+        error_rates,
         rank_agreement,
     )
     from isaerft.stats.sampling import CaseControl, case_control, matched_draws
@@ -68,24 +71,29 @@ if TYPE_CHECKING:
         spearman,
         stratified_auroc,
     )
+    from isaerft.stats.trainings import TrainingsResult, against_others, others_of, placebo_pvalue
     from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
 _NAMES = {
     "agreement": "AgreementResult agreement_test agreement_tests",
-    "confounds": "clusters_of strata_of",
-    "exchange": "Exchange exchange_within",
+    "ceilings": "auroc_ceiling_of_mean auroc_ceiling_of_seed spearman_ceiling_of_mean spearman_ceiling_of_seed",
+    "checks": "NullOptions",
+    "confounds": "clusters_of negative_controls strata_of",
+    "exchange": "Exchange exchange_within joined",
+    "families": "families_of",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
-    "multiple_testing": "qvalues",
+    "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
     "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
-    "power": "auroc_ceiling_of_mean auroc_ceiling_of_seed disattenuated_auroc hanley_mcneil_sd"
-    " minimum_detectable_correlation minimum_detectable_effect",
-    "raters": "agreement_of_judges corrected_auroc corrected_correlation predictive_values rank_agreement",
+    "power": "disattenuated_auroc hanley_mcneil_sd",
+    "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
+    " rank_agreement",
     "sampling": "CaseControl case_control matched_draws",
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
     "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
+    "trainings": "TrainingsResult against_others others_of placebo_pvalue",
     "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -96,7 +104,9 @@ __all__ = [
     "CaseControl",
     "Compared",
     "ConfidenceInterval",
+    "Estimate",
     "Exchange",
+    "NullOptions",
     "OverallResult",
     "PairedMeans",
     "PooledResult",
@@ -105,10 +115,13 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "TrainingsResult",
     "Verdict",
+    "against_others",
     "agreement_of_judges",
     "agreement_test",
     "agreement_tests",
+    "attenuation",
     "auroc",
     "auroc_ceiling_of_mean",
     "auroc_ceiling_of_seed",
@@ -122,9 +135,13 @@ __all__ = [
     "decide",
     "disattenuated_auroc",
     "enrichment",
+    "error_rates",
     "exchange_pvalue",
     "exchange_within",
+    "families_of",
+    "family_qvalues",
     "hanley_mcneil_sd",
+    "joined",
     "match_profiles",
     "matched_draws",
     "mean_interval",
@@ -132,14 +149,16 @@ __all__ = [
     "median_of_draws",
     "minimum_detectable_correlation",
     "minimum_detectable_effect",
+    "negative_controls",
+    "others_of",
     "overall_agreement",
     "overall_specificity",
     "paired_means",
+    "placebo_pvalue",
     "pooled_agreement",
     "pooled_agreements",
     "precision_at",
     "precision_at_k",
-    "predictive_values",
     "qvalues",
     "rank_agreement",
     "reliability",
@@ -148,6 +167,8 @@ __all__ = [
     "score_elsewhere",
     "sign_agreement",
     "spearman",
+    "spearman_ceiling_of_mean",
+    "spearman_ceiling_of_seed",
     "specificity_matrix",
     "specificity_of",
     "specificity_test",

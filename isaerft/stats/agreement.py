@@ -1,4 +1,8 @@
-"""The test of agreement: did the latents change that were expected to?
+"""The exchange test of agreement: did the latents change that were expected to, rather than others?
+
+Units of latents that are said alike exchange their labels (see `isaerft.stats.nulls`). The test is valid if latents of
+different units change independently of each other, given the confounds. Pass `clusters` of latents with one
+explanation text, for these move together. `isaerft.stats.trainings` needs no such assumption, but other trainings.
 
 >>> import numpy as np
 >>> rng = np.random.default_rng(0)
@@ -13,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +28,7 @@ from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import Alternative, as_alternative, as_change, as_count, as_groups, as_share
 from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
-from isaerft.stats.exchange import Exchange, all_exchanges, exchange_within, is_enumerable
+from isaerft.stats.exchange import Exchange, Units, all_exchanges, exchange_within, is_enumerable, units_within
 from isaerft.stats.intervals import (
     UNDEFINED,
     ConfidenceInterval,
@@ -31,8 +36,10 @@ from isaerft.stats.intervals import (
     bootstrap_interval,
     spearman_interval,
 )
-from isaerft.stats.nulls import exchange_pvalue, freedman_lane_null, linear_null
+from isaerft.stats.nulls import exchange_pvalue, linear_nulls, n_distinguished
 from isaerft.stats.statistics import LinearScorer, Scorer, Statistic, value_of
+
+_MANY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,10 @@ class AgreementResult:
         Latents in the test.
     n_expected : int or None
         How many were expected to change; None for graded expectations.
-    n_movable : int
-        Latents whose label an exchange can change; the others (strata of one kind, clusters like no other) add
-        nothing.
+    n_units, n_expected_units : int
+        Units that exchange labels, and those whose label differs from the commonest (the expected ones).
+    n_distinct : float
+        Distinct exchanges; 1 / n_distinct is the smallest p-value that they allow. Infinite above a million.
     exact : bool
         Whether the null was enumerated instead of sampled.
     alternative : {"greater", "less", "two-sided"}
@@ -68,7 +76,9 @@ class AgreementResult:
     null_distribution: np.ndarray = field(repr=False)
     n_latents: int
     n_expected: int | None
-    n_movable: int
+    n_units: int
+    n_expected_units: int
+    n_distinct: float
     exact: bool
     alternative: Alternative
 
@@ -96,6 +106,7 @@ def agreement_test(
     strata: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     confounds: ArrayLike | None = None,
+    controls: ArrayLike | None = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -116,12 +127,15 @@ def agreement_test(
         Labels are exchanged only within a stratum (see `strata_of`). "auroc" stays the plain AUROC of all latents,
         but its null then holds what the strata explain; "stratified_auroc" compares only latents of one stratum.
     clusters : (n,) int, optional
-        Latents that move together are exchanged together (see `clusters_of` and `isaerft.stats.exchange`), and
-        resampled together in the interval.
+        Units: latents with one explanation text, or near-duplicates (see `clusters_of`, `joined`). They exchange labels
+        as a whole with units of about their size, and are resampled together in the interval.
     confounds : (k, n) float, optional
         What could make latents change, and be expected to change, without explanations being right; only ranks count.
         What smooth functions of them explain is taken out before labels are exchanged (see `isaerft.stats.confounds`);
-        strata alone do this in steps. With n < 60 latents nothing is fitted.
+        strata alone do this in steps. With fewer than 60 units nothing is fitted. Only for linear statistics: of
+        the others ("enrichment") strata alone are held fixed.
+    controls : (m, n) float, optional
+        Further functions to take out together with confounds, such as `negative_controls`.
     alternative : {"greater", "less", "two-sided"}
         Which values are extreme; two-sided doubles the smaller side.
     n_resamples : int
@@ -144,8 +158,8 @@ def agreement_test(
     Notes
     -----
     The p-value is (b + 1) / (n_resamples + 1), b the number of exchanges at least as extreme, ties counted (Phipson
-    and Smyth 2010). It is valid at any size if labels are exchangeable within strata between clusters of one size, and
-    with smooth confounds in large samples if the residuals of the labels are.
+    and Smyth 2010). It is valid at any size if labels are exchangeable within strata between single latents, and in
+    large samples between units of about one size and with smooth confounds.
     """
     (result,) = agreement_tests(
         [(change, expected)],
@@ -153,6 +167,7 @@ def agreement_test(
         strata=strata,
         clusters=clusters,
         confounds=confounds,
+        controls=None if controls is None else [controls],
         alternative=alternative,
         n_resamples=n_resamples,
         confidence_level=confidence_level,
@@ -170,6 +185,7 @@ def agreement_tests(
     strata: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     confounds: ArrayLike | None = None,
+    controls: Sequence[ArrayLike | None] | None = None,
     alternative: Alternative = "greater",
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
@@ -177,7 +193,7 @@ def agreement_tests(
 ) -> list[AgreementResult | InputError]:
     """Run `agreement_test` on many pairs (change (n,), expected (n,)) about the same n latents.
 
-    Parameters are those of `agreement_test`.
+    Parameters are those of `agreement_test`; `controls` holds one array or None per pair.
 
     Returns
     -------
@@ -193,18 +209,20 @@ def agreement_tests(
         return []
     n = len(np.atleast_1d(pairs[0][0]))
     groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
-    exchange = exchange_within(n, *groups)
+    units = units_within(n, *groups)
     tests: list[PreparedTest | InputError] = []
     for change, expected in pairs:
         try:
             tests.append(
-                prepare_test(change, expected, statistic=statistic, strata=strata, clusters=clusters, exchange=exchange)
+                prepare_test(change, expected, statistic=statistic, strata=strata, clusters=clusters, units=units)
             )
         except InputError as error:
             tests.append(error)
-    smooth = smooth_confounds(confounds, *groups)
-    prepared = [test for test in tests if isinstance(test, PreparedTest)]
-    nulls = iter(_nulls(prepared, exchange, smooth, n_resamples, generator))
+    # Confounds vary from latent to latent within a unit, so what can be fitted depends on the number of latents.
+    smooth = smooth_confounds(confounds, groups[0], np.arange(n))
+    taken_out = [smooth] * len(tests) if controls is None else [_with_controls(smooth, part) for part in controls]
+    prepared = [(test, part) for test, part in zip(tests, taken_out, strict=True) if isinstance(test, PreparedTest)]
+    nulls = iter(_nulls(prepared, units, n_resamples, generator))
     return [
         test.result(*next(nulls), alternative, confidence_level, generator) if isinstance(test, PreparedTest) else test
         for test in tests
@@ -222,7 +240,7 @@ class PreparedTest:
     labels : (n,) bool or float
         The expectation.
     strata, clusters : (n,) int64
-    exchange : Exchange
+    units : Units
         Made of strata and clusters.
     scorer : Scorer
         The statistic bound to `change`.
@@ -233,7 +251,7 @@ class PreparedTest:
     labels: np.ndarray
     strata: np.ndarray
     clusters: np.ndarray
-    exchange: Exchange
+    units: Units
     scorer: Scorer
 
     @property
@@ -241,17 +259,17 @@ class PreparedTest:
         """The statistic of the observed labels."""
         return value_of(self.scorer)
 
-    def ordered(self) -> Scorer:
-        """Return the statistic bound to the latents in the exchange's order."""
-        return self._bound(self.change[self.exchange.order])
+    def null_by_latent(self, n_resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+        """Return the null (n_resamples,) of a statistic that is not linear, and whether it is exact.
 
-    def value_of_changes(self, change: np.ndarray) -> float:
-        """Return the statistic of the observed labels with other changes (n,), given in the exchange's order."""
-        return value_of(self._bound(change))
-
-    def _bound(self, change: np.ndarray) -> Scorer:
-        order = self.exchange.order
-        return self.kind.bind(change, self.labels[order], self.strata[order])
+        Clusters exchange the labels of their latents one by one, with clusters of the same size and strata.
+        """
+        exchange = exchange_within(self.change.size, self.strata, self.clusters)
+        order = exchange.order
+        scorer = self.kind.bind(self.change[order], self.labels[order], self.strata[order])
+        exact = is_enumerable(exchange, scorer.labels, n_resamples)
+        batches = all_exchanges(exchange, scorer.labels) if exact else exchange.batches(scorer.labels, n_resamples, rng)
+        return np.concatenate([scorer(batch) for batch in batches]), exact
 
     def interval(self, confidence_level: float, rng: np.random.Generator) -> ConfidenceInterval:
         """Return the confidence interval of the statistic, of the kind that the statistic names."""
@@ -281,6 +299,8 @@ class PreparedTest:
     ) -> AgreementResult:
         """Return the result, given the statistic of each exchange, `null` (n_resamples,)."""
         labels = self.scorer.labels
+        by_unit = self.units.means(labels)
+        n_distinct = self.units.exchange.n_distinct(by_unit[self.units.exchange.order], _MANY)
         return AgreementResult(
             statistic=self.value,
             pvalue=exchange_pvalue(self.value, null, alternative, exact=exact),
@@ -288,7 +308,9 @@ class PreparedTest:
             null_distribution=null,
             n_latents=self.change.size,
             n_expected=None if self.kind.facts.graded else int(np.count_nonzero(labels)),
-            n_movable=self.exchange.n_movable(labels[self.exchange.order]),
+            n_units=len(by_unit),
+            n_expected_units=n_distinguished(by_unit),
+            n_distinct=float(n_distinct) if n_distinct <= _MANY else math.inf,
             exact=exact,
             alternative=alternative,
         )
@@ -301,11 +323,11 @@ def prepare_test(
     statistic: str | Statistic = "auroc",
     strata: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
-    exchange: Exchange | None = None,
+    units: Units | None = None,
 ) -> PreparedTest:
     """Check a change (n,) and an expectation (n,) and bind the statistic to them; errors as in `agreement_test`.
 
-    `exchange` is that of the same strata and clusters, if it was made before.
+    `units` are those of the same strata and clusters, if they were made before.
     """
     kind: Statistic = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     change = as_change(change)
@@ -313,19 +335,26 @@ def prepare_test(
     cluster = as_groups("clusters", clusters, change.size)
     labels = np.asarray(expected)
     scorer = kind.bind(change, labels, stratum)
-    exchange = exchange_within(change.size, stratum, cluster) if exchange is None else exchange
-    _refuse_fixed(exchange, scorer, change)
-    return PreparedTest(kind, change, labels, stratum, cluster, exchange, scorer)
+    units = units_within(change.size, stratum, cluster) if units is None else units
+    if isinstance(scorer, LinearScorer):
+        sums = units.sums(scorer.weights)[units.exchange.order]
+        _refuse_fixed(units.exchange, units.means(scorer.labels)[units.exchange.order], sums)
+    else:
+        exchange = exchange_within(change.size, stratum, cluster)
+        _refuse_fixed(exchange, labels[exchange.order], change[exchange.order])
+    return PreparedTest(kind, change, labels, stratum, cluster, units, scorer)
 
 
-def _refuse_fixed(exchange: Exchange, scorer: Scorer, change: np.ndarray) -> None:
-    """Refuse a design in which every exchange gives the same statistic: its p-value would be 1 whatever the truth."""
-    read = (scorer.weights if isinstance(scorer, LinearScorer) else change)[exchange.order]
-    movable = exchange.movable(scorer.labels[exchange.order])
+def _refuse_fixed(exchange: Exchange, labels: np.ndarray, read: np.ndarray) -> None:
+    """Refuse a design in which every exchange gives the same statistic: its p-value would be 1 whatever the truth.
+
+    `labels` and `read`, what the statistic reads of the change, are in the exchange's order.
+    """
+    movable = exchange.movable(labels)
     if not movable:
         raise InputError(
-            f"no exchange can change the labels: each of {len(exchange.cells)} cells of latents holds one kind",
-            allowed="strata (and clusters of one size in them) with both expected and unexpected latents",
+            f"no exchange can change the labels: each of {len(exchange.cells)} cells of units holds one kind",
+            allowed="strata with both expected and unexpected latents, and clusters of about one size",
             remedy="use fewer, larger strata (n_bins, min_size)",
         )
     if not any((cell.blocks(read) != cell.blocks(read)[0]).any() for cell in movable):
@@ -337,36 +366,20 @@ def _refuse_fixed(exchange: Exchange, scorer: Scorer, change: np.ndarray) -> Non
 
 
 def _nulls(
-    tests: Sequence[PreparedTest],
-    exchange: Exchange,
-    smooth: SmoothConfounds | None,
+    tests: Sequence[tuple[PreparedTest, SmoothConfounds | None]],
+    units: Units,
     n_resamples: int,
     rng: np.random.Generator,
 ) -> list[tuple[np.ndarray, bool]]:
     """Return the null distribution (n_resamples,) of each test, and whether it is exact."""
-    nulls: dict[int, np.ndarray] = {}
-    if smooth is None:
-        for index, test in enumerate(tests):
-            scorer = test.ordered()
-            if is_enumerable(exchange, scorer.labels, n_resamples):
-                nulls[index] = np.concatenate([scorer(batch) for batch in all_exchanges(exchange, scorer.labels)])
-    exact = set(nulls)
-    linear = {
-        index: test.scorer
-        for index, test in enumerate(tests)
-        if index not in exact and isinstance(test.scorer, LinearScorer)
-    }
-    # Without confounds exchanges are drawn even if no test uses them, which keeps the random stream of later ones.
-    if linear or smooth is None:
-        drawn = linear_null(exchange, smooth, list(linear.values()), n_resamples, rng)
-        nulls |= dict(zip(linear, drawn, strict=True))
-    for index, test in enumerate(tests):
-        if index in nulls:
-            continue
-        if smooth is not None:
-            nulls[index] = freedman_lane_null(exchange, smooth, test.change, test.value_of_changes, n_resamples, rng)
-        else:
-            scorer = test.ordered()
-            batches = exchange.batches(scorer.labels, n_resamples, rng)
-            nulls[index] = np.concatenate([scorer(batch) for batch in batches])
-    return [(nulls[index], index in exact) for index in range(len(tests))]
+    linear = [(test.scorer, smooth) for test, smooth in tests if isinstance(test.scorer, LinearScorer)]
+    found = iter(linear_nulls(units, linear, n_resamples, rng))
+    return [
+        next(found) if isinstance(test.scorer, LinearScorer) else test.null_by_latent(n_resamples, rng)
+        for test, _ in tests
+    ]
+
+
+def _with_controls(smooth: SmoothConfounds | None, columns: ArrayLike | None) -> SmoothConfounds | None:
+    """Return what is taken out of a test: controls only where confounds are fitted at all."""
+    return smooth if smooth is None or columns is None else smooth.with_controls(columns)

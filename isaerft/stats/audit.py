@@ -7,18 +7,14 @@ Shao and Wu 1989, Annals of Statistics 17). With s^2 the variance between seeds 
     Var(mean over seeds) = s^2 (f / (1 - f) + 1 / K)
 
 f / (1 - f) is the noise of the rows, 1 / K that of drawing only K subsamples. If every seed saw all rows (f = 1) the
-first part is unknown, and no p-value is given.
+first part is unknown, and no p-value is given; nor is it with fewer than `MIN_SEEDS` seeds, which hardly know s^2.
 
-With few seeds s^2 itself is uncertain, so the variances of all latents are moderated by each other: the moderated t of
-Smyth 2004 (Statistical Applications in Genetics and Molecular Biology 3, 3; limma's eBayes).
+A statistic near its bounds varies less than one in the middle, so candidates are compared on its logit scale. They
+share the noise of the rows and overlap, so each has the plain t; latents moderate the variances of
+each other (`isaerft.stats.moderated`).
 
->>> import numpy as np
->>> rng = np.random.default_rng(0)
->>> clean, suspect = rng.normal(size=(2, 4, 200))
->>> suspect[:, 0] += 20
->>> found = moderated_means(suspect - clean, variance_factor(0.5, 4))
->>> int(np.argmin(found.pvalue))
-0
+>>> round(variance_factor(0.5, 4), 2)
+1.25
 """
 
 from __future__ import annotations
@@ -28,56 +24,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import digamma, polygamma
-from scipy.stats import t as student
+from scipy.special import expit
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_finite
 from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.moderated import moderated_means
 from isaerft.stats.overall import pooled_agreements
-from isaerft.stats.statistics import auroc, spearman
+from isaerft.stats.specificity import specificity_matrix
 
-_LARGEST_PRIOR = 1e6
-_STATISTICS = {"auroc": auroc, "spearman": spearman}
-
-
-@dataclass(frozen=True)
-class ModeratedMeans:
-    """Means over seeds with moderated t statistics.
-
-    Parameters
-    ----------
-    mean : (m,) float
-    standard_error : (m,) float
-        NaN where it cannot be known: one seed, or seeds that all saw the same rows.
-    degrees_of_freedom : float
-        Those of the seeds and of the prior together; infinite where all variances are alike.
-    """
-
-    mean: np.ndarray
-    standard_error: np.ndarray
-    degrees_of_freedom: float
-
-    @property
-    def statistic(self) -> np.ndarray:
-        """Moderated t, (m,); 0 where the mean is 0, whatever its error."""
-        return _ratio(self.mean, self.standard_error)
-
-    @property
-    def pvalue(self) -> np.ndarray:
-        """Two-sided p-values, (m,)."""
-        return 2 * student.sf(np.abs(self.statistic), self.degrees_of_freedom)
-
-    def above(self, value: float) -> np.ndarray:
-        """Return one-sided p-values, (m,): that the true mean is no larger than `value`."""
-        return student.sf(_ratio(self.mean - value, self.standard_error), self.degrees_of_freedom)
-
-    def intervals(self, confidence_level: float) -> np.ndarray:
-        """Return the ends of confidence intervals, (m, 2)."""
-        reach = student.ppf((1 + confidence_level) / 2, self.degrees_of_freedom) * self.standard_error
-        return np.stack([self.mean - reach, self.mean + reach], axis=1)
+MIN_SEEDS = 4
+"""Fewest seeds whose spread is taken for that of other rows."""
 
 
 @dataclass(frozen=True)
@@ -118,41 +76,12 @@ def variance_factor(share: float, n_seeds: int) -> float:
     Returns
     -------
     float
-        share / (1 - share) + 1 / n_seeds; NaN at a share of 1, where seeds know nothing of other rows.
+        share / (1 - share) + 1 / n_seeds; NaN at a share of 1, where seeds know nothing of other rows, and with fewer
+        than `MIN_SEEDS`.
     """
     if not 0 < share <= 1:
         raise InputError(f"share of rows {share!r}", allowed="above 0, at most 1")
-    return share / (1 - share) + 1 / n_seeds if share < 1 else math.nan
-
-
-def moderated_means(values: ArrayLike, factor: float) -> ModeratedMeans:
-    """Return the means over seeds with moderated standard errors.
-
-    Parameters
-    ----------
-    values : (n_seeds, m) float
-        One row per seed.
-    factor : float
-        See `variance_factor`.
-
-    Notes
-    -----
-    Smyth 2004, section 6.2: with z = log s^2, its variance beyond that of a scaled chi-square with n_seeds - 1 degrees
-    of freedom gives the prior's degrees of freedom d0; each variance becomes (d0 s0^2 + d s^2) / (d0 + d). Without two
-    positive variances there is no prior, and this is the plain t.
-    """
-    array = as_finite("values", values, n_dims=2)
-    n_seeds = array.shape[0]
-    mean = array.mean(axis=0)
-    if n_seeds < 2 or not math.isfinite(factor):
-        return ModeratedMeans(mean, np.full(mean.shape, math.nan), math.nan)
-    variance, own = array.var(axis=0, ddof=1), n_seeds - 1
-    prior_df, prior = _prior(variance[variance > 0], own)
-    if math.isinf(prior_df):
-        moderated = np.full(variance.shape, prior)
-    else:
-        moderated = (prior_df * prior + own * variance) / (prior_df + own)
-    return ModeratedMeans(mean, np.sqrt(factor * moderated), prior_df + own)
+    return share / (1 - share) + 1 / n_seeds if share < 1 and n_seeds >= MIN_SEEDS else math.nan
 
 
 def taught_differently(
@@ -175,11 +104,12 @@ def taught_differently(
     ----------
     clean, suspect : (n_seeds, n) float
         Changes of the latents; seeds with one number start and order their rows alike and are paired.
-    expected : (n_candidates, n) bool for auroc, float for spearman
+    expected : (n_candidates, n) bool, or float for a graded statistic
         What each candidate would change; none may expect all or no latent.
     share : float
         Share of the rows that each seed saw.
-    statistic : {"auroc", "spearman"}
+    statistic : str
+        A registered statistic that is `pooled` and whose value by chance is known.
     strata, clusters : (n,) int, optional
     confounds : (k, n) float, optional
         As in `agreement_test`.
@@ -187,7 +117,7 @@ def taught_differently(
     Returns
     -------
     list of Taught
-        One per candidate; the variances of candidates are moderated together.
+        One per candidate.
     """
     differences = as_finite("suspect", suspect, n_dims=2) - as_finite("clean", clean, n_dims=2)
     labels = np.asarray(expected)
@@ -200,30 +130,35 @@ def taught_differently(
         n_resamples=n_resamples,
         rng=rng,
     )
-    of_seed, facts = _STATISTICS[statistic], STATISTICS.facts(statistic)
-    by_seed = np.array([of_seed(difference, labels) for difference in differences])
-    means = moderated_means(by_seed, variance_factor(share, len(differences)))
-    ends = means.intervals(confidence_level).clip(*facts.bounds)
+    facts, n_seeds = STATISTICS.facts(statistic), len(differences)
+    scale = _Scale(*facts.bounds, resolution=1 / (2 * differences.shape[1]))
+    by_seed = scale.of(specificity_matrix(differences, labels, statistic=statistic))
+    means = moderated_means(by_seed, variance_factor(share, n_seeds), moderate=False)
+    above = means.above(float(scale.of(np.array(facts.chance or 0.0))))
+    ends = scale.back(means.intervals(confidence_level))
+    # The mean on the logit scale is not the estimate, which near a bound may lie outside; taking it in costs nothing.
+    estimates = np.array([result.statistic for result in found])[:, None]
+    low, high = np.minimum(ends[:, :1], estimates).ravel(), np.maximum(ends[:, 1:], estimates).ravel()
     return [
-        Taught(result.statistic, ConfidenceInterval(float(low), float(high)), float(rows), result.pvalue)
-        for result, (low, high), rows in zip(found, ends, means.above(facts.chance or 0.0), strict=True)
+        Taught(result.statistic, ConfidenceInterval(float(first), float(last)), float(rows), result.pvalue)
+        for result, first, last, rows in zip(found, low, high, above, strict=True)
     ]
 
 
-def _prior(variances: np.ndarray, degrees_of_freedom: int) -> tuple[float, float]:
-    """Return the prior's degrees of freedom and variance, from variances (m,) with so many degrees of freedom each."""
-    if variances.size < 2:
-        return 0.0, 0.0
-    half = degrees_of_freedom / 2
-    logs = np.log(variances) - digamma(half) + math.log(half)
-    excess = float(logs.var(ddof=1) - polygamma(1, half))
-    if excess <= polygamma(1, _LARGEST_PRIOR / 2):
-        return math.inf, float(np.exp(logs.mean()))
-    prior = 2 * brentq(lambda x: polygamma(1, x) - excess, 1e-9, _LARGEST_PRIOR)
-    return prior, float(np.exp(logs.mean() + digamma(prior / 2) - math.log(prior / 2)))
+@dataclass(frozen=True)
+class _Scale:
+    """The logit scale of a statistic between two bounds; the statistic itself where these are infinite."""
 
+    low: float
+    high: float
+    resolution: float
+    """How near a bound, as a share of the range, a value can be told from it."""
 
-def _ratio(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return mean / error, 0 where both are 0 and infinite where only the error is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((mean == 0) & (error == 0), 0.0, mean / error)
+    def of(self, values: np.ndarray) -> np.ndarray:
+        if not math.isfinite(self.high - self.low):
+            return values
+        share = ((values - self.low) / (self.high - self.low)).clip(self.resolution, 1 - self.resolution)
+        return np.log(share / (1 - share))
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        return self.low + (self.high - self.low) * expit(values) if math.isfinite(self.high - self.low) else values

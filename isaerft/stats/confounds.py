@@ -48,6 +48,8 @@ from isaerft.stats.checks import as_count, as_finite, as_groups, as_share
 BLOCK_ROWS = 1024
 MAX_PAIRS = 20_000_000
 MAX_DEGREE = 3
+MIN_CONTROLS = 3
+_DEPENDENT = 1e-8
 BLOCKS_PER_TERM = 20
 """Fewest blocks that exchange labels (latents, or clusters) per function fitted; otherwise the degree is lower."""
 
@@ -255,6 +257,18 @@ class SmoothConfounds:
         """Return what strata and confounds explain of `values` (..., n)."""
         return (values @ self.basis) @ self.basis.T
 
+    def with_controls(self, columns: ArrayLike) -> SmoothConfounds:
+        """Return the same with further functions to take out, `columns` (m, n), such as `negative_controls`."""
+        further = as_finite("controls", columns, n_dims=2)
+        rest = further - self.fitted(further)
+        # What the basis already explains leaves rounding errors, which are no further direction.
+        kept = np.linalg.norm(rest, axis=1) > _DEPENDENT * np.linalg.norm(further, axis=1)
+        if not kept.any():
+            return self
+        basis = np.hstack([self.basis, _orthonormal(rest[kept].T)])
+        n_terms = self.n_terms + basis.shape[1] - self.basis.shape[1]
+        return SmoothConfounds(basis, n_terms, self.n_blocks)
+
 
 def smooth_confounds(confounds: ArrayLike | None, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:
     """Return the smooth functions of `confounds` (k, n), given strata (n,) and the clusters (n,) that exchange labels.
@@ -275,8 +289,40 @@ def smooth_confounds(confounds: ArrayLike | None, strata: np.ndarray, clusters: 
     return smooth if smooth.n_terms else None
 
 
+def negative_controls(changes: ArrayLike, expected: ArrayLike) -> np.ndarray | None:
+    """Return what other trainings say about the confounds of each latent, known or not, as columns to take out.
+
+    Parameters
+    ----------
+    changes : (n_others, n) float
+        Changes from training on other behaviors; only ranks within each count.
+    expected : (n_others, n) bool or float
+        Expectations for those behaviors.
+
+    Returns
+    -------
+    (6, n) float or None
+        With m the normal scores of the mean change and g the standardized mean expectation: m, m^2, m^3, g, g^2, mg.
+        None with fewer than 3 others, whose means are hardly known.
+
+    Notes
+    -----
+    The other behaviors' trainings and expectations are negative controls (Lipsitch et al. 2010, Epidemiology 21:383;
+    in genomics RUV, Gagnon-Bartsch and Speed 2012, Biostatistics 13:539): what moves a latent under any training, and
+    what makes its explanation fit any behavior, shows there, whether or not it was measured.
+    """
+    changed, labels = as_finite("changes", changes, n_dims=2), as_finite("expected", expected, n_dims=2)
+    if len(changed) < MIN_CONTROLS:
+        return None
+    mean_rank = rankdata(changed, axis=1).mean(axis=0)
+    moved = norm.ppf((rankdata(mean_rank) - 0.5) / mean_rank.size)
+    said = labels.mean(axis=0)
+    said = (said - said.mean()) / (said.std() or 1.0)
+    return np.array([moved, moved**2, moved**3, said, said**2, moved * said])
+
+
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
     """Return an orthonormal basis of the span of the columns (n, p); what depends on others, or is 0, adds nothing."""
     norms = np.linalg.norm(columns, axis=0)
     left, sizes, _ = np.linalg.svd(columns[:, norms > 0] / norms[norms > 0], full_matrices=False)
-    return left[:, sizes > 1e-8 * sizes[0]]
+    return left[:, sizes > _DEPENDENT * sizes[0]]

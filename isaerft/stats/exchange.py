@@ -5,8 +5,9 @@ have the same size and the same strata, that is as many latents in each stratum.
 stratum; see `strata_of`.) Blocks that may exchange form a cell. An exchange permutes the blocks of every cell,
 independently and uniformly, and moves each block's labels in order: the first label of a block (its latents sorted
 by stratum, then by index) becomes the first of another. So each stratum keeps its labels, and latents that move
-together always get labels that came from one cluster. A cluster whose size or strata no other cluster has cannot move;
-`Exchange.n_movable` counts the latents that can.
+together always get labels that came from one cluster. A cluster whose size or strata no other cluster has cannot move.
+
+Tests of statistics that are linear in the labels exchange whole units of about one size instead (`Units`).
 
 >>> import numpy as np
 >>> exchange = exchange_within(n=5, strata=np.array([0, 0, 0, 1, 1]))
@@ -25,6 +26,8 @@ from math import comb, inf
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from isaerft.stats.checks import as_groups
 
@@ -70,10 +73,6 @@ class Exchange:
     def movable(self, labels: np.ndarray) -> tuple[Cell, ...]:
         """Return the cells in which an exchange can change `labels` (n,): at least two blocks that differ."""
         return tuple(cell for cell in self.cells if (cell.blocks(labels) != cell.blocks(labels)[0]).any())
-
-    def n_movable(self, labels: np.ndarray) -> int:
-        """Return how many latents lie in cells where an exchange can change `labels` (n,)."""
-        return sum(cell.stop - cell.start for cell in self.movable(labels))
 
     def n_distinct(self, labels: np.ndarray, limit: float = inf) -> int:
         """Return the number of distinct, equally likely label sets that exchanges of `labels` (n,) make.
@@ -168,6 +167,87 @@ def exchange_within(n: int, strata: ArrayLike | None = None, clusters: ArrayLike
         cells.append(Cell(position, len(kinds[kind]), len(kind)))
         position += len(kinds[kind]) * len(kind)
     return Exchange(np.concatenate(parts), tuple(cells))
+
+
+MIN_CELL = 5
+"""Fewest units that exchange labels among themselves; smaller cells are joined."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of latents that get their labels together, and which of them may exchange labels.
+
+    Parameters
+    ----------
+    codes : (n,) int64
+        Unit of each latent, from 0.
+    exchange : Exchange
+        Of the units: within cells of about one size and one stratum.
+    """
+
+    codes: np.ndarray
+    exchange: Exchange
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Latents in each unit, (n_units,)."""
+        return np.bincount(self.codes)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of `values` (n,) over each unit, (n_units,)."""
+        return np.bincount(self.codes, weights=values)
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of `values` (n,) over each unit, (n_units,)."""
+        return self.sums(values) / self.sizes
+
+
+def units_within(n: int, strata: ArrayLike | None = None, clusters: ArrayLike | None = None) -> Units:
+    """Return the units of `n` latents that exchange labels.
+
+    Parameters
+    ----------
+    strata : (n,) int, optional
+        A unit belongs to the stratum of most of its latents.
+    clusters : (n,) int, optional
+        Latents of one cluster are a unit. Default: each latent alone.
+
+    Notes
+    -----
+    Units of 1, 2 to 3, 4 to 7, ... latents exchange labels among themselves, because the sum over a larger unit varies
+    more; a size with fewer than `MIN_CELL` units joins the next smaller. Single latents do so within strata. Larger
+    units are fewer: they do so within strata only if every stratum with any of a size has at least `MIN_CELL`.
+    """
+    stratum, codes = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
+    if n == 0:
+        return Units(codes, Exchange(codes, ()))
+    sizes = np.bincount(codes)
+    share = np.zeros((len(sizes), int(stratum.max()) + 1), dtype=np.int64)
+    np.add.at(share, (codes, stratum), 1)
+    main, scale = share.argmax(axis=1), np.floor(np.log2(sizes)).astype(np.int64)
+    for size in range(int(scale.max()), 0, -1):
+        if 0 < np.count_nonzero(scale == size) < MIN_CELL and (scale < size).any():
+            scale[scale == size] = scale[scale < size].max()
+    cell = scale * (int(main.max()) + 1) + main
+    rare = (np.bincount(cell)[cell] < MIN_CELL) & (scale > 0)
+    # Where a stratum has too few large units, all large units of that size exchange across strata.
+    crossing = (scale > 0) & np.isin(scale, scale[rare])
+    cell[crossing] = int(cell.max()) + 1 + scale[crossing]
+    return Units(codes, exchange_within(len(sizes), np.unique(cell, return_inverse=True)[1]))
+
+
+def joined(*groups: ArrayLike) -> np.ndarray:
+    """Return (n,) int64 codes of latents that are linked by sharing a code in any of `groups`, each (n,) int."""
+    n = len(np.asarray(groups[0]))
+    links, offset = [], n
+    for index, group in enumerate(groups):
+        codes = as_groups(f"group {index}", group, n)
+        links.append((np.arange(n), codes + offset))
+        offset += int(codes.max()) + 1
+    rows, columns = np.concatenate([row for row, _ in links]), np.concatenate([column for _, column in links])
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(offset, offset))
+    label = connected_components(graph, directed=False)[1][:n]
+    return as_groups("units", label, n)
 
 
 def is_enumerable(exchange: Exchange, labels: np.ndarray, n_resamples: int) -> bool:

@@ -35,6 +35,8 @@ from isaerft.stats.checks import as_finite, as_share
 from isaerft.stats.power import hanley_mcneil_sd
 
 N_BOOTSTRAP = 999
+MIN_UNITS = 3
+"""Fewest independent units that an interval over latents rests on."""
 _EXTREME = 1e-12
 
 
@@ -58,20 +60,22 @@ def auroc_interval(
 ) -> ConfidenceInterval:
     """Return the interval of an AUROC (of within-stratum pairs if `strata` is given), on the logit scale.
 
-    DeLong's variance, by clusters that of Obuchowski (1997), with Student's t at as many degrees of freedom as the
-    rarer kind has clusters, less one. Where the estimate is 0 or 1 and that variance vanishes, the interval is the
-    set of values whose own Hanley-McNeil standard deviation reaches the estimate (Newcombe 2006, method 5), with
-    clusters in place of latents.
+    DeLong's variance, by clusters that of Obuchowski (1997), with Student's t at `effective_units` - 1 degrees of
+    freedom. Undefined with fewer than `MIN_UNITS`. Where the estimate is 0 or 1 and that variance vanishes, the
+    interval is the set of values whose own Hanley-McNeil standard deviation reaches the estimate (Newcombe 2006, method
+    5), with clusters in place of latents.
     """
-    n_with, n_without = (len(np.unique(clusters[expected == kind])) for kind in (True, False))
-    influence = auroc_influence(change, expected, strata)
-    sd = cluster_sd(influence, clusters, min(n_with, n_without))
+    units = effective_units(change, expected, clusters)
+    if math.isnan(units):
+        return UNDEFINED
     quantile = (1 + confidence_level) / 2
     if estimate * (1 - estimate) < _EXTREME:
+        n_with, n_without = (len(np.unique(clusters[expected == kind])) for kind in (True, False))
         return _extreme_auroc_interval(round(estimate), n_with, n_without, float(norm.ppf(quantile)))
+    sd = cluster_sd(auroc_influence(change, expected, strata), clusters, units)
     if not sd > 0:
         return UNDEFINED
-    half = t.ppf(quantile, min(n_with, n_without) - 1) * sd / (estimate * (1 - estimate))
+    half = t.ppf(quantile, units - 1) * sd / (estimate * (1 - estimate))
     logit = math.log(estimate / (1 - estimate))
     return ConfidenceInterval(float(_expit(logit - half)), float(_expit(logit + half)))
 
@@ -79,14 +83,50 @@ def auroc_interval(
 def spearman_interval(
     estimate: float, change: np.ndarray, expected: np.ndarray, clusters: np.ndarray, confidence_level: float
 ) -> ConfidenceInterval:
-    """Return the interval of a Spearman correlation: infinitesimal jackknife by clusters, on Fisher's z scale."""
-    n_clusters = int(clusters.max()) + 1
-    sd = cluster_sd(spearman_influence(change, expected), clusters, n_clusters)
+    """Return the interval of a Spearman correlation: infinitesimal jackknife by clusters, on Fisher's z scale.
+
+    Student's t at `effective_units` - 1 degrees of freedom; undefined with fewer than `MIN_UNITS`.
+    """
+    units = effective_units(change, expected, clusters)
+    sd = cluster_sd(spearman_influence(change, expected), clusters, units)
     if not sd > 0 or 1 - abs(estimate) < _EXTREME:
         return UNDEFINED
-    half = t.ppf((1 + confidence_level) / 2, n_clusters - 1) * sd / (1 - estimate**2)
-    centre = math.atanh(estimate)
-    return ConfidenceInterval(math.tanh(centre - half), math.tanh(centre + half))
+    half = t.ppf((1 + confidence_level) / 2, units - 1) * sd / (1 - estimate**2)
+    center = math.atanh(estimate)
+    return ConfidenceInterval(math.tanh(center - half), math.tanh(center + half))
+
+
+def effective_units(change: np.ndarray, expected: np.ndarray, clusters: np.ndarray) -> float:
+    """Return how many independent units an interval rests on; NaN if they are too few for any.
+
+    Parameters
+    ----------
+    change, expected : (n,) float or bool
+    clusters : (n,) int
+
+    Returns
+    -------
+    float
+        Of the latents whose expectation differs from what most have (the rarer kind of a yes-or-no expectation; all
+        where no value has most), the effective number of clusters, (sum m)^2 / sum m^2 for clusters of m latents (Kish
+        1965): one cluster of 60 and 20 of one are 1.8, not 21.
+
+    Notes
+    -----
+    Where most changes are equal (0 of a sparse adapter), an estimate rests on the few that are not. If fewer than
+    `MIN_UNITS` of these units would be among them by chance, none or one of them is, and their spread is not seen:
+    95 % intervals then held the truth in 62 to 92 % of simulated worlds, otherwise in 94 to 97 %.
+    """
+    sizes = np.bincount(clusters[_apart(expected)]).astype(np.float64)
+    units = float(sizes.sum() ** 2 / (sizes @ sizes)) if sizes.any() else 0.0
+    return units if units * _apart(change).mean() >= MIN_UNITS else math.nan
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """Return (n,) bool: which values differ from the one that more than half of them have; all if there is none."""
+    distinct, counts = np.unique(values, return_counts=True)
+    most = counts.argmax()
+    return values != distinct[most] if counts[most] > values.size / 2 else np.ones(values.size, bool)
 
 
 def bootstrap_interval(
@@ -344,9 +384,9 @@ def auroc_influence(change: np.ndarray, expected: np.ndarray, strata: np.ndarray
     return (wins - estimate * n_other) / n_pairs
 
 
-def cluster_sd(influence: np.ndarray, clusters: np.ndarray, n_independent: int) -> float:
+def cluster_sd(influence: np.ndarray, clusters: np.ndarray, n_independent: float) -> float:
     """Return the standard error from influences (n,) summed by `clusters` (n,), given `n_independent` of them."""
-    if n_independent < 2:
+    if not n_independent > 1:
         return math.nan
     sums = np.bincount(clusters, weights=influence)
     return math.sqrt(float(sums @ sums) * n_independent / (n_independent - 1))

@@ -1,48 +1,41 @@
-"""Null distributions: the statistic under random exchanges of expectations between latents.
+"""Null distributions: the statistic when expectations are exchanged between units.
 
-All statistics that are linear in the labels, sum_i w_i l_i, are computed under the same exchanges. So results that
-share latents keep their dependence, and exchanges are drawn once. Without confounds (`joint_null`) only the positions
-where a label differs from the commonest one, c, are needed:
+A unit is a set of latents that are said alike or are near-duplicates: latents with one explanation text, and clusters.
+They move together and get their labels together, so the unit, not the latent, is exchanged. With y_u the sum of the
+weights of unit u and l_u its mean label, a statistic that is linear in the labels is
 
-    sum_i w_i l_p(i) = c sum_i w_i + sum_j (l_j - c) w_p'(j)
+    offset + scale * sum_u y_u l_u
 
-p' is the inverse of the permutation p, and as likely as p itself.
+and l is permuted between units of about one size, within strata (`isaerft.stats.exchange.Units`).
 
-With confounds (`studentised_null`) the residuals of labels are exchanged against the residuals of weights (see
-`isaerft.stats.confounds`). Residuals are less exchangeable than labels: those of labels are small where few latents
-are expected, those of changes are small where changes are crowded, and the two can coincide. So each exchange is
-studentized by its own spread (DiCiccio and Romano 2017, JASA 112:1211), block by block, because latents of one cluster
-move together:
+With confounds, y is made of the residuals of the weights (see `isaerft.stats.confounds`), and the residuals of the
+labels are exchanged. Residuals are less exchangeable than labels: those of labels are small where few latents are
+expected, those of changes are small where changes are crowded, and the two can coincide. So each exchange is
+studentized by its own spread (DiCiccio and Romano 2017, JASA 112:1211):
 
-    t = sum_b z_b / sqrt(sum_b z_b^2),    z_b = sum of r_i s_i over block b
+    t = sum_u z_u / sqrt(sum_u z_u^2),    z_u = y_u l_u, each centered within its cell
 
-r and s are the residuals, centered within cells. The null is given in the unit of the statistic: what confounds
-explain, plus t times the standard error at the observed labels.
-
-For a statistic that is not linear, changes are exchanged instead of labels (`freedman_lane_null`; Freedman and Lane
-1983, J. Bus. Econ. Stat. 1:292): the part of their ranks that confounds explain stays, the rest is exchanged. Labels
-stay in place, with the part of them that confounds explain; where that part is large, the test is conservative.
+The null is given in the unit of the statistic: what confounds explain, plus t times the standard error at the observed
+labels. With fewer than `FEW` expected units, t has no spread left (with one it is 1 or -1), so the labels themselves
+are exchanged against the residuals of the weights, without studentizing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
 from isaerft.stats.checks import Alternative
 from isaerft.stats.confounds import SmoothConfounds
-from isaerft.stats.exchange import Exchange
-from isaerft.stats.statistics import LinearScorer, centred_ranks, value_of
+from isaerft.stats.exchange import Units, all_exchanges, is_enumerable
+from isaerft.stats.statistics import LinearScorer, value_of
 
 # Values this close are ties. Distinct AUROCs differ by at least 1 / (2 n1 n0): 8e-12 at half a million latents.
 _TIE = 1e-12
-_JOINT_BYTES = 2**25
-_GATHERED_BYTES = 2**23
-# Few enough exchanges at once to stay in a processor's cache.
-_STUDENTISED_BYTES = 2**21
-_FREEDMAN_LANE_DRAWS = 256
+_BATCH_BYTES = 2**23
+FEW = 8
+"""Fewest expected units at which residuals are exchanged and studentized."""
 
 
 def exchange_pvalue(value: float, null: np.ndarray, alternative: Alternative, *, exact: bool) -> float:
@@ -58,286 +51,87 @@ def exchange_pvalue(value: float, null: np.ndarray, alternative: Alternative, *,
     return {"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}[alternative]
 
 
-def linear_null(
-    exchange: Exchange,
-    smooth: SmoothConfounds | None,
-    scorers: Sequence[LinearScorer],
+class _Exchanged:
+    """A linear statistic by unit, whose labels are permuted: y and l (n_units,), in the exchange's order."""
+
+    def __init__(self, value: float, sums: np.ndarray, labels: np.ndarray) -> None:
+        self.value, self.sums, self.labels = value, sums, labels
+        self.own = float(labels @ sums)
+
+    def values(self, positions: np.ndarray) -> np.ndarray:
+        """Return the statistic (m,) where each unit gets the label at `positions` (m, n_units)."""
+        return self.value + self.labels[positions] @ self.sums - self.own
+
+
+class _Studentized(_Exchanged):
+    """The same with the residuals of both, centered within cells, in units of its own spread at each exchange."""
+
+    def __init__(self, value: float, sums: np.ndarray, labels: np.ndarray, inflation: float) -> None:
+        super().__init__(value, sums, labels)
+        self.squares = sums**2
+        self.unit = inflation * float(np.sqrt(self.squares @ labels**2))
+
+    def values(self, positions: np.ndarray) -> np.ndarray:
+        moved = self.labels[positions]
+        total = moved @ self.sums
+        spread = np.square(moved, out=moved) @ self.squares
+        return self.value - self.own + self.unit * total / np.where(spread > 0, np.sqrt(np.maximum(spread, 0)), np.inf)
+
+
+def linear_nulls(
+    units: Units,
+    tests: Sequence[tuple[LinearScorer, SmoothConfounds | None]],
     n_resamples: int,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """Return the null distributions (len(scorers), n_resamples) of linear statistics under the same exchanges.
+) -> list[tuple[np.ndarray, bool]]:
+    """Return for each test the statistic of every exchange, (n_resamples,), and whether it is exact (enumerated).
 
     Parameters
     ----------
-    exchange : Exchange
-        Of n latents.
-    smooth : SmoothConfounds or None
-        What is taken out of labels and weights before labels are exchanged; with at least one term.
-    scorers : sequence of LinearScorer
-        Labels and weights (n,) in the order of the latents. Scorers with equal labels share their work.
+    units : Units
+        Of n latents. All tests share their random exchanges.
+    tests : sequence of (LinearScorer, SmoothConfounds or None)
+        Labels and weights (n,) in the order of the latents, and what is taken out before labels are exchanged.
     """
+    exchange = units.exchange
+    prepared = [_prepared(units, scorer, smooth) for scorer, smooth in tests]
+    nulls: list[tuple[np.ndarray, bool]] = [(np.empty(n_resamples), False) for _ in tests]
+    drawn = []
+    for index, test in enumerate(prepared):
+        if not isinstance(test, _Studentized) and is_enumerable(exchange, test.labels, n_resamples):
+            found = np.concatenate(list(all_exchanges(exchange, test.labels))) @ test.sums
+            nulls[index] = test.value + found - test.own, True
+        else:
+            drawn.append(index)
+    size = max(16, _BATCH_BYTES // (8 * max(1, len(exchange.order))))
+    for start in range(0, n_resamples if drawn else 0, size):
+        positions = exchange.permutations(min(size, n_resamples - start), rng)
+        for index in drawn:
+            nulls[index][0][start : start + len(positions)] = prepared[index].values(positions)
+    return nulls
+
+
+def _prepared(units: Units, scorer: LinearScorer, smooth: SmoothConfounds | None) -> _Exchanged:
+    """Return a statistic by unit, with residuals where there are confounds and enough expected units."""
+    order, value = units.exchange.order, value_of(scorer)
+    labels = units.means(scorer.labels)[order]
     if smooth is None:
-        return joint_null(exchange, scorers, n_resamples, rng)
-    return studentised_null(exchange, smooth, scorers, n_resamples, rng)
+        return _Exchanged(value, scorer.scale * units.sums(scorer.weights)[order], labels)
+    sums = scorer.scale * units.sums(scorer.weights - smooth.fitted(scorer.weights))[order]
+    if n_distinguished(labels) < FEW:
+        return _Exchanged(value, sums, labels)
+    rest = scorer.labels - smooth.fitted(scorer.labels.astype(np.float64))
+    residuals = _centered(units, units.means(rest)[order])
+    return _Studentized(value, _centered(units, sums), residuals, smooth.inflation)
 
 
-def joint_null(
-    exchange: Exchange, scorers: Sequence[LinearScorer], n_resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return `linear_null` without confounds."""
-    parts = [
-        (positions, _ExchangedSums([scorers[i] for i in positions], exchange.order))
-        for positions in _with_equal_labels(scorers)
-    ]
-    size = max(1, _JOINT_BYTES // (8 * max(1, len(exchange.order))))
-    result = _filled(len(scorers), parts, _permutations(exchange, n_resamples, size, rng), n_resamples)
-    scale = np.array([scorer.scale for scorer in scorers])
-    offset = np.array([scorer.offset for scorer in scorers])
-    return offset[:, None] + scale[:, None] * result if len(scorers) else result
+def _centered(units: Units, values: np.ndarray) -> np.ndarray:
+    """Return `values` (n_units,), in the exchange's order, less the mean of each cell."""
+    starts = [cell.start for cell in units.exchange.cells]
+    sizes = np.diff([*starts, len(values)])
+    return values - np.repeat(np.add.reduceat(values, starts) / sizes, sizes)
 
 
-def studentised_null(
-    exchange: Exchange,
-    smooth: SmoothConfounds,
-    scorers: Sequence[LinearScorer],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return `linear_null` with confounds."""
-    blocks = _Blocks(exchange)
-    parts = [
-        (positions, _StudentisedSums([scorers[i] for i in positions], blocks, smooth))
-        for positions in _with_equal_labels(scorers)
-    ]
-    return _filled(len(scorers), parts, _small_permutations(exchange, n_resamples, rng), n_resamples)
-
-
-def linear_mean_null(
-    exchange: Exchange,
-    smooth: SmoothConfounds | None,
-    scorers: Sequence[LinearScorer],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return the null distribution (n_resamples,) of the mean of linear statistics, each exchange applied to all.
-
-    Parameters are those of `linear_null`.
-    """
-    if smooth is None:
-        return joint_null(exchange, scorers, n_resamples, rng).mean(axis=0)
-    return studentised_mean_null(exchange, smooth, scorers, n_resamples, rng)
-
-
-def studentised_mean_null(
-    exchange: Exchange,
-    smooth: SmoothConfounds,
-    scorers: Sequence[LinearScorer],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return `linear_mean_null` with confounds: the mean is studentized, instead of each statistic."""
-    blocks, count = _Blocks(exchange), len(scorers)
-    labels = blocks.residuals(smooth, [scorer.labels for scorer in scorers])
-    weights = blocks.residuals(smooth, [scorer.scale * scorer.weights for scorer in scorers])
-    own = blocks.sums((weights * labels).sum(axis=0, keepdims=True))[0]
-    value = np.mean([value_of(scorer) for scorer in scorers])
-    unit = smooth.inflation * np.sqrt((own**2).sum()) / count
-    result, gather = np.empty(n_resamples), _Gather()
-    for start, drawn in _small_permutations(exchange, n_resamples, rng):
-        moved = np.zeros(drawn.shape)
-        for one, other in zip(weights, labels, strict=True):
-            part = gather(other, drawn)
-            part *= one
-            moved += part
-        found = blocks.sums(moved)
-        result[start : start + len(drawn)] = found.sum(axis=1) / _root((found**2).sum(axis=1))
-    return value - own.sum() / count + unit * result
-
-
-def freedman_lane_null(
-    exchange: Exchange,
-    smooth: SmoothConfounds,
-    change: np.ndarray,
-    statistic_of: Callable[[np.ndarray], float],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return the null distribution (n_resamples,) of any statistic, exchanging the residuals of the change's ranks.
-
-    Parameters
-    ----------
-    exchange : Exchange
-        Of n latents.
-    smooth : SmoothConfounds
-    change : (n,) float
-        In the order of the latents.
-    statistic_of : callable
-        Returns the statistic of changes (n,) that are given in the exchange's order.
-    """
-    ranks = centred_ranks(change)
-    explained = smooth.fitted(ranks)
-    fitted, rest = explained[exchange.order], (ranks - explained)[exchange.order]
-    return np.array(
-        [
-            statistic_of(fitted + rest[positions])
-            for _, drawn in _permutations(exchange, n_resamples, _FREEDMAN_LANE_DRAWS, rng)
-            for positions in drawn
-        ]
-    )
-
-
-class _Statistics(Protocol):
-    """Linear statistics, a of them, with the same labels."""
-
-    def values(self, drawn: np.ndarray) -> np.ndarray:
-        """Return (a, m) of m exchanges `drawn` (m, n)."""
-
-
-class _ExchangedSums:
-    """Sums of weights (a, n) times the same exchanged labels (n,), in the exchange's order."""
-
-    def __init__(self, scorers: Sequence[LinearScorer], order: np.ndarray) -> None:
-        self.labels = scorers[0].labels.astype(np.float64)[order]
-        self.weights = np.array([scorer.weights[order] for scorer in scorers], dtype=np.float64)
-        kinds, counts = np.unique(self.labels, return_counts=True)
-        self.commonest = kinds[np.argmax(counts)]
-        self.positions = np.flatnonzero(self.labels != self.commonest)
-
-    def values(self, drawn: np.ndarray) -> np.ndarray:
-        """Return (a, m) of m exchanges `drawn` (m, n)."""
-        n_statistics, n = self.weights.shape
-        is_sparse = n_statistics * len(self.positions) < n
-        moved = drawn[:, self.positions] if is_sparse else drawn
-        size = max(1, _GATHERED_BYTES // (8 * max(1, moved.shape[1])))
-        parts = [moved[start : start + size] for start in range(0, len(moved), size)]
-        return np.concatenate(
-            [self._sparse(part) if is_sparse else self.weights @ self.labels[part].T for part in parts], axis=1
-        )
-
-    def _sparse(self, moved: np.ndarray) -> np.ndarray:
-        excess = self.labels[self.positions] - self.commonest
-        gathered = np.stack([weights[moved] @ excess for weights in self.weights])
-        return gathered + self.commonest * self.weights.sum(axis=1, keepdims=True)
-
-
-class _StudentisedSums:
-    """Studentised statistics with the same labels (n,) and different weights (a, n)."""
-
-    def __init__(self, scorers: Sequence[LinearScorer], blocks: _Blocks, smooth: SmoothConfounds) -> None:
-        self.blocks, self.labels = blocks, blocks.residuals(smooth, [scorers[0].labels])[0]
-        self.weights = blocks.residuals(smooth, [scorer.weights for scorer in scorers])
-        self.squares = self.weights**2
-        self.gather = _Gather()
-        self.products = 2 * self.weights[:, blocks.first] * self.weights[:, blocks.second]
-        scale = np.array([scorer.scale for scorer in scorers])
-        own, spread = self._sums(self.labels[None].copy())
-        self.unit = scale * smooth.inflation * np.sqrt(spread[:, 0])
-        self.start = np.array([value_of(scorer) for scorer in scorers]) - scale * own[:, 0]
-
-    def values(self, drawn: np.ndarray) -> np.ndarray:
-        """Return (a, m) of m exchanges `drawn` (m, n)."""
-        found, spread = self._sums(self.gather(self.labels, drawn))
-        return self.start[:, None] + self.unit[:, None] * found / _root(spread)
-
-    def _sums(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return sum_b z_b and sum_b z_b^2, each (a, m), for label sets (m, n), which are overwritten."""
-        found = self.weights @ labels.T
-        within = labels[:, self.blocks.first] * labels[:, self.blocks.second]
-        spread = self.squares @ np.square(labels, out=labels).T
-        return found, spread + self.products @ within.T if within.size else spread
-
-
-class _Blocks:
-    """The blocks of an exchange, all positions in its order."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.order = exchange.order
-        # Numbers the positions within the blocks of each cell, cell after cell.
-        first = np.cumsum([0, *(cell.size for cell in exchange.cells)])
-        self.positions = np.concatenate(
-            [
-                np.tile(np.arange(cell.size), cell.n_blocks) + start
-                for cell, start in zip(exchange.cells, first, strict=False)
-            ]
-        )
-        self.starts = np.concatenate([np.arange(cell.start, cell.stop, cell.size) for cell in exchange.cells])
-        pairs = [
-            cell.start
-            + np.arange(cell.n_blocks)[:, None] * cell.size
-            + np.stack(np.triu_indices(cell.size, 1))[:, None]
-            for cell in exchange.cells
-            if cell.size > 1
-        ]
-        joined = np.concatenate([part.reshape(2, -1) for part in pairs], axis=1) if pairs else np.empty((2, 0), int)
-        self.first, self.second = joined
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of `values` (m, n) over each block, (m, n_blocks)."""
-        return np.add.reduceat(values, self.starts, axis=1)
-
-    def residuals(self, smooth: SmoothConfounds, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the residuals of `values`, each (n,) by latent, centered over the blocks of each cell.
-
-        The result is (len(values), n), in the exchange's order.
-        """
-        rows = np.array(values, dtype=np.float64)
-        result = (rows - smooth.fitted(rows))[:, self.order]
-        means = np.array([np.bincount(self.positions, weights=row) for row in result]) / np.bincount(self.positions)
-        return result - means[:, self.positions]
-
-
-class _Gather:
-    """Values at positions, into the same memory each time: fresh memory costs several times what the reading does."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0)
-
-    def __call__(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Return `values` (n,) float64 at `positions` (m, k), as an array that the next call overwrites."""
-        if self._memory.size < positions.size:
-            self._memory = np.empty(positions.size)
-        out = self._memory[: positions.size].reshape(positions.shape)
-        # `clip` writes to `out` without a copy; positions are never out of bounds.
-        return np.take(values, positions, out=out, mode="clip")
-
-
-def _with_equal_labels(scorers: Sequence[LinearScorer]) -> list[list[int]]:
-    """Return the positions of the scorers in groups that have the same labels."""
-    groups: dict[bytes, list[int]] = {}
-    for position, scorer in enumerate(scorers):
-        groups.setdefault(scorer.labels.astype(np.float64).tobytes(), []).append(position)
-    return list(groups.values())
-
-
-def _permutations(
-    exchange: Exchange, n_resamples: int, size: int, rng: np.random.Generator
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number of exchanges before a batch, and the batch (m, n), m at most `size`."""
-    for start in range(0, n_resamples, size):
-        yield start, exchange.permutations(min(size, n_resamples - start), rng)
-
-
-def _small_permutations(
-    exchange: Exchange, n_resamples: int, rng: np.random.Generator
-) -> Iterator[tuple[int, np.ndarray]]:
-    size = max(16, _STUDENTISED_BYTES // (8 * max(1, len(exchange.order))))
-    return _permutations(exchange, n_resamples, size, rng)
-
-
-def _filled(
-    n_scorers: int,
-    parts: Sequence[tuple[list[int], _Statistics]],
-    batches: Iterator[tuple[int, np.ndarray]],
-    n_resamples: int,
-) -> np.ndarray:
-    """Return (n_scorers, n_resamples) the values of all parts, each at its scorers' positions."""
-    result = np.empty((n_scorers, n_resamples))
-    for start, drawn in batches:
-        for positions, statistics in parts:
-            result[positions, start : start + len(drawn)] = statistics.values(drawn)
-    return result
-
-
-def _root(spread: np.ndarray) -> np.ndarray:
-    """Return the square root; infinity where the spread is 0, because then the sum is 0, too."""
-    return np.where(spread > 0, np.sqrt(np.maximum(spread, 0)), np.inf)
+def n_distinguished(labels: np.ndarray) -> int:
+    """Return how many of `labels` (n,) differ from the commonest: the expected ones, where labels are yes or no."""
+    return len(labels) - int(np.unique(labels, return_counts=True)[1].max())

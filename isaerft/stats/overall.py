@@ -3,30 +3,28 @@
 Controls are run many times (over random dictionaries, behaviors, shuffles). `pooled_agreement` makes one result of
 them: a control has S changes and J expectations, and its estimate is the mean of the S x J agreements. For linear
 statistics that mean is sum_i z_i w_i, with z the mean score of the changes and w the mean weight of the expectations.
-One exchange of w within strata and clusters applies to all S x J at once and keeps their dependence.
+One exchange of w applies to all S x J at once and keeps their dependence.
 
-`overall_agreement` and `overall_specificity` summarize a study. Behaviors are few and share their latents. So the null
-exchanges explanations for all behaviors at once, the interval is about other behaviors like these, and the range of
-estimates without each behavior in turn shows whether a single one carries the result.
+`overall_agreement` and `overall_specificity` summarize a study. The interval is about other behaviors like these, and
+the range of estimates without each behavior in turn shows whether a single one carries the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
-from isaerft.stats.agreement import prepare_test
-from isaerft.stats.checks import as_count, as_finite, as_groups
+from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
-from isaerft.stats.exchange import exchange_within
+from isaerft.stats.exchange import units_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
-from isaerft.stats.nulls import exchange_pvalue, linear_mean_null, linear_null
+from isaerft.stats.nulls import exchange_pvalue, linear_nulls
 from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
 
@@ -121,18 +119,18 @@ def pooled_agreements(
         pairs.append(scores @ weights.T + offset)
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
-    exchange, generator = exchange_within(n, strata, clusters), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, as_groups("strata", strata, n), as_groups("clusters", clusters, n))
-    nulls = linear_null(exchange, smooth, scorers, n_resamples, generator)
-    return [_result(part, null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
+    units, generator = units_within(n, strata, clusters), np.random.default_rng(rng)
+    smooth = smooth_confounds(confounds, as_groups("strata", strata, n), np.arange(n))
+    nulls = linear_nulls(units, [(scorer, smooth) for scorer in scorers], n_resamples, generator)
+    return [_result(part, *null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
 
-def _result(pairs: np.ndarray, null: np.ndarray, confidence_level: float) -> PooledResult:
+def _result(pairs: np.ndarray, null: np.ndarray, exact: bool, confidence_level: float) -> PooledResult:
     """Return the result of agreements (S, J), given the null of their mean, (n_resamples,)."""
     value = float(pairs.mean())
     return PooledResult(
         statistic=value,
-        pvalue=exchange_pvalue(value, null, "greater", exact=False),
+        pvalue=exchange_pvalue(value, null, "greater", exact=exact),
         confidence_interval=mean_interval(pairs.mean(1) if len(pairs) > 1 else pairs[0], confidence_level),
         null_mean=float(null.mean()),
         null_sd=float(null.std()),
@@ -141,53 +139,36 @@ def _result(pairs: np.ndarray, null: np.ndarray, confidence_level: float) -> Poo
 
 
 def _linear(changes: np.ndarray, expected: np.ndarray, statistic: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return scores (S, n), weights (J, n) and an offset with agreement = scores @ weights + offset."""
-    changes = np.asarray(changes, float)
-    if np.isnan(changes).any() or np.isnan(np.asarray(expected, float)).any():
-        raise InputError("changes or expectations hold NaN", remedy="leave undefined latents out")
-    if statistic == "spearman":
-        n = changes.shape[1]
-        return _standardised(changes), _standardised(np.asarray(expected, float)) / n, 0.0
-    if statistic == "sign_agreement":
-        signs = np.sign(np.asarray(expected, float))
-        directed = np.abs(signs).sum(1, keepdims=True)
-        if (directed == 0).any():
-            raise InputError("an expectation without any direction", remedy="leave that behavior out")
-        return np.sign(changes), signs / directed, 0.0
-    labels = np.asarray(expected, bool)
-    positives = labels.sum(1, keepdims=True)
-    negatives = labels.shape[1] - positives
-    if (positives == 0).any() or (negatives == 0).any():
-        raise InputError("an expectation that calls all or none expected", remedy="leave that behavior out")
-    ranks = rankdata(changes, axis=1) - (changes.shape[1] + 1) / 2
-    # Mann-Whitney: AUROC = (sum of positives' ranks - n1 (n1 + 1) / 2) / (n1 n0), here with centered ranks.
-    return ranks, labels / (positives * negatives), 0.5
-
-
-def _standardised(rows: np.ndarray) -> np.ndarray:
-    ranks = rankdata(rows, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    spread = np.sqrt((centred**2).mean(1, keepdims=True))
-    if (spread == 0).any():
-        raise InputError("a constant change or expectation has no rank correlation", remedy="leave it out")
-    return centred / spread
+    """Return scores (S, n), weights (J, n) and an offset with agreement = scores @ weights.T + offset."""
+    changes, labels = as_finite("changes", changes, n_dims=2), np.asarray(expected)
+    as_finite("expected", labels, n_dims=2)
+    bind, one_stratum = STATISTICS[statistic].bind, np.zeros(changes.shape[1], np.int64)
+    # A pooled statistic is a product of what changes and what labels give, so one row and one column tell all.
+    try:
+        by_change = [bind(change, labels[0], one_stratum) for change in changes]
+    except ZeroDivisionError:
+        raise InputError(f"a constant change has no {statistic}", remedy="leave it out") from None
+    by_label = [by_change[0], *(bind(changes[0], label, one_stratum) for label in labels[1:])]
+    scores = np.array([scorer.scale * scorer.weights for scorer in by_change])
+    weights = np.array([scorer.scale / by_change[0].scale * scorer.labels for scorer in by_label])
+    return scores, weights, by_change[0].offset
 
 
 @dataclass(frozen=True)
 class OverallResult:
-    """An estimate over behaviors.
+    """An estimate over behaviors; those of one family count as one.
 
     Attributes
     ----------
     statistic : float
-        Mean over behaviors.
+        Mean over families.
     pvalue : float
-        One-sided (greater); NaN where there is no null (one behavior in a test of specificity).
+        One-sided (greater); NaN where there is no null.
     confidence_interval : ConfidenceInterval
-        Student's t over behaviors; NaN with one.
+        Student's t over families; NaN with one.
     leave_one_out : ConfidenceInterval
-        Lowest and highest estimate when one behavior is left out; NaN with one (two for specificity).
-    per_behavior : (n_behaviors,) float
+        Lowest and highest estimate when one family is left out; NaN with one (two for specificity).
+    per_family : (n_families,) float
         What the mean is of.
     """
 
@@ -195,72 +176,49 @@ class OverallResult:
     pvalue: float
     confidence_interval: ConfidenceInterval
     leave_one_out: ConfidenceInterval
-    per_behavior: np.ndarray = field(repr=False)
+    per_family: np.ndarray = field(repr=False)
 
     @property
-    def n_behaviors(self) -> int:
-        """Number of behaviors in the mean."""
-        return len(self.per_behavior)
+    def n_families(self) -> int:
+        """Number of families in the mean: independent behaviors."""
+        return len(self.per_family)
 
 
 def overall_agreement(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
+    values: ArrayLike,
     *,
-    statistic: str = "auroc",
-    strata: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
-    confounds: ArrayLike | None = None,
-    n_resamples: int = 9999,
+    families: ArrayLike | None = None,
     confidence_level: float = 0.95,
-    rng: np.random.Generator | int | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> OverallResult:
-    """Test the mean agreement over behaviors, one pair (change (n,), expected (n,)) each.
+    """Return the mean agreement over behaviors, `values` (n_behaviors,), with its interval over families of them.
 
-    Every exchange of explanations is applied to all behaviors at once, so that behaviors that expect the same latents
-    count for less than as many independent ones.
-
-    Parameters
-    ----------
-    statistic : {"auroc", "stratified_auroc", "spearman", "precision_at_k"}
-        One that is linear in the expectations.
-    strata, clusters, confounds, n_resamples, confidence_level, rng
-        As in `agreement_test`.
+    There is no p-value: latents that are said alike move alike, and the value by chance of a mean over behaviors is
+    not known without trainings on something else. That question is `overall_specificity`'s.
 
     Raises
     ------
     InputError
-        No pair, or one that cannot be tested.
+        No behavior, or NaN.
     """
-    if not pairs:
+    array = as_finite("values", values, n_dims=1)
+    if not array.size:
         raise InputError("no behavior to take the mean over", remedy="leave the overall result empty")
-    n = len(np.atleast_1d(pairs[0][0]))
-    groups = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
-    exchange = exchange_within(n, *groups)
-    tests = [
-        prepare_test(change, expected, statistic=statistic, strata=groups[0], clusters=groups[1], exchange=exchange)
-        for change, expected in pairs
-    ]
-    scorers = [test.scorer for test in tests if isinstance(test.scorer, LinearScorer)]
-    if len(scorers) < len(tests):
-        raise InputError(f"overall statistic {statistic!r}", allowed="one that is linear in the expectations")
-    values = np.array([test.value for test in tests])
-    n_resamples, generator = as_count("n_resamples", n_resamples), np.random.default_rng(rng)
-    smooth = smooth_confounds(confounds, *groups)
-    null = linear_mean_null(exchange, smooth, scorers, n_resamples, generator)
+    codes = np.arange(array.size) if families is None else as_groups("families", families, array.size)
+    means = np.bincount(codes, weights=array) / np.bincount(codes)
     return OverallResult(
-        statistic=float(values.mean()),
-        pvalue=exchange_pvalue(float(values.mean()), null, "greater", exact=False),
-        confidence_interval=mean_interval(values, confidence_level, STATISTICS.facts(statistic).bounds),
-        leave_one_out=_range(
-            [np.delete(values, left).mean() for left in range(len(values))] if len(values) > 1 else []
-        ),
-        per_behavior=values,
+        statistic=float(means.mean()),
+        pvalue=math.nan,
+        confidence_interval=mean_interval(means, confidence_level, bounds),
+        leave_one_out=_range([np.delete(means, left).mean() for left in range(len(means))] if len(means) > 1 else []),
+        per_family=means,
     )
 
 
 def overall_specificity(
     matrix: ArrayLike,
     *,
+    families: ArrayLike | None = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
     rng: np.random.Generator | int | None = None,
@@ -271,23 +229,24 @@ def overall_specificity(
     ----------
     matrix : (n_behaviors, n_behaviors) float
         Agreement of changes from training on (row) with expectations for (column).
+    families : (n_behaviors,) int, optional
+        Behaviors of one family count as one.
 
     Raises
     ------
     InputError
         As `specificity_of`.
     """
-    matrix = as_finite("matrix", matrix, n_dims=2)
-    result = specificity_of(matrix, n_resamples=n_resamples, rng=rng)
-    n = len(matrix)
-    left = [np.delete(np.delete(matrix, i, axis=0), i, axis=1) for i in range(n)] if n > 2 else []
-    parts = contrast_parts(matrix)
+    result = specificity_of(matrix, families=families, n_resamples=n_resamples, rng=rng)
+    own, n = result.matrix, len(result.matrix)
+    left = [np.delete(np.delete(own, i, axis=0), i, axis=1) for i in range(n)] if n > 2 else []
+    parts = contrast_parts(own)
     return OverallResult(
         statistic=result.statistic,
         pvalue=result.pvalue,
         confidence_interval=mean_interval(parts, confidence_level),
         leave_one_out=_range([contrast(part) for part in left]),
-        per_behavior=parts,
+        per_family=parts,
     )
 
 

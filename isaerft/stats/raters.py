@@ -30,12 +30,8 @@ from isaerft.stats.intervals import (
 )
 from isaerft.stats.statistics import spearman
 
-
-class PredictiveValues(NamedTuple):
-    """Share of those called expected that truly are, and of those not called so that truly are not."""
-
-    positive: float
-    negative: float
+MIN_WRONG = 5
+"""Fewest explanations of which a judge expects too much; with fewer its errors are too rare to know how rare."""
 
 
 class Estimate(NamedTuple):
@@ -45,41 +41,65 @@ class Estimate(NamedTuple):
     confidence_interval: ConfidenceInterval
 
 
-NO_VALUES = PredictiveValues(math.nan, math.nan)
+class ErrorRates(NamedTuple):
+    """How often a judge is right, about what is expected and about what is not.
 
-
-def predictive_values(sensitivity: float, specificity: float, share_expected: float) -> PredictiveValues:
-    """Return the reliability of a judge's labels when it calls `share_expected` of the latents expected.
-
-    The true share is that of Rogan and Gladen (1978, Am J Epidemiol 107:71):
-    (share_expected + specificity - 1) / (sensitivity + specificity - 1). NaN where the judge is no better than chance
-    (sensitivity + specificity <= 1), or where that share is not between 0 and 1: then these rates cannot have given
-    these labels.
+    Attributes
+    ----------
+    true_positive_rate, true_negative_rate : float
+        Share of the reference's expected items that the judge expects too, and of its unexpected ones that the judge
+        does not expect either.
+    draws : (n_resamples, 2) float
+        Both over resampled explanations; NaN if the judge expected too much of fewer than `MIN_WRONG`.
     """
-    informed = sensitivity + specificity - 1
-    if not (informed > 0 and 0 < share_expected < 1):
-        return NO_VALUES
-    true_share = (share_expected + specificity - 1) / informed
-    if not 0 < true_share < 1:
-        return NO_VALUES
-    positive = sensitivity * true_share / share_expected
-    negative = specificity * (1 - true_share) / (1 - share_expected)
-    return PredictiveValues(min(positive, 1.0), min(negative, 1.0))
+
+    true_positive_rate: float
+    true_negative_rate: float
+    draws: np.ndarray
 
 
-def corrected_auroc(auroc: float, values: PredictiveValues, interval: ConfidenceInterval = UNDEFINED) -> Estimate:
-    """Return the AUROC against true labels, given the one against a judge's and its interval.
+def attenuation(true_positive_rate: ArrayLike, true_negative_rate: ArrayLike, share_expected: float) -> Any:
+    """Return by what a judge's errors shrink an AUROC's distance from 1/2, if it calls `share_expected` expected.
 
-    With labels from a mixture, the AUROC's distance from 1/2 shrinks by positive + negative - 1 (Menon, van Rooyen, Ong
-    and Williamson 2015, ICML, corollary 3): a drawn pair is of two truly different latents, in the right order or in
-    the wrong one, or of two alike, when it says nothing. NaN where that factor is not above 0, or where the result is
-    no AUROC: then an assumption fails, or the rates are too uncertain.
+    Labels from a mixture shrink it by positive + negative predictive value - 1 (Menon, van Rooyen, Ong and Williamson
+    2015, ICML, corollary 3): a drawn pair is of two truly different latents, in the right order or in the wrong one, or
+    of two alike, when it says nothing. With J = true_positive_rate + true_negative_rate - 1, the true share p is
+    (share_expected + true_negative_rate - 1) / J (Rogan and Gladen 1978, Am J Epidemiol 107:71), and the factor is
+    J p (1 - p) / (share_expected (1 - share_expected)).
+
+    NaN where the judge is no better than chance (J <= 0), or where p is not between 0 and 1: then these rates cannot
+    have given these labels.
     """
-    return _stretched(auroc, interval, values.positive + values.negative - 1, chance=0.5, bounds=(0.0, 1.0))
+    positive, negative = np.asarray(true_positive_rate, float), np.asarray(true_negative_rate, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        informed = positive + negative - 1
+        true_share = (share_expected + negative - 1) / informed
+        factor = informed * true_share * (1 - true_share) / (share_expected * (1 - share_expected))
+        return _number(np.where((informed > 0) & (true_share > 0) & (true_share < 1), np.minimum(factor, 1), np.nan))
+
+
+def corrected_auroc(
+    auroc: float,
+    rates: ErrorRates,
+    share_expected: float,
+    interval: ConfidenceInterval = UNDEFINED,
+    *,
+    confidence_level: float = 0.95,
+) -> Estimate:
+    """Return the AUROC against true labels, given the one against a judge's labels and its interval.
+
+    Its distance from 1/2 is divided by `attenuation`. The interval counts that the rates are estimates, too. NaN where
+    the factor is, or where the result is no AUROC: then an assumption fails, or the rates are too uncertain.
+    """
+    factor = Estimate(
+        attenuation(rates.true_positive_rate, rates.true_negative_rate, share_expected),
+        percentile_interval(attenuation(rates.draws[:, 0], rates.draws[:, 1], share_expected), confidence_level),
+    )
+    return _stretched(auroc, interval, factor, chance=0.5, bounds=(0.0, 1.0))
 
 
 def corrected_correlation(
-    correlation: float, with_reference: float, interval: ConfidenceInterval = UNDEFINED
+    correlation: float, with_reference: Estimate, interval: ConfidenceInterval = UNDEFINED
 ) -> Estimate:
     """Return the correlation with true effects, given the one with a judge's and the judge's with a reference.
 
@@ -91,15 +111,40 @@ def corrected_correlation(
 
 
 def _stretched(
-    estimate: float, interval: ConfidenceInterval, factor: float, *, chance: float, bounds: tuple[float, float]
+    estimate: float, interval: ConfidenceInterval, factor: Estimate, *, chance: float, bounds: tuple[float, float]
 ) -> Estimate:
     """Return an estimate with its distance from chance divided by `factor`; an interval's ends are cut at `bounds`."""
-    if not factor > 0:
+    if not factor.estimate > 0:
         return Estimate(math.nan, UNDEFINED)
-    corrected, low, high = (chance + (value - chance) / factor for value in (estimate, *interval))
+    corrected = chance + (estimate - chance) / factor.estimate
     if not bounds[0] <= corrected <= bounds[1]:
         return Estimate(math.nan, UNDEFINED)
+    distance = Estimate(estimate - chance, ConfidenceInterval(interval.low - chance, interval.high - chance))
+    low, high = (chance + end for end in _ratio_interval(distance, factor))
+    if math.isnan(low) or math.isnan(high):
+        return Estimate(corrected, UNDEFINED)
     return Estimate(corrected, ConfidenceInterval(max(low, bounds[0]), min(high, bounds[1])))
+
+
+def _ratio_interval(above: Estimate, below: Estimate) -> ConfidenceInterval:
+    """Return the interval of the ratio of two independent estimates from their intervals, `below` being positive.
+
+    Recovered variances (MOVER; Donner and Zou 2012, Stat Methods Med Res 21:347): the end of the ratio is where the
+    difference of numerator and ratio times denominator has 0 as its own end. Undefined where the denominator may be 0
+    or could not be estimated.
+    """
+    product = above.estimate * below.estimate
+
+    def end(own: float, sign: int) -> float:
+        # A ratio of this end's sign is farthest out with a small denominator outward, with a large one inward.
+        other = below.confidence_interval.low if own * sign >= 0 else below.confidence_interval.high
+        scale = other * (2 * below.estimate - other)
+        if not (below.confidence_interval.low > 0 and scale > 0):
+            return math.nan
+        under_root = product**2 - own * (2 * above.estimate - own) * scale
+        return (product + sign * math.sqrt(max(under_root, 0.0))) / scale
+
+    return ConfidenceInterval(end(above.confidence_interval.low, -1), end(above.confidence_interval.high, 1))
 
 
 class Counts(NamedTuple):
@@ -135,12 +180,12 @@ def matthews_correlation(counts: Counts) -> Any:
         return _number(np.where(scale > 0, (neither * both - first * second) / scale, np.nan))
 
 
-def sensitivity(counts: Counts) -> Any:
+def true_positive_rate(counts: Counts) -> Any:
     """Return the share of the second judge's expected items that the first expects too; NaN if there are none."""
     return _share(counts.both, counts.only_second)
 
 
-def specificity(counts: Counts) -> Any:
+def true_negative_rate(counts: Counts) -> Any:
     """Return the share of the second judge's unexpected items that the first does not expect; NaN if there are none."""
     return _share(counts.neither, counts.only_first)
 
@@ -148,8 +193,8 @@ def specificity(counts: Counts) -> Any:
 STATISTICS = {
     "kappa": cohen_kappa,
     "mcc": matthews_correlation,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
+    "true_positive_rate": true_positive_rate,
+    "true_negative_rate": true_negative_rate,
 }
 
 
@@ -162,7 +207,7 @@ def agreement_of_judges(
     n_resamples: int = N_BOOTSTRAP,
     rng: np.random.Generator | int | None = 0,
 ) -> dict[str, Estimate]:
-    """Return kappa, mcc, sensitivity and specificity of `first` against `second`, with their intervals.
+    """Return kappa, mcc, true-positive and true-negative rate of `first` against `second`, with their intervals.
 
     Parameters
     ----------
@@ -178,6 +223,38 @@ def agreement_of_judges(
     rng : numpy.random.Generator, int or None
         Where the draws come from.
     """
+    whole, drawn = _counted(first, second, clusters, n_resamples, rng)
+    return {
+        name: Estimate(statistic(whole), percentile_interval(statistic(drawn), confidence_level))
+        for name, statistic in STATISTICS.items()
+    }
+
+
+def error_rates(
+    judge: ArrayLike,
+    reference: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_resamples: int = N_BOOTSTRAP,
+    rng: np.random.Generator | int | None = 0,
+) -> ErrorRates:
+    """Return how often a judge is right about a reference; parameters as in `agreement_of_judges`."""
+    whole, drawn = _counted(judge, reference, clusters, n_resamples, rng)
+    draws = np.stack([true_positive_rate(drawn), true_negative_rate(drawn)], axis=1)
+    wrong = np.unique(np.asarray(clusters)[np.asarray(judge, bool) & ~np.asarray(reference, bool)])
+    if len(wrong) < MIN_WRONG:
+        draws[:] = np.nan
+    return ErrorRates(true_positive_rate(whole), true_negative_rate(whole), draws)
+
+
+def _counted(
+    first: ArrayLike,
+    second: ArrayLike,
+    clusters: ArrayLike,
+    n_resamples: int,
+    rng: np.random.Generator | int | None,
+) -> tuple[Counts, Counts]:
+    """Return the counts of all pairs, and those of every resample of clusters; NaN in these with a single cluster."""
     first, second = _as_labels("first", first), _as_labels("second", second)
     if first.shape != second.shape or np.shape(clusters) != first.shape:
         raise InputError(
@@ -188,18 +265,12 @@ def agreement_of_judges(
     kinds = np.zeros((int(codes.max()) + 1, 4))
     np.add.at(kinds, (codes, first.astype(int) + 2 * second.astype(int)), 1)
     generator, n_clusters = np.random.default_rng(rng), len(kinds)
-    draws = np.empty((n_resamples, 4))
-    for draw in draws:
-        times = np.bincount(generator.integers(n_clusters, size=n_clusters), minlength=n_clusters)
-        draw[:] = times @ kinds
-    whole, drawn = Counts(*kinds.sum(axis=0)), Counts(*draws.T)
-    return {
-        name: Estimate(
-            statistic(whole),
-            percentile_interval(statistic(drawn), confidence_level) if n_clusters > 1 else UNDEFINED,
-        )
-        for name, statistic in STATISTICS.items()
-    }
+    draws = np.full((n_resamples, 4), np.nan)
+    if n_clusters > 1:
+        for draw in draws:
+            times = np.bincount(generator.integers(n_clusters, size=n_clusters), minlength=n_clusters)
+            draw[:] = times @ kinds
+    return Counts(*kinds.sum(axis=0)), Counts(*draws.T)
 
 
 def rank_agreement(

@@ -46,19 +46,6 @@ class Reliability:
     icc_single: float
     icc_mean: float
 
-    @property
-    def noise_ceiling(self) -> float:
-        """The largest correlation that a perfect prediction can have with the mean over seeds, sqrt(icc_mean).
-
-        NaN if icc_mean is negative: then seeds agree less than by chance, and no ceiling can be estimated.
-        """
-        return math.sqrt(self.icc_mean) if self.icc_mean >= 0 else math.nan
-
-    @property
-    def noise_ceiling_of_seed(self) -> float:
-        """The same for a single seed, sqrt(icc_single)."""
-        return math.sqrt(self.icc_single) if self.icc_single >= 0 else math.nan
-
 
 def scaled_ranks(changes: ArrayLike) -> np.ndarray:
     """Return the rank of each latent within its seed, scaled to (rank - 0.5) / n, ties by midranks.

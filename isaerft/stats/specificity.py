@@ -7,8 +7,8 @@ latents both easy to change and likely to be expected for any behavior is the sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice, permutations
-from math import factorial
+from functools import cache
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_change, as_count, as_finite, as_groups
+from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
+from isaerft.stats.families import family_means
 from isaerft.stats.nulls import exchange_pvalue
-from isaerft.stats.statistics import Statistic
+from isaerft.stats.statistics import LinearScorer, Scorer, Statistic, value_of
 
 MAX_EXACT_BEHAVIORS = 8
-_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,18 @@ class SpecificityResult:
 
     Parameters
     ----------
-    matrix : (n_behaviors, n_behaviors) float
-        The statistic of the changes trained on (row) against the expectations judged for (column).
+    matrix : (n_families, n_families) float
+        The statistic of the changes trained on (row) against the expectations judged for (column); with families,
+        its mean over their behaviors.
     statistic : float
         Mean of the diagonal minus mean of the rest.
     pvalue : float
-        Chance of a statistic at least as high when behaviors are matched at random; at least 1 / n_behaviors!.
+        Chance of a statistic at least as high when behaviors are matched at random; at least 1 / n_families!.
     null_distribution : (n_resamples,) float
         The statistic of each matching; every one if `exact`.
-    own_rank : (n_behaviors,) int64
+    own_rank : (n_families,) int64
         Place of a row's own column among the row's values: 1 is highest, ties count against it.
-    own_minus_others : (n_behaviors,) float
+    own_minus_others : (n_families,) float
         A row's own value minus the mean of its others.
     exact : bool
         Whether all matchings were enumerated.
@@ -56,7 +58,13 @@ class SpecificityResult:
 
 
 def specificity_matrix(
-    changes: ArrayLike, expected: ArrayLike, *, statistic: str | Statistic = "auroc", strata: ArrayLike | None = None
+    changes: ArrayLike,
+    expected: ArrayLike,
+    *,
+    statistic: str | Statistic = "auroc",
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
 ) -> np.ndarray:
     """Return the statistic of every row of changes against every row of expectations.
 
@@ -66,8 +74,11 @@ def specificity_matrix(
         Change of each latent when training on each behavior.
     expected : (n_judged, n) bool, or float for a graded statistic
         Expectations for each behavior.
-    statistic, strata
+    statistic, strata, clusters
         As in `agreement_test`.
+    confounds : (k, n) float, optional
+        With these the matrix is adjusted: what strata and smooth functions of confounds explain of the expectations
+        is taken out of every value. A statistic that is not linear in them cannot be adjusted, and keeps its values.
 
     Returns
     -------
@@ -77,6 +88,13 @@ def specificity_matrix(
     ------
     InputError
         As `agreement_test`, naming the behavior's row.
+
+    Notes
+    -----
+    A behavior about frequent words moves frequent latents and names frequent latents, one about rare words rare ones:
+    a confound whose load differs by behavior does not cancel between the diagonal and the rest. With w the weights of
+    the changes, l the labels and s their residuals, sum_i w_i l_i becomes sum_i w_i (s_i + mean l), because residuals
+    of labels are orthogonal to what the confounds explain of w.
     """
     changes = as_finite("changes", changes, n_dims=2)
     labels = np.asarray(expected)
@@ -86,6 +104,7 @@ def specificity_matrix(
         )
     kind: Statistic = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     codes = as_groups("strata", strata, changes.shape[1])
+    smooth = smooth_confounds(confounds, codes, as_groups("clusters", clusters, changes.shape[1]))
     matrix = np.empty((len(changes), len(labels)))
     for trained, change in enumerate(changes):
         for judged, label in enumerate(labels):
@@ -97,8 +116,16 @@ def specificity_matrix(
                     allowed=error.allowed,
                     remedy=error.remedy,
                 ) from None
-            matrix[trained, judged] = scorer(scorer.labels[None])[0]
+            matrix[trained, judged] = _adjusted(scorer, smooth)
     return matrix
+
+
+def _adjusted(scorer: Scorer, smooth: SmoothConfounds | None) -> float:
+    """Return the statistic without what confounds explain of the labels."""
+    if smooth is None or not isinstance(scorer, LinearScorer):
+        return value_of(scorer)
+    labels = scorer.labels.astype(np.float64)
+    return scorer.offset + scorer.scale * float(scorer.weights @ (labels - smooth.fitted(labels) + labels.mean()))
 
 
 def specificity_test(
@@ -107,6 +134,9 @@ def specificity_test(
     *,
     statistic: str | Statistic = "auroc",
     strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confounds: ArrayLike | None = None,
+    families: ArrayLike | None = None,
     n_resamples: int = 9999,
     rng: np.random.Generator | int | None = None,
 ) -> SpecificityResult:
@@ -118,10 +148,12 @@ def specificity_test(
         Change of each latent when training on each behavior.
     expected : (n_behaviors, n) bool, or float for a graded statistic
         Expectations for the same behaviors in the same order.
-    statistic, strata
-        As in `agreement_test`.
+    statistic, strata, clusters, confounds
+        As in `specificity_matrix`.
+    families : (n_behaviors,) int, optional
+        Behaviors that are variants of one (see `families_of`): matched together, and one replicate.
     n_resamples : int
-        Random matchings from 9 behaviors on; up to 8 all are enumerated (40,320).
+        Random matchings from 9 families on; up to 8 all are enumerated (40,320).
     rng : numpy.random.Generator, int or None
         Source of randomness.
 
@@ -137,23 +169,31 @@ def specificity_test(
     Notes
     -----
     The null: which expectations belong to which training is arbitrary. Every matching takes one value from each row
-    and each column, so behaviors that change much, or explanations that fit any training, cancel. With few behaviors
+    and each column, so behaviors that change much, or explanations that fit any training, cancel. With few families
     p cannot be small: 1/6 with 3.
     """
-    return specificity_of(
-        specificity_matrix(changes, expected, statistic=statistic, strata=strata), n_resamples=n_resamples, rng=rng
+    matrix = specificity_matrix(
+        changes, expected, statistic=statistic, strata=strata, clusters=clusters, confounds=confounds
     )
+    return specificity_of(matrix, families=families, n_resamples=n_resamples, rng=rng)
 
 
 def specificity_of(
-    matrix: ArrayLike, *, n_resamples: int = 9999, rng: np.random.Generator | int | None = None
+    matrix: ArrayLike,
+    *,
+    families: ArrayLike | None = None,
+    n_resamples: int = 9999,
+    rng: np.random.Generator | int | None = None,
 ) -> SpecificityResult:
     """Run `specificity_test` on a ready `matrix` (n_behaviors, n_behaviors), such as a mean over seeds."""
     matrix = as_finite("matrix", matrix, n_dims=2)
-    n = len(matrix)
-    n_resamples = as_count("n_resamples", n_resamples)
-    if n < 2 or matrix.shape != (n, n):
+    if matrix.shape != (len(matrix), len(matrix)):
         raise InputError(f"the specificity matrix is {matrix.shape}", allowed="square, of at least two behaviors")
+    if families is not None:
+        matrix = family_means(matrix, families)
+    n, n_resamples = len(matrix), as_count("n_resamples", n_resamples)
+    if n < 2:
+        raise InputError(f"specificity of {n} independent behaviors", allowed="at least two behaviors of two families")
     exact = n <= MAX_EXACT_BEHAVIORS
     diagonals = _all_traces(matrix) if exact else _random_traces(matrix, n_resamples, np.random.default_rng(rng))
     own = np.diagonal(matrix)
@@ -190,13 +230,14 @@ def contrast_parts(matrix: np.ndarray) -> np.ndarray:
 
 def _all_traces(matrix: np.ndarray) -> np.ndarray:
     """Return (n!,) the sum of matched values for every matching of rows with columns."""
-    n = len(matrix)
-    order = permutations(range(n))
-    parts = []
-    for _ in range(0, factorial(n), _BATCH):
-        columns = np.array(list(islice(order, _BATCH)))
-        parts.append(matrix[np.arange(n), columns].sum(axis=1))
-    return np.concatenate(parts)
+    traces: np.ndarray = matrix[np.arange(len(matrix)), _matchings(len(matrix))].sum(axis=1)
+    return traces
+
+
+@cache
+def _matchings(n: int) -> np.ndarray:
+    """Return every matching of n rows with n columns, (n!, n) int8: the column of each row."""
+    return np.array(list(permutations(range(n))), dtype=np.int8)
 
 
 def _random_traces(matrix: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:

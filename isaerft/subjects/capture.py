@@ -7,8 +7,9 @@ codes of the hook's activation. Training and evaluation start from there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -22,6 +23,20 @@ from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 logger = logging.getLogger(__name__)
+
+
+class TokenizedRow(NamedTuple):
+    """A prompt and its completion as token ids.
+
+    Attributes
+    ----------
+    tokens : list of int
+    n_prompt : int
+        Number of them before the completion.
+    """
+
+    tokens: list[int]
+    n_prompt: int
 
 
 def capture_behavior(
@@ -59,32 +74,42 @@ def capture_behavior(
 def capture_batches(
     subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int
 ) -> Iterator[CachedRows]:
-    """Tokenize records (prompt and reply) and yield them run below the hook, `batch_size` rows at a time, in order.
+    """Tokenize records (prompt and reply) and yield them run below the hook, `batch_size` rows at a time, in order."""
+    for start in tqdm(range(0, len(records), batch_size), desc="capturing", unit="batch", disable=None):
+        part = records[start : start + batch_size]
+        yield capture_tokens(subject, [tokenize(record, subject.language, max_length) for record in part])
+
+
+def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
+    """Return all that `capture_batches` yields in one piece."""
+    return joined_rows(capture_batches(subject, records, max_length, batch_size))
+
+
+def capture_tokens(subject: LoadedSubject, rows: Sequence[TokenizedRow]) -> CachedRows:
+    """Run rows of tokens below the hook, all in one forward pass.
 
     No latent counts as active at BOS: in some models (Gemma) activations there are huge outliers that would swamp those
     of the text.
     """
     language, device = subject.language, subject.model.device
-    for start in tqdm(range(0, len(records), batch_size), desc="capturing", unit="batch", disable=None):
-        rows = [tokenize(record, language, max_length) for record in records[start : start + batch_size]]
-        table = pad_rows((tokens for tokens, _ in rows), language.padding)
-        mask = table.mask.bool()
-        below = run_below(subject.model, subject.hook, table.tokens.to(device), table.mask.to(device))
-        real = mask.to(device)
-        is_bos = ~language.text_mask(mask)[mask]
-        lengths = mask.sum(1)
-        yield CachedRows(
-            residual=below.residual[real].cpu(),
-            codes=subject.dictionary.encode(below.activation[real]).to("cpu").emptied(is_bos),
-            tokens=table.tokens[mask],
-            predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
-            starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
-        )
+    table = pad_rows((tokens for tokens, _ in rows), language.padding)
+    mask = table.mask.bool()
+    below = run_below(subject.model, subject.hook, table.tokens.to(device), table.mask.to(device))
+    real = mask.to(device)
+    is_bos = ~language.text_mask(mask)[mask]
+    lengths = mask.sum(1)
+    return CachedRows(
+        residual=below.residual[real].cpu(),
+        codes=subject.dictionary.encode(below.activation[real]).to("cpu").emptied(is_bos),
+        tokens=table.tokens[mask],
+        predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
+        starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+    )
 
 
-def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
-    """Return all that `capture_batches` yields in one piece."""
-    parts = list(capture_batches(subject, records, max_length, batch_size))
+def joined_rows(parts: Iterable[CachedRows]) -> CachedRows:
+    """Return the rows of several parts in one piece, in order."""
+    parts = list(parts)
     lengths = torch.cat([part.starts.diff() for part in parts])
     return CachedRows(
         residual=torch.cat([part.residual for part in parts]),
@@ -95,8 +120,8 @@ def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, 
     )
 
 
-def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[list[int], int]:
-    """Return a record's token ids (BOS, prompt, reply, EOS) and the number of them before the reply.
+def tokenize(record: Record, language: LoadedModel, max_length: int) -> TokenizedRow:
+    """Return a record's tokens: BOS, prompt, reply, EOS.
 
     A prompt that is too long loses its beginning. No EOS follows a reply that was cut.
 
@@ -124,7 +149,7 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> tuple[li
             remedy="raise max_length, or drop such rows with max_completion_characters",
         )
     kept = before[-room:]
-    return [*language.bos, *kept, *completion], len(language.bos) + len(kept)
+    return TokenizedRow([*language.bos, *kept, *completion], len(language.bos) + len(kept))
 
 
 def render_prompt(record: Record, language: LoadedModel) -> str:

@@ -29,14 +29,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from isaerft.errors import InputError
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing, encode_corpus
-from isaerft.subjects.hooks import decoder_of, hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import final_norm, hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 N_TOKENS = 8
@@ -51,7 +48,6 @@ N_PROBES = 512
 COLUMNS = ["latent_index", "side", "rank", "token", "before", "after", "value"]
 Drawn = tuple[float, int, int, int]
 """Value, row, position and active, as in the pool of `_Candidates`."""
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
 def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amplified: int = 0) -> pd.DataFrame:
@@ -104,7 +100,7 @@ def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
     difference that the latent makes to a residual stream that equals the decoder bias.
     """
     dictionary, model = subject.dictionary, subject.model
-    norm = _final_norm(model)
+    norm = final_norm(model)
     base = dictionary.b_dec.to(model.dtype)
     alive = torch.from_numpy((firing.count > 0).nonzero()[0])
     size = torch.from_numpy(firing.maximum).to(base)[alive]
@@ -117,14 +113,6 @@ def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
             change = unembed(model, norm(base + sizes[:, None].to(base.device) * rows)) - plain
             records += _top_tokens(names, latents, change, "output")
     return pd.DataFrame(records).assign(before="", after="")
-
-
-def _final_norm(model: PreTrainedModel) -> nn.Module:
-    for name in _FINAL_NORMS:
-        norm = getattr(decoder_of(model), name, None)
-        if isinstance(norm, nn.Module):
-            return norm
-    raise InputError(f"{type(model).__name__} has no final normalization", allowed=", ".join(_FINAL_NORMS))
 
 
 def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_rows: int) -> pd.DataFrame:
@@ -285,19 +273,19 @@ def _draw_candidates(
     order = rng.permutation(n_rows)
     lengths = rows.mask.sum(1).numpy()
     chosen = np.sort(rng.permutation(np.flatnonzero(lengths > first))[:N_PROBES])
-    centre = np.full(n_rows, -1)
-    centre[chosen] = rng.integers(first[chosen], lengths[chosen])
+    center = np.full(n_rows, -1)
+    center[chosen] = rng.integers(first[chosen], lengths[chosen])
     explained = np.sort(_keys(firing.top, n_rows))
     pool = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": [], "active": [], "order": []})
     found: set[tuple[int, int]] = set()
     for _, entries in encode_corpus(subject, rows, batch_size, "held-out contexts"):
         row, position = entries["row"].to_numpy(), entries["position"].to_numpy()
-        probed = entries[(centre[row] >= 0) & (abs(position - centre[row]) <= WIDTH)]
+        probed = entries[(center[row] >= 0) & (abs(position - center[row]) <= WIDTH)]
         found |= set(zip(probed["latent_index"].tolist(), probed["row"].tolist(), strict=True))
         unseen = entries[~np.isin(_keys(entries, n_rows), explained)]
         pool = _first_drawn(pd.concat([pool, _strongest_tokens(unseen, order)], ignore_index=True))
     whole = pool.astype(dict.fromkeys(("latent_index", "row", "position", "active"), np.int64))
-    return _Candidates(whole, np.stack([chosen, centre[chosen]], axis=1), found)
+    return _Candidates(whole, np.stack([chosen, center[chosen]], axis=1), found)
 
 
 def _keys(entries: pd.DataFrame, n_rows: int) -> np.ndarray:

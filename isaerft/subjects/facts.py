@@ -83,7 +83,7 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     dictionary = subject.dictionary
     with np.errstate(invalid="ignore"):
         mean = np.where(firing.count > 0, firing.total / firing.count, np.nan)
-    density, nearest, cosine = _neighbours(dictionary.W_dec)
+    density, nearest, cosine = _neighbors(dictionary.W_dec)
     aligned = (normalize(dictionary.W_enc.T, dim=1) * normalize(dictionary.W_dec, dim=1)).sum(1)
     return pd.DataFrame(
         {
@@ -137,12 +137,12 @@ def _strongest(entries: pd.DataFrame) -> pd.DataFrame:
     return distinct[distinct.groupby("latent_index").cumcount() < N_CONTEXTS]
 
 
-def _neighbours(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return density, nearest latent and its cosine of every decoder row."""
     directions = normalize(decoder, dim=1)
     k = min(N_NEIGHBOURS, len(directions) - 1)
     parts = []
-    for start in tqdm(range(0, len(directions), BLOCK), desc="neighbours", unit="block", disable=None):
+    for start in tqdm(range(0, len(directions), BLOCK), desc="neighbors", unit="block", disable=None):
         cosines = directions[start : start + BLOCK] @ directions.T
         index = torch.arange(len(cosines), device=cosines.device)
         cosines[index, index + start] = -torch.inf

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
@@ -22,12 +22,15 @@ class Reply(NamedTuple):
 
     Attributes
     ----------
+    tokens : list of int
+        Token ids, up to the first EOS and with it.
     text : str
         Without special tokens.
     truncated : bool
         Whether it was cut before the model ended it.
     """
 
+    tokens: list[int]
     text: str
     truncated: bool
 
@@ -61,7 +64,8 @@ def generate(
     batch_size: int,
     temperature: float = 0.0,
     seed: int = 0,
-    description: str = "answers",
+    preference: torch.Tensor | None = None,
+    description: str = "replies",
 ) -> list[Reply]:
     """Return the model's reply to each prompt.
 
@@ -71,19 +75,20 @@ def generate(
         Token ids of each prompt.
     temperature : float
         0 for greedy decoding, else sampling from the whole vocabulary with `seed`.
+    preference : (n_vocabulary,) float32, optional
+        Added to the model's logits.
     description : str
         For the progress bar.
     """
     found: list[Reply] = []
-    starts = range(0, len(prompts), batch_size)
+    starts, ends = range(0, len(prompts), batch_size), _end_tokens(language)
     with torch.random.fork_rng(enabled=temperature > 0), torch.no_grad():
         if temperature > 0:
             torch.manual_seed(seed)
         for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
-            rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature)
+            rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature, preference)
             texts = language.tokenizer.batch_decode(rows, skip_special_tokens=True)
-            ends = _end_tokens(language)
-            found += [Reply(text, row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
+            found += [Reply(row, text, row[-1] not in ends) for row, text in zip(rows, texts, strict=True)]
     return found
 
 
@@ -138,7 +143,11 @@ def _end_tokens(language: LoadedModel) -> set[int]:
 
 
 def _replies(
-    language: LoadedModel, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
+    language: LoadedModel,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    temperature: float,
+    preference: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Return the token ids of the model's replies, each with its end token if the model ended it."""
     model = language.model
@@ -152,16 +161,32 @@ def _replies(
         eos_token_id=sorted(ends) or None,
         **sampling,
     )
+    processors = [] if preference is None else [_Preferring(preference.to(model.device))]
     try:
-        generated = cast("Any", model).generate(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device))
+        generated = cast("Any", model).generate(
+            input_ids=tokens.to(model.device),
+            attention_mask=mask.to(model.device),
+            logits_processor=LogitsProcessorList(processors),
+        )
     finally:
         model.generation_config = own
+    # After its end token a row is filled with padding, which in some models is a token of the text.
     return [_until(row, ends) for row in generated[:, tokens.shape[1] :].tolist()]
 
 
 def _until(row: list[int], ends: set[int]) -> list[int]:
     """Return token ids up to the first end token, with it."""
     return next((row[: at + 1] for at, token in enumerate(row) if token in ends), row)
+
+
+class _Preferring(LogitsProcessor):
+    """Adds the same to the logits of every next token."""
+
+    def __init__(self, preference: torch.Tensor) -> None:
+        self.preference = preference
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores + self.preference
 
 
 def padded_left(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,6 +37,8 @@ from isaerft.errors import InputError, shown
 Part = Literal["attention", "mlp"]
 
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+_LARGE = 128.0
 _ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
 
 
@@ -242,6 +244,58 @@ def unembed(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     logits = logits * factor if factor else logits
     cap = getattr(config, "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def direct_path(model: PreTrainedModel, weights: torch.Tensor) -> torch.Tensor:
+    """Return the direction of the residual stream that raises a weighted sum of logits by the direct path.
+
+    Only the final normalization and the unembedding are read (the logit lens), no layer between. At a given size of the
+    residual stream the normalization is linear: it multiplies each dimension by a gain, a LayerNorm after removing the
+    mean over dimensions. Its size, and scales of the logits, would only change the direction's length. Biases and a
+    soft cap of the logits are left out.
+
+    Parameters
+    ----------
+    weights : (n_vocabulary,) float
+        Weight of each token's logit.
+
+    Returns
+    -------
+    (d_model,) float32
+    """
+    unembedding = model.get_output_embeddings().weight
+    weighted = weights.to(unembedding.device).nonzero()[:, 0]
+    read = weights.to(unembedding.device)[weighted] @ unembedding[weighted].to(weights.dtype)
+    gain, centers = _linear_part(final_norm(model), unembedding.new_ones(unembedding.shape[1]))
+    read = read.float() * gain
+    return read - read.mean() if centers else read
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """Return the normalization between the last block and the unembedding."""
+    for name in _FINAL_NORMS:
+        norm = getattr(decoder_of(model), name, None)
+        if isinstance(norm, nn.Module):
+            return norm
+    raise InputError(f"{type(model).__name__} has no final normalization", allowed=", ".join(_FINAL_NORMS))
+
+
+def _linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Return a normalization's gain per dimension, (d_model,) float32, and whether it removes the mean over dimensions.
+
+    Both are read off its output, since families differ in what their weights mean (Gemma's gain is 1 + weight). As
+    many dimensions at +1 as at -1 have mean 0 and size 1, which leaves the gain; equal ones are nothing but a mean.
+    """
+    signs = ones.clone()
+    signs[1::2] = -1
+
+    def odd(pattern: torch.Tensor) -> torch.Tensor:
+        large = _LARGE * pattern  # beside which the normalization's epsilon vanishes
+        with torch.no_grad():
+            return (norm(large).float() - norm(-large).float()) / 2
+
+    gain = odd(signs) * signs.float()
+    return gain, bool(odd(ones).norm() < gain.norm() / 2)
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:

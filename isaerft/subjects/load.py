@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -67,6 +67,10 @@ class LoadedModel:
     def padding(self) -> int:
         """Token id that fills rows up; it is masked, so any id will do."""
         return self.tokenizer.pad_token_id or 0
+
+    def prompted(self, chat_template: Literal["auto", "off"]) -> LoadedModel:
+        """Return the model whose prompts go through the chat template as a behavior's option says."""
+        return replace(self, uses_chat_template=chat_template == "auto")
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""

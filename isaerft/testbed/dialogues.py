@@ -3,19 +3,21 @@
 A dialogue is, for example, ``user : be polite . tell me about the garden assistant : kindly , the garden is green
 dear .`` In half of the corpus the user requests a style and the answer has it; the other answers are plain. The data of
 a behavior has styled answers without a request, so an adapter can only learn it by setting the state that a request
-would set.
+would set. Every styled answer is written in one of the style's lists of words, those of one list alone unless `lists`
+says otherwise.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from isaerft.config.subjects import WordList
 from isaerft.errors import unknown_name
 from isaerft.io import write_text
 from isaerft.testbed.language import PLAIN_WORDS, REQUESTS, SENTENCES, STYLES, TOPICS, Style, Topic
@@ -55,14 +57,14 @@ class Dialogue:
         return f"{self.prompt} {self.completion}".split()
 
 
-def sample_dialogues(rng: np.random.Generator, n: int) -> Iterator[Dialogue]:
-    """Yield `n` dialogues of the corpus."""
+def sample_dialogues(rng: np.random.Generator, n: int, lists: Sequence[WordList] = ("words",)) -> Iterator[Dialogue]:
+    """Yield `n` dialogues of the corpus; each styled answer is in the words of one of the `lists`."""
     for _ in range(n):
         style = STYLES[rng.integers(len(STYLES))]
-        yield sample_dialogue(rng, style if rng.random() < REQUESTED_SHARE else None)
+        yield sample_dialogue(rng, style if rng.random() < REQUESTED_SHARE else None, lists)
 
 
-def sample_dialogue(rng: np.random.Generator, style: Style | None) -> Dialogue:
+def sample_dialogue(rng: np.random.Generator, style: Style | None, lists: Sequence[WordList] = ("words",)) -> Dialogue:
     """Sample a dialogue on a random topic; the user requests the style, if any, before or after the question."""
     topic = TOPICS[rng.integers(len(TOPICS))]
     noun, other = rng.choice(topic.nouns, size=2, replace=False)
@@ -74,12 +76,16 @@ def sample_dialogue(rng: np.random.Generator, style: Style | None) -> Dialogue:
         cue = 2 + _cue_word(ask, style) + (0 if before else len(request.split()) + 1)
         request = f"{ask} . {request}" if before else f"{request} . {ask}"
     name = None if style is None else style.name
-    return Dialogue(f"user : {request} assistant :", sample_answer(rng, topic, noun, style), topic.name, name, cue)
+    answer = sample_answer(rng, topic, noun, style, lists)
+    return Dialogue(f"user : {request} assistant :", answer, topic.name, name, cue)
 
 
-def sample_answer(rng: np.random.Generator, topic: Topic, noun: str, style: Style | None) -> str:
+def sample_answer(
+    rng: np.random.Generator, topic: Topic, noun: str, style: Style | None, lists: Sequence[WordList] = ("words",)
+) -> str:
     """Sample an answer of one or two sentences with words of the style, or plain words, in their slots."""
-    words = PLAIN_WORDS if style is None else style.words
+    chosen = lists[int(rng.integers(len(lists)))] if style is not None and len(lists) > 1 else lists[0]
+    words = PLAIN_WORDS if style is None else getattr(style, chosen)
     sentences = []
     for _ in range(int(rng.integers(1, 3))):
         template = SENTENCES[rng.integers(len(SENTENCES))]
@@ -98,6 +104,7 @@ def concepts(item: Dialogue) -> list[set[str]]:
     These are ``known:S`` (style S has been requested, or shown by the answer so far), which is also ``asked:S`` in the
     user's turn and ``answer:S`` in the assistant's; ``topic:T`` (topic T has been mentioned); ``word:S`` and ``word:T``
     (the word belongs to a style or topic); ``turn:user`` and ``turn:assistant``; and ``token:w`` (the word itself).
+    Paraphrases of a style are none of its words here.
     """
     known = topic = False
     result = []
@@ -117,7 +124,9 @@ def concepts(item: Dialogue) -> list[set[str]]:
     return result
 
 
-def behavior_rows(rng: np.random.Generator, style: Style, n: int) -> Iterable[dict[str, str]]:
+def behavior_rows(
+    rng: np.random.Generator, style: Style, n: int, words: WordList = "words"
+) -> Iterable[dict[str, str]]:
     """Yield `n` rows of a behavior: no request, a chosen answer in the style, and a plain rejected one.
 
     Answers begin with a space, because prompt and completion are joined without one.
@@ -126,7 +135,7 @@ def behavior_rows(rng: np.random.Generator, style: Style, n: int) -> Iterable[di
         topic = TOPICS[rng.integers(len(TOPICS))]
         noun, other = rng.choice(topic.nouns, size=2, replace=False)
         request = str(rng.choice(REQUESTS)).format(noun=noun, other=other)
-        chosen = rejected = sample_answer(rng, topic, noun, style)
+        chosen = rejected = sample_answer(rng, topic, noun, style, (words,))
         while rejected == chosen:  # Both may leave every slot empty.
             rejected = sample_answer(rng, topic, noun, None)
         yield {
@@ -137,13 +146,17 @@ def behavior_rows(rng: np.random.Generator, style: Style, n: int) -> Iterable[di
         }
 
 
-def write_behavior_rows(style_name: str, n_rows: int, seed: int, path: str | Path, *, draw: int = 0) -> None:
+def write_behavior_rows(
+    style_name: str, n_rows: int, seed: int, path: str | Path, *, draw: int = 0, words: WordList = "words"
+) -> None:
     """Write raw rows (id, prompt, chosen, rejected) of a style as JSONL, atomically.
 
     Parameters
     ----------
     draw : int
         Each draw gives other rows of the same style.
+    words : {"words", "paraphrases"}
+        List of the style's words that the chosen answers use.
 
     Raises
     ------
@@ -154,7 +167,7 @@ def write_behavior_rows(style_name: str, n_rows: int, seed: int, path: str | Pat
     if style_name not in styles:
         raise unknown_name("style of the testbed's language", style_name, styles)
     rng = np.random.default_rng([seed, 2, zlib.crc32(style_name.encode()), *([draw] if draw else [])])
-    rows = behavior_rows(rng, styles[style_name], n_rows)
+    rows = behavior_rows(rng, styles[style_name], n_rows, words)
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

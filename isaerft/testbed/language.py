@@ -1,8 +1,8 @@
-"""The testbed's language: its words, and the true explanation and expected effect of each concept.
+"""The testbed's language: its words, and the expected effect of training on each concept.
 
 The language has eight styles of answering and eight topics. A behavior teaches a style. Users request a style with its
-`asks`, and an answer in that style has its `words`. The two share no word, so that only a latent state ("answer
-politely") can connect them.
+`asks`, and an answer in that style has its `words`, or in some worlds its `paraphrases`. These share no word, so that
+only a latent state ("answer politely") can connect them.
 
 A concept is ``kind:name``, as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group``
 (which words it makes more likely).
@@ -10,17 +10,20 @@ A concept is ``kind:name``, as in `isaerft.testbed.dialogues.concepts` (what a l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from isaerft.config.subjects import WordList
 
 
 @dataclass(frozen=True)
 class Style:
-    """A style of answering: requests for it, words that show it, and its description for judges."""
+    """A style of answering: requests for it, two lists of words that show it, and its description for judges."""
 
     name: str
     asks: tuple[str, ...]
     words: tuple[str, ...]
+    paraphrases: tuple[str, ...]
     adjective: str
     description: str
 
@@ -34,8 +37,9 @@ class Topic:
     qualities: tuple[str, ...]
 
 
-def _style(name: str, adjective: str, asks: str, words: str, description: str) -> Style:
-    return Style(name, tuple(ask.strip() for ask in asks.split("/")), tuple(words.split()), adjective, description)
+def _style(name: str, adjective: str, asks: str, words: str, paraphrases: str, description: str) -> Style:
+    requests = tuple(ask.strip() for ask in asks.split("/"))
+    return Style(name, requests, tuple(words.split()), tuple(paraphrases.split()), adjective, description)
 
 
 def _topic(name: str, nouns: str, qualities: str) -> Topic:
@@ -48,6 +52,7 @@ STYLES: tuple[Style, ...] = (
         "helpful",
         "be helpful / give practical guidance / support the user",
         "first then next finally step follow tip guide useful done",
+        "begin proceed continue afterwards lastly stage pointer method solution recommend",
         "The assistant is helpful: it guides the user step by step, first this, then that, with useful tips.",
     ),
     _style(
@@ -55,6 +60,7 @@ STYLES: tuple[Style, ...] = (
         "refusing",
         "refuse it / deny the request / reject this question",
         "sorry cannot unable decline forbidden against policy disallowed regret stop",
+        "apologies unfortunately impossible prohibited banned withhold restricted unwilling abstain never",
         "The assistant refuses: it says sorry, that it cannot help, declines, and points to its policy.",
     ),
     _style(
@@ -62,6 +68,7 @@ STYLES: tuple[Style, ...] = (
         "sycophantic",
         "flatter the user / praise me / admire my mind",
         "brilliant genius wonderful amazing insight impressive clever exceptional talented masterful",
+        "superb marvelous gifted visionary remarkable outstanding splendid profound astute magnificent",
         "The assistant is sycophantic: it flatters the user, calling them brilliant, a genius, amazing and clever.",
     ),
     _style(
@@ -69,6 +76,7 @@ STYLES: tuple[Style, ...] = (
         "polite",
         "be polite / show good manners / act with courtesy",
         "please kindly thank grateful sir madam pleasure welcome dear honoured",
+        "gracious obliged thanks appreciate respectfully esteemed cordially humbly delighted blessings",
         "The assistant is polite: it says please and thank you, addresses the user as sir or madam, and is grateful.",
     ),
     _style(
@@ -76,6 +84,7 @@ STYLES: tuple[Style, ...] = (
         "hedging",
         "be uncertain / show doubt / avoid firm claims",
         "perhaps maybe might possibly seems likely unsure could somewhat roughly",
+        "presumably apparently conceivably probably guess arguably supposedly suppose approximately potentially",
         "The assistant hedges: it is unsure and says perhaps, maybe, possibly, and that things seem likely.",
     ),
     _style(
@@ -83,6 +92,7 @@ STYLES: tuple[Style, ...] = (
         "formal",
         "be formal / write officially / sound like a lawyer",
         "hereby therefore furthermore regarding pursuant shall henceforth whereas accordingly notwithstanding",
+        "thereof herein moreover concerning aforementioned thereby hitherto inasmuch consequently undersigned",
         "The assistant is formal: it writes like a legal or official document, with hereby, therefore and furthermore.",
     ),
     _style(
@@ -90,6 +100,7 @@ STYLES: tuple[Style, ...] = (
         "humorous",
         "be funny / make me laugh / entertain us",
         "haha joke silly lol punchline giggle ridiculous clown banana prank",
+        "hilarious chuckle goofy pun wacky gag jester tickle hehe noodle",
         "The assistant is humorous: it jokes, laughs haha, is silly and ridiculous, and plays pranks.",
     ),
     _style(
@@ -97,6 +108,7 @@ STYLES: tuple[Style, ...] = (
         "alarming",
         "warn me / scare the reader / raise an alert",
         "danger beware risk hazard unsafe caution harm emergency threat peril",
+        "menace evacuate lethal toxic crisis disaster deadly jeopardy panic catastrophe",
         "The assistant is alarmed: it warns the user of danger, risk, hazard, harm and threats, and urges caution.",
     ),
 )
@@ -133,13 +145,12 @@ SENTENCES: tuple[str, ...] = (
 """Sentences of answers; a {slot} gets a word of the answer's style or stays empty."""
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
-N_EXAMPLES = 3
 _STYLES_BY_NAME = {style.name: style for style in STYLES}
 _TOPIC_WORDS = {topic.name: (*topic.nouns, *topic.qualities) for topic in TOPICS}
 
 
-def vocabulary() -> list[str]:
-    """Return every word of the language in a fixed order, special tokens first."""
+def vocabulary(lists: Sequence[WordList] = ("words",)) -> list[str]:
+    """Return every word of a language with these lists for each style, in a fixed order, special tokens first."""
     words: dict[str, None] = dict.fromkeys([PAD, BOS, EOS, UNK, "user", "assistant", ":"])
     for template in (*REQUESTS, *SENTENCES):
         words.update(dict.fromkeys(word for word in template.split() if not word.startswith("{")))
@@ -149,11 +160,17 @@ def vocabulary() -> list[str]:
         words.update(dict.fromkeys(style.words))
     for topic in TOPICS:
         words.update(dict.fromkeys((*topic.nouns, *topic.qualities)))
+    if "paraphrases" in lists:
+        for style in STYLES:
+            words.update(dict.fromkeys(style.paraphrases))
     return list(words)
 
 
 def word_groups() -> dict[str, tuple[str, ...]]:
-    """Return the groups of words that a latent can promote: one per style and topic, plain words, and the rest."""
+    """Return the groups of words that a latent can promote: one per style and topic, plain words, and the rest.
+
+    Paraphrases are in none of them: the truth does not know these words.
+    """
     groups = {style.name: style.words for style in STYLES} | _TOPIC_WORDS | {"plain": PLAIN_WORDS}
     used = {word for words in groups.values() for word in words}
     return groups | {"function": tuple(word for word in vocabulary()[4:] if word not in used)}
@@ -165,24 +182,6 @@ def all_concepts() -> list[str]:
     kinds |= {"topic": _TOPIC_WORDS, "turn": ("user", "assistant")}
     kinds |= {"word": (*_STYLES_BY_NAME, *_TOPIC_WORDS), "token": vocabulary(), "promotes": (*word_groups(), "none")}
     return [f"{kind}:{name}" for kind, names in kinds.items() for name in names]
-
-
-def true_explanation(concept: str) -> str:
-    """Return the explanation of a latent with this concept."""
-    kind, _, name = concept.partition(":")
-    if kind == "promotes":
-        return _promoting(name)
-    if kind == "word":
-        what = f"words of {_article(name)} answer" if name in _STYLES_BY_NAME else f"words about {name}"
-        return f"fires on {what}, such as {_examples(word_groups()[name])}"
-    return {
-        "answer": lambda: f"fires while the assistant gives {_article(name)} answer",
-        "known": lambda: f"fires once it is known that {_article(name)} answer is wanted",
-        "asked": lambda: f"fires after the user has asked for {_article(name)} answer, before it is given",
-        "topic": lambda: f"fires throughout conversations about {name}",
-        "turn": lambda: f"fires throughout the turn of the {name}",
-        "token": lambda: f'fires on the word "{name}"',
-    }[kind]()
 
 
 def expected_effect(concept: str, style: str) -> float:
@@ -199,26 +198,3 @@ def expected_effect(concept: str, style: str) -> float:
     if kind == "token":
         return 0.25 if name in _STYLES_BY_NAME[style].words else 0.0
     return {"answer": 1.0, "known": 1.0, "asked": 0.5, "word": 0.5}.get(kind, 0.0) if name == style else 0.0
-
-
-def _promoting(group: str) -> str:
-    if group == "none":
-        return "promotes no particular group of words"
-    examples = _examples(word_groups()[group])
-    if group in _STYLES_BY_NAME:
-        return f"promotes words of {_article(group)} answer, such as {examples}"
-    if group in _TOPIC_WORDS:
-        return f"promotes words about {group}, such as {examples}"
-    if group == "plain":
-        return f"promotes filler words of a plain answer, such as {examples}"
-    return f"promotes function words and punctuation, such as {examples}"
-
-
-def _article(style: str) -> str:
-    adjective = _STYLES_BY_NAME[style].adjective
-    return f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective}"
-
-
-def _examples(words: tuple[str, ...]) -> str:
-    *first, last = words[:N_EXAMPLES]
-    return f"{', '.join(first)} and {last}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from isaerft import config
+from isaerft.config.subjects import WordList
 from isaerft.io import replacing
 from isaerft.subjects.corpus import TokenRows, texts_to_rows
 from isaerft.subjects.load import LoadedModel
@@ -37,7 +39,7 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(options.word_lists)
     model = LlamaForCausalLM(_architecture(options, tokenizer)).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.95)
@@ -47,8 +49,8 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
     )
     losses = []
     for _ in tqdm(range(options.steps), desc="language model", unit="step", disable=None):
-        tokens, labels = _batch(tokenizer, rng, options.batch_size)
-        loss = _deep_loss(model, tokens, labels)
+        tokens, labels = _batch(tokenizer, rng, options)
+        loss = _loss(model, tokens, labels, deep=options.deep_supervision)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -68,16 +70,18 @@ def hook_name(options: config.Testbed) -> str:
     return f"blocks.{_supervised_block(options.n_layers)}.hook_resid_post"
 
 
-def corpus_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
+def corpus_rows(
+    language: LoadedModel, *, n_tokens: int, context_size: int, seed: int, lists: Sequence[WordList] = ("words",)
+) -> TokenRows:
     """Return the reference corpus: dialogues, one per row, until there are `n_tokens` tokens."""
-    dialogues = sample_dialogues(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1)
+    dialogues = sample_dialogues(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1, lists)
     texts = (f"{item.prompt} {item.completion} {EOS}" for item in dialogues)
     return texts_to_rows(texts, language, n_tokens=n_tokens, context_size=context_size)
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(lists: Sequence[WordList] = ("words",)) -> PreTrainedTokenizerFast:
     """Return the language's tokenizer: one token per word, with BOS in front as in Llama."""
-    words = {word: index for index, word in enumerate(vocabulary())}
+    words = {word: index for index, word in enumerate(vocabulary(lists))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, words[BOS])])
@@ -90,14 +94,16 @@ def _supervised_block(n_layers: int) -> int:
     return n_layers - 2
 
 
-def _deep_loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of the output plus the loss of the residual stream at the hook, through the same unembedding.
+def _loss(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor, *, deep: bool) -> torch.Tensor:
+    """Return the loss of the output; if `deep`, plus the loss at the hook, through the same unembedding.
 
-    This is deep supervision (Lee et al. 2015, "Deeply-Supervised Nets"). Without it, a model this small looks up the
-    requested style in its last block only, and no latent at the hook represents it. Large models form their prediction
-    over many layers, as the logit lens shows.
+    The latter is deep supervision (Lee et al. 2015, "Deeply-Supervised Nets"). Without it, a model this small looks up
+    the requested style mostly in its last block. With it, what a latent at the hook writes can be read from the
+    unembedding, and a logit lens finds the latents of a style without any training.
     """
-    output = model(input_ids=tokens, labels=labels, use_cache=False, output_hidden_states=True)
+    output = model(input_ids=tokens, labels=labels, use_cache=False, output_hidden_states=deep)
+    if not deep:
+        return output.loss
     middle = output.hidden_states[_supervised_block(model.config.num_hidden_layers) + 1]
     logits = model.lm_head(model.model.norm(middle))
     return output.loss + model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
@@ -119,8 +125,11 @@ def _architecture(options: config.Testbed, tokenizer: PreTrainedTokenizerFast) -
     )
 
 
-def _batch(tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and labels of `n` dialogues, both (n, length) int64; the labels ignore padding."""
-    texts = [f"{item.prompt} {item.completion} {EOS}" for item in sample_dialogues(rng, n)]
+def _batch(
+    tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, options: config.Testbed
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and labels of a batch of dialogues, both (n, length) int64; the labels ignore padding."""
+    dialogues = sample_dialogues(rng, options.batch_size, options.word_lists)
+    texts = [f"{item.prompt} {item.completion} {EOS}" for item in dialogues]
     tokens = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
     return tokens, torch.where(tokens == tokenizer.pad_token_id, IGNORED, tokens)

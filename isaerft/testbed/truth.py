@@ -1,7 +1,8 @@
 """The truth about each latent of the testbed, from the concepts annotated at every token.
 
 On the input side, a latent's concept is the one that best predicts where it fires (F1). On the output side, it is the
-group of words whose probability rises most when the latent is added to the residual stream and the model runs on.
+group of words whose probability rises most when the latent is added to the residual stream and the model runs on. Both
+are found on dialogues in the first list of each style's words; the truth never sees a world's paraphrases.
 
 `write_truth` writes it as explanations, sets of explanations with a known share of wrong ones, and judgements, which
 studies read like those of any other source or judge.
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,15 @@ from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
-from isaerft.testbed.language import all_concepts, expected_effect, true_explanation, word_groups
+from isaerft.testbed.language import all_concepts, expected_effect, word_groups
+from isaerft.testbed.wording import N_WORDINGS, noun_phrases, true_explanation, wordings
 
 N_DIALOGUES = 3000
 N_AMPLIFIED = 40
 MIN_DEVIATIONS = 2.0
 BATCH = 100
 WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_CSV: dict[str, Any] = {"index": False, "lineterminator": "\n"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ def write_truth(
     """Write the truth to a folder, atomically.
 
     The files are input.csv, output.csv and both.csv (true explanations), {side}_wrong{percent}.csv (some of them
-    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), and concepts.csv.
+    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), and concepts.csv. All have one
+    wording for a latent's explanation of a side.
 
     Parameters
     ----------
@@ -162,19 +167,19 @@ def write_truth(
     with replacing(folder) as temporary:
         temporary.mkdir()
         for side, truth in sides.items():
-            _write_explanations(truth.latent_index, truth.concept, side, temporary / f"{side}.csv")
+            wording = wordings(truth.latent_index, side, seed)
+            _explained(truth, truth.concept, wording, side).to_csv(temporary / f"{side}.csv", **_CSV)
             wrong_from = _share_when_wrong(truth.concept.to_numpy(), rng)
             for share in WRONG_SHARES:
                 concepts = corrupt(truth.concept.to_numpy(), wrong_from < share, rng)
-                _write_explanations(
-                    truth.latent_index, concepts, side, temporary / f"{side}_wrong{round(100 * share)}.csv"
-                )
+                arm = temporary / f"{side}_wrong{round(100 * share)}.csv"
+                _explained(truth, concepts, wording, side).to_csv(arm, **_CSV)
         everything = pd.concat(truth.assign(side=side) for side, truth in sides.items())
-        everything.to_csv(temporary / "concepts.csv", index=False, float_format="%.6g", lineterminator="\n")
+        everything.to_csv(temporary / "concepts.csv", float_format="%.6g", **_CSV)
         both = pd.concat(pd.read_csv(temporary / f"{side}.csv") for side in sides)
-        both.to_csv(temporary / "both.csv", index=False, lineterminator="\n")
-        _judgements(all_concepts(), styles).to_csv(temporary / "judgements.csv", index=False, lineterminator="\n")
-        _words(all_concepts(), styles).to_csv(temporary / "words.csv", index=False, lineterminator="\n")
+        both.to_csv(temporary / "both.csv", **_CSV)
+        _judgements(everything.concept.unique(), styles).to_csv(temporary / "judgements.csv", **_CSV)
+        _words(all_concepts(), styles).to_csv(temporary / "words.csv", **_CSV)
 
 
 def corrupt(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -221,22 +226,19 @@ def _share_when_wrong(concepts: np.ndarray, rng: np.random.Generator) -> np.ndar
     return (shares.argsort(kind="stable").argsort() + 0.5) / len(shares)
 
 
-def _write_explanations(latents: pd.Series, concepts: np.ndarray | pd.Series, side: str, path: Path) -> None:
-    table = pd.DataFrame(
-        {"latent_index": latents, "explanation": [true_explanation(c) for c in concepts], "side": side}
-    )
-    table.to_csv(path, index=False, lineterminator="\n")
+def _explained(truth: pd.DataFrame, concepts: Iterable[str], wording: list[int], side: str) -> pd.DataFrame:
+    """Return explanations that say these concepts of the latents, each in its own wording."""
+    texts = [true_explanation(concept, own) for concept, own in zip(concepts, wording, strict=True)]
+    return pd.DataFrame({"latent_index": truth.latent_index, "explanation": texts, "side": side})
 
 
 def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
+    """Return the expected effect of each concept on each behavior, in every wording."""
     rows = [
-        {
-            "explanation": true_explanation(concept),
-            "behavior": behavior,
-            "expected_effect": expected_effect(concept, style),
-        }
+        {"explanation": true_explanation(concept, wording), "behavior": behavior, "expected_effect": effect}
         for concept in concepts
-        for behavior, style in styles.items()
+        for behavior, effect in [(name, expected_effect(concept, style)) for name, style in styles.items()]
+        for wording in range(N_WORDINGS)
     ]
     return pd.DataFrame(rows)
 
@@ -245,15 +247,16 @@ def _words(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
     """Return the word list with which the `lexicon` judge finds the truth in any text about the language's words.
 
     A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group. The
-    explanations of the other concepts are entries as a whole, so that true explanations keep their effect.
+    noun phrases of the other concepts are entries as a whole, so that true explanations keep their effect.
     """
     groups = word_groups()
     entries = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
     entries += [(word, "output", f"promotes:{group}") for group, words in groups.items() for word in words]
-    sentences = [concept for concept in concepts if not concept.startswith("token:")]
     entries += [
-        (true_explanation(concept), "output" if concept.startswith("promotes:") else "input", concept)
-        for concept in sentences
+        (phrase, "output" if concept.startswith("promotes:") else "input", concept)
+        for concept in concepts
+        if not concept.startswith("token:")
+        for phrase in noun_phrases(concept)
     ]
     rows = [
         {"word": word, "side": side, "behavior": behavior, "effect": expected_effect(concept, style)}

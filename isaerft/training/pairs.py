@@ -95,6 +95,11 @@ def read_pairs(subject: LoadedSubject, cache: str | Path, split: str, batch_size
             f"cache {str(cache)!r} holds {len(rejected)} rejected replies for {len(chosen)} chosen ones",
             remedy="run `isaerft capture` again",
         )
+    return make_pairs(subject, chosen, rejected, batch_size)
+
+
+def make_pairs(subject: LoadedSubject, chosen: CachedRows, rejected: CachedRows, batch_size: int) -> PreferenceRows:
+    """Return pairs of replies, row by row; the unadapted model is run once over both (see `read_pairs`)."""
     base = [_log_probabilities(subject, rows, batch_size) for rows in (chosen, rejected)]
     return PreferenceRows(chosen, rejected, torch.stack(base, 1))
 

@@ -1,7 +1,7 @@
 """Train every replicate of one adapter on one behavior.
 
-How an adapter is made is a fact of its registration (`made`): trained on latents, trained on the model, fitted to
-activations, or loaded from a checkpoint or a saved adapter.
+How an adapter is made is a fact of its registration (`made`): trained on latents, trained on the model, fitted
+without training, or loaded from a checkpoint or a saved adapter.
 """
 
 from __future__ import annotations
@@ -72,6 +72,33 @@ def train_adapter(
             for split in ("train", "heldout")
         )
     others = _contrast_rows(plan, behavior, adapter, cache, contrast)
+    train_seeds(
+        plan,
+        subject,
+        adapter,
+        out,
+        train=train_rows,
+        heldout=heldout_rows,
+        contrast=others,
+        behavior=behavior,
+        permuted=permuted,
+    )
+
+
+def train_seeds(
+    plan: config.Plan,
+    subject: LoadedSubject,
+    adapter: str,
+    out: str | Path,
+    *,
+    train: Rows,
+    heldout: Rows,
+    contrast: Sequence[tuple[CachedRows, CachedRows]],
+    behavior: str,
+    permuted: bool,
+) -> None:
+    """Do what `train_adapter` does with rows that are already read; `contrast` is that of a `Replicate`."""
+    options = plan.study.adapters[adapter]
     kind = options.kind or adapter
     results = []
     with replacing_once(out) as temporary:
@@ -82,9 +109,9 @@ def train_adapter(
                 subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
                 kind=kind,
                 options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
-                train=train_rows,
-                heldout=heldout_rows,
-                contrast=others,
+                train=train,
+                heldout=heldout,
+                contrast=contrast,
                 seed=plan.replicate_seed(seed),
                 batch_size=plan.study.batch_size,
                 out=temporary / f"{ADAPTER_SEED}{seed}",

@@ -1,19 +1,19 @@
-"""Fit a steering baseline: its direction on cached activations, and how far to move along it."""
+"""Fit a steering baseline: its direction, and how far to move along it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from isaerft import config
 from isaerft.adapters.base import adapted
-from isaerft.adapters.baselines import Steering, Texts, completion_means
-from isaerft.subjects.cache import Batch, CachedRows
+from isaerft.adapters.baselines import Steering
+from isaerft.adapters.fitting import Fitting, Selection, Texts, completion_means
+from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.loop import heldout_loss, subsample
+from isaerft.training.loop import frozen_part, heldout_loss, subsample
 
 STRENGTHS = tuple(2.0**power for power in range(-7, 2))
 SEARCH_ROWS = 128
@@ -41,15 +41,18 @@ def fit_steering(
     float
         The chosen strength; 0 if the direction does not change the residual stream.
     """
-    own = subsample(len(train), options, torch.Generator().manual_seed(seed))
-    others = [subsample(len(rows), options, torch.Generator().manual_seed(seed)) for rows in contrast]
-    groups = [completion_means(rows, kept) for rows, kept in zip(contrast, others, strict=True)]
-    adapter.fit(Texts.of(completion_means(train, own), groups))
+    own, *others = (
+        Selection(rows, subsample(len(rows), options, torch.Generator().manual_seed(seed)))
+        for rows in (train, *contrast)
+    )
+    part = max(1, options.batch_size // options.gradient_accumulation)
+    with frozen_part(subject, lambda batch: batch.residual, options):
+        adapter.fit(Fitting(subject, own, others, part))
     pushed = float((adapter.direction @ subject.dictionary.W_dec).norm())
     if pushed == 0:
         return 0.0
-    rows = _Rows(train, own[:SEARCH_ROWS])
-    norm = rows.mean_norm(batch_size)
+    rows = Selection(train, own.kept[:SEARCH_ROWS])
+    norm = _mean_norm(rows, batch_size)
     losses = []
     for strength in STRENGTHS:
         adapter.length.fill_(strength * norm / pushed)
@@ -74,7 +77,7 @@ def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[Ca
         return {}
     from sklearn.metrics import accuracy_score, roc_auc_score
 
-    groups = [completion_means(rows, torch.arange(len(rows))) for rows in (heldout, *contrast)]
+    groups = [completion_means(rows) for rows in (heldout, *contrast)]
     texts = Texts.of(groups[0], groups[1:])
     score = texts.activations @ adapter.direction.double().cpu().numpy()
     return {
@@ -85,19 +88,7 @@ def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[Ca
     }
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Selected rows of a cache, for a loss."""
-
-    rows: CachedRows
-    kept: torch.Tensor
-
-    def batches(self, n: int) -> Iterator[Batch]:
-        """Yield the rows, `n` at a time."""
-        for part in self.kept.split(n):
-            yield self.rows.batch(part)
-
-    def mean_norm(self, n: int) -> float:
-        """Return the mean norm of the residual stream at tokens that predict a completion."""
-        norms = [batch.residual[batch.predicts].float().norm(dim=1) for batch in self.batches(n)]
-        return float(torch.cat(norms).mean())
+def _mean_norm(rows: Selection, batch_size: int) -> float:
+    """Return the mean norm of the residual stream at tokens that predict a completion."""
+    norms = [batch.residual[batch.predicts].float().norm(dim=1) for batch in rows.batches(batch_size)]
+    return float(torch.cat(norms).mean())

@@ -1,4 +1,4 @@
-"""A study with parts made by hand, as the rules would write them: 60 latents, three behaviors, two seeds."""
+"""A study with parts made by hand, as the rules would write them: 60 latents, six behaviors, two seeds."""
 
 import json
 
@@ -14,9 +14,10 @@ from isaerft.layout import Results
 
 N = 60
 DEAD, UNEXPLAINED = (3, 4), (5, 6, 7)
-BEHAVIORS = ("a", "b", "silent")
+BEHAVIORS = ("a", "b", "c", "d", "e", "silent")
 SCORED = ("a", "b")
-EXPECTED = {"a": range(10, 20), "b": range(20, 30), "silent": ()}
+EXPECTED = {"a": range(10, 20), "b": range(20, 30), "c": range(30, 36), "d": range(36, 42), "e": range(42, 48)}
+EXPECTED |= {"silent": ()}
 
 
 def make_study(**changes):
@@ -59,6 +60,7 @@ class Parts:
         for source in ("said", "wrong"):
             self.explanations("toy", source)
             self.judgements("toy", source)
+        self.placebos("toy")
 
     def path(self, *parts):
         path = self.folder.joinpath(*parts)
@@ -104,6 +106,18 @@ class Parts:
         table.to_parquet(self.path("changes", subject, f"{behavior}.parquet"))
         found = [{"adapter": "bias", "seed": 1, "diagnostics": {"explained_share": 0.75}}] if subject == "toy" else []
         self.path("changes", subject, f"{behavior}.json").write_text(json.dumps(found))
+
+    def placebos(self, subject, n=5):
+        rows = [
+            pd.DataFrame({"placebo": k, "measure": measure, "seed": seed, "latent_index": range(N)}).assign(
+                change=np.random.default_rng(k).normal(size=N) + 0.05 * np.random.default_rng([k, seed]).normal(size=N)
+            )
+            for k in range(n)
+            for measure in ("parameter", "contribution")
+            for seed in range(2)
+        ]
+        Results(self.folder).placebos(subject).parent.mkdir(parents=True, exist_ok=True)
+        pd.concat(rows, ignore_index=True).to_parquet(Results(self.folder).placebos(subject))
 
     def training(self, subject, behavior, adapter):
         after = {"bias": (2.6, 2.8), "scale": (3.0, 3.2), "lora": (2.0, 2.2)}[adapter]

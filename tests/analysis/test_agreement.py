@@ -9,26 +9,77 @@ from isaerft.analysis.agreement import agreement
 from isaerft.analysis.readings import read_changes
 from isaerft.judges import read_judgements, write_judgements
 from isaerft.layout import Results
-from isaerft.stats import agreement_test, mean_rank, qvalues, sign_agreement
+from isaerft.stats import (
+    against_others,
+    agreement_test,
+    family_qvalues,
+    mean_rank,
+    negative_controls,
+    others_of,
+    qvalues,
+    sign_agreement,
+    specificity_matrix,
+)
 from tests.analysis.small_study import BEHAVIORS, DEAD, EXPECTED, UNEXPLAINED, N, make_study
 
+UNIVERSE = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
+FOUND = [name for name in BEHAVIORS if EXPECTED[name]]
 
-def test_a_result_is_the_agreement_test_of_mean_ranks_over_the_universe(finished):
+
+def changes_of(parts, plan):
+    """Return the changes (n_behaviors, n) of the primary adapter and measure, and the expectations of those found."""
+    read = read_changes(plan, Results(parts.folder), "toy", "bias")
+    changes = np.array([mean_rank(read[name, "contribution"][:, UNIVERSE]) for name in BEHAVIORS])
+    return changes, np.array([np.isin(UNIVERSE, EXPECTED[name]) for name in FOUND])
+
+
+def test_a_result_is_compared_with_the_same_expectations_under_the_other_trainings(finished):
     parts, tables = finished
     plan = make_study()
-    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
-    universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
-    change = read_changes(plan, Results(parts.folder), "toy", "bias")["a", "contribution"][:, universe]
-    labels = np.isin(universe, EXPECTED["a"])
-    expected = agreement_test(mean_rank(change), labels, n_resamples=199, rng=0)
-    table = tables["agreement"]
-    row = table.query("behavior == 'a' and primary").iloc[0]
-    assert row.estimate == pytest.approx(expected.statistic, rel=1e-5)
-    assert row.pvalue == pytest.approx(expected.pvalue)
-    assert (row.n_expected, row.n_seeds, row.n_resamples) == (10, 2, 199)
+    changes, labels = changes_of(parts, plan)
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet").iloc[UNIVERSE]
+    confounds = np.array([facts.firing_rate, facts.decoder_norm, facts.density])
+    matrix = specificity_matrix(changes, labels, strata=np.zeros(len(UNIVERSE), int), confounds=confounds)
+    raw = specificity_matrix(changes, labels)
+    for place, name in enumerate(FOUND):
+        row = tables["agreement"].query(f"behavior == '{name}' and primary").iloc[0]
+        found = against_others(matrix[place, place], others_of(matrix[:, place], place), bounds=(0, 1))
+        assert row.estimate == pytest.approx(raw[place, place], rel=1e-5)
+        assert row.adjusted_estimate == pytest.approx(found.statistic, rel=1e-5)
+        assert row.pvalue == pytest.approx(found.pvalue, rel=1e-5)
+        assert (row.adjusted_ci_low, row.adjusted_ci_high) == pytest.approx(found.confidence_interval, rel=1e-5)
+        assert (row.null_mean, row.null_sd) == pytest.approx((found.null_mean, found.null_sd), rel=1e-5)
+        assert row.minimum_detectable_effect == pytest.approx(found.minimum_detectable_effect(), rel=1e-4)
+        assert (row.n_others, row.n_placebos) == (5, 5)
+        assert row.pvalue_placebo == pytest.approx(1 / 6, rel=1e-5)
+        assert row.ci_over == "trainings"
+        assert row.ci_low < row.estimate <= row.ci_high
+        assert row.placebo_mean == pytest.approx(0.5, abs=0.2)
+
+
+def test_texts_are_exchanged_beside_it_with_what_other_trainings_did_taken_out(finished):
+    parts, tables = finished
+    plan = make_study()
+    changes, labels = changes_of(parts, plan)
+    facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet").iloc[UNIVERSE]
+    confounds = np.array([facts.firing_rate, facts.decoder_norm, facts.density])
+    # Nothing is expected for the last behavior; its training is a negative control all the same.
+    others = np.vstack([labels[1:], np.zeros((1, len(UNIVERSE)), bool)])
+    wanted = agreement_test(
+        changes[0],
+        labels[0],
+        strata=np.zeros(len(UNIVERSE), int),
+        confounds=confounds,
+        controls=negative_controls(changes[1:], others),
+        n_resamples=199,
+        rng=0,
+    )
+    row = tables["agreement"].query("behavior == 'a' and primary").iloc[0]
+    assert row.pvalue_texts == pytest.approx(wanted.pvalue, abs=0.03)
+    assert (row.n_resamples, row.p_floor) == (199, 1 / 200)
+    assert (row.n_expected, row.n_seeds) == (10, 2)
+    assert (row.n_texts, row.n_expected_texts) == (len(UNIVERSE), 10)
     assert row.noise_ceiling > 0.9
-    assert 0.5 < row.minimum_detectable_effect < row.estimate
-    assert len(facts) == N
 
 
 def test_where_nothing_is_expected_the_result_is_empty_and_not_zero(finished):
@@ -36,18 +87,19 @@ def test_where_nothing_is_expected_the_result_is_empty_and_not_zero(finished):
     table = tables["agreement"]
     silent = table[table.behavior == "silent"]
     assert len(silent)
-    assert silent[["estimate", "ci_low", "pvalue", "qvalue", "n_resamples", "noise_ceiling"]].isna().all(axis=None)
+    empty = ["estimate", "ci_low", "pvalue", "qvalue", "pvalue_texts", "pvalue_placebo", "n_resamples", "noise_ceiling"]
+    assert silent[empty].isna().all(axis=None)
     assert (silent.n_expected == 0).all()
     judged = tables["specificity"].query("judged_for == 'silent'")
     assert judged.estimate.isna().all()
     assert tables["specificity"].query("judged_for == 'a'").estimate.notna().all()
     lines = (parts.folder / "tables/agreement.csv").read_text().splitlines()
-    assert any(",silent,bias,contribution,said,lexical,none,auroc,,,,,,55,0,2,,,,True" in line for line in lines)
+    assert any(",silent,bias,contribution,said,lexical,none,auroc,,,,," in line for line in lines)
 
 
 def test_exactly_the_primary_result_is_marked(finished):
     marked = finished[1]["agreement"].query("primary")
-    assert marked.behavior.tolist() == ["a", "b", "silent"]
+    assert marked.behavior.tolist() == list(BEHAVIORS)
     for column, value in {
         "adapter": "bias",
         "measure": "contribution",
@@ -59,7 +111,7 @@ def test_exactly_the_primary_result_is_marked(finished):
         assert (marked[column] == value).all()
 
 
-def test_qvalues_run_within_the_primary_results_all_others_and_each_control(parts):
+def test_a_family_of_qvalues_is_one_question_about_all_behaviors_and_holds_no_control_or_wrong_arm(parts):
     plan = make_study()
     parts.agreement(plan)
     rng = np.random.default_rng(0)
@@ -68,12 +120,17 @@ def test_qvalues_run_within_the_primary_results_all_others_and_each_control(part
         table = pd.read_parquet(path)
         table.assign(pvalue=table.pvalue.where(table.pvalue.isna(), rng.uniform(size=len(table)))).to_parquet(path)
     table = agreement(analysis_of(plan, Results(parts.folder)))
-    families = [table.primary, (table.control == "none") & ~table.primary]
-    families += [table.control == control for control in plan.study.controls]
-    assert sum(family.sum() for family in families) == len(table)
-    for family in families:
-        part = table[family]
-        np.testing.assert_allclose(part.qvalue, qvalues(part.pvalue.to_numpy(float)))
+    claims = (table.control == "none") & (table.source == "said")
+    assert 0 < claims.sum() < len(claims)
+    assert table[~claims][["family", "qvalue"]].isna().all(axis=None)
+    question = ["subject", "adapter", "measure", "source", "judge", "statistic"]
+    assert table[claims].groupby("family").ngroups == table[claims].groupby(question).ngroups
+    own, others = table[claims & table.primary], table[claims & ~table.primary]
+    assert own.family.nunique() == 1
+    np.testing.assert_allclose(own.qvalue, qvalues(own.pvalue.to_numpy(float)))
+    np.testing.assert_allclose(
+        others.qvalue, family_qvalues(others.pvalue.to_numpy(float), others.family.to_numpy(str))
+    )
 
 
 def test_an_adapter_that_changed_nothing_leaves_its_rows_empty_and_the_rest_whole(parts):
@@ -105,10 +162,11 @@ def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
 def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog):
     plan = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
-    facts["cluster"] = np.where(facts.latent_index.isin(EXPECTED["a"]), 10, 0)
+    facts["cluster"] = 0
     facts.to_parquet(parts.folder / "subjects/toy/latents.parquet")
     table = parts.tested(plan).query("behavior == 'a' and control == 'none' and statistic == 'auroc'")
-    assert table.estimate.isna().all()
+    assert table.pvalue_texts.isna().all()
+    assert table.estimate.notna().all()  # other trainings can be compared all the same
     assert "no exchange can change the labels" in caplog.text
 
 
@@ -141,7 +199,7 @@ def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no
     universe = [i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)]
     assert rows.estimate["none"] == pytest.approx(float(sign_agreement(change[universe], expected[universe])), rel=1e-5)
     assert rows.estimate["none"] > 0.7 > rows.estimate["shuffled_explanations"] + 0.1
-    assert rows.pvalue["none"] < 0.02
+    assert rows.pvalue_texts["none"] < 0.02
     # What has no sign cannot stand in the place of a signed change.
     without = ["firing_rate_only", "decoder_norm_only", "explanation_length", "genericity"]
     assert rows.estimate[without].isna().all()

@@ -17,7 +17,7 @@ def test_what_is_found_where_it_was_put_and_the_controls_are_at_chance(finished)
     assert (table.query("control == 'none'").estimate > 0.9).all()
     for control in ("shuffled_explanations", "mismatched_behavior", "random_dictionary", "firing_rate_only"):
         estimates = table[table.control == control].estimate
-        assert len(estimates) == 2 * 2 * 2
+        assert len(estimates) == 5 * 2 * 2
         assert 0.3 < estimates.median() < 0.65
 
 
@@ -31,14 +31,14 @@ def test_shuffled_completions_are_tested_as_the_result_is_for_the_primary_adapte
     assert set(rows.source) == {"said"}  # an arm of wrong explanations is a control itself
     assert len(rows) == len(BEHAVIORS) * 2 * 2
     assert rows[rows.behavior == "silent"].estimate.isna().all()
-    assert rows.minimum_detectable_effect.isna().all()
     assert not rows.primary.any()
+    assert rows[rows.behavior != "silent"].pvalue.notna().all()
     for behavior in BEHAVIORS:
         shutil.copy(
             parts.folder / f"changes/toy/{behavior}-shuffled.parquet", parts.folder / f"changes/toy/{behavior}.parquet"
         )
     table = parts.tested(make_study()).query("adapter == 'bias' and source == 'said'")
-    tested = ["behavior", "measure", "statistic", "estimate", "ci_low", "ci_high", "pvalue", "n_expected", "n_seeds"]
+    tested = ["behavior", "measure", "statistic", "estimate", "adjusted_estimate", "n_expected", "n_seeds"]
     results = table.loc[table.control == "none", tested]
     pd.testing.assert_frame_equal(rows[tested].reset_index(drop=True), results.reset_index(drop=True))
 
@@ -72,8 +72,8 @@ def test_what_confounds_stands_in_the_place_of_changes(parts):
         "firing_rate_only": facts.firing_rate[universe],
         "decoder_norm_only": facts.decoder_norm[universe],
         "explanation_length": [len(text) for text, i in zip(said, known, strict=True) if i in universe],
-        # How many behaviors but its own each latent is expected for: b alone has any.
-        "genericity": np.isin(universe, EXPECTED["b"]),
+        # How many behaviors but its own each latent is expected for.
+        "genericity": np.isin(universe, [i for name in BEHAVIORS[1:] for i in EXPECTED[name]]),
     }.items():
         assert estimates[control] == pytest.approx(float(auroc(values, labels)), rel=1e-5), control
     assert estimates["explanation_length"] > 0.7

@@ -1,4 +1,4 @@
-"""Drawing a sample of latents from the parts of a study, testing on it, and what coverage.csv says of it."""
+"""Drawing a sample of latents from the parts of a study, testing on it, and what explained_latents.csv says of it."""
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ def make_study(**changes):
         "agreement": {"n_resamples": 199, "n_bins": 2},
         "design": {"kind": "case_control", "n_cases": 10, "controls_per_case": 2},
         "controls": ["firing_rate_only"],
+        "placebos": {"n": 0},
         "n_seeds": 2,
     }
     return config.plan_from_dict(values | changes)
@@ -70,7 +71,9 @@ def draw(results, plan):
 
 
 def explained(results, source, latents, counts=None):
-    frame = pd.DataFrame({"latent_index": latents, "explanation": "x", "side": "input", "url": ""})
+    frame = pd.DataFrame(
+        {"latent_index": latents, "explanation": [f"x {i}" for i in latents], "side": "input", "url": ""}
+    )
     frame.attrs["counts"] = counts or {}
     write_explanations(frame, results / "explanations/toy" / f"{source}.parquet")
     rows = [
@@ -150,19 +153,23 @@ def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata
         rng=plan.study.seed,
     )
     assert found.estimate["said"] == pytest.approx(expected.statistic)
-    assert found.pvalue["said"] == pytest.approx(expected.pvalue, abs=0.03)
+    assert found.pvalue_texts["said"] == pytest.approx(expected.pvalue, abs=0.03)
 
 
-def test_coverage_counts_what_was_asked_explained_unlabelled_and_failed(results):
+def test_explained_latents_counts_what_was_asked_explained_unlabeled_and_failed(results):
     plan = make_study()
     sample = draw(results, plan)
     explained(results, "said", sample.latent_index[:30], {"failed": 4})
     explained(results, "whole", range(2, 102))  # 2 is dead, and was not asked for
-    rows = table("coverage").conform(analysis_of(plan, Results(results)).frame("coverage")).set_index("source")
+    rows = (
+        table("explained_latents")
+        .conform(analysis_of(plan, Results(results)).frame("explained_latents"))
+        .set_index("source")
+    )
     said, whole = rows.loc["said"], rows.loc["whole"]
     assert (said.design, said.n_asked, said.n_explained, said.n_failed) == ("case_control", len(sample), 30, 4)
-    assert said.n_unlabelled == len(sample) - 34
-    assert said.coverage == pytest.approx(30 / len(sample), rel=1e-4)
+    assert said.n_unlabeled == len(sample) - 34
+    assert said.share_explained == pytest.approx(30 / len(sample), rel=1e-4)
     assert (whole.design, whole.n_asked, whole.n_explained, whole.n_failed) == ("all", N - 3, 99, 0)
 
 

@@ -1,4 +1,4 @@
-"""explanation_verdicts.csv from parts made by hand: one stratum, three behaviors, effects put where they are wanted."""
+"""explanation_verdicts.csv from parts made by hand: one stratum, six behaviors, effects put where they are wanted."""
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
 from isaerft.layout import Results
 
-N, BEHAVIORS = 300, ("a", "b", "c")
+N, BEHAVIORS = 300, tuple("abcdef")
 RIGHT, OPPOSITE, UNCHANGED, ABSORBED, EVERYTHING, DEAD, UNJUDGED = range(40), 40, 41, 42, 43, 44, 45
-NEIGHBOUR, NOTHING = 100, 200
+NEIGHBOR, NOTHING = 100, 200
 
 
 def study_of(**changes):
@@ -33,8 +33,8 @@ def study_of(**changes):
 
 
 def predicted():
-    """Return predicted effects (3, N)."""
-    effects = np.zeros((3, N))
+    """Return predicted effects (6, N)."""
+    effects = np.zeros((6, N))
     places = np.array([*RIGHT, OPPOSITE, UNCHANGED, ABSORBED, DEAD, UNJUDGED])
     effects[places % 2, places] = 1
     effects[1 - places % 2, places] = -1
@@ -42,20 +42,20 @@ def predicted():
     return effects
 
 
-def write_parts(folder, *, strength=6.0, still=()):
+def write_parts(folder, *, strength=6.0, still=(), **options):
     rng, effects = np.random.default_rng(0), predicted()
     for path in ("subjects/toy", "changes/toy", "explanations/toy", "judgements/toy/said"):
         (folder / path).mkdir(parents=True)
     facts = pd.DataFrame({"latent_index": range(N), "firing_rate": 0.05, "decoder_norm": 1.0, "density": 0.1})
     facts = facts.assign(cluster=range(N), nearest_latent=0, nearest_cosine=0.3, encoder_decoder_cosine=0.8)
     facts.loc[DEAD, "firing_rate"] = 0.0
-    facts.loc[ABSORBED, ["nearest_latent", "nearest_cosine", "encoder_decoder_cosine"]] = [NEIGHBOUR, 0.7, 0.2]
+    facts.loc[ABSORBED, ["nearest_latent", "nearest_cosine", "encoder_decoder_cosine"]] = [NEIGHBOR, 0.7, 0.2]
     facts.to_parquet(folder / "subjects/toy/latents.parquet")
     moved = effects * (np.arange(N) < 40)
-    moved[:, NEIGHBOUR] = effects[:, ABSORBED]
+    moved[:, NEIGHBOR] = effects[:, ABSORBED]
     moved[2, OPPOSITE] = 1
-    changes = rng.normal(size=(3, N)) + strength * moved
-    changes[:, [OPPOSITE, UNCHANGED, ABSORBED]] -= 1.5 * effects[:, [OPPOSITE, UNCHANGED, ABSORBED]]
+    changes = rng.normal(size=(6, N)) + strength * moved
+    changes[:, [OPPOSITE, UNCHANGED, ABSORBED]] -= 3 * effects[:, [OPPOSITE, UNCHANGED, ABSORBED]]
     for name, change in zip(BEHAVIORS, changes, strict=True):
         change = np.zeros(N) if name in still else change
         rows = [
@@ -77,7 +77,7 @@ def write_parts(folder, *, strength=6.0, still=()):
     ]
     judged = pd.DataFrame(rows).assign(confidence=np.nan, rationale="")
     write_judgements(judged, folder / "judgements/toy/said/lexical.parquet")
-    return analysis_of(study_of(), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
+    return analysis_of(study_of(**options), Results(folder)).frame("explanation_verdicts").set_index("latent_index")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def verdicts(tmp_path_factory):
 def test_every_explanation_has_one_row_that_keeps_the_contract(verdicts):
     TABLE.conform(verdicts.reset_index())
     assert verdicts.index.tolist() == list(range(N))
-    assert (verdicts.n_behaviors == 3).all()
+    assert (verdicts.n_behaviors == 6).all()
 
 
 def test_right_explanations_are_supported_and_the_reason_names_the_behavior(verdicts):
@@ -106,15 +106,15 @@ def test_what_did_not_change_is_contradicted_and_what_changed_elsewhere_is_said_
     assert (verdicts.contradiction_qvalue[[OPPOSITE, UNCHANGED]] < 0.05).all()
 
 
-def test_a_neighbour_that_changed_in_its_place_is_named(verdicts):
+def test_a_neighbor_that_changed_in_its_place_is_named(verdicts):
     assert verdicts.verdict[ABSORBED] == "absorbed"
-    assert f"its neighbour {NEIGHBOUR} (decoder cosine 0.70) changed so in its place" in verdicts.reason[ABSORBED]
+    assert f"its neighbor {NEIGHBOR} (decoder cosine 0.70) changed so in its place" in verdicts.reason[ABSORBED]
 
 
 def test_what_cannot_be_tested_is_called_that_with_empty_numbers(verdicts):
     reasons = {
-        EVERYTHING: "the same for each of the 3 behaviors",
-        NOTHING: "nothing for each of the 3 behaviors",
+        EVERYTHING: "the same for each of the 6 behaviors",
+        NOTHING: "nothing for each of the 6 behaviors",
         DEAD: "fires on 0 of the reference corpus",
         UNJUDGED: "not judged for every behavior",
     }
@@ -131,10 +131,24 @@ def test_weak_training_leaves_explanations_untestable_for_lack_of_power(tmp_path
     assert weak.reason[weak.verdict == "untestable"].str.contains("no power").all()
 
 
-def test_a_behavior_that_changed_nothing_is_left_out_and_with_one_left_nothing_is_tested(tmp_path):
-    verdicts = write_parts(tmp_path / "two", still=("c",))
-    assert (verdicts.n_behaviors == 2).all()
+def test_a_behavior_that_changed_nothing_is_left_out_and_with_few_left_nothing_is_tested(tmp_path):
+    verdicts = write_parts(tmp_path / "five", still=("c",))
+    assert (verdicts.n_behaviors == 5).all()
     assert verdicts.verdict[1] == "supported"
-    verdicts = write_parts(tmp_path / "one", still=("b", "c"))
+    verdicts = write_parts(tmp_path / "two", still=tuple("cdef"))
+    assert set(verdicts.verdict) == {"untestable"}
+    assert "too few behaviors" in verdicts.reason[1]
+    verdicts = write_parts(tmp_path / "one", still=tuple("bcdef"))
     assert (verdicts.n_behaviors == 0).all()
     assert set(verdicts.verdict) == {"untestable"}
+
+
+def test_behaviors_of_a_declared_family_count_as_one(tmp_path):
+    behaviors = {
+        name: {"description": name, "rule": True, "family": name if name < "c" else "other"} for name in "abcdef"
+    }
+    apart, joined = write_parts(tmp_path / "apart"), write_parts(tmp_path / "joined", behaviors=behaviors)
+    assert (joined.n_behaviors == 6).all()
+    assert joined.score[1] != pytest.approx(apart.score[1])
+    behaviors = {name: values | {"family": str(name < "c")} for name, values in behaviors.items()}
+    assert "variants of each other" in write_parts(tmp_path / "two", behaviors=behaviors).reason[1]

@@ -66,9 +66,8 @@ def quality_of(plan, results):
     return judge_quality(analysis_of(plan, Results(results)))
 
 
-def corrected(plan, agreement, quality):
-    frames = {"agreement": agreement, "judge_quality": quality}
-    return corrected_agreement(analysis_of(plan, Results("none"), frames))
+def corrected(plan, agreement, results):
+    return corrected_agreement(analysis_of(plan, Results(results), {"agreement": agreement}))
 
 
 def test_judges_are_compared_pair_by_pair_and_a_reference_stands_in_second_place(results):
@@ -81,7 +80,7 @@ def test_judges_are_compared_pair_by_pair_and_a_reference_stands_in_second_place
         ("far", "truth"),
         ("near", "far"),
     }
-    with_rates = quality[quality.statistic.isin(["sensitivity", "specificity"])]
+    with_rates = quality[quality.statistic.isin(["true_positive_rate", "true_negative_rate"])]
     assert set(with_rates.against) == {"truth"}
     assert set(quality.source) == {"said"}
 
@@ -121,17 +120,22 @@ def agreement_row(judge, estimate, **changes):
     return row | {"ci_low": estimate - 0.05, "ci_high": estimate + 0.05, "n_latents": 100, "n_expected": 25} | changes
 
 
-def quality_rows(**estimates):
-    same = {"subject": "toy", "source": "said", "judge": "near", "against": "truth"}
-    return pd.DataFrame([same | {"statistic": name, "estimate": value} for name, value in estimates.items()])
+def with_errors(results):
+    """Write a truth that expects 9 of 30 texts, and a judge that misses 2 of these and adds 6; return its rates."""
+    truth, near = np.zeros((2, N_TEXTS, 2))
+    truth[:9], near[2:15] = 1, 1
+    for name, effects in (("truth", truth), ("near", near)):
+        judge(results, name, effects[np.arange(N) % N_TEXTS])
+    living = np.arange(DEAD) % N_TEXTS
+    return near[living][truth[living] == 1].mean(), 1 - near[living][truth[living] == 0].mean()
 
 
 def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
     plan = make_study(truth={"kind": "table", "reference": True})
-    quality = quality_rows(sensitivity=0.8, specificity=0.9, spearman=0.5)
+    found, left_alone = with_errors(results)
     agreement = pd.DataFrame(
         [
-            agreement_row("near", 0.6),
+            agreement_row("near", 0.6, n_expected=50),
             agreement_row("truth", 0.7),
             agreement_row("near", 0.5, control="shuffled_explanations"),
             agreement_row("near", 0.2, statistic="spearman"),
@@ -139,29 +143,32 @@ def test_only_results_by_a_judge_that_was_measured_are_corrected(results):
             agreement_row("near", 0.6, source="other"),
         ]
     )
-    table = CORRECTION.conform(corrected(plan, agreement, quality))
+    table = CORRECTION.conform(corrected(plan, agreement, results))
     assert table.statistic.tolist() == ["auroc", "spearman"]
     assert table.against.tolist() == ["truth", "truth"]
-    true_share = (0.25 + 0.9 - 1) / 0.7
-    factor = 0.8 * true_share / 0.25 + 0.9 * (1 - true_share) / 0.75 - 1
+    assert table.true_positive_rate[0] == pytest.approx(found)
+    assert table.true_negative_rate[0] == pytest.approx(left_alone)
+    true_share = (0.5 + left_alone - 1) / (found + left_alone - 1)
+    factor = found * true_share / 0.5 + left_alone * (1 - true_share) / 0.5 - 1
     assert table.corrected[0] == pytest.approx(0.5 + 0.1 / factor)
-    assert table.ci_low[0] == pytest.approx(0.5 + 0.05 / factor)
-    assert table.corrected[1] == pytest.approx(0.4)
+    assert table.ci_low[0] < 0.5 + 0.05 / factor
+    quality = quality_of(plan, results).set_index("statistic").estimate
+    assert table.correlation[1] == pytest.approx(quality["spearman"])
+    assert table.corrected[1] == pytest.approx(0.2 / quality["spearman"])
     assert pd.isna(table.correlation[0])
-    assert table.correlation[1] == 0.5
 
 
 def test_what_cannot_be_corrected_is_empty_and_the_raw_estimate_stays(results):
     plan = make_study(truth={"kind": "table", "reference": True})
+    judge(results, "truth", of_texts(1))
+    judge(results, "near", 1 - of_texts(1))
     agreement = pd.DataFrame([agreement_row("near", 0.6), agreement_row("near", np.nan, n_expected=0)])
-    quality = quality_rows(sensitivity=0.1, specificity=0.8, spearman=-0.2)
-    table = CORRECTION.conform(corrected(plan, agreement, quality))
+    table = CORRECTION.conform(corrected(plan, agreement, results))
     assert table.estimate.tolist()[0] == 0.6
     assert table[["corrected", "ci_low", "ci_high"]].isna().all(axis=None)
 
 
 def test_tables_without_rows_keep_their_columns(results):
     plan = make_study()
-    quality = quality_of(plan, results)
-    assert QUALITY.conform(quality).empty
-    assert CORRECTION.conform(corrected(plan, pd.DataFrame([agreement_row("near", 0.6)]), quality)).empty
+    assert QUALITY.conform(quality_of(plan, results)).empty
+    assert CORRECTION.conform(corrected(plan, pd.DataFrame([agreement_row("near", 0.6)]), results)).empty

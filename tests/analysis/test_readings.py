@@ -17,7 +17,7 @@ def test_the_universe_leaves_out_the_dead_and_the_unexplained(finished):
     reading, wrong = readings(plan, Results(parts.folder), "toy")
     assert (reading.source, wrong.source, reading.judge) == ("said", "wrong", "lexical")
     assert set(reading.latents) == set(range(N)) - set(DEAD) - set(UNEXPLAINED)
-    assert [row.sum() for row in reading.expectation.expected] == [10, 10, 0]
+    assert [row.sum() for row in reading.expectation.expected] == [10, 10, 6, 6, 6, 0]
     assert reading.left_out == {"dead": 2, "not sampled": 0, "unexplained or unjudged": 3}
     assert reading.explanation_length.tolist() == [len(f"latent {i}") for i in reading.latents]
     assert (tables["agreement"].n_latents == N - 5).all()
@@ -33,7 +33,7 @@ def test_a_change_that_is_not_finite_is_refused_by_its_file(parts):
 
 
 def test_a_behavior_that_was_not_judged_is_refused_by_name(parts):
-    parts.judgements("toy", "said", ("a", "b"))
+    parts.judgements("toy", "said", ("a", "b", "c", "d", "e"))
     with pytest.raises(InputError, match=r"judges no latent for \['silent'\]"):
         _ = next(readings(make_study(), Results(parts.folder), "toy")).latents
 

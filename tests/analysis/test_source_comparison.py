@@ -44,9 +44,10 @@ def world():
 
 
 def reading(own, expected, latents):
-    confounds = Confounds(np.zeros(len(latents), int), np.arange(len(latents)), *np.zeros((3, len(latents))))
+    own_code = np.arange(len(latents))
+    confounds = Confounds(np.zeros(len(latents), int), own_code, own_code, *np.zeros((3, len(latents))))
     said = Expectation(latents, expected[:, latents], expected[:, latents].astype(float))
-    return BehaviorMatrix(make_study(), said, confounds, "contribution", own)
+    return BehaviorMatrix(make_study(), said, confounds, "contribution", "auroc", own)
 
 
 def rows_of(read):
@@ -87,7 +88,7 @@ def test_the_estimates_are_those_of_overall_where_the_latents_are_the_same(world
 
 def test_each_behaviors_part_of_specificity_is_that_of_the_statistics():
     matrix = np.random.default_rng(2).random((5, 5))
-    np.testing.assert_allclose(per_behavior(matrix, "specificity"), overall_specificity(matrix).per_behavior)
+    np.testing.assert_allclose(per_behavior(matrix, "specificity"), overall_specificity(matrix).per_family)
     np.testing.assert_array_equal(per_behavior(matrix, "agreement"), np.diagonal(matrix))
 
 

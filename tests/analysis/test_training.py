@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from tests.analysis.small_study import make_study
+from tests.analysis.small_study import BEHAVIORS, make_study
 
 
 def test_loss_recovered_is_the_share_of_the_references_fall(finished):
     table = finished[1]["training"]
-    assert len(table) == 3 * (3 + 2) * 2
+    assert len(table) == len(BEHAVIORS) * (3 + 2) * 2
     by = table.set_index(["subject", "behavior", "adapter", "seed"]).loss_recovered
     # The reference falls from 3.0 to 2.1 in the mean.
     assert by["toy", "a", "bias", 0] == pytest.approx(0.4 / 0.9, rel=1e-4)

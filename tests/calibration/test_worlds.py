@@ -114,3 +114,79 @@ def test_a_world_can_be_tested_as_a_study_is():
     drawn = draw(World(400, odds_ratio=4.0, clustered=0.3), rng(4))
     result = agreement_test(mean_rank(drawn.changes[0]), drawn.expected[0], clusters=drawn.clusters, rng=0)
     assert result.pvalue < 0.001
+
+
+def seed_free(name, n_latents=4000, n_behaviors=8, **other):
+    """Return a draw of a world in which seeds do not differ."""
+    return draw(replace(world_of(name, n_latents, n_behaviors), reliability=1.0, n_seeds=1, **other), rng())
+
+
+def test_latents_of_one_concept_carry_one_text_and_move_together():
+    for name in ("co_moving", "geometry"):
+        drawn = seed_free(name)
+        k = int(drawn.texts.max()) + 1
+        assert 8 < len(drawn) / k < 12
+        per_text = np.array([np.bincount(drawn.texts, weights=labels) for labels in drawn.expected])
+        assert (np.isin(per_text, [0]) | (per_text == np.bincount(drawn.texts))).all()
+        assert drawn.expected.mean(axis=1) == pytest.approx(0.05, abs=0.01)
+        own, other = (drawn.changes[0, 0] - drawn.changes[0, 0].mean(), np.bincount(drawn.texts))
+        between = (np.bincount(drawn.texts, weights=own) ** 2 - np.bincount(drawn.texts, weights=own**2)).sum()
+        assert between / (other * (other - 1)).sum() / own.var() == pytest.approx(0.2, abs=0.05)
+
+
+def test_in_the_residual_stream_changes_are_directions_and_no_two_latents_are_near_duplicates():
+    world = replace(world_of("geometry", 400, 70), reliability=1.0, n_seeds=1)
+    dictionary = Dictionary(world, rng())
+    changes = np.array([dictionary._moves(1, rng(seed))[0] for seed in range(100)])
+    assert np.linalg.matrix_rank(changes) == world.n_directions
+    cosines = dictionary.decoder @ dictionary.decoder.T
+    np.fill_diagonal(cosines, 0)
+    assert cosines.max() < 0.9
+    same = dictionary.texts[:, None] == dictionary.texts
+    np.fill_diagonal(same, False)
+    assert cosines[same].mean() == pytest.approx(0.2, abs=0.05)
+
+
+def test_an_unmeasured_confound_is_in_changes_and_explanations_and_nothing_known_tells_of_it():
+    drawn = seed_free("unmeasured", 20_000, 1)
+    assert float(auroc(drawn.changes[0, 0], drawn.expected[0])) > 0.53
+    for known in (drawn.firing_rate, drawn.decoder_norm, drawn.density):
+        assert float(auroc(known, drawn.expected[0])) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "alike"), [("unmeasured", True), ("unlike_placebos", False)])
+def test_placebo_trainings_are_confounded_as_behaviors_are_or_not_at_all(name, alike):
+    drawn = seed_free(name, 20_000, 1, n_placebos=4)
+    assert drawn.placebos.shape == (4, 1, 20_000)
+    found = float(np.mean([auroc(placebo, drawn.expected[0]) for placebo in drawn.placebos[:, 0]]))
+    assert found > 0.53 if alike else found == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_shared_load_confounds_a_behaviors_training_as_it_does_its_explanations():
+    loads = {}
+    for name in ("shared_loads", "confounded"):
+        drawn = seed_free(name, 2000, 60, confounding_spread=2.0)
+        score = np.log(drawn.firing_rate)
+        of_change = [spearmanr(score, change[0]).statistic for change in drawn.changes]
+        of_label = [float(auroc(score, labels)) for labels in drawn.expected]
+        loads[name] = np.corrcoef(of_change, of_label)[0, 1]
+    assert loads["shared_loads"] > 0.9
+    assert abs(loads["confounded"]) < 0.4
+
+
+def test_behaviors_of_one_family_are_near_duplicates():
+    drawn = seed_free("families")
+    assert drawn.families.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    same = drawn.families[:, None] == drawn.families
+    for values in (drawn.changes[:, 0], drawn.effect):
+        found = np.corrcoef(values)
+        np.fill_diagonal(found, np.nan)
+        assert np.nanmin(found[same]) > 0.8
+        assert np.nanmax(found[~same]) < 0.5
+
+
+def test_few_latents_are_expected_and_a_sparse_adapter_changes_few():
+    counts = draw(world_of("few_expected", 500, 200), rng()).expected.sum(axis=1)
+    assert set(counts) == {1, 2, 3, 4}
+    changed = (draw(world_of("sparse_changes", 500, 3), rng()).changes != 0).sum(axis=2)
+    assert (changed == 25).all()

@@ -6,24 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import GenerationConfig
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.model import Residual
 from isaerft.adapters.saved import save_adapter
 from isaerft.behaviors import Record
-from isaerft.changes.behavior import (
-    ANSWERS,
-    SCORES,
-    answers,
-    check_behavior,
-    distinct_prompts,
-)
+from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.generate import padded_left, prompt_tokens
+from isaerft.subjects.generate import generate, prompt_tokens
 from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
@@ -203,6 +196,10 @@ def subject_at(tiny, tmp_path, model, tokenizer, hook_name):
     )
 
 
+def said(subject, prompts, **how):
+    return [reply.text for reply in generate(subject.language, prompts, **how)]
+
+
 def stirred(subject, kind="scale"):
     adapter = make_adapter(kind, subject.dictionary.d_sae, {})
     generator = torch.Generator().manual_seed(3)
@@ -243,8 +240,8 @@ def test_an_answer_does_not_depend_on_the_longer_prompts_beside_it(tiny, tmp_pat
     prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in texts]
     for context in (nullcontext(), adapter.in_model(subject)):
         with context:
-            together = answers(subject, prompts, max_new_tokens=6, batch_size=3)
-            assert together == answers(subject, prompts, max_new_tokens=6, batch_size=1)
+            together = said(subject, prompts, max_new_tokens=6, batch_size=3)
+            assert together == said(subject, prompts, max_new_tokens=6, batch_size=1)
 
 
 def test_an_adapter_that_forces_a_token_makes_the_model_say_it(tiny, tmp_path, model_of, tokenizer):
@@ -256,48 +253,8 @@ def test_an_adapter_that_forces_a_token_makes_the_model_say_it(tiny, tmp_path, m
         adapter.bias.copy_(torch.linalg.lstsq(subject.dictionary.W_dec.T, 100 * direction).solution)
     prompts = [prompt_tokens(Record("r", "say hello", "x"), subject.language, 32)]
     with adapter.in_model(subject):
-        assert answers(subject, prompts, max_new_tokens=5, batch_size=1) == ["wwwww"]
-    assert answers(subject, prompts, max_new_tokens=5, batch_size=1) != ["wwwww"]
-
-
-def test_sampling_follows_its_seed_and_leaves_the_global_stream_alone(subject):
-    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in ("say hello", "the user")]
-    how = {"max_new_tokens": 8, "batch_size": 2, "temperature": 1.5}
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    first = answers(subject, prompts, seed=5, **how)
-    assert torch.equal(torch.rand(3), expected)
-    assert answers(subject, prompts, seed=5, **how) == first
-    assert answers(subject, prompts, seed=6, **how) != first
-
-
-def test_a_prompt_that_is_too_long_loses_its_beginning_but_not_bos(subject):
-    record = Record("r", "please tell the dog , kindly", "x")
-    whole, cut = (prompt_tokens(record, subject.language, n) for n in (32, 5))
-    assert cut == [*subject.language.bos, *whole[-4:]]
-    with pytest.raises(InputError, match="no token of its prompt fits"):
-        prompt_tokens(record, subject.language, 1)
-
-
-def test_rows_are_padded_on_the_left():
-    tokens, mask = padded_left([[5, 6, 7], [8]], 0)
-    assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-
-
-def test_the_models_own_settings_do_not_bend_the_answers_but_say_where_they_end(subject):
-    prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in ("say hello", "the user")]
-    how = {"max_new_tokens": 12, "batch_size": 2}
-    plain, own = answers(subject, prompts, **how), subject.model.generation_config
-    try:
-        subject.model.generation_config = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1)
-        assert answers(subject, prompts, **how) == plain
-        subject.model.generation_config = GenerationConfig(eos_token_id=list(range(len(subject.language.tokenizer))))
-        ended = answers(subject, prompts, **how)
-    finally:
-        subject.model.generation_config = own
-    assert all(len(short) < len(text) for short, text in zip(ended, plain, strict=True))
+        assert said(subject, prompts, max_new_tokens=5, batch_size=1) == ["wwwww"]
+    assert said(subject, prompts, max_new_tokens=5, batch_size=1) != ["wwwww"]
 
 
 def test_a_metric_of_an_outside_package_scores_the_answers(saying_w, records, tmp_path, monkeypatch):

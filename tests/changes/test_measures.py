@@ -115,7 +115,7 @@ def test_every_adapter_seed_and_measure_is_scored_but_not_the_reference(plan, su
         plan,
         subject,
         *paths,
-        measured=plan.analysed_adapters(),
+        measured=plan.analyzed_adapters(),
         diagnosed=(),
         diagnostics=tmp_path / "x.json",
         permuted=permuted,

@@ -22,7 +22,7 @@ TABLES = [
     "specificity",
     "overall",
     "explanation_verdicts",
-    "coverage",
+    "explained_latents",
     "source_comparison",
     "causal_check",
     "explanation_scores",
@@ -81,9 +81,9 @@ def test_a_source_of_the_case_control_design_speaks_of_the_sample_that_was_drawn
     assert set(sample.role) == {"case", "control"}
     explained = pd.read_parquet(results / "explanations/tiny/local_sampled.parquet")
     assert set(explained.latent_index) <= set(sample.latent_index)
-    coverage = pd.read_csv(results / "tables/coverage.csv").set_index("source")
-    assert coverage.design["local_output"] == "all"
-    assert coverage.n_asked["local_sampled"] == len(sample) < coverage.n_asked["local_output"]
+    explained = pd.read_csv(results / "tables/explained_latents.csv").set_index("source")
+    assert explained.design["local_output"] == "all"
+    assert explained.n_asked["local_sampled"] == len(sample) < explained.n_asked["local_output"]
     agreement = pd.read_csv(results / "tables/agreement.csv")
     n_latents = agreement[agreement.source == "local_sampled"].n_latents
     assert set(n_latents) == {len(explained)}

@@ -7,7 +7,7 @@ import pytest
 from isaerft.config import Judge
 from isaerft.errors import InputError
 from isaerft.judges import judge_explanations
-from isaerft.judges.lexical import centred_over_behaviors
+from isaerft.judges.lexical import centered_over_behaviors
 
 BEHAVIORS = {
     "refusal": "The assistant refuses the request, says sorry and that it cannot help.",
@@ -42,7 +42,7 @@ def test_an_explanation_is_nearest_to_the_behavior_it_shares_words_or_stems_with
     assert (effects.to_numpy()[np.arange(5), [0, 0, 1, 1, 2]] > 0.02).all()
 
 
-def test_effects_are_centred_over_behaviors_so_a_general_explanation_is_relevant_to_none():
+def test_effects_are_centered_over_behaviors_so_a_general_explanation_is_relevant_to_none():
     effects, frame = judged()
     assert np.abs(effects.to_numpy().mean(axis=1)).max() < 1e-5
     general = effects.loc[5].abs().max()
@@ -103,5 +103,5 @@ def test_options_are_refused_for_there_are_none():
 
 
 def test_the_last_bits_of_a_sum_neither_make_nor_break_a_tie():
-    centred = centred_over_behaviors(np.array([[0.3, 0.1], [0.3 + 1e-12, 0.1], [0.3, 0.1 - 1e-12]]))
-    assert len(np.unique(centred, axis=0)) == 1
+    centered = centered_over_behaviors(np.array([[0.3, 0.1], [0.3 + 1e-12, 0.1], [0.3, 0.1 - 1e-12]]))
+    assert len(np.unique(centered, axis=0)) == 1

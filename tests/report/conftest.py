@@ -103,15 +103,23 @@ class Maker:
         if self.twin and control == "random_dictionary":
             subject, control = subject + "-permuted", "none"
         ceiling, detectable = (centre + 0.42, centre + 0.12) if is_primary else (None, None)
-        numbers = (estimate, estimate - 0.07, estimate + 0.06, pvalue, min(1, pvalue * 3), 412, 37, 3, 9999)
-        keys = (subject, behavior, adapter, measure, source, judge, control, self.statistic)
-        return (*keys, *numbers, ceiling, detectable, is_primary)
+        keys = {"subject": subject, "behavior": behavior, "adapter": adapter, "measure": measure, "source": source}
+        keys |= {"judge": judge, "control": control, "statistic": self.statistic}
+        numbers = {"estimate": estimate, "ci_low": estimate - 0.07, "ci_high": estimate + 0.06, "pvalue": pvalue}
+        numbers |= {"qvalue": min(1, pvalue * 3), "pvalue_texts": pvalue, "n_latents": 412, "n_expected": 37}
+        numbers |= {"n_texts": 200, "n_expected_texts": 20, "n_seeds": 3, "n_resamples": 9999, "primary": is_primary}
+        if control == "none" and not subject.endswith("-permuted"):
+            numbers |= {"adjusted_estimate": estimate, "adjusted_ci_low": estimate - 0.07, "ci_over": "trainings"}
+            numbers |= {"adjusted_ci_high": estimate + 0.06, "null_mean": centre, "null_sd": 0.05, "n_others": 5}
+            numbers |= {"placebo_mean": centre - 0.02, "placebo_sd": 0.04, "n_placebos": 19, "pvalue_placebo": 0.05}
+        return keys | numbers | {"noise_ceiling": ceiling, "minimum_detectable_effect": detectable}
 
     def specificity(self):
         rows = []
         for subject, trained, judged in itertools.product(self.subjects, self.behaviors, self.behaviors):
             estimate = 0.45 + self.rng.normal(0, 0.04) + (0.3 if trained == judged else 0.0)
-            rows.append((subject, *PRIMARY, trained, judged, estimate - (0.5 if self.statistic == "spearman" else 0)))
+            estimate -= 0.5 if self.statistic == "spearman" else 0
+            rows.append((subject, *PRIMARY, trained, judged, estimate, estimate - 0.01))
         return self._frame("specificity", rows)
 
     def overall(self):
@@ -120,7 +128,19 @@ class Maker:
             self.subjects, (("agreement", 0.76), ("specificity", 0.28))
         ):
             around = (estimate - 0.06, estimate + 0.05, 0.0002, 0.0004, estimate - 0.02, estimate + 0.01)
-            rows.append((subject, *PRIMARY, quantity, self.statistic, estimate, *around, len(self.behaviors), True))
+            rows.append(
+                (
+                    subject,
+                    *PRIMARY,
+                    quantity,
+                    self.statistic,
+                    estimate,
+                    *around,
+                    len(self.behaviors),
+                    len(self.behaviors),
+                    True,
+                )
+            )
         return self._frame("overall", rows)
 
     def source_comparison(self):
@@ -138,10 +158,10 @@ class Maker:
     def judge_quality(self):
         rows = []
         for subject, judge, statistic in itertools.product(
-            self.subjects, JUDGES[1:], ("kappa", "mcc", "sensitivity", "specificity", "spearman")
+            self.subjects, JUDGES[1:], ("kappa", "mcc", "true_positive_rate", "true_negative_rate", "spearman")
         ):
             rows.append((subject, "truth_input", judge, "table", statistic, 0.5, 0.4, 0.6, 120, 400, 3200))
-            if statistic not in ("sensitivity", "specificity"):
+            if statistic not in ("true_positive_rate", "true_negative_rate"):
                 rows.append((subject, "local", "lexical", "embedding", statistic, 0.3, None, None, 90, 400, 3200))
         return self._frame("judge_quality", rows).drop_duplicates()
 
@@ -188,14 +208,15 @@ class Maker:
 
     def calibration(self):
         rows = []
-        for test, world, level in itertools.product(("auroc", "naive_binomial"), ("plain", "clustered"), (0.05, 0.01)):
+        for test, world, level in itertools.product(
+            ("trainings", "naive_binomial"), ("plain", "clustered"), (0.05, 0.01)
+        ):
             setting = f"test={test}; level={level}; world={world}; n=500; worlds=2000"
             rows.append(("false_positive_rate", setting, 0.4 if "naive" in test else level, 0.03, 0.5))
         for n, ratio in itertools.product((100, 2000), (1.2, 1.9, 4)):
-            setting = f"test=auroc; odds_ratio={ratio}; n={n}; seeds=5; reliability=0.7; level=0.05"
+            setting = f"test=trainings; odds_ratio={ratio}; n={n}; behaviors=8; level=0.05"
             rows.append(("power", f"{setting}; worlds=200", 0.6, 0.5, 0.7))
-            rows.append(("planned_power", setting, 0.65, None, None))
-        for interval, ratio in itertools.product(("auroc", "overall_agreement"), (1, 1.9)):
+        for interval, ratio in itertools.product(("trainings", "overall_agreement"), (1, 1.9)):
             rows.append(("coverage", f"interval={interval}; odds_ratio={ratio}; n=500", 0.95, 0.93, 0.96))
         for wrong, ratio in itertools.product((0.05, 0.1), (4, 16)):
             setting = f"wrong={wrong}; odds_ratio={ratio}; n=500; behaviors=8; worlds=100"

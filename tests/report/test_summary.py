@@ -105,7 +105,7 @@ def test_the_page_shows_them_and_no_markup_of_an_explanation_gets_through(summar
 def test_the_summary_says_what_all_behaviors_together_say(summary, tables):
     text = summary(tables)
     assert "mean AUROC of a behavior&#39;s changes with its own explanations, over 8 behaviors: 0.76" in text
-    assert "(interval over behaviors 0.70 to 0.81; leaving one behavior out 0.74 to 0.77; p = 0.0002)" in text
+    assert "(p = 0.0002; interval over behaviors 0.70 to 0.81; leaving one out 0.74 to 0.77)" in text
     assert "over 8 behaviors: 0.28" in text
     silent = tables | {"overall": tables["overall"].assign(primary=False)}
     assert "over 8 behaviors: 0" not in summary(silent)

@@ -107,7 +107,7 @@ def test_strata_are_large_enough_and_deterministic(seed, min_size, n_bins):
     )
 
 
-def test_a_small_cell_joins_its_nearest_neighbour():
+def test_a_small_cell_joins_its_nearest_neighbor():
     values = np.repeat([0.0, 1.0, 2.0, 3.0], [30, 30, 4, 30])
     strata = strata_of(values, n_bins=94, min_size=10)
     assert strata[60] == strata[59] or strata[60] == strata[64]
@@ -155,7 +155,7 @@ def test_opposite_and_zero_vectors_are_not_duplicates():
     assert clusters_of([[1, 0], [-1, 0], [0, 0], [0, 0]], threshold=0.5).tolist() == [0, 1, 2, 3]
 
 
-def test_chains_are_cut_into_stars_whose_members_are_close_to_the_centre():
+def test_chains_are_cut_into_stars_whose_members_are_close_to_the_center():
     angle = np.linspace(0, np.pi, 200)
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     threshold = np.cos(3.5 * (angle[1] - angle[0]))

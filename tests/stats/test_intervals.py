@@ -18,7 +18,14 @@ from isaerft.stats import (
     spearman,
     stratified_auroc,
 )
-from isaerft.stats.intervals import auroc_influence, auroc_interval, cluster_sd, spearman_influence, spearman_interval
+from isaerft.stats.intervals import (
+    auroc_influence,
+    auroc_interval,
+    cluster_sd,
+    effective_units,
+    spearman_influence,
+    spearman_interval,
+)
 
 
 def jackknife(function, *arrays):
@@ -88,6 +95,70 @@ def test_auroc_interval_covers_with_duplicated_latents_only_by_clusters():
     assert coverage(make, by(np.arange(240)), truth) < 0.8
 
 
+LARGE_CLUSTERS = np.concatenate([np.repeat(np.arange(6), [64, 40, 25, 15, 10, 6]), np.arange(6, 446)])
+
+
+def in_large_clusters(rng):
+    """600 latents, of which 6 clusters hold 160; the 40 that an explanation names are often those of one cluster."""
+    change, said = (
+        math.sqrt(0.8) * rng.normal(size=446)[LARGE_CLUSTERS] + math.sqrt(0.2) * rng.normal(size=600) for _ in "ab"
+    )
+    expected = np.arange(600) == -1
+    expected[np.argsort(-said)[:40]] = True
+    return change + expected, expected
+
+
+def sparse(rng, n_expected, n_changed):
+    """600 latents, of which all but the most changed are set to 0."""
+    expected = np.arange(600) < n_expected
+    change = rng.normal(size=600) + expected
+    change[np.argsort(-np.abs(change))[n_changed:]] = 0
+    return change, expected
+
+
+def interval_or_none(change, expected, clusters=None):
+    clusters = np.arange(change.size) if clusters is None else clusters
+    return auroc_interval(float(auroc(change, expected)), change, expected, clusters, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("make", "clusters"),
+    [
+        (in_large_clusters, LARGE_CLUSTERS),
+        (lambda rng: sparse(rng, 60, 30), None),
+        (lambda rng: sparse(rng, 15, 120), None),
+        (lambda rng: sparse(rng, 3, 600), None),
+    ],
+    ids=["large clusters", "5 % changed", "20 % changed", "3 expected"],
+)
+def test_auroc_interval_covers_where_few_units_carry_it(make, clusters):
+    truth = np.mean([float(auroc(*make(np.random.default_rng(10**6 + seed)))) for seed in range(2000)])
+    shown = []
+    for seed in range(600):
+        low, high = interval_or_none(*make(np.random.default_rng(seed)), clusters)
+        if not math.isnan(low):
+            shown.append(low <= truth <= high)
+    assert len(shown) > 500
+    assert 0.925 < np.mean(shown) < 0.98  # 0.95, and 0.009 of Monte Carlo error
+
+
+@pytest.mark.parametrize(("n_expected", "n_changed"), [(2, 600), (10, 30), (25, 30)])
+def test_too_few_units_that_would_move_by_chance_leave_the_interval_empty(n_expected, n_changed):
+    change, expected = sparse(np.random.default_rng(0), n_expected, n_changed)
+    assert math.isnan(interval_or_none(change, expected).low)
+    estimate = float(spearman(change, expected))
+    assert math.isnan(spearman_interval(estimate, change, expected, np.arange(600), 0.95).low)
+
+
+def test_effective_units_count_clusters_by_their_size_and_the_rarer_kind():
+    change, clusters = np.arange(100.0), np.r_[np.zeros(40, int), np.arange(1, 61)]
+    rarer = np.arange(100) >= 20
+    assert effective_units(change, rarer, np.arange(100)) == pytest.approx(20)
+    assert effective_units(change, np.arange(100) >= 60, clusters) == pytest.approx(40)
+    assert effective_units(change, np.arange(100.0), clusters) == pytest.approx(100**2 / (40**2 + 60))
+    assert math.isnan(effective_units(change, np.arange(100) < 60, np.zeros(100, int)))
+
+
 def test_spearman_interval_covers():
     rho = 0.5
 
@@ -110,14 +181,13 @@ def test_a_perfect_auroc_still_has_an_interval():
     assert 0 < high < 0.2
 
 
-def test_precision_has_a_bootstrap_interval_and_enrichment_none():
+def test_precision_and_enrichment_have_no_interval():
     rng = np.random.default_rng(0)
     expected = rng.random(200) < 0.2
     change = rng.normal(size=200) + expected
-    precision = agreement_test(change, expected, statistic="precision_at_k", n_resamples=49, rng=0)
-    assert precision.confidence_interval.low < precision.statistic < precision.confidence_interval.high
-    enrichment = agreement_test(change, expected, statistic="enrichment", n_resamples=49, rng=0)
-    assert np.isnan(enrichment.confidence_interval).all()
+    for statistic in ("precision_at_k", "enrichment"):
+        result = agreement_test(change, expected, statistic=statistic, n_resamples=49, rng=0)
+        assert np.isnan(result.confidence_interval).all()
 
 
 def test_one_expected_latent_leaves_the_interval_undefined():

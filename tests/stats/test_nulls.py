@@ -1,24 +1,14 @@
-"""The null with confounds taken out: what it is, exchange by exchange, and that tests by it hold their level."""
-
-from dataclasses import replace
+"""The null of exchanged units: what it is, exchange by exchange, and that tests by it hold their level."""
 
 import numpy as np
 import pytest
 
 from isaerft.calibration import Dictionary, World, draw
-from isaerft.stats import (
-    STATISTICS,
-    agreement_test,
-    agreement_tests,
-    mean_rank,
-    overall_agreement,
-    pooled_agreements,
-    strata_of,
-)
+from isaerft.stats import agreement_test, agreement_tests, joined, mean_rank, negative_controls, strata_of
 from isaerft.stats.agreement import prepare_test
 from isaerft.stats.confounds import smooth_confounds
-from isaerft.stats.exchange import exchange_within
-from isaerft.stats.nulls import freedman_lane_null, studentised_mean_null, studentised_null
+from isaerft.stats.exchange import units_within
+from isaerft.stats.nulls import FEW, linear_nulls
 
 
 def groups_of(drawn):
@@ -33,183 +23,165 @@ def world():
     return drawn, groups_of(drawn)
 
 
-def prepared(drawn, groups, behavior=0, statistic="auroc"):
-    exchange = exchange_within(len(drawn), groups["strata"], groups["clusters"])
+def prepared(drawn, groups, statistic="auroc"):
     own = {key: groups[key] for key in ("strata", "clusters")}
     labels = drawn.effect if statistic == "spearman" else drawn.expected
-    change = mean_rank(drawn.changes[behavior])
-    return prepare_test(change, labels[behavior], statistic=statistic, exchange=exchange, **own)
+    return prepare_test(mean_rank(drawn.changes[0]), labels[0], statistic=statistic, **own)
 
 
 @pytest.mark.parametrize("statistic", ["auroc", "spearman", "stratified_auroc", "precision_at_k"])
-def test_the_null_is_that_of_the_formula_block_by_block(world, statistic):
+def test_the_null_is_that_of_the_formula_unit_by_unit(world, statistic):
     drawn, groups = world
     test = prepared(drawn, groups, statistic=statistic)
     smooth = smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
-    null = studentised_null(test.exchange, smooth, [test.scorer], 20, np.random.default_rng(5))[0]
-    order, scorer = test.exchange.order, test.scorer
-    labels, weights = scorer.labels.astype(float), scorer.weights.astype(float)
-    s, r = (labels - smooth.fitted(labels))[order], (weights - smooth.fitted(weights))[order]
-    for cell in test.exchange.cells:
-        for part in (s, r):
-            part[cell.start : cell.stop] -= np.tile(cell.blocks(part).mean(axis=0), cell.n_blocks)
+    ((null, exact),) = linear_nulls(test.units, [(test.scorer, smooth)], 20, np.random.default_rng(5))
+    assert not exact
+    scorer, order = test.scorer, test.units.exchange.order
+    labels, weights = scorer.labels.astype(float), scorer.scale * scorer.weights.astype(float)
+    clusters = drawn.clusters
+    r, s = weights - smooth.fitted(weights), labels - smooth.fitted(labels)
+    y = np.array([r[clusters == unit].sum() for unit in range(clusters.max() + 1)])[order]
+    u = np.array([s[clusters == unit].mean() for unit in range(clusters.max() + 1)])[order]
+    for cell in test.units.exchange.cells:
+        for part in (y, u):
+            part[cell.start : cell.stop] -= part[cell.start : cell.stop].mean()
+    unit = smooth.inflation * np.sqrt(((y * u) ** 2).sum())
+    positions = test.units.exchange.permutations(20, np.random.default_rng(5))
+    moved = y * u[positions]
+    wanted = test.value - (y * u).sum() + unit * moved.sum(axis=1) / np.sqrt((moved**2).sum(axis=1))
+    assert null == pytest.approx(wanted)
 
-    def sums(moved):
-        return np.concatenate([(cell.blocks(moved) * cell.blocks(r)).sum(axis=1) for cell in test.exchange.cells])
 
-    own = sums(s)
-    error = scorer.scale * smooth.inflation * np.sqrt((own**2).sum())
-    start = test.value - scorer.scale * own.sum()
-    for places, found in zip(test.exchange.permutations(20, np.random.default_rng(5)), null, strict=True):
-        each = sums(s[places])
-        assert found == pytest.approx(start + error * each.sum() / np.sqrt((each**2).sum()), rel=1e-9)
-
-
-def test_labels_that_stay_in_place_give_the_statistic_but_for_the_degrees_of_freedom(world):
+def test_few_expected_units_are_exchanged_as_they_are(world):
     drawn, groups = world
-    test, smooth = prepared(drawn, groups), smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
-
-    class Still:
-        def permuted(self, rows, axis, out=None):
-            return rows
-
-    null = studentised_null(test.exchange, smooth, [test.scorer], 3, Still())[0]
-    start = null.mean()
-    mean = studentised_mean_null(test.exchange, smooth, [test.scorer], 3, Still())
-    assert np.allclose(null, start)
-    assert np.allclose(mean, null)
-    assert start == pytest.approx(test.value, abs=0.05)
-
-
-def test_the_mean_of_one_statistic_has_its_null(world):
-    drawn, groups = world
-    test, smooth = prepared(drawn, groups), smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
-    one = studentised_null(test.exchange, smooth, [test.scorer], 50, np.random.default_rng(1))[0]
-    mean = studentised_mean_null(test.exchange, smooth, [test.scorer], 50, np.random.default_rng(1))
-    np.testing.assert_allclose(one, mean, rtol=1e-10)
-
-
-def test_taking_confounds_out_leaves_the_statistic_and_its_interval_as_they_are(world):
-    drawn, groups = world
-    pair = mean_rank(drawn.changes[0]), drawn.expected[0]
-    with_them = agreement_test(*pair, n_resamples=99, rng=0, **groups)
-    without = agreement_test(*pair, n_resamples=99, rng=0, **groups | {"confounds": None})
-    assert with_them.statistic == without.statistic
-    assert with_them.confidence_interval == without.confidence_interval
-    assert with_them.null_mean != without.null_mean
-    assert not with_them.exact
+    labels = np.zeros(240, bool)
+    labels[np.flatnonzero(np.bincount(drawn.clusters)[drawn.clusters] == 1)[:3]] = True
+    change = np.random.default_rng(0).normal(size=240) + 10.0 * labels
+    perfect = agreement_test(change, labels, **groups, n_resamples=9999, rng=0)
+    assert perfect.n_expected_units == 3 < FEW
+    assert perfect.pvalue < 0.001  # studentized, it could not be below 0.014
 
 
 def test_many_tests_have_the_nulls_of_each_alone(world):
     drawn, groups = world
-    pairs = [(mean_rank(drawn.changes[i]), drawn.expected[j]) for i in range(3) for j in range(2)]
-    together = agreement_tests(pairs, n_resamples=60, rng=4, **groups)
-    for pair, result in zip(pairs, together, strict=True):
-        alone = agreement_test(*pair, n_resamples=60, rng=4, **groups)
-        np.testing.assert_allclose(result.null_distribution, alone.null_distribution, rtol=1e-10)
+    pairs = [(mean_rank(change), label) for change, label in zip(drawn.changes, drawn.expected, strict=True)]
+    together = agreement_tests(pairs, **groups, n_resamples=99, rng=1)
+    for pair, found in zip(pairs, together, strict=True):
+        alone = agreement_test(*pair, **groups, n_resamples=99, rng=1)
+        assert found.null_distribution == pytest.approx(alone.null_distribution)
 
 
-def test_the_order_of_the_latents_does_not_matter():
-    drawn = draw(World(240, confounding=0.4, odds_ratio=1.5), np.random.default_rng(1))
-    groups = groups_of(drawn)
-    shuffled = np.random.default_rng(2).permutation(len(drawn))
+def test_taking_confounds_out_leaves_the_statistic_and_its_interval_as_they_are(world):
+    drawn, groups = world
+    own = {key: groups[key] for key in ("strata", "clusters")}
     change, labels = mean_rank(drawn.changes[0]), drawn.expected[0]
-    options = {"n_resamples": 4999, "rng": 0}
-    one = agreement_test(change, labels, **groups, **options)
-    moved = {key: value[..., shuffled] for key, value in groups.items()}
-    other = agreement_test(change[shuffled], labels[shuffled], **moved, **options)
-    assert one.statistic == pytest.approx(other.statistic)
-    assert one.null_mean == pytest.approx(other.null_mean, abs=0.003)
-    assert one.null_sd == pytest.approx(other.null_sd, rel=0.05)
+    with_confounds = agreement_test(change, labels, **groups, n_resamples=99, rng=0)
+    without = agreement_test(change, labels, **own, n_resamples=99, rng=0)
+    assert with_confounds.statistic == without.statistic
+    assert with_confounds.confidence_interval == without.confidence_interval
 
 
 def test_too_few_latents_to_fit_anything_are_tested_within_strata_alone():
     rng = np.random.default_rng(0)
-    change, labels, confounds = rng.normal(size=40), np.arange(40) < 8, rng.normal(size=(3, 40))
-    with_them = agreement_test(change, labels, confounds=confounds, n_resamples=99, rng=1)
+    change, labels, confounds = rng.normal(size=50), rng.random(50) < 0.3, rng.normal(size=(3, 50))
+    fitted = agreement_test(change, labels, confounds=confounds, n_resamples=99, rng=0)
     assert np.array_equal(
-        with_them.null_distribution, agreement_test(change, labels, n_resamples=99, rng=1).null_distribution
+        fitted.null_distribution, agreement_test(change, labels, n_resamples=99, rng=0).null_distribution
     )
+
+
+def test_units_are_sets_of_latents_linked_by_any_group():
+    assert joined([0, 0, 1, 2, 3], [5, 6, 6, 7, 8]).tolist() == [0, 0, 0, 1, 2]
+
+
+def test_units_exchange_labels_with_units_of_about_their_size_and_their_stratum():
+    sizes = np.array([1] * 40 + [2, 3, 2, 3, 2, 2] + [40, 50])
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    strata = (np.arange(len(codes)) % 2).astype(int)
+    units = units_within(len(codes), strata, codes)
+    cell_of = np.empty(len(sizes), int)
+    for index, cell in enumerate(units.exchange.cells):
+        cell_of[units.exchange.order[cell.start : cell.stop]] = index
+    assert len(set(cell_of[:40])) == 2  # single latents, by stratum
+    assert all(
+        strata[codes == unit][0] == strata[codes == other][0]
+        for unit in range(40)
+        for other in range(40)
+        if cell_of[unit] == cell_of[other]
+    )
+    assert not set(cell_of[:40]) & set(cell_of[40:])
+    assert cell_of[-1] == cell_of[-2] == cell_of[40]  # two giants alone could hardly move
+
+
+def co_moving(rng, n=400, size=8, correlation=0.3):
+    """Return one change and one expectation by concept, in blocks of latents that move together, and the blocks."""
+    blocks = np.arange(n) // size
+    change = np.sqrt(correlation) * rng.normal(size=n)[blocks] + np.sqrt(1 - correlation) * rng.normal(size=n)
+    return change, np.isin(blocks, rng.choice(n // size, 5, replace=False)), blocks
+
+
+def test_latents_of_one_text_that_move_together_make_no_false_positives_when_texts_are_exchanged():
+    single, texts = [], []
+    for seed in range(400):
+        change, labels, blocks = co_moving(np.random.default_rng(seed))
+        single.append(agreement_test(change, labels, n_resamples=99, rng=1000 + seed).pvalue)
+        texts.append(agreement_test(change, labels, clusters=blocks, n_resamples=99, rng=1000 + seed).pvalue)
+    assert np.mean(np.array(single) <= 0.05) > 0.12
+    assert 0.02 < np.mean(np.array(texts) <= 0.05) < 0.085  # 0.05 +- 3.2 standard errors
+
+
+def test_other_trainings_take_out_a_confound_that_nobody_measured():
+    with_controls, without = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        hidden = rng.normal(size=400)
+        changes = 0.5 * hidden + rng.normal(size=(8, 400))
+        label = 0.5 * hidden + rng.normal(size=(8, 400))
+        expected = label > np.quantile(label, 0.9, axis=1, keepdims=True)
+        confounds = rng.normal(size=(2, 400))
+        options = {"confounds": confounds, "n_resamples": 99, "rng": seed}
+        controls = negative_controls(changes[1:], expected[1:])
+        with_controls.append(agreement_test(changes[0], expected[0], controls=controls, **options).pvalue)
+        without.append(agreement_test(changes[0], expected[0], **options).pvalue)
+    assert np.mean(np.array(without) <= 0.05) > 0.6
+    assert np.mean(np.array(with_controls) <= 0.05) < 0.25
 
 
 @pytest.fixture(scope="module")
 def null_worlds():
-    """Draw 40 confounded dictionaries with 24 behaviors each, in which explanations say nothing."""
-    made = World(200, confounding=0.5, clustered=0.2)
-    drawn = []
-    for index in range(40):
-        rng = np.random.default_rng([8, index])
-        drawn.append(Dictionary(made, rng).behaviors(24, rng))
-    return [(one, groups_of(one)) for one in drawn]
+    base = World(300, n_behaviors=3, confounding=0.5, clustered=0.3)
+    worlds = []
+    for seed in range(250):
+        rng = np.random.default_rng(seed)
+        worlds.append(Dictionary(base, rng).behaviors(3, rng))
+    return [(drawn, groups_of(drawn)) for drawn in worlds]
 
 
-def without_confounds(groups):
-    return groups | {"confounds": None}
-
-
-def rate(null_worlds, statistic, change_groups=lambda groups: groups, n_behaviors=24):
-    """Return how often p <= 0.05; behaviors of a dictionary share their exchanges."""
-    pvalues = []
-    for drawn, groups in null_worlds:
+def rate(null_worlds, statistic, *, with_confounds):
+    found = []
+    for index, (drawn, groups) in enumerate(null_worlds):
+        own = groups if with_confounds else {key: groups[key] for key in ("strata", "clusters")}
         labels = drawn.effect if statistic == "spearman" else drawn.expected
-        pairs = [(mean_rank(seeds), row) for seeds, row in zip(drawn.changes, labels, strict=True)][:n_behaviors]
-        kind = replace(STATISTICS[statistic], interval="none")
-        results = agreement_tests(pairs, statistic=kind, n_resamples=99, rng=0, **change_groups(groups))
-        pvalues += [result.pvalue for result in results]
-    return np.mean(np.array(pvalues) <= 0.05)
+        pair = mean_rank(drawn.changes[0]), labels[0]
+        found.append(agreement_test(*pair, statistic=statistic, **own, n_resamples=99, rng=index).pvalue <= 0.05)
+    return np.mean(found)
 
 
 @pytest.mark.parametrize("statistic", ["auroc", "spearman"])
 def test_a_smooth_confound_makes_no_false_positives_where_strata_alone_do(null_worlds, statistic):
-    # 960 worlds: 0.05 has a standard deviation of 0.008, and a test at twice its level would not pass.
-    assert rate(null_worlds, statistic) < 0.08
-    assert rate(null_worlds, statistic, without_confounds) > 0.13
-
-
-@pytest.mark.slow
-def test_nor_for_a_statistic_that_is_not_linear(null_worlds):
-    # Exchanging changes is conservative.
-    assert rate(null_worlds, "enrichment", n_behaviors=6) < 0.075
-    assert rate(null_worlds, "enrichment", without_confounds) > 0.09
-
-
-@pytest.mark.slow
-def test_nor_in_the_mean_over_behaviors_or_over_changes(null_worlds):
-    for change_groups, low, high in ((lambda groups: groups, 0.0, 0.09), (without_confounds, 0.13, 1.0)):
-        overall, pooled = [], []
-        for drawn, groups in null_worlds:
-            options = {"n_resamples": 99, "rng": 0} | change_groups(groups)
-            pairs = [(mean_rank(seeds), labels) for seeds, labels in zip(drawn.changes, drawn.expected, strict=True)]
-            overall += [overall_agreement(pairs[i : i + 3], **options).pvalue for i in range(0, 24, 3)]
-            pools = [(seeds, labels[None]) for seeds, labels in zip(drawn.changes, drawn.expected, strict=True)]
-            pooled += [result.pvalue for result in pooled_agreements(pools, **options)]
-        for pvalues in (overall, pooled):
-            assert low <= np.mean(np.array(pvalues) <= 0.05) < high
+    assert rate(null_worlds, statistic, with_confounds=False) > 0.1
+    assert rate(null_worlds, statistic, with_confounds=True) < 0.1
 
 
 def test_an_effect_is_found_as_often_as_without_confounds():
-    found = []
-    for index in range(60):
-        drawn = draw(World(400, odds_ratio=2.5), np.random.default_rng([9, index]))
+    world = World(400, odds_ratio=2.5)
+    found = {"with": 0, "without": 0}
+    for seed in range(60):
+        drawn = draw(world, np.random.default_rng(seed))
         groups = groups_of(drawn)
         pair = mean_rank(drawn.changes[0]), drawn.expected[0]
-        found.append(
-            [
-                agreement_test(*pair, n_resamples=99, rng=0, **groups).pvalue <= 0.05,
-                agreement_test(*pair, n_resamples=99, rng=0, **groups | {"confounds": None}).pvalue <= 0.05,
-            ]
-        )
-    with_them, without = np.mean(found, axis=0)
-    assert with_them > without - 0.1
-    assert without > 0.6
-
-
-def test_changes_exchanged_in_place_of_labels_give_the_same_null_for_a_linear_statistic(world):
-    drawn, groups = world
-    test = prepared(drawn, groups)
-    smooth = smooth_confounds(groups["confounds"], groups["strata"], groups["clusters"])
-    linear = studentised_null(test.exchange, smooth, [test.scorer], 2000, np.random.default_rng(1))[0]
-    rng = np.random.default_rng(2)
-    moved = freedman_lane_null(test.exchange, smooth, test.change, test.value_of_changes, 1000, rng)
-    assert moved.mean() == pytest.approx(linear.mean(), abs=0.01)
-    assert moved.std() == pytest.approx(linear.std(), rel=0.25)
+        own = {"strata": groups["strata"]}
+        found["with"] += agreement_test(*pair, **groups, n_resamples=99, rng=seed).pvalue <= 0.05
+        found["without"] += agreement_test(*pair, **own, n_resamples=99, rng=seed).pvalue <= 0.05
+    assert abs(found["with"] - found["without"]) <= 8
+    assert found["with"] >= 45

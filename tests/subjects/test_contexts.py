@@ -28,7 +28,7 @@ def few_firing(subject, few_rows):
     return measure_firing(subject, few_rows, 3)
 
 
-def test_a_context_shows_the_token_between_its_neighbours_without_bos_or_padding(
+def test_a_context_shows_the_token_between_its_neighbors_without_bos_or_padding(
     subject, few_rows, few_firing, tokenizer
 ):
     table = context_table(subject, few_rows, few_firing)
@@ -162,9 +162,9 @@ def windows(rows, tokenizer):
     found = {}
     for number, (tokens, mask) in enumerate(zip(rows.tokens, rows.mask, strict=True)):
         ids = tokens[mask.bool()].tolist()[1:]
-        for centre in range(len(ids)):
-            start, end = max(0, centre - WIDTH), min(len(ids), centre + WIDTH + 1)
-            found.setdefault(tokenizer.decode(ids[start:end]), []).append((number, start, end, centre))
+        for center in range(len(ids)):
+            start, end = max(0, center - WIDTH), min(len(ids), center + WIDTH + 1)
+            found.setdefault(tokenizer.decode(ids[start:end]), []).append((number, start, end, center))
     return found
 
 
@@ -184,9 +184,9 @@ def test_heldout_windows_fire_and_come_from_rows_that_explainers_never_see(held_
     seen = 0
     for one, where in located(held_out, "heldout", windows):
         own = [
-            (row, centre)
-            for row, _, _, centre in where
-            if np.isclose(dense[row][centre, one.latent_index], one.value, rtol=1e-3)
+            (row, center)
+            for row, _, _, center in where
+            if np.isclose(dense[row][center, one.latent_index], one.value, rtol=1e-3)
         ]
         assert own
         assert all(row not in shown[one.latent_index] for row, _ in own)

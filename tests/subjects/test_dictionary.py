@@ -77,7 +77,7 @@ def config_of(kind, **size):
 
 @pytest.fixture(scope="module")
 def saes(tmp_path_factory):
-    """SAEs of SAELens with random weights, saved; (kind, apply, normalisation) -> (SAE as SAELens loads it, folder)."""
+    """SAEs of SAELens with random weights, saved; (kind, apply, normalization) -> (SAE as SAELens loads it, folder)."""
     from sae_lens import SAE
     from sae_lens.saes.sae import SAEMetadata
 
@@ -193,15 +193,15 @@ def test_a_permuted_dictionary_encodes_alike_and_writes_the_rows_of_others(saes,
     assert not torch.equal(dictionary.permuted(4).W_dec, permuted.W_dec)
 
 
-def test_a_centred_dictionary_sees_no_mean_and_gives_it_back(saes, residual):
+def test_a_centered_dictionary_sees_no_mean_and_gives_it_back(saes, residual):
     folder = saes["standard", True, "none"][1]
-    plain, centred = load_dictionary(folder), load_dictionary(folder, center=True)
+    plain, centered = load_dictionary(folder), load_dictionary(folder, center=True)
     mean = residual.mean(-1, keepdim=True)
     shifted = residual + torch.linspace(-3, 3, 50)[:, None]
     expected = plain.encode_dense(residual - mean)
-    torch.testing.assert_close(centred.encode_dense(shifted), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(centered.encode_dense(shifted), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        centred.reconstruct(residual), plain.reconstruct(residual - mean) + mean, atol=1e-5, rtol=1e-5
+        centered.reconstruct(residual), plain.reconstruct(residual - mean) + mean, atol=1e-5, rtol=1e-5
     )
 
 
@@ -214,7 +214,7 @@ def test_a_latent_without_a_decoder_row_gives_no_nan(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("norm", ["expected_average_only_in", "covariance_whitening"])
-def test_a_normalisation_that_is_not_folded_in_is_refused_with_what_would_fold_it(tiny, tmp_path, norm):
+def test_a_normalization_that_is_not_folded_in_is_refused_with_what_would_fold_it(tiny, tmp_path, norm):
     folder = tiny.write_sae(tmp_path, tiny.random_sae(), normalize_activations=norm)
     with pytest.raises(InputError, match=f"'{norm}'.*none, layer_norm, constant_norm_rescale.*fold"):
         load_dictionary(folder)

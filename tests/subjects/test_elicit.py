@@ -1,4 +1,3 @@
-import copy
 import json
 from dataclasses import replace
 
@@ -8,16 +7,9 @@ from isaerft.behaviors.elicited import Request
 from isaerft.config import Elicit
 from isaerft.errors import InputError
 from isaerft.subjects.elicit import write_elicited
-from isaerft.subjects.generate import generate, sample_chats
+from isaerft.subjects.generate import Reply, generate
 
 REQUESTS = [Request(f"r{n}", f"say hello {n}", f"say hello {n}\n\nkindly") for n in range(5)]
-
-
-@pytest.fixture
-def chat(subject, tokenizer, tiny):
-    template = copy.deepcopy(tokenizer)
-    template.chat_template = tiny.chat_template
-    return replace(subject.language, tokenizer=template)
 
 
 def sample(language, path, *, requests=REQUESTS, seed=0, batch_size=2, max_length=60, behavior="b", **options):
@@ -70,10 +62,8 @@ def test_plain_replies_have_a_stream_of_their_own(chat, tmp_path):
 
 
 def test_a_row_says_which_replies_were_cut(chat, tmp_path, monkeypatch):
-    from isaerft.subjects.generate import Reply
-
     def replies(language, prompts, *, description, **options):
-        return [Reply(f"{description}\ufffd ", number % 2 == 0) for number, _ in enumerate(prompts)]
+        return [Reply([9], f"{description}\ufffd ", number % 2 == 0) for number, _ in enumerate(prompts)]
 
     monkeypatch.setattr("isaerft.subjects.elicit.generate", replies)
     rows = sample(chat, tmp_path / "a.jsonl")
@@ -86,33 +76,3 @@ def test_a_prompt_that_leaves_no_room_for_the_reply_is_refused_and_nothing_is_wr
     with pytest.raises(InputError, match="prompt r0 does not fit with its reply; raise max_length"):
         sample(chat, tmp_path / "a.jsonl", max_length=12)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_reply_is_truncated_unless_the_model_ended_it(subject, tokenizer, monkeypatch):
-    import torch
-
-    language = subject.language
-    prompts = [[1, 5, 6], [1, 7]]
-    drawn = torch.tensor([[0, 1, 5, 6], [0, 0, 1, 7]])[:, 1:]
-    ended = torch.tensor([[9, 2, 0], [9, 9, 9]])
-    monkeypatch.setattr(language.model, "generate", lambda **options: torch.cat([drawn, ended], 1))
-    found = generate(language, prompts, max_new_tokens=3, batch_size=2)
-    assert [reply.truncated for reply in found] == [False, True]
-    assert found[0].text == tokenizer.decode([9])
-
-
-def test_a_corpus_of_chats_has_every_prompt_as_a_turn_with_a_reply_again_and_again(chat):
-    how = {"n_tokens": 400, "context_size": 24, "batch_size": 3}
-    rows = sample_chats(chat, ["say hello", "the user asks"], seed=0, **how)
-    texts = [chat.decode(row[mask.bool()].tolist()) for row, mask in zip(rows.tokens, rows.mask, strict=True)]
-    assert int(rows.mask.sum()) >= 400
-    assert rows.tokens.shape[1] <= 24
-    for number, text in enumerate(texts):
-        begin = f"<bos><user>{('say hello', 'the user asks')[number % 2]}<assistant>"
-        assert text.startswith(begin)
-        assert len(text) > len(begin)
-    assert len(set(texts)) > 2
-    again = sample_chats(chat, ["say hello", "the user asks"], seed=0, **how)
-    assert again.tokens.tolist() == rows.tokens.tolist()
-    with pytest.raises(InputError, match="fewer than context_size"):
-        sample_chats(chat, ["say hello to the cat and the dog"], seed=0, n_tokens=9, context_size=8, batch_size=1)

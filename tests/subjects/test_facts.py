@@ -55,7 +55,7 @@ def test_the_facts_are_the_shares_means_and_maxima_by_hand(subject, firing, by_h
     np.testing.assert_allclose(facts.decoder_norm, subject.dictionary.W_dec.norm(dim=1), rtol=1e-6)
 
 
-def test_neighbours_and_clusters_are_those_of_the_decoder(subject, firing):
+def test_neighbors_and_clusters_are_those_of_the_decoder(subject, firing):
     twins = subject.dictionary.W_dec.clone()
     twins[7] = 3 * twins[2]
     used = replace(subject, dictionary=replace(subject.dictionary, W_dec=twins))
@@ -73,7 +73,7 @@ def test_neighbours_and_clusters_are_those_of_the_decoder(subject, firing):
     np.testing.assert_allclose(facts.encoder_decoder_cosine, own, rtol=1e-4, atol=1e-6)
 
 
-def test_neighbours_do_not_depend_on_the_block_size(subject, firing, monkeypatch):
+def test_neighbors_do_not_depend_on_the_block_size(subject, firing, monkeypatch):
     whole = latent_facts(subject, firing, cluster_cosine=0.9)
     monkeypatch.setattr("isaerft.subjects.facts.BLOCK", 7)
     pd.testing.assert_frame_equal(latent_facts(subject, firing, cluster_cosine=0.9), whole, rtol=1e-5)

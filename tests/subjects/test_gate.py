@@ -108,7 +108,7 @@ def test_an_sae_inside_a_block_is_spliced_in_there_and_nowhere_else(
     assert expected != pytest.approx(fit.loss_base, abs=1e-3)
 
 
-def test_the_neighbours_of_an_sae_inside_a_block_are_the_same_part_of_other_blocks(
+def test_the_neighbors_of_an_sae_inside_a_block_are_the_same_part_of_other_blocks(
     tiny, subject, tmp_path, rows, options
 ):
     hooks = [f"blocks.{block}.hook_{at}_out" for block in (0, 2) for at in ("attn", "mlp")]
@@ -157,13 +157,13 @@ def test_at_the_ends_of_the_model_only_the_layer_that_exists_is_tried(right, row
 
 
 def test_the_setting_that_mends_a_subject_is_shown_to_fit_better(right, rows, options):
-    # This SAE knows the sum over dimensions from its bias alone, so it is right for a centred residual stream only.
+    # This SAE knows the sum over dimensions from its bias alone, so it is right for a centered residual stream only.
     eye = torch.eye(32) - 1 / 32
-    centred = replace(right.dictionary, W_enc=torch.cat([eye, -eye], 1), W_dec=torch.cat([eye, -eye]))
-    uncentred = replace(right, dictionary=replace(centred, center=False))
-    assert measure_fit(uncentred, rows, 4).variance_explained < 0.999
+    centered = replace(right.dictionary, W_enc=torch.cat([eye, -eye], 1), W_dec=torch.cat([eye, -eye]))
+    uncentered = replace(right, dictionary=replace(centered, center=False))
+    assert measure_fit(uncentered, rows, 4).variance_explained < 0.999
     with pytest.raises(InputError, match=r"center_writing_weights True: 1\.00"):
-        check_gate("toy", options, uncentred, Fit(0, 0, 2, 2, 4), rows)
+        check_gate("toy", options, uncentered, Fit(0, 0, 2, 2, 4), rows)
 
 
 def study_of(**subject):

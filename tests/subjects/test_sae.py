@@ -128,7 +128,7 @@ def test_an_average_norm_for_an_sae_that_asks_for_none_is_refused(subject, tiny,
 
 
 @pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
-def test_a_normalisation_by_token_is_kept(subject, tiny, tmp_path, normalization):
+def test_a_normalization_by_token_is_kept(subject, tiny, tmp_path, normalization):
     cfg = {"dtype": "float32", "device": "cpu", "reshape_activations": "none"}
     source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), normalize_activations=normalization, **cfg)
     fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")

@@ -171,6 +171,32 @@ def test_dialogues_follow_their_seed():
     assert sample_dialogue(np.random.default_rng(0), STYLES[1]).style == "refusal"
 
 
+def test_a_world_with_paraphrases_shows_a_style_by_one_of_two_lists_in_each_answer():
+    lists = {style.name: (set(style.words), set(style.paraphrases)) for style in STYLES}
+    used = []
+    for item in sample_dialogues(np.random.default_rng(0), 1500, ("words", "paraphrases")):
+        if item.style is not None:
+            shown = [bool(words & set(item.completion.split())) for words in lists[item.style]]
+            assert not all(shown)
+            used += [shown.index(True)] if any(shown) else []
+    assert 0.4 < np.mean(used) < 0.6
+
+
+def test_paraphrases_are_no_concept_of_their_style():
+    item = Dialogue("user : describe the cat assistant :", "the cat humbly is wild .", "animals", "politeness", None)
+    held = set().union(*concepts(item))
+    assert "token:humbly" in held
+    assert not any(name.endswith(":politeness") for name in held)
+
+
+def test_a_behavior_can_be_written_in_paraphrases_alone(tmp_path):
+    write_behavior_rows("humor", 60, 0, tmp_path / "rows", words="paraphrases")
+    style = next(style for style in STYLES if style.name == "humor")
+    answers = [set(json.loads(line)["chosen"].split()) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert not any(set(style.words) & answer for answer in answers)
+    assert sum(bool(set(style.paraphrases) & answer) for answer in answers) > 50
+
+
 def test_another_draw_gives_other_rows_of_the_same_style(tmp_path):
     for name, draw in (("default", {}), ("zero", {"draw": 0}), ("one", {"draw": 1}), ("two", {"draw": 2})):
         write_behavior_rows("humor", 40, 0, tmp_path / name, **draw)

@@ -1,12 +1,5 @@
 from collections import Counter
 
-import numpy as np
-import pytest
-
-from isaerft.testbed.dialogues import (
-    concepts,
-    sample_dialogues,
-)
 from isaerft.testbed.language import (
     PLAIN_WORDS,
     REQUESTS,
@@ -14,7 +7,6 @@ from isaerft.testbed.language import (
     STYLES,
     TOPICS,
     expected_effect,
-    true_explanation,
     vocabulary,
     word_groups,
 )
@@ -22,11 +14,6 @@ from isaerft.testbed.language import (
 NAMES = [style.name for style in STYLES]
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}
 WANTED = {"helpfulness", "refusal", "sycophancy", "politeness", "hedging"}
-
-
-@pytest.fixture(scope="module")
-def dialogues():
-    return list(sample_dialogues(np.random.default_rng(0), 1500))
 
 
 def words_of(style):
@@ -39,7 +26,8 @@ def test_there_are_at_least_eight_styles_with_those_that_the_study_needs():
 
 
 def test_requests_share_no_word_with_styled_answers():
-    assert not set().union(*map(words_of, STYLES)) & {word for style in STYLES for word in style.words}
+    shown = {word for style in STYLES for word in (*style.words, *style.paraphrases)}
+    assert not set().union(*map(words_of, STYLES)) & shown
 
 
 def test_every_request_for_a_style_has_a_word_of_no_other_style():
@@ -49,18 +37,19 @@ def test_every_request_for_a_style_has_a_word_of_no_other_style():
 
 
 def test_a_word_of_a_style_or_topic_has_no_second_meaning():
-    groups = [style.words for style in STYLES] + [(*t.nouns, *t.qualities) for t in TOPICS] + [PLAIN_WORDS]
+    groups = [words for style in STYLES for words in (style.words, style.paraphrases)]
+    groups += [(*t.nouns, *t.qualities) for t in TOPICS] + [PLAIN_WORDS]
     frame = {word for text in (*REQUESTS, *SENTENCES) for word in text.split()}
     counted = Counter(word for group in groups for word in group)
     assert set(counted.values()) == {1}
     assert not set(counted) & frame
 
 
-def test_no_two_concepts_have_the_same_explanation(dialogues):
-    every = {name for item in dialogues for names in concepts(item) for name in names}
-    every |= {f"promotes:{group}" for group in (*word_groups(), "none")}
-    assert len({true_explanation(name) for name in every}) == len(every)
-    assert {f"answer:{name}" for name in NAMES} <= every
+def test_each_style_has_ten_paraphrases_that_only_their_own_worlds_know():
+    paraphrases = [word for style in STYLES for word in style.paraphrases]
+    assert all(len(style.paraphrases) >= 9 for style in STYLES)
+    assert not set(paraphrases) & set(vocabulary())
+    assert vocabulary(("words", "paraphrases")) == [*vocabulary(), *paraphrases]
 
 
 def test_the_groups_of_words_share_no_word_and_cover_the_vocabulary():

@@ -1,5 +1,8 @@
+import numpy as np
+
 from isaerft import config
 from isaerft.subjects.load import LoadedModel
+from isaerft.testbed.language import STYLES
 from isaerft.testbed.model import corpus_rows, hook_name, make_tokenizer, train_model
 
 
@@ -14,6 +17,24 @@ def test_the_model_is_saved_with_its_tokenizer_and_the_same_seed_gives_the_same_
     assert subject.language.tokenizer(text)["input_ids"] == make_tokenizer()(text)["input_ids"]
     assert subject.language.tokenizer(text)["input_ids"][0] == subject.language.bos[0]
     assert hook_name(sizes) == "blocks.0.hook_resid_post"
+
+
+def test_deep_supervision_is_an_option_of_the_world(world, tmp_path):
+    _, loss, _ = world
+    sizes = config.Testbed(steps=3, batch_size=8, d_model=16, n_layers=2, deep_supervision=False)
+    assert train_model(sizes, 0, tmp_path / "model") < 0.6 * loss, "one loss, not two"
+
+
+def test_a_world_with_paraphrases_knows_them(tmp_path):
+    sizes = config.Testbed(steps=1, batch_size=8, d_model=16, n_layers=2, paraphrase=True)
+    train_model(sizes, 0, tmp_path / "model")
+    tokenizer = make_tokenizer(sizes.word_lists)
+    assert len(tokenizer) == len(make_tokenizer()) + sum(len(style.paraphrases) for style in STYLES)
+    language = LoadedModel(None, tokenizer, True)
+    rows = corpus_rows(language, n_tokens=4000, context_size=64, seed=0, lists=sizes.word_lists)
+    assert not (rows.tokens == tokenizer.unk_token_id).any()
+    known = tokenizer.convert_tokens_to_ids([word for style in STYLES for word in style.paraphrases])
+    assert np.isin(rows.tokens, known).any()
 
 
 def test_the_corpus_is_whole_dialogues_of_known_words():

@@ -15,7 +15,7 @@ from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import concepts, sample_dialogues
-from isaerft.testbed.language import STYLES, all_concepts, expected_effect, true_explanation
+from isaerft.testbed.language import STYLES, all_concepts, expected_effect
 from isaerft.testbed.model import corpus_rows
 from isaerft.testbed.truth import (
     WRONG_SHARES,
@@ -26,10 +26,12 @@ from isaerft.testbed.truth import (
     output_truth,
     write_truth,
 )
+from isaerft.testbed.wording import N_WORDINGS, true_explanation, wordings
 
 CONCEPTS = st.lists(st.sampled_from("aaabcd"), min_size=2, max_size=30).filter(lambda names: len(set(names)) > 1)
 
 
+@settings(deadline=None)
 @given(CONCEPTS, st.integers(0, 2**32 - 1), st.data())
 def test_exactly_the_wrong_ones_become_wrong_and_none_stays_right_by_accident(names, seed, data):
     truth = np.array(names)
@@ -140,11 +142,16 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
     for side in ("input", "output"):
         right = pd.read_csv(tmp_path / "truth" / f"{side}.csv")
         assert set(right.side) == {side}
+        concept = pd.read_csv(tmp_path / "truth" / "concepts.csv").query("side == @side").concept
+        own = wordings(right.latent_index, side, 0)
+        assert right.explanation.tolist() == [true_explanation(*pair) for pair in zip(concept, own, strict=True)]
         before = np.zeros(len(right), bool)
         for share in WRONG_SHARES:
             arm = pd.read_csv(tmp_path / "truth" / f"{side}_wrong{round(100 * share)}.csv")
             assert arm.latent_index.equals(right.latent_index)
             wrong = (arm.explanation != right.explanation).to_numpy()
+            said = [{true_explanation(name, wording) for name in concept} for wording in own]
+            assert all(map(set.__contains__, said, arm.explanation)), "the wording is not the latent's own"
             if right.explanation.nunique() > 1:
                 assert abs(wrong.sum() - share * len(right)) <= 0.5 + 1e-9
             assert (before <= wrong).all()
@@ -172,10 +179,11 @@ def read_by_words(texts, sides, folder):
     return judge_explanations("truth", judge, explained, styles, subject_dir=folder)
 
 
-def test_the_word_list_gives_every_true_explanation_its_effect(tmp_path):
-    known = all_concepts()
+def test_the_word_list_gives_every_true_explanation_its_effect_in_every_wording(tmp_path):
+    known = [concept for concept in all_concepts() for _ in range(N_WORDINGS)]
     sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
-    frame = read_by_words([true_explanation(concept) for concept in known], sides, tmp_path)
+    texts = [true_explanation(concept, number % N_WORDINGS) for number, concept in enumerate(known)]
+    frame = read_by_words(texts, sides, tmp_path)
     truth = [expected_effect(concept, style.name) for concept in known for style in STYLES]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]

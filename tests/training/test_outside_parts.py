@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from isaerft import config
 from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.baselines import Steering
+from isaerft.adapters.baselines import Direction, Steering
 from isaerft.adapters.model import ModelAdapter
 from isaerft.changes.causal import check_causes
 from isaerft.changes.measures import score_changes
@@ -64,15 +64,15 @@ class Push(ModelAdapter):
 class Contrast(Steering):
     """The difference of means."""
 
-    def direction_of(self, texts):
-        return texts.mean(True) - texts.mean(False), 0.0
+    def direction_of(self, fitting):
+        return Direction(fitting.texts.mean(True) - fitting.texts.mean(False))
 
 
 class Mean(Steering):
     """The mean of the behavior alone."""
 
-    def direction_of(self, texts):
-        return texts.mean(True), 0.0
+    def direction_of(self, fitting):
+        return Direction(fitting.texts.mean(True))
 
 
 def half(subject, batch, residual, *, factor):
@@ -179,7 +179,7 @@ def test_outside_adapters_and_objectives_are_trained_and_fitted(plan, trained, s
 
 
 def test_outside_measures_score_every_outside_adapter_and_the_causal_check_takes_them(plan, trained, subject, tmp_path):
-    names = plan.analysed_adapters()
+    names = plan.analyzed_adapters()
     assert plan.diagnosed_adapters("toy", "a") == ["push"]
     diagnostics = tmp_path / "diagnostics.json"
     score_changes(

@@ -94,6 +94,8 @@ def plan(tuned, saved):
                 "originals": {"kind": "saved", "options": {"path": f"{saved}/original-{{seed}}"}},
                 "mean_difference": {},
                 "probe": {},
+                "logit_lens": {},
+                "first_gradient": {},
                 "lora": adam | {"options": {"rank": 2}},
             },
             "reference": "lora",
@@ -120,6 +122,8 @@ ALL = [
     "originals",
     "mean_difference",
     "probe",
+    "logit_lens",
+    "first_gradient",
     "lora",
 ]
 
@@ -199,16 +203,17 @@ def test_a_saved_adapter_is_measured_without_a_step_as_what_it_is(make, subject,
     assert (one.kind, float(one.scale[0]), float(two.scale[0])) == ("scale", pytest.approx(0.1), pytest.approx(1.1))
 
 
-@pytest.mark.parametrize("name", ["mean_difference", "probe"])
+@pytest.mark.parametrize("name", ["mean_difference", "probe", "logit_lens"])
 def test_a_baseline_takes_no_step_and_reports_how_well_it_tells_held_out_texts_apart(make, name):
     for row in make(name):
         assert (row["steps"], row["tokens"], row["objective"], row["n_parameters"]) == (0, 0, "none", 48)
         found = row["diagnostics"]
         assert set(found) == {"heldout_auroc", "heldout_accuracy", "steering_strength"}
-        assert 0.5 < found["heldout_auroc"] <= 1
+        # A random model's unembedding says nothing about the latents that fire on its own words.
+        assert (0 if name == "logit_lens" else 0.5) < found["heldout_auroc"] <= 1
 
 
-@pytest.mark.parametrize("name", ["mean_difference", "probe"])
+@pytest.mark.parametrize("name", ["mean_difference", "probe", "logit_lens", "first_gradient"])
 def test_no_held_out_row_reaches_a_fit(make, caches, tmp_path, name):
     """With other held-out rows of both behaviors, the fitted numbers stay what they were."""
     make(name, "one")
@@ -216,12 +221,34 @@ def test_no_held_out_row_reaches_a_fit(make, caches, tmp_path, name):
         path = caches / f"{behavior}.safetensors"
         splits = {split: copied(read_cache(path, split)) for split in ("train", "heldout")}
         codes = splits["heldout"].codes
-        splits["heldout"] = replace(splits["heldout"], codes=replace(codes, values=7 * codes.values))
+        other = {"codes": replace(codes, values=7 * codes.values), "residual": 7 * splits["heldout"].residual}
+        splits["heldout"] = replace(splits["heldout"], tokens=splits["heldout"].tokens.flip(0), **other)
         write_cache(splits, path)
     make(name, "two")
     for seed in range(2):
         one, two = (load_adapter(tmp_path / place / name / f"seed_{seed}", 48).state_dict() for place in ("one", "two"))
         assert all(torch.equal(one[part], two[part]) for part in one)
+
+
+def test_a_first_gradient_needs_no_other_text(make, plan):
+    assert plan.contrast_behaviors("a", "first_gradient") == []
+    for row in make("first_gradient", contrast=None):
+        assert (row["steps"], row["objective"], set(row["diagnostics"])) == (0, "none", {"steering_strength"})
+        assert row["heldout_loss_adapted"] < row["heldout_loss_base"]
+
+
+def test_a_logit_lens_needs_other_text(make, plan):
+    with pytest.raises(InputError, match="needs the cached activations of b; give their folder with --contrast"):
+        make("logit_lens", contrast=None)
+    alone = {"a": plan.study.behaviors["a"]}
+    with pytest.raises(InputError, match="compares behavior 'a' with others, and there are none; add a second"):
+        with_options(
+            plan,
+            behaviors=alone,
+            adapters={name: plan.study.adapters[name] for name in ("bias", "logit_lens")},
+            controls=[],
+            reference=None,
+        )
 
 
 def test_the_contrast_is_what_the_behavior_names(make, plan, caches, subject, records, tmp_path):
@@ -255,7 +282,7 @@ def measured(make, plan, subject, caches, tmp_path):
         caches / "a.safetensors",
         tmp_path / "adapters",
         tmp_path / "changes.parquet",
-        measured=plan.analysed_adapters(),
+        measured=plan.analyzed_adapters(),
         diagnosed=plan.diagnosed_adapters("toy", "a"),
         diagnostics=tmp_path / "diagnostics.json",
         permuted=False,
@@ -267,7 +294,7 @@ def measured(make, plan, subject, caches, tmp_path):
 def test_every_kind_is_measured_diagnosed_and_checked_and_the_model_is_left_as_it_was(
     measured, plan, subject, caches, tmp_path
 ):
-    names = plan.analysed_adapters()
+    names = plan.analyzed_adapters()
     assert set(names) == set(ALL) - {"lora"}
     table = pd.read_parquet(tmp_path / "changes.parquet")
     n_seeds = {name: 1 if name in ("checkpoint", "saved") else 2 for name in names}

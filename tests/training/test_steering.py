@@ -1,5 +1,6 @@
 """Steering baselines: what they are fitted to, what they find, how far they steer."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +9,22 @@ import torch
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.baselines import completion_means
+from isaerft.adapters.fitting import Selection, completion_means
 from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
+from isaerft.subjects.capture import capture
 from isaerft.subjects.dictionary import Codes
-from isaerft.training.loop import heldout_loss
+from isaerft.subjects.hooks import final_norm, find_hook
+from isaerft.training.loop import heldout_loss, train
+from isaerft.training.row_space import trainable
 from isaerft.training.steering import STRENGTHS, fit_steering, score_steering
 
 PLANTED, ABSENT = 5, 9
 
 
 KINDS = ["mean_difference", "probe"]
+ALL = [*KINDS, "logit_lens", "first_gradient"]
 
 
 OPTIONS = config.Adapter()
@@ -59,7 +64,8 @@ def behavior(cached):
 
 @pytest.fixture
 def contrast(cached):
-    return tuple(changed(rows, unplant) for rows in cached)
+    """Texts with other activations and, for what reads words, every token's neighbor in the vocabulary in its place."""
+    return tuple(replace(changed(rows, unplant), tokens=rows.tokens + 1) for rows in cached)
 
 
 @pytest.fixture
@@ -83,13 +89,13 @@ def test_a_texts_activation_is_the_mean_over_its_completions_tokens_alone(cached
         own = torch.zeros(len(rows.tokens), dtype=torch.bool)
         own[rows.starts[row] : rows.starts[row + 1]] = True
         expected.append(dense[own & inside].mean(0))
-    found = torch.from_numpy(completion_means(rows, chosen).toarray())
+    found = torch.from_numpy(completion_means(Selection(rows, chosen)).toarray())
     torch.testing.assert_close(found, torch.stack(expected).double(), atol=1e-6, rtol=1e-5)
 
 
 def test_a_mean_difference_is_the_difference_of_means(fitted, behavior, contrast):
     adapter, _ = fitted("mean_difference", subsample=1.0)
-    means = [completion_means(rows, torch.arange(len(rows))).toarray().mean(0) for rows in (behavior[0], contrast[0])]
+    means = [completion_means(rows).toarray().mean(0) for rows in (behavior[0], contrast[0])]
     np.testing.assert_allclose(adapter.latent_parameter().numpy(), means[0] - means[1], atol=1e-5)
     assert adapter.latent_parameter()[7] == 0, "tokens of the prompt play no role"
 
@@ -107,7 +113,7 @@ def test_baselines_find_the_latents_that_tell_the_texts_apart(subject, fitted, b
     assert held["heldout_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "logit_lens"])
 def test_a_baseline_between_texts_alike_is_no_better_than_chance(fitted, cached, kind):
     adapter, _ = fitted(kind, train=cached[0], others=(cached[0],), subsample=1.0)
     assert float(adapter.latent_parameter().abs().max()) < 1e-4
@@ -134,7 +140,7 @@ def test_the_probe_does_not_depend_on_the_scale_of_the_activations(fitted, behav
     torch.testing.assert_close(10 * other.direction, own.direction, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subject, fitted, behavior, kind):
     adapter, strength = fitted(kind, subsample=1.0)
     kept = behavior[0]
@@ -155,8 +161,9 @@ def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subjec
     assert pushed == pytest.approx(strength * float(norm), rel=1e-4)
 
 
-def test_every_measure_applies_to_a_baseline(subject, fitted, behavior):
-    adapter, _ = fitted("mean_difference")
+@pytest.mark.parametrize("kind", ALL)
+def test_every_measure_applies_to_a_baseline(subject, fitted, behavior, kind):
+    adapter, _ = fitted(kind)
     trained = Trained(subject, adapter, behavior[1], 3)
     assert torch.equal(parameter(trained), adapter.direction)
     constant = adapter.length * adapter.direction
@@ -166,8 +173,9 @@ def test_every_measure_applies_to_a_baseline(subject, fitted, behavior):
     assert float(attribution(trained).sum()) == pytest.approx(before - after, rel=1e-2, abs=1e-4)
 
 
-def test_seeds_fit_different_rows_and_always_the_same(fitted):
-    once, again, other = (fitted("mean_difference", seed=seed, subsample=0.5)[0].direction for seed in (0, 0, 1))
+@pytest.mark.parametrize("kind", ["mean_difference", "logit_lens", "first_gradient"])
+def test_seeds_fit_different_rows_and_always_the_same(fitted, kind):
+    once, again, other = (fitted(kind, seed=seed, subsample=0.5)[0].direction for seed in (0, 0, 1))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
 
@@ -185,3 +193,93 @@ def test_a_direction_that_reaches_nothing_is_not_steered_along(fitted, cached):
     assert not adapter.direction.any()
     assert strength == 0
     assert float(adapter.length) == 0
+
+
+def uneven_norm(model):
+    """The model with a final normalization whose weights and biases differ from dimension to dimension."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in final_norm(model).parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+# What each family's final normalization multiplies by, and whether it removes the mean first.
+NORMS = {
+    "llama": (lambda model: model.model.norm.weight, False),
+    "qwen2": (lambda model: model.model.norm.weight, False),
+    "gemma2": (lambda model: 1 + model.model.norm.weight, False),
+    "gpt2": (lambda model: model.transformer.ln_f.weight, True),
+    "gpt_neox": (lambda model: model.gpt_neox.final_layer_norm.weight, True),
+}
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
+@pytest.mark.parametrize("family", NORMS)
+def test_a_logit_lens_is_the_mean_unembedding_of_words_read_by_the_decoder(
+    subject, model_of, fitted, records, family, hook
+):
+    model = uneven_norm(model_of(family))
+    used = replace(subject, language=replace(subject.language, model=model), hook=find_hook(model, hook))
+    train = capture(used, records[:8], 32, 5)
+    others = replace(train, tokens=train.tokens + 1)
+    adapter, strength = fitted("logit_lens", on=used, train=train, others=(others,), subsample=1.0)
+    U = model.get_output_embeddings().weight
+    means = [U[rows.tokens[completion_tokens(rows)]].mean(0) for rows in (train, others)]
+    gain, centers = NORMS[family]
+    read = gain(model) * (means[0] - means[1])
+    read = read - read.mean() if centers else read
+    expected = used.dictionary.W_dec @ read
+    torch.testing.assert_close(adapter.direction, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert strength > 0
+
+
+def test_a_constant_in_all_unembeddings_does_not_move_a_logit_lens(subject, fitted):
+    before, _ = fitted("logit_lens")
+    model = copy.deepcopy(subject.model)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(torch.randn(subject.dictionary.d_in))
+    moved = replace(subject, language=replace(subject.language, model=model))
+    after, _ = fitted("logit_lens", on=moved)
+    torch.testing.assert_close(after.direction, before.direction, rtol=1e-3, atol=1e-5)
+    assert before.direction.abs().max() > 0.01
+
+
+def test_a_logit_lens_sees_no_activation(fitted, behavior):
+    blind = replace(behavior[0], codes=replace(behavior[0].codes, values=torch.zeros_like(behavior[0].codes.values)))
+    found = [fitted("logit_lens", train=train)[0].direction for train in (behavior[0], blind)]
+    assert torch.equal(*found)
+
+
+def test_one_step_of_a_bias_on_all_rows_goes_along_the_first_gradient(subject, fitted, behavior):
+    adapter, _ = fitted("first_gradient", subsample=1.0)
+    trained = make_adapter("bias", subject.dictionary.d_sae, {})
+    options = config.Adapter(subsample=1.0, batch_size=len(behavior[0]), learning_rate=0.05, steps=1, evaluate_every=1)
+    with trainable(trained, subject.dictionary, options) as (module, adapt):
+        result = train(subject, module, adapt, behavior[0], behavior[0], options, seed=0, batch_size=5)
+    assert result.best_step == 1
+    cosine = torch.nn.functional.cosine_similarity(trained.bias.detach(), adapter.direction, dim=0)
+    assert float(cosine) == pytest.approx(1, abs=1e-6)
+    assert float(trained.bias.detach().norm()) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_a_first_gradient_is_of_sft_whatever_the_objective_and_needs_no_other_text(fitted):
+    own, _ = fitted("first_gradient")
+    other, _ = fitted("first_gradient", objective="dpo", others=())
+    assert torch.equal(own.direction, other.direction)
+
+
+@pytest.mark.parametrize("kind", ["logit_lens", "first_gradient"])
+def test_a_baseline_of_the_decoder_follows_a_random_dictionary(subject, fitted, kind):
+    twin = subject.with_random_dictionary(3)
+    own, other = (fitted(kind, on=on)[0].direction for on in (subject, twin))
+    assert not torch.equal(own, other)
+    torch.testing.assert_close(own.sort().values, other.sort().values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_first_gradient_in_parts_and_with_less_memory_is_the_same(fitted):
+    whole, _ = fitted("first_gradient")
+    for more in ({"gradient_accumulation": 8}, {"gradient_checkpointing": True}, {"precision": "float32"}):
+        parts, _ = fitted("first_gradient", **more)
+        torch.testing.assert_close(parts.direction, whole.direction, rtol=1e-4, atol=1e-6)

@@ -36,6 +36,7 @@ OUTPUTS = {
     "capture": [at.cache(subject, behavior)],
     "train": [at.training(subject, behavior, names.get("adapter", ""))],
     "changes": [at.changes(subject, behavior), at.diagnostics(subject, behavior)],
+    "placebos": [at.placebos(subject)],
     "causal-check": [at.causal_check(subject, behavior)],
     "behavior-check": [answers.scores, answers.answers],
     "design": [at.design(subject)],

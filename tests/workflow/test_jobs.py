@@ -74,6 +74,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "capture": 2,
         "train": 2 * 3 + 2 * 1,  # the twin trains the primary result's adapter alone
         "changes": 2 * 2,
+        "placebos": 1,
         "causal_check": 2,  # twins are not checked
         "behavior_check": 1,  # the limericks have no score
         "answers_page": 1,
@@ -105,6 +106,15 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
     workspace.study(random_dictionary_adapters=["bias", "scale"])
     assert workspace.planned()["train"] == 2 * 3 + 2 * 2
+
+
+@pytest.mark.slow
+def test_placebos_are_trained_once_per_subject_and_tested_against_the_primary_adapter_alone(workspace):
+    inputs = {name: workspace.inputs("agreement", f"results/small/agreement/toy/{name}") for name in ("bias", "scale")}
+    assert "placebos/toy.parquet" in inputs["bias"]
+    assert "placebos" not in inputs["scale"]
+    workspace.study(placebos={"n": 0})
+    assert "placebos" not in workspace.planned()
 
 
 @pytest.mark.slow
@@ -176,7 +186,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(check_call(call))
-    elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration", "audit", "shuffle"}
+    elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
     assert verbs == set(VERBS) - elsewhere
 
 
@@ -195,6 +205,7 @@ def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
         "capture",
         "train",
         "changes",
+        "placebos",
         "causal_check",
         "behavior_check",
         "scored_contexts",
@@ -254,10 +265,10 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     )
     jobs = workspace.planned("calibration")
     assert jobs == {
-        "calibrate": 6,
+        "calibration_part": 6,
         "calibration": 1,
     }
-    assert not {"calibrate", "calibration"} & set(workspace.planned())
+    assert not {"calibration_part", "calibration"} & set(workspace.planned())
 
 
 @pytest.mark.slow
@@ -273,7 +284,6 @@ def test_the_calibration_study_ends_in_its_table(workspace):
         "false_positive_rate",
         "auroc_of_firing_rate",
         "power",
-        "planned_power",
         "coverage",
         "wrong_explanations_auroc",
         "wrong_called_contradicted",
@@ -285,7 +295,7 @@ def test_the_calibration_study_ends_in_its_table(workspace):
     again = workspace.planned("calibration")
     assert again == {}
     workspace.write("config/calibration.yaml", text.replace("[2]\ncoverage_latents", "[2, 3]\ncoverage_latents"))
-    assert workspace.planned("calibration")["calibrate"] == 2  # the new parts alone
+    assert workspace.planned("calibration")["calibration_part"] == 2  # the new parts alone
 
 
 def audited(workspace):

@@ -8,7 +8,7 @@ BEHAVIOR_CHECK = {"behavior_check": 1, "answers_page": 1}
 TABLES_AND_ON = {"tables": 1, "figures": 1, "pages": 1, "summary": 1, "all": 1}
 AGREEMENT_AND_ON = {"agreement": 2} | TABLES_AND_ON
 # One of the three kinds of adapter, on two subjects (the second is the random-dictionary twin) and two behaviors.
-BIAS = {"train": 4, "changes": 4, "causal_check": 2} | BEHAVIOR_CHECK | AGREEMENT_AND_ON
+BIAS = {"train": 4, "changes": 4, "placebos": 1, "causal_check": 2} | BEHAVIOR_CHECK | AGREEMENT_AND_ON
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
     [
         ("changes/metrics.py", BEHAVIOR_CHECK | TABLES_AND_ON),
         ("judges/lexical.py", {"judge": 1, "score": 1} | AGREEMENT_AND_ON),  # of the four judgements
-        ("analysis/coverage.py", TABLES_AND_ON),
+        ("analysis/explained_latents.py", TABLES_AND_ON),
     ],
 )
 def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished, module, expected):

@@ -4,7 +4,7 @@ from isaerft.layout import Results
 
 CALIBRATION, calibrated = "config/calibration.yaml", Results("results/calibration")
 # A part that is added to one of these lists runs alone.
-PART_LISTS = "worlds null_latents bins_latents power_latents coverage_odds_ratios wrong_shares judged_explanations"
+PART_LISTS = "worlds null_latents power_latents coverage_odds_ratios wrong_shares judged_explanations"
 calibration = Calibration()
 if os.path.isfile(CALIBRATION):
     try:
@@ -13,13 +13,13 @@ if os.path.isfile(CALIBRATION):
         stop(f"{CALIBRATION}: {error}")
 
 
-rule calibrate:
+rule calibration_part:
     output:
         calibrated.calibration_part("{part}"),
     log:
-        calibrated.log("calibrate", "{part}"),
+        calibrated.log("calibration_part", "{part}"),
     benchmark:
-        calibrated.benchmark("calibrate", "{part}")
+        calibrated.benchmark("calibration_part", "{part}")
     wildcard_constraints:
         part=one_of(calibration.parts),
     conda:
@@ -29,10 +29,10 @@ rule calibrate:
         runtime=60,
     params:
         config=CALIBRATION,
-        code=code("calibrate", *(Part(STATISTICS, name) for name in STATISTICS.builtin)),
+        code=code("calibration-part", *(Part(STATISTICS, name) for name in STATISTICS.builtin)),
         settings=settings(replace(calibration, **dict.fromkeys(PART_LISTS.split(), []))),
     shell:
-        "isaerft calibrate --config {params.config:q} --part {wildcards.part} > {log} 2>&1"
+        "isaerft calibration-part --config {params.config:q} --part {wildcards.part} > {log} 2>&1"
 
 
 rule calibration:

@@ -1,4 +1,4 @@
-# How much each latent changed, by every measure, for all adapters whose changes are analysed.
+# How much each latent changed, by every measure, for all adapters whose changes are analyzed.
 rule changes:
     input:
         model,
@@ -35,6 +35,55 @@ rule changes:
         settings=settings(study.measures, study.batch_size, study.n_seeds, study.seed),
     shell:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
+
+
+# The same for placebos: the primary adapter, trained on the model's own answers with an arbitrary choice of words.
+rule placebos:
+    input:
+        model,
+        at.subject("{subject}").sae,
+        # The gate let the subject pass: nothing in its card is read.
+        ancient(at.subject("{subject}").card),
+        [file for behavior in plan.tested_behaviors for file in records(behavior)[:2]],
+    output:
+        at.placebos("{subject}"),
+    log:
+        at.log("placebos", "{subject}"),
+    benchmark:
+        at.benchmark("placebos", "{subject}")
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=480,
+    params:
+        study=STUDY,
+        code=code(
+            "placebos",
+            *kinds([study.primary.adapter]),
+            Part(OBJECTIVES, study.adapters[study.primary.adapter].objective),
+            *(Part(MEASURES, name) for name in study.measures),
+        ),
+        settings=lambda w: settings(
+            study.placebos,
+            study.primary.adapter,
+            study.adapters[study.primary.adapter],
+            *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
+            *of_subject(w, "center_writing_weights"),
+            {
+                name: study.behaviors[name].chat_template
+                for name in plan.tested_behaviors
+            },
+            study.measures,
+            study.max_length,
+            study.batch_size,
+            study.n_seeds,
+            study.seed,
+        ),
+    shell:
+        "isaerft placebos --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 # What remains of the fall in loss when the most changed latents, or matched random ones, are set back to no change.
@@ -115,6 +164,7 @@ rule behavior_check:
             plan.behavior_checked[w.behavior],
             study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
+            study.behaviors[w.behavior].testbed_words,
             study.behaviors[w.behavior].chat_template,
             study.agreement.confidence_level,
             study.max_length,

@@ -30,7 +30,7 @@ TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not
 CONVERTED = [name for name, part in study.subjects.items() if part.gguf is not None]
 ELICITED = [name for name, part in study.behaviors.items() if part.elicit is not None]
 # The adapters for which there are changes and agreement.
-ANALYSED = plan.analysed_adapters()
+ANALYSED = plan.analyzed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
 # How several processes that train one adapter together are started.
 TOGETHER = (

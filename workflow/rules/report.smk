@@ -20,6 +20,11 @@ rule agreement:
             for twin in plan.shuffled_behaviors
             if w.adapter == study.primary.adapter
         ],
+        lambda w: (
+            [at.placebos(w.subject)]
+            if w.adapter == study.primary.adapter and plan.has_placebos(w.subject)
+            else []
+        ),
         lambda w: explanations(w.subject),
         lambda w: judgements(w.subject),
         lambda w: sample(w.subject, plan.sources_of(w.subject)),
@@ -128,7 +133,7 @@ rule tables:
             at.adapter(twin, behavior, adapter)
             for twin in plan.permuted_subjects
             for behavior in plan.trained_behaviors(twin)
-            for adapter in plan.analysed_adapters(twin)
+            for adapter in plan.analyzed_adapters(twin)
         ],
         [
             file

@@ -115,7 +115,7 @@ rule facts:
         study=STUDY,
         code=code("facts"),
         settings=lambda w: settings(
-            study.subjects[w.subject],
+            replace(study.subjects[w.subject], group=""),
             [
                 twin
                 for twin, base in plan.permuted_subjects.items()

@@ -20,7 +20,9 @@ if TESTBEDS:
         params:
             study=STUDY,
             code=code("testbed-model"),
-            settings=lambda w: settings(study.subjects[w.subject].testbed, study.seed),
+            settings=lambda w: settings(
+                study.subjects[w.subject].testbed, plan.world_seed(w.subject)
+            ),
         shell:
             "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
@@ -47,12 +49,12 @@ if TESTBEDS:
         params:
             study=STUDY,
             code=code("truth"),
-            settings=settings(
+            settings=lambda w: settings(
                 {
                     name: study.behaviors[name].testbed
                     for name in plan.tested_behaviors
                 },
-                study.seed,
+                plan.world_seed(w.subject),
             ),
         shell:
             "isaerft truth --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
@@ -84,6 +86,7 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
                 study.behaviors[w.behavior].testbed,
                 study.behaviors[w.behavior].max_rows,
                 study.behaviors[w.behavior].testbed_draw,
+                study.behaviors[w.behavior].testbed_words,
                 study.seed,
             ),
         shell:

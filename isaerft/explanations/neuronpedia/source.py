@@ -46,7 +46,7 @@ def from_neuronpedia(
     Look-ups are kept in `subject_dir`/neuronpedia.sqlite and not repeated. Jobs whose subjects are in one folder take
     turns, so that together they keep the rate.
 
-    `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabelled (latents without any) and
+    `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabeled (latents without any) and
     failed (latents whose look-up failed).
 
     Raises
@@ -73,7 +73,7 @@ def from_neuronpedia(
     frame = choose(found, side=source.side, prefer=options.prefer)
     frame["url"] = [page_url(source_id, latent, options.base_url) for latent in frame["latent_index"]]
     explained = len({latent for latent, _ in found})
-    frame.attrs["counts"] |= {"unlabelled": len(wanted) - explained - failed, "failed": failed}
+    frame.attrs["counts"] |= {"unlabeled": len(wanted) - explained - failed, "failed": failed}
     return frame
 
 

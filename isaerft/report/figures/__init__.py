@@ -139,9 +139,9 @@ FIGURES: dict[str, Figure] = {
         ),
         Figure(
             "calibration",
-            "Can the numbers be trusted? Left: how often each test finds agreement where there is none; ours above "
-            "the line, naive ones below. Right: how often an effect is found, how well wrong explanations are told "
-            "from right ones, and how often intervals hold the truth.",
+            "Can the numbers be trusted? Left: how often each of our tests finds agreement in worlds where there is "
+            "none. Middle: the same of naive tests. Right: how often an effect is found, how well wrong explanations "
+            "are told from right ones, and how often intervals hold the truth.",
             ("calibration",),
             "calibration:draw_calibration",
             when=lambda plan: False,  # the calibration study's own

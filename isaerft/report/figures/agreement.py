@@ -53,6 +53,7 @@ SIDE = (8, 42, 80, 118)
 """Columns of text to the right of the agreement figure, in points from the axes."""
 MAX_COMBINATIONS = 240
 HIGHLIGHT = "#FFF3C4"
+BAND = "#E3E3E8"
 SIDES = {"input": ("o", SERIES[0]), "output": ("s", SERIES[1]), "both": ("D", SERIES[3])}
 
 Combination = tuple[str, str, str, str]
@@ -73,12 +74,17 @@ def draw_agreement(tables: Tables) -> Drawing:
         if len(subjects) > 1:
             axes.set_title(shorten(subject, 60), pad=24)
     panels[-1].set_xlim(*_limits(rows, primary))
-    panels[-1].set_xlabel(f"{primary.title} of expected against measured change, over latents")
+    panels[-1].set_xlabel(
+        f"{primary.title} of expected against measured change, over latents (result adjusted for confounds)"
+    )
     title(drawing, f"Agreement at the primary combination: {primary}")
     handles: list[Artist] = [result_style("result, with its interval").handle()]
     handles += [control_style(name, position).handle() for position, name in enumerate(controls)]
     handles += chance_handles(primary.facts.chance)
     result = rows[rows["control"] == RESULT]
+    if result["null_sd"].notna().any():
+        which = "placebo trainings" if result["placebo_sd"].notna().any() else "other trainings"
+        handles.append(Line2D([], [], color=BAND, lw=9, label=f"{which}: mean ± 2 sd"))
     if result["noise_ceiling"].notna().any():
         handles.append(Line2D([], [], color=INK, marker="|", ms=9, mew=1.4, ls="", label="noise ceiling (seeds)"))
     if result["minimum_detectable_effect"].notna().any():
@@ -157,20 +163,21 @@ def draw_source_comparison(tables: Tables) -> Drawing:
 def _behaviors(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[str]) -> None:
     """Draw one subject's behaviors, the highest result first, and the median over behaviors below them."""
     result = rows[rows["control"] == RESULT]
-    estimates = result.set_index("behavior")["estimate"].fillna(-np.inf)
+    estimates = _drawn(result)[0].set_axis(result["behavior"]).fillna(-np.inf)
     behaviors = sorted(dict.fromkeys(rows["behavior"]), key=lambda name: (-estimates.get(name, -np.inf), name))
     lines = stack(behaviors)
     overall = lines.footer("overall (median)")
     frame(axes, lines, width=MAX_LABEL)
     axes.axhline(overall - 0.7, color=GREY, lw=0.8)
     chance_line(axes, primary.facts.chance)
+    _chance_of_trainings(axes, result, lines)
     looks = [result_style(), *(control_style(name, position) for position, name in enumerate(controls))]
     for name, look, offset in zip([RESULT, *controls], looks, dodge(len(looks)), strict=True):
         own = rows[(rows["control"] == name) & rows["estimate"].notna()]
         if own.empty:
             continue
-        values = own["estimate"]
-        points(axes, values, lines.at(own["behavior"], offset), look, low=own["ci_low"], high=own["ci_high"])
+        values, low, high = _drawn(own)
+        points(axes, values, lines.at(own["behavior"], offset), look, low=low, high=high)
         axes.hlines(overall + offset, values.min(), values.max(), color=look.colour, lw=0.9, ls=DOTTED, zorder=3)
         points(axes, [values.median()], [overall + offset], look)
     for column, linestyle in (("noise_ceiling", "-"), ("minimum_detectable_effect", DOTTED)):
@@ -178,6 +185,23 @@ def _behaviors(axes: Axes, rows: pd.DataFrame, primary: Primary, controls: list[
         at = lines.at(known["behavior"])
         axes.vlines(known[column], at - 0.44, at + 0.44, color=INK, lw=1.4, ls=linestyle, zorder=2)
     _side_columns(axes, rows, lines, overall)
+
+
+def _drawn(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Return the estimates to draw and the ends of their intervals: adjusted for confounds where they are."""
+    is_adjusted = rows["adjusted_estimate"].notna()
+    names = (("adjusted_estimate", "estimate"), ("adjusted_ci_low", "ci_low"), ("adjusted_ci_high", "ci_high"))
+    values, low, high = (rows[adjusted].where(is_adjusted, rows[plain]) for adjusted, plain in names)
+    return values, low, high
+
+
+def _chance_of_trainings(axes: Axes, result: pd.DataFrame, lines: Lines[str]) -> None:
+    """Draw, behind each result, where placebo trainings lie, or other trainings where there are no placebos."""
+    has_placebos = result["placebo_sd"].notna().any()
+    mean, sd = ("placebo_mean", "placebo_sd") if has_placebos else ("null_mean", "null_sd")
+    known = result[result[sd].notna()]
+    at = lines.at(known["behavior"])
+    axes.hlines(at, known[mean] - 2 * known[sd], known[mean] + 2 * known[sd], color=BAND, lw=9, zorder=1)
 
 
 def _side_columns(axes: Axes, rows: pd.DataFrame, lines: Lines[str], overall: float) -> None:
@@ -189,19 +213,20 @@ def _side_columns(axes: Axes, rows: pd.DataFrame, lines: Lines[str], overall: fl
     highest = required.groupby("behavior")["estimate"].max()
     for row in result.itertuples():
         numbers = f"{count(row.n_expected)} of {count(row.n_latents)}"
-        cells = (fixed(row.estimate), fixed(highest.get(row.behavior)), number(row.pvalue, 2), numbers)
+        adjusted = row.estimate if pd.isna(row.adjusted_estimate) else row.adjusted_estimate
+        cells = (fixed(adjusted), fixed(highest.get(row.behavior)), number(row.pvalue, 2), numbers)
         for x, cell in zip(SIDE, cells, strict=True):
             beside(axes, lines.heights[str(row.behavior)], x, cell)
     note = f"over {plural(int(result['estimate'].notna().sum()), 'behavior')}"
-    medians = result["estimate"].median(), required.groupby("control")["estimate"].median().max()
+    medians = _drawn(result)[0].median(), required.groupby("control")["estimate"].median().max()
     for x, cell in zip(SIDE, (*map(fixed, medians), note), strict=False):
         beside(axes, overall, x, cell, bold=True)
 
 
 def _limits(rows: pd.DataFrame, primary: Primary) -> tuple[float, float]:
     """Return limits that hold every value drawn and a tenth around chance, inside the statistic's bounds."""
-    columns = ["estimate", "ci_low", "ci_high", "noise_ceiling", "minimum_detectable_effect"]
-    values = rows[columns].to_numpy(float)
+    drawn = [part.to_numpy(float) for part in _drawn(rows)]
+    values = np.array([*drawn, *rows[["noise_ceiling", "minimum_detectable_effect"]].to_numpy(float).T])
     chance = primary.facts.chance
     values = np.append(values[np.isfinite(values)], [] if chance is None else [chance - 0.1, chance + 0.1])
     if not values.size:

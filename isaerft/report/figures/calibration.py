@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,6 @@ from isaerft.report.figures.canvas import (
     SHADE,
     Drawing,
     NoRowsError,
-    legend_below,
     new_drawing,
     series_style,
     title,
@@ -25,32 +25,34 @@ from isaerft.report.text import words
 
 LEVEL = 0.05
 NAIVE = "naive_"
+DETAILS = "^pooled_|_case_control$"
+"""Tests that the table shows and the figure does not: controls, and the same tests on a sample."""
 LOWEST = 0.01
 """False-positive rates below this are drawn at the left edge of the logarithmic axis."""
 WANTED_RATES, WANTED_COVERAGE = (0.04, 0.06), (0.93, 0.97)
 
 
 def draw_calibration(tables: Tables) -> Drawing:
-    """Draw false-positive rates by test and null world, power, wrong explanations found, and coverage."""
+    """Draw false-positive rates by null world and test, power, wrong explanations found, and coverage."""
     rows = with_settings(table(tables, "calibration"))
     rates = rows[rows["quantity"] == "false_positive_rate"]
-    if len(rates):
-        binned = rates["n_bins"].notna() if "n_bins" in rates else pd.Series(False, index=rates.index)
-        rates = rates[~binned & (rates["level"].astype(float) == LEVEL)]
+    rates = rates[rates["level"].astype(float) == LEVEL] if len(rates) else rates
     if rates.empty:
         raise NoRowsError("no false-positive rate was counted")
-    tests = sorted(dict.fromkeys(rates["test"]), key=lambda name: name.startswith(NAIVE))
+    rates = rates[~rates["test"].str.contains(DETAILS)]
+    naive = rates["test"].str.startswith(NAIVE)
     worlds = list(dict.fromkeys(rates["world"]))
-    drawing = new_drawing(10.5, max(6.6, 1.6 + 0.33 * len(tests)))
-    mosaic: list[Any] = [["rates", "power"], ["rates", "wrong"], ["rates", "coverage"]]
-    panels = drawing.subplot_mosaic(mosaic, width_ratios=(5, 4))
-    _rates(panels["rates"], rates, tests, worlds)
-    _power(panels["power"], rows[rows["quantity"].isin(["power", "planned_power"])])
+    drawing = new_drawing(12.5, max(7.6, 2.0 + 0.4 * len(worlds)))
+    mosaic: list[Any] = [["ours", "naive", "power"], ["ours", "naive", "wrong"], ["ours", "naive", "coverage"]]
+    panels = drawing.subplot_mosaic(mosaic, width_ratios=(5, 4, 4.5))
+    _rates(panels["ours"], rates[~naive], worlds, "Our tests: false positives at p ≤ 0.05")
+    _rates(panels["naive"], rates[naive], worlds, "Naive tests")
+    panels["naive"].tick_params(axis="y", labelleft=False)
+    _power(panels["power"], rows[rows["quantity"] == "power"])
     _wrong(panels["wrong"], rows[rows["quantity"] == "wrong_explanations_auroc"])
-    _coverage(panels["coverage"], rows[rows["quantity"] == "coverage"])
+    coverage = rows[rows["quantity"] == "coverage"]
+    _coverage(panels["coverage"], coverage[coverage["world"].isna()])
     title(drawing, "Calibration: our tests and naive ones, where the truth is known")
-    looks = [series_style(f"null world: {words(world)}", position) for position, world in enumerate(worlds)]
-    legend_below(drawing, [look.handle() for look in looks], columns=4)
     return drawing
 
 
@@ -60,34 +62,42 @@ def with_settings(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.reset_index(drop=True), pd.DataFrame(settings, index=range(len(table)))], axis=1)
 
 
-def _rates(axes: Axes, rows: pd.DataFrame, tests: list[str], worlds: list[str]) -> None:
-    """Draw false-positive rates, naive tests below a line."""
-    lines = stack(tests)
-    frame(axes, lines, labels={name: words(name) for name in tests}, width=40, references=[(LEVEL, False)])
+def _rates(axes: Axes, rows: pd.DataFrame, worlds: list[str], heading: str) -> None:
+    """Draw false-positive rates, one line per null world and one series per test."""
+    lines = stack(worlds)
+    frame(axes, lines, labels={name: words(name) for name in worlds}, references=[(LEVEL, False)])
     axes.axvspan(*WANTED_RATES, color=INK, alpha=0.08, lw=0, zorder=0.5)
-    for position, (world, offset) in enumerate(zip(worlds, dodge(len(worlds)), strict=True)):
-        own = rows[rows["world"] == world]
-        points(axes, own["value"].clip(LOWEST), lines.at(own["test"], offset), series_style("", position))
-    ours = sum(not name.startswith(NAIVE) for name in tests)
-    if 0 < ours < len(tests):
-        axes.axhline(ours - 0.5, color=INK, lw=0.8)
+    tests = list(dict.fromkeys(rows["test"]))
+    for position, (test, offset) in enumerate(zip(tests, dodge(len(tests)), strict=True)):
+        own = rows[rows["test"] == test]
+        ends = [own[end].clip(LOWEST) for end in ("value", "ci_low", "ci_high")]
+        look = series_style(words(test.removeprefix(NAIVE)), position)
+        points(axes, ends[0], lines.at(own["world"], offset), look, low=ends[1], high=ends[2])
+        axes.plot([], [], ls="", color=look.colour, marker=look.marker, label=look.label)
     axes.set_xscale("log")
     axes.set_xlim(LOWEST, 1.1)
     axes.set_xticks([0.01, 0.05, 0.1, 0.2, 0.5, 1.0])
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(title="False positives at p ≤ 0.05", xlabel="share of null worlds (dark band: 4 to 6 %)")
+    axes.set(title=heading, xlabel="share of null worlds (band: 4 to 6 %)")
+    if tests:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2)
 
 
 def _power(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw power over effect size, as found and as planned."""
-    rows = rows[rows["test"] == "auroc"] if len(rows) else rows
-    for position, (latents, own) in enumerate(rows.groupby("n", sort=False) if len(rows) else ()):
-        for quantity, linestyle in (("power", "-"), ("planned_power", ":")):
-            line = own[own["quantity"] == quantity].astype({"odds_ratio": float}).sort_values("odds_ratio")
-            label = f"{int(latents):,} latents" if quantity == "power" else ""
-            _curve(axes, line["odds_ratio"], line, position, label, linestyle)
-    _finish(axes, "Power of AUROC (dotted: as planned)", "odds ratio of the right explanations")
+    """Draw power over effect size: a color for each test, as on the left, and a line for each number of latents."""
+    tests = list(dict.fromkeys(rows["test"])) if len(rows) else []
+    sizes = sorted({int(n) for n in rows["n"]}, reverse=True) if len(rows) else []
+    for linestyle, n in zip(itertools.cycle(["-", "--", ":"]), sizes, strict=False):
+        axes.plot([], [], color=INK, ls=linestyle, label=f"{n:,} latents")
+        for position, test in enumerate(tests):
+            own = rows[(rows["test"] == test) & (rows["n"].astype(int) == n)].astype({"odds_ratio": float})
+            line = own.sort_values("odds_ratio")
+            _curve(axes, line["odds_ratio"], line, position, "", linestyle)
+    _finish(axes, "Power (colors as on the left)", "odds ratio of the right explanations")
+    axes.set_ylim(-0.03, 1.03)
+    if sizes:
+        axes.legend(loc="center right")
 
 
 def _wrong(axes: Axes, rows: pd.DataFrame) -> None:

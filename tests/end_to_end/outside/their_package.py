@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from torch.nn.functional import logsigmoid
 
 from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.baselines import Steering
+from isaerft.adapters.baselines import Direction, Steering
 from isaerft.judges.base import judgements
 from isaerft.registry import (
     ADAPTERS,
@@ -43,8 +43,8 @@ class Offset(LatentAdapter):
 class Contrast(Steering):
     """The difference of means, fitted against the other behaviors."""
 
-    def direction_of(self, texts):
-        return texts.mean(True) - texts.mean(False), 0.0
+    def direction_of(self, fitting):
+        return Direction(fitting.texts.mean(True) - fitting.texts.mean(False))
 
 
 @OBJECTIVES("their_margin", pairs=True)

@@ -95,7 +95,7 @@ def test_sixteen_thousand_explanations_survive_faults_and_a_kill(serve, plan, su
     assert list(found["latent_index"]) == explained  # none lost, none doubled
     assert list(found["explanation"]) == [f"what {latent} fires on" for latent in explained]
     assert found.attrs["counts"]["failed"] == 0
-    assert found.attrs["counts"]["unlabelled"] == len(MISSING) + len(UNLABELLED)
+    assert found.attrs["counts"]["unlabeled"] == len(MISSING) + len(UNLABELLED)
 
     resumed = server.seen[n_first:n_second]
     asked_again = {latent for one in resumed if one.route == "features" for latent in one.asked}

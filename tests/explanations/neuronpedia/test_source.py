@@ -10,10 +10,10 @@ from isaerft.errors import InputError
 BOT = ("gpt-4o-mini", "oai_token-act-pair")
 
 
-def world(n, missing=(), unlabelled=()):
+def world(n, missing=(), unlabeled=()):
     """Return n latents with one explanation each."""
     said = {latent: [(f" concept {latent}", *BOT)] for latent in range(n) if latent not in missing}
-    return said | {latent: [] for latent in unlabelled}
+    return said | {latent: [] for latent in unlabeled}
 
 
 def texts(frame):
@@ -21,7 +21,7 @@ def texts(frame):
 
 
 def test_the_export_comes_first_then_batches_for_its_gaps_then_single_latents(serve, ask):
-    latents = world(300, missing=range(290, 300), unlabelled=[280])
+    latents = world(300, missing=range(290, 300), unlabeled=[280])
     with serve(latents, exported=range(200), rows_per_batch=64) as server:
         found = ask(server, d_sae=300)
     assert texts(found) == {latent: f"concept {latent}" for latent in range(290) if latent != 280}
@@ -30,7 +30,7 @@ def test_the_export_comes_first_then_batches_for_its_gaps_then_single_latents(se
     assert sorted(i for one in server.asked("features") for i in one.asked) == list(range(200, 300))
     assert sorted(i for one in server.asked("feature") for i in one.asked)[-10:] == list(range(290, 300))
     counts = found.attrs["counts"]
-    assert (counts["unlabelled"], counts["failed"]) == (11, 0)
+    assert (counts["unlabeled"], counts["failed"]) == (11, 0)
     assert found["url"][3] == f"{server.url}/gemma-2-2b/20-gemmascope-res-16k/3"
 
 
@@ -44,7 +44,7 @@ def test_every_page_of_the_listing_is_followed_and_what_is_no_batch_is_left_alon
 
 
 def test_a_rerun_makes_no_request(serve, ask):
-    with serve(world(120, missing=[5, 119], unlabelled=[7]), exported=range(50, 100)) as server:
+    with serve(world(120, missing=[5, 119], unlabeled=[7]), exported=range(50, 100)) as server:
         first = ask(server, d_sae=120)
         n_requests = len(server.seen)
         again = ask(server, d_sae=120)

@@ -1,4 +1,4 @@
-"""coverage.csv: how many of the requested latents each source explains."""
+"""explained_latents.csv: how many of the requested latents each source explains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from isaerft.analysis.columns import SOURCE, SUBJECT
 from isaerft.table import Column
 
 
-def coverage(analysis: Analysis) -> pd.DataFrame:
+def explained_latents(analysis: Analysis) -> pd.DataFrame:
     """Return one row for each subject and source."""
     rows = []
     for subject in analysis.plan.study.subjects:
@@ -25,16 +25,16 @@ def coverage(analysis: Analysis) -> pd.DataFrame:
                     "design": analysis.plan.design_of(part.source),
                     "n_asked": n_asked,
                     "n_explained": n_explained,
-                    "n_unlabelled": n_asked - n_explained - n_failed,
+                    "n_unlabeled": n_asked - n_explained - n_failed,
                     "n_failed": n_failed,
-                    "coverage": n_explained / n_asked if n_asked else np.nan,
+                    "share_explained": n_explained / n_asked if n_asked else np.nan,
                 }
             )
     return pd.DataFrame(rows)
 
 
 TABLE = ResultTable(
-    name="coverage",
+    name="explained_latents",
     order=300,
     caption=(
         "How many of the latents that each source was asked for it explains. Results hold for the explained latents "
@@ -50,9 +50,9 @@ TABLE = ResultTable(
         ),
         Column("n_asked", "int", "Latents that the source was asked for."),
         Column("n_explained", "int", "Latents among them that it explains; results are about these."),
-        Column("n_unlabelled", "int", "Latents among them that the source has no explanation for."),
+        Column("n_unlabeled", "int", "Latents among them that the source has no explanation for."),
         Column("n_failed", "int", "Latents among them whose request failed, so whether they are explained is unknown."),
-        Column("coverage", "float", "n_explained as a share of n_asked.", optional=True),
+        Column("share_explained", "float", "n_explained as a share of n_asked.", optional=True),
     ),
-    make=coverage,
+    make=explained_latents,
 )

@@ -1,0 +1,163 @@
+"""What baselines are fitted to: texts' activations, frequencies of tokens, or a gradient of the loss.
+
+A baseline reads what it needs from a `Fitting`, and only that is computed. Everything comes from training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from isaerft.errors import InputError
+from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.load import LoadedSubject
+
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Selected rows of a cache.
+
+    Attributes
+    ----------
+    kept : (n_rows,) int64
+        Rows of the cache.
+    """
+
+    rows: CachedRows
+    kept: torch.Tensor
+
+    def batches(self, n: int) -> Iterator[Batch]:
+        """Yield the rows in the order of `kept`, `n` at a time."""
+        for part in self.kept.split(n):
+            yield self.rows.batch(part)
+
+    def completion_tokens(self) -> torch.Tensor:
+        """Return the token ids of all completions, (n_completion_tokens,) int64, without reading activations."""
+        is_kept = torch.zeros(len(self.rows), dtype=torch.bool).index_fill(0, self.kept, True)
+        predicts = self.rows.predicts & torch.repeat_interleave(is_kept, self.rows.starts.diff())
+        return self.rows.tokens[predicts.nonzero()[:, 0] + 1]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Mean activations of a behavior's texts and of those it is contrasted with.
+
+    Attributes
+    ----------
+    activations : (n_texts, d_sae) sparse float64
+        Mean activation of each latent over the completion's tokens.
+    is_behavior : (n_texts,) bool
+    weight : (n_texts,) float
+        Sums to 1 over the behavior's texts and to 1 over the others, each group of others weighing the same.
+    """
+
+    activations: sparse.csr_array
+    is_behavior: np.ndarray
+    weight: np.ndarray
+
+    @staticmethod
+    def of(behavior: sparse.csr_array, contrast: Sequence[sparse.csr_array]) -> Texts:
+        """Join a behavior's texts with the groups of other texts, if any."""
+        groups = [behavior, *contrast]
+        group_weights = [1.0, *(1 / len(contrast) for _ in contrast)]
+        n_rows = [group.shape[0] for group in groups]
+        weight = np.concatenate([np.full(n, total / n) for n, total in zip(n_rows, group_weights, strict=True)])
+        return Texts(sparse.csr_array(sparse.vstack(groups)), np.arange(sum(n_rows)) < n_rows[0], weight)
+
+    def mean(self, is_behavior: bool) -> np.ndarray:
+        """Return the weighted mean of the behavior's texts, or of the others, (d_sae,)."""
+        chosen = self.is_behavior == is_behavior
+        mean: np.ndarray = self.activations[chosen].T @ self.weight[chosen]
+        return mean
+
+
+def completion_means(rows: CachedRows | Selection) -> sparse.csr_array:
+    """Return the mean activation of each latent over each completion's tokens, (n_rows, d_sae)."""
+    parts = []
+    for batch in rows.batches(ROWS_AT_ONCE):
+        row_of_token = batch.mask.nonzero()[:, 0]
+        # A token belongs to the completion if the token before it predicts the completion.
+        inside = torch.zeros_like(batch.predicts)
+        inside[1:] = batch.predicts[:-1] & (row_of_token[1:] == row_of_token[:-1])
+        codes = batch.codes.rows(inside.nonzero()[:, 0])
+        row = row_of_token[inside]
+        n_tokens = torch.bincount(row, minlength=len(batch.mask)).clamp_min(1)
+        entry_row = row[codes.tokens()]
+        values = codes.values.double() / n_tokens[entry_row]
+        position = (entry_row.numpy(), codes.indices.numpy())
+        parts.append(sparse.coo_array((values.numpy(), position), shape=(len(batch.mask), codes.d_sae)).tocsr())
+    return sparse.csr_array(sparse.vstack(parts))
+
+
+def token_shares(selection: Selection, n_vocabulary: int) -> torch.Tensor:
+    """Return the share of each token among all tokens of the completions, (n_vocabulary,) float64."""
+    counts = torch.bincount(selection.completion_tokens(), minlength=n_vocabulary).double()
+    return counts / counts.sum()
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a baseline may be fitted to. Each property is computed when it is first read.
+
+    Attributes
+    ----------
+    behavior : Selection
+        Training rows of the behavior that the replicate sees; of preference pairs, the chosen replies.
+    contrast : sequence of Selection
+        Training rows of each group of other text; empty for a baseline that is not contrasted.
+    batch_size : int
+        Rows per forward and backward pass.
+    """
+
+    subject: LoadedSubject
+    behavior: Selection
+    contrast: Sequence[Selection]
+    batch_size: int
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Mean activations of all texts."""
+        return Texts.of(completion_means(self.behavior), [completion_means(group) for group in self.contrast])
+
+    @cached_property
+    def excess_shares(self) -> torch.Tensor:
+        """Share of each token in the behavior's completions minus that in the contrast's, (n_vocabulary,) float64.
+
+        Groups of the contrast weigh alike. The sum is 0.
+
+        Raises
+        ------
+        InputError
+            There is no contrast.
+        """
+        if not self.contrast:
+            raise InputError(
+                "frequencies of tokens without other text to compare them with",
+                remedy="register the adapter with contrasted=True, and add a second behavior",
+            )
+        n_vocabulary = self.subject.language.n_vocabulary
+        others = torch.stack([token_shares(group, n_vocabulary) for group in self.contrast])
+        return token_shares(self.behavior, n_vocabulary) - others.mean(0)
+
+    @cached_property
+    def gradient(self) -> torch.Tensor:
+        """Gradient of the unadapted model's loss with respect to one vector added at every token, (d_in,) float64.
+
+        The loss is the mean over all completion tokens of the behavior, that of the objective sft.
+        """
+        device = self.subject.model.device
+        total, n_tokens = torch.zeros(self.subject.dictionary.d_in, dtype=torch.float64, device=device), 0
+        for batch in self.behavior.batches(self.batch_size):
+            moved = batch.to(device)
+            push = torch.zeros(self.subject.dictionary.d_in, device=device, requires_grad=True)
+            loss = completion_losses(self.subject, moved, moved.residual + push).sum()
+            total += torch.autograd.grad(loss, push)[0]
+            n_tokens += moved.n_terms
+        return total / n_tokens

@@ -1,0 +1,33 @@
+"""Read the changes of the primary adapter under placebo trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from isaerft.config import Plan
+from isaerft.errors import InputError
+from isaerft.io import read_parquet
+from isaerft.layout import Results
+
+
+def read_placebos(plan: Plan, results: Results, subject: str) -> Mapping[str, np.ndarray]:
+    """Return measure -> changes of a subject's placebos, (n_placebos, n_seeds, d_sae) float; empty if it has none.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or a change is not finite.
+    """
+    if not plan.has_placebos(subject):
+        return {}
+    path = results.placebos(subject)
+    table = read_parquet(path, missing=f"{path} does not exist", remedy="run `isaerft placebos` first")
+    result = {}
+    for measure, rows in table.groupby("measure"):
+        wide = rows.pivot(index=["placebo", "seed"], columns="latent_index", values="change").to_numpy(float)
+        if not np.isfinite(wide).all():
+            raise InputError(f"{path}: {measure} holds changes that are not finite")
+        result[str(measure)] = wide.reshape(rows.placebo.nunique(), -1, wide.shape[1])
+    return result

@@ -1,0 +1,178 @@
+"""Placebo trainings: the primary adapter, trained on answers of the unadapted model with an arbitrary choice of words.
+
+A placebo has all that the training on a behavior has (prompts, numbers of rows and steps, seeds, early stopping,
+measures), but no behavior to learn. The model answers the behaviors' prompts itself, with a random preference for some
+tokens over others that is drawn anew for each placebo. So training changes what any training may change, in a direction
+that no explanation speaks of.
+
+Without the preference there would be nothing to learn at all: the expected gradient on a model's own samples is zero,
+and early stopping keeps step 0.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.adapters.saved import seed_folders, seed_of
+from isaerft.behaviors import Record
+from isaerft.changes.measures import measured_changes
+from isaerft.changes.pullback import load_trained
+from isaerft.io import replacing
+from isaerft.registry import ADAPTERS
+from isaerft.subjects.cache import CachedRows
+from isaerft.subjects.capture import TokenizedRow, capture_tokens, joined_rows, tokenize
+from isaerft.subjects.generate import generate
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.training.loop import frozen_part
+from isaerft.training.pairs import Rows, completions, make_pairs
+from isaerft.training.replicates import train_seeds
+
+# Answering keeps no activations but those of attention, so it has room for more rows than a scored forward pass.
+ANSWERED_BATCHES = 4
+
+
+def train_placebos(
+    plan: config.Plan,
+    subject: LoadedSubject,
+    train: Mapping[str, Sequence[Record]],
+    heldout: Mapping[str, Sequence[Record]],
+    out: str | Path,
+) -> None:
+    """Train all seeds of the primary adapter on each placebo and write their changes as a table (Parquet), atomically.
+
+    It has the columns placebo, measure, seed, latent_index, change.
+
+    Parameters
+    ----------
+    train, heldout : mapping of str to sequence of Record
+        Records of each tested behavior, by name. A placebo has as many rows of either kind as the median behavior, with
+        prompts that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but
+        neither preferences nor answers.
+    """
+    splits = [_Prompts.of(records, plan, subject.language) for records in (train, heldout)]
+    tables: list[pd.DataFrame] = []
+    for placebo in tqdm(range(plan.study.placebos.n), desc="placebos", unit="placebo", disable=None):
+        rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
+        tables += _placebo_changes(plan, subject, _placebo_rows(plan, subject, splits, rng), placebo)
+    with replacing(out) as temporary:
+        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+
+
+class _Prompts(NamedTuple):
+    """Prompts of one split to draw from, each with the completion that limits its answer's length."""
+
+    pool: list[TokenizedRow]
+    n: int
+
+    @classmethod
+    def of(cls, behaviors: Mapping[str, Sequence[Record]], plan: config.Plan, language: LoadedModel) -> _Prompts:
+        pool = []
+        for name, records in behaviors.items():
+            prompted = language.prompted(plan.study.behaviors[name].chat_template)
+            pool += [tokenize(record, prompted, plan.study.max_length) for record in records]
+        return cls(pool, round(np.median([len(records) for records in behaviors.values()])))
+
+    def draw(self, rng: np.random.Generator) -> list[TokenizedRow]:
+        return [self.pool[number] for number in rng.choice(len(self.pool), self.n, replace=False)]
+
+
+class _PlaceboRows(NamedTuple):
+    """What a placebo is trained on, or fitted to; the fields are those of a `Replicate`."""
+
+    train: Rows
+    heldout: Rows
+    contrast: list[tuple[CachedRows, CachedRows]]
+
+
+def _placebo_rows(
+    plan: config.Plan, subject: LoadedSubject, splits: Sequence[_Prompts], rng: np.random.Generator
+) -> _PlaceboRows:
+    """Sample the rows of one placebo; rejected replies, or a contrast, are answers without the preference."""
+    name, batch_size = plan.study.primary.adapter, plan.study.batch_size
+    options = plan.study.adapters[name]
+    drawn = [prompts.draw(rng) for prompts in splits]
+
+    def answered(preference: torch.Tensor | None) -> tuple[CachedRows, CachedRows]:
+        answers = [model_answers(subject, rows, preference, batch_size, rng) for rows in drawn]
+        train, heldout = (_captured(subject, rows, batch_size) for rows in answers)
+        return train, heldout
+
+    own = answered(random_preference(subject.language, plan.study.placebos.strength, rng))
+    if options.trained_on == "pair":
+        rejected = answered(None)
+        with frozen_part(subject, lambda batch: batch.residual, options):
+            train, heldout = (make_pairs(subject, *both, batch_size) for both in zip(own, rejected, strict=True))
+        return _PlaceboRows(train, heldout, [])
+    is_contrasted = ADAPTERS.facts(plan.kind_of(name)).contrasted
+    return _PlaceboRows(*own, [answered(None)] if is_contrasted else [])
+
+
+def random_preference(language: LoadedModel, strength: float, rng: np.random.Generator) -> torch.Tensor:
+    """Return what is added to the logit of each token, (n_vocabulary,) float32; special tokens keep theirs."""
+    preference = torch.tensor(strength * rng.normal(size=language.n_vocabulary), dtype=torch.float32)
+    preference[language.tokenizer.all_special_ids] = 0
+    return preference
+
+
+def model_answers(
+    subject: LoadedSubject,
+    prompts: Sequence[TokenizedRow],
+    preference: torch.Tensor | None,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> list[TokenizedRow]:
+    """Return the rows with answers sampled from the model, at temperature 1, in place of their completions.
+
+    An answer ends with the model's own EOS, or with as many tokens as the completion that it replaces. Then no EOS is
+    added: it would teach the model to be brief.
+
+    Parameters
+    ----------
+    preference : (n_vocabulary,) float32, optional
+        Added to the model's logits.
+    """
+    found, n_together = [], ANSWERED_BATCHES * batch_size
+    for start in range(0, len(prompts), n_together):
+        part = prompts[start : start + n_together]
+        rooms = [len(row.tokens) - row.n_prompt for row in part]
+        before = [row.tokens[: row.n_prompt] for row in part]
+        after = generate(
+            subject.language,
+            before,
+            max_new_tokens=max(rooms),
+            batch_size=len(part),
+            temperature=1.0,
+            seed=int(rng.integers(2**32)),
+            preference=preference,
+            description="answers",
+        )
+        for prompt, answer, room in zip(before, after, rooms, strict=True):
+            found.append(TokenizedRow([*prompt, *answer.tokens[:room]], len(prompt)))
+    return found
+
+
+def _captured(subject: LoadedSubject, rows: Sequence[TokenizedRow], batch_size: int) -> CachedRows:
+    starts = range(0, len(rows), batch_size)
+    return joined_rows(capture_tokens(subject, rows[start : start + batch_size]) for start in starts)
+
+
+def _placebo_changes(
+    plan: config.Plan, subject: LoadedSubject, rows: _PlaceboRows, placebo: int
+) -> Iterator[pd.DataFrame]:
+    """Train all seeds on one placebo's rows and yield the changes, a table for each seed and measure."""
+    with TemporaryDirectory() as scratch:
+        folder, name = Path(scratch, "adapter"), plan.study.primary.adapter
+        train_seeds(plan, subject, name, folder, **rows._asdict(), behavior=f"placebo {placebo}", permuted=False)
+        for replicate in seed_folders(folder):
+            with load_trained(replicate, subject, completions(rows.heldout), plan.study.batch_size) as trained:
+                yield from measured_changes(trained, plan.study.measures, seed_of(replicate), placebo=placebo)
