@@ -163,7 +163,7 @@ def test_which_subjects_have_placebos():
     assert not plan.has_placebos("toy-permuted")
     assert not plan_of(placebos={"n": 0}).has_placebos("toy")
     assert not plan_of("saved").has_placebos("toy")
-    assert plan_of(placebos={}).study.placebos.n == 19
+    assert plan_of(placebos={}).study.placebos.n == 9
     with pytest.raises(InputError, match="allowed: n, strength"):
         plan_of(placebos={"m": 3})
 

@@ -28,6 +28,8 @@ CONTROLS = (
     "genericity",
     "random_dictionary",
 )
+# With fewer `isaerft.stats.audit` gives no p-value.
+MIN_AUDIT_SEEDS = 4
 # Only where a study names them: each costs trainings of its own, and none must fall to chance.
 ASKED_CONTROLS = ("shuffled_completions",)
 
@@ -279,13 +281,11 @@ class Study:
 
     def _check_compared(self) -> None:
         """The spread over seeds of the primary statistic says what other rows would have given."""
-        from isaerft.stats.audit import MIN_SEEDS
-
-        if self.n_seeds < MIN_SEEDS:
+        if self.n_seeds < MIN_AUDIT_SEEDS:
             raise InputError(
                 f"audits with n_seeds {self.n_seeds}",
-                allowed=f"at least {MIN_SEEDS}: fewer hardly know how much other rows of one origin differ",
-                remedy=f"set n_seeds: {MIN_SEEDS}",
+                allowed=f"at least {MIN_AUDIT_SEEDS}: fewer hardly know how much other rows of one origin differ",
+                remedy=f"set n_seeds: {MIN_AUDIT_SEEDS}",
             )
         can = [
             name
