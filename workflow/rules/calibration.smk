@@ -29,7 +29,10 @@ rule calibration_part:
         runtime=60,
     params:
         config=CALIBRATION,
-        code=code("calibration-part", *(Part(STATISTICS, name) for name in STATISTICS.builtin)),
+        code=code(
+            "calibration-part",
+            *(Part(STATISTICS, name) for name in STATISTICS.builtin),
+        ),
         settings=settings(replace(calibration, **dict.fromkeys(PART_LISTS.split(), []))),
     shell:
         "isaerft calibration-part --config {params.config:q} --part {wildcards.part} > {log} 2>&1"
