@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.base import STRICT
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
-from isaerft.config.subjects import Subject
+from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, shown, unknown_name
 
@@ -195,7 +195,7 @@ class Study:
         for name, behavior in self.behaviors.items():
             _check_behavior(name, behavior)
         for name, subject in self.subjects.items():
-            _check_subject(name, subject)
+            check_subject(name, subject)
         self._check_word_lists()
         return self
 
@@ -474,38 +474,3 @@ def _check_elicit(name: str, behavior: Behavior, elicit: Elicit) -> None:
         )
     if elicit.min_score is not None and behavior.metric is None:
         raise InputError(f"behavior {name!r}: elicit.min_score without a metric", remedy="add a `metric`")
-
-
-def _check_subject(name: str, subject: Subject) -> None:
-    """A subject has one model and one SAE, and the options needed to load them."""
-    if sum(origin is not None for origin in (subject.model, subject.gguf, subject.testbed)) != 1:
-        raise InputError(f"subject {name!r}", allowed="exactly one of model, gguf, testbed")
-    if subject.testbed is not None:
-        return
-    if subject.gguf is not None and subject.revision is not None:
-        raise InputError(f"subject {name!r}: a GGUF file has no revision", remedy="give its `sha256` under gguf")
-    if subject.gguf is not None and subject.gguf.package is None and not Path(subject.gguf.file).is_file():
-        raise InputError(f"subject {name!r}: file {subject.gguf.file!r} does not exist", remedy="check gguf.file")
-    saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
-    if sum(saes) != 1:
-        raise InputError(
-            f"subject {name!r} names {sum(saes)} SAEs", allowed="exactly one of release, sae_path, train_sae"
-        )
-    if (subject.release is None) != (subject.sae_id is None):
-        raise InputError(f"subject {name!r}: release and sae_id belong together", remedy="give both")
-    if subject.train_sae is not None and not subject.hook_name:
-        raise InputError(
-            f"subject {name!r}: train_sae without hook_name", remedy="say where, e.g. blocks.2.hook_resid_post"
-        )
-    corpus = subject.corpus
-    if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
-        raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
-    if corpus.prompts is not None and not corpus.sample:
-        raise InputError(f"subject {name!r}: corpus.prompts without sampling", remedy="add `sample: true`")
-    for path, what in [
-        (corpus.path, "corpus.path"),
-        (corpus.prompts, "corpus.prompts"),
-        (subject.sae_path, "sae_path"),
-    ]:
-        if path is not None and not Path(path).exists():
-            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")
