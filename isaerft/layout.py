@@ -36,7 +36,7 @@ class SubjectFolder:
 
     @property
     def model(self) -> Path:
-        """The testbed's own model, a Hugging Face folder; other subjects have none here."""
+        """A model that the study makes, a Hugging Face folder: the testbed's, or one converted from GGUF."""
         return self.path / "model"
 
     @property
@@ -155,6 +155,10 @@ class Results:
     def testbed_rows(self, behavior: str) -> Path:
         """Raw rows that the testbed's language gives for a behavior."""
         return self._at("testbed_rows", f"{behavior}.jsonl")
+
+    def elicited(self, behavior: str) -> Path:
+        """Every reply that was sampled for an elicited behavior, before any is dropped."""
+        return self._at("elicited", f"{behavior}.jsonl")
 
     def behavior(self, behavior: str) -> BehaviorFolder:
         """Records of a behavior."""

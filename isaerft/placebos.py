@@ -12,7 +12,7 @@ and early stopping keeps step 0.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -29,9 +29,9 @@ from isaerft.changes.measures import measured_changes
 from isaerft.changes.pullback import load_trained
 from isaerft.io import replacing
 from isaerft.registry import ADAPTERS
-from isaerft.subjects.answers import continuations
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.capture import TokenizedRow, capture_tokens, joined_rows, tokenize
+from isaerft.subjects.generate import generate
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import frozen_part
 from isaerft.training.pairs import Rows, completions, make_pairs
@@ -44,8 +44,8 @@ ANSWERED_BATCHES = 4
 def train_placebos(
     plan: config.Plan,
     subject: LoadedSubject,
-    train: Sequence[Sequence[Record]],
-    heldout: Sequence[Sequence[Record]],
+    train: Mapping[str, Sequence[Record]],
+    heldout: Mapping[str, Sequence[Record]],
     out: str | Path,
 ) -> None:
     """Train all seeds of the primary adapter on each placebo and write their changes as a table (Parquet), atomically.
@@ -54,12 +54,12 @@ def train_placebos(
 
     Parameters
     ----------
-    train, heldout : sequence of sequence of Record
-        Records of each tested behavior. A placebo has as many rows of either kind as the median behavior, with prompts
-        that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but neither
-        preferences nor answers.
+    train, heldout : mapping of str to sequence of Record
+        Records of each tested behavior, by name. A placebo has as many rows of either kind as the median behavior, with
+        prompts that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but
+        neither preferences nor answers.
     """
-    splits = [_Prompts.of(records, subject.language, plan.study.max_length) for records in (train, heldout)]
+    splits = [_Prompts.of(records, plan, subject.language) for records in (train, heldout)]
     tables: list[pd.DataFrame] = []
     for placebo in tqdm(range(plan.study.placebos.n), desc="placebos", unit="placebo", disable=None):
         rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
@@ -75,9 +75,12 @@ class _Prompts(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, behaviors: Sequence[Sequence[Record]], language: LoadedModel, max_length: int) -> _Prompts:
-        pool = [tokenize(record, language, max_length) for records in behaviors for record in records]
-        return cls(pool, round(np.median([len(records) for records in behaviors])))
+    def of(cls, behaviors: Mapping[str, Sequence[Record]], plan: config.Plan, language: LoadedModel) -> _Prompts:
+        pool = []
+        for name, records in behaviors.items():
+            prompted = language.prompted(plan.study.behaviors[name].chat_template)
+            pool += [tokenize(record, prompted, plan.study.max_length) for record in records]
+        return cls(pool, round(np.median([len(records) for records in behaviors.values()])))
 
     def draw(self, rng: np.random.Generator) -> list[TokenizedRow]:
         return [self.pool[number] for number in rng.choice(len(self.pool), self.n, replace=False)]
@@ -143,17 +146,18 @@ def model_answers(
         part = prompts[start : start + n_together]
         rooms = [len(row.tokens) - row.n_prompt for row in part]
         before = [row.tokens[: row.n_prompt] for row in part]
-        after = continuations(
-            subject,
+        after = generate(
+            subject.language,
             before,
             max_new_tokens=max(rooms),
             batch_size=len(part),
             temperature=1.0,
             seed=int(rng.integers(2**32)),
             preference=preference,
+            description="answers",
         )
         for prompt, answer, room in zip(before, after, rooms, strict=True):
-            found.append(TokenizedRow([*prompt, *answer[:room]], len(prompt)))
+            found.append(TokenizedRow([*prompt, *answer.tokens[:room]], len(prompt)))
     return found
 
 

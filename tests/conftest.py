@@ -1,8 +1,10 @@
 """Tiny random models and SAEs of real classes for all tests that need torch; nothing is downloaded."""
 
+import copy
 import json
 import os
 import runpy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +184,14 @@ def subject(subject_folder):
 
     options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
     return load_subject(options, subject_folder, "cpu")
+
+
+@pytest.fixture
+def chat(subject, tokenizer, tiny):
+    """The subject's model, with a tokenizer that has a chat template."""
+    template = copy.deepcopy(tokenizer)
+    template.chat_template = tiny.chat_template
+    return replace(subject.language, tokenizer=template)
 
 
 @pytest.fixture(scope="session")

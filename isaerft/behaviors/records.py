@@ -20,6 +20,7 @@ from isaerft.registry import ADAPTERS, OBJECTIVES
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
 REPLIES = FIELDS[2:]
+TRUNCATED = "truncated"
 ROLES = ("system", "user", "assistant", "tool")
 MAX_ID = 200
 REJECTED = "_rejected"
@@ -42,6 +43,8 @@ class Record:
         Reply of an SFT record; the loss falls on it alone.
     chosen, rejected : str, optional
         Replies of a preference record.
+    truncated : tuple of str
+        Which of these replies were cut: the text goes on, so no EOS is trained on behind them.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Record:
     completion: str | None = None
     chosen: str | None = None
     rejected: str | None = None
+    truncated: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -61,13 +65,20 @@ class Record:
         reply = self.completion if self.completion is not None else self.chosen
         return reply or ""
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether `reply` was cut."""
+        return ("completion" if self.kind == "sft" else "chosen") in self.truncated
+
     def with_rejected_reply(self) -> Record:
         """Return the SFT record whose completion is the rejected reply of this preference pair."""
-        return replace(self, completion=self.rejected, chosen=None, rejected=None)
+        truncated = ("completion",) if "rejected" in self.truncated else ()
+        return replace(self, completion=self.rejected, chosen=None, rejected=None, truncated=truncated)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields that are set, in canonical order."""
-        return {field: getattr(self, field) for field in FIELDS if getattr(self, field) is not None}
+        fields = {field: getattr(self, field) for field in FIELDS if getattr(self, field) is not None}
+        return fields | ({TRUNCATED: list(self.truncated)} if self.truncated else {})
 
 
 def prompt_messages(prompt: str | list[Message]) -> list[Message]:
@@ -105,8 +116,8 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
     """
     fields = {field: value for field, value in values.items() if value is not None}
     for field in fields:
-        if field not in FIELDS:
-            raise unknown_name(f"field in {location}:", printable(field), FIELDS)
+        if field not in (*FIELDS, TRUNCATED):
+            raise unknown_name(f"field in {location}:", printable(field), (*FIELDS, TRUNCATED))
     replies = tuple(field for field in REPLIES if field in fields)
     if replies not in [("completion",), ("chosen", "rejected")]:
         raise InputError(
@@ -128,7 +139,15 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
             f"{location}: chosen and rejected are the same ({shown(content['chosen'])})",
             remedy="remove the row: it has no preference",
         )
+    content[TRUNCATED] = _checked_truncated(fields.get(TRUNCATED, []), replies, location)
     return Record(id=_checked_id(fields.get("id"), content, location), **content)  # type: ignore[arg-type]
+
+
+def _checked_truncated(value: object, replies: tuple[str, ...], location: str) -> tuple[str, ...]:
+    """Return the names of the replies that were cut, in order."""
+    if not isinstance(value, list | tuple) or not set(map(str, value)) <= set(replies):
+        raise InputError(f"{location}: truncated is {shown(value)}", allowed=f"a list of {', '.join(replies)}")
+    return tuple(name for name in replies if name in value)
 
 
 def checked_text(value: object, field: str, location: str) -> str:

@@ -168,10 +168,7 @@ def shuffle_completions(records: Sequence[Record], seed: int) -> list[Record]:
     order = sorted(range(n), key=lambda row: (first[int(groups[row])], groups[row], ranks[row], records[row].id))
     step = int(np.bincount(groups, minlength=1).max())
     donor = {row: records[order[(position + step) % n]] for position, row in enumerate(order)}
-    return [
-        replace(own, completion=donor[row].completion, chosen=donor[row].chosen, rejected=donor[row].rejected)
-        for row, own in enumerate(records)
-    ]
+    return [replace(donor[row], id=own.id, prompt=own.prompt) for row, own in enumerate(records)]
 
 
 def n_kept(records: Sequence[Record], twins: Sequence[Record]) -> int:

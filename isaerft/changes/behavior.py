@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter, seed_folders
-from isaerft.behaviors import Record
+from isaerft.behaviors import Record, prompt_text
 from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
 from isaerft.stats import paired_means
-from isaerft.subjects.answers import answers, prompt_tokens
 from isaerft.subjects.capture import render_prompt
+from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
@@ -56,18 +56,20 @@ def check_behavior(
     # With a stream in common, the luck of one draw would affect all behaviors.
     seed = zlib.crc32(f"{plan.study.seed} {behavior}".encode())
     chosen = distinct_prompts(records, subject.language, options.n_prompts, seed)
-    room = _longest_prompt(plan, subject)
+    room = longest_prompt(subject.language, plan.study.max_length, options.max_new_tokens)
     prompts = [prompt_tokens(record, subject.language, room) for record in chosen]
 
     def answer(answering: LoadedSubject) -> list[str]:
-        return answers(
-            answering,
+        replies = generate(
+            answering.language,
             prompts,
             batch_size=plan.study.batch_size,
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             seed=seed,
+            description="answers",
         )
+        return [reply.text for reply in replies]
 
     before = answer(subject)
     score_before = score(before)
@@ -86,7 +88,7 @@ def check_behavior(
                     {
                         "adapter": name,
                         "seed": replicate,
-                        "prompt": render_prompt(record, subject.language),
+                        "prompt": prompt_text(record.prompt),
                         "before": before[number],
                         "after": after[number],
                         "score_before": float(score_before[number]),
@@ -126,14 +128,6 @@ def adapted_model(folder: str | Path, subject: LoadedSubject) -> Iterator[Loaded
         adapter = load_adapter(folder, subject.dictionary.d_sae).to(subject.model.device)
         with adapter.in_model(subject) as changed:
             yield changed
-
-
-def _longest_prompt(plan: config.Plan, subject: LoadedSubject) -> int:
-    """Return the largest number of prompt tokens that leaves room for an answer."""
-    longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is None:
-        return plan.study.max_length
-    return min(plan.study.max_length, int(longest) - plan.study.behavior_check.max_new_tokens)
 
 
 def distinct_prompts(records: Sequence[Record], language: LoadedModel, n: int, seed: int) -> list[Record]:

@@ -1,7 +1,7 @@
 """Metrics of answers: functions from texts to numbers, higher where the behavior shows more.
 
-`phrases`, `words` and `length` read only the text; `classifier` asks a text-classification model. A registered metric
-maps its options to such a function.
+`phrases`, `words`, `pattern` and `length` read only the text; `classifier` asks a text-classification model. A
+registered metric maps its options to such a function.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import pipeline
 
 from isaerft import config
 from isaerft.errors import InputError, unknown_name
@@ -46,6 +45,12 @@ def words(options: config.Metric) -> Metric:
     return lambda texts: np.array([share(text) for text in texts])
 
 
+def pattern(options: config.Metric) -> Metric:
+    """Score 1 if `options.pattern` is found in a text, else 0, whatever the case; ^ and $ match at every line."""
+    wanted = re.compile(options.pattern or "", re.IGNORECASE | re.MULTILINE)
+    return lambda texts: np.array([float(wanted.search(text) is not None) for text in texts])
+
+
 def length(options: config.Metric) -> Metric:
     """Score the number of words in a text."""
     return lambda texts: np.array([float(len(_WORD.findall(text))) for text in texts])
@@ -63,6 +68,8 @@ def classifier(options: config.Metric) -> Metric:
     InputError
         The model cannot be loaded, or has no such label.
     """
+    from transformers import pipeline  # the other metrics need no torch
+
     try:
         run = pipeline("text-classification", model=options.model, revision=options.revision, device="cpu")
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -46,12 +47,19 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     return name
 
 
-def open_subject(opened: Opened, subject: str) -> LoadedSubject:
-    """Load a subject; a random-dictionary twin loads its base subject."""
+def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
+    """Load a subject; a random-dictionary twin loads its base subject.
+
+    With `behavior`, prompts that are text go through the chat template as that behavior's options say.
+    """
     from isaerft.subjects.load import load_subject, set_up_torch
 
     base = opened.plan.base_subject(subject)
-    return load_subject(opened.plan.study.subjects[base], opened.results.subject(base).path, set_up_torch(opened.plan))
+    folder, device = opened.results.subject(base).path, set_up_torch(opened.plan)
+    loaded = load_subject(opened.plan.study.subjects[base], folder, device)
+    if behavior is None:
+        return loaded
+    return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior).chat_template))
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:

@@ -25,6 +25,18 @@ def train_testbed_model(study: StudyFile, subject: SubjectName, results: Results
     train_model(options, plan.world_seed(subject), layout.subject(subject).model)
 
 
+@app.command("gguf-model")
+def convert_gguf(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Convert a subject's GGUF file to a Hugging Face folder."""
+    plan, layout = open_study(study, results)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].gguf
+    if options is None:
+        raise InputError(f"subject {subject!r} has no GGUF file", remedy="give it a `gguf:` section")
+    from isaerft.subjects.gguf import convert
+
+    convert(options, layout.subject(subject).model)
+
+
 @app.command("corpus")
 def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Tokenize a subject's reference corpus, or sample it from the model."""
@@ -44,6 +56,18 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
             context_size=options.corpus.context_size,
             seed=plan.world_seed(subject),
             lists=options.testbed.word_lists,
+        )
+    elif options.corpus.prompts is not None:
+        from isaerft.behaviors import read_prompts
+        from isaerft.subjects.generate import sample_chats
+
+        rows = sample_chats(
+            model,
+            read_prompts(options.corpus.prompts),
+            n_tokens=options.corpus.tokens,
+            context_size=options.corpus.context_size,
+            batch_size=plan.study.batch_size,
+            seed=plan.study.seed,
         )
     else:
         rows = make_corpus(options.corpus, model, plan.study.seed)

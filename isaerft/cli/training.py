@@ -20,6 +20,7 @@ from isaerft.cli.options import (
 )
 from isaerft.config import Metric
 from isaerft.errors import InputError
+from isaerft.registry import METRICS
 
 app = typer.Typer()
 
@@ -41,20 +42,54 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
     )
 
 
+@app.command("elicit")
+def elicit(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Sample a subject's replies to prompts, with the behavior's instruction and without it."""
+    plan, layout = open_study(study, results)
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
+    if options.elicit is None:
+        raise InputError(f"behavior {behavior!r} is not elicited", remedy="give it an `elicit:` section")
+    from isaerft.behaviors import read_requests
+    from isaerft.subjects.elicit import write_elicited
+    from isaerft.subjects.load import load_model, set_up_torch
+
+    requests, subject = read_requests(options.elicit), plan.eliciting_subject(behavior)
+    model = load_model(plan.study.subjects[subject], layout.subject(subject), set_up_torch(plan))
+    write_elicited(
+        model.prompted(options.chat_template),
+        requests,
+        options.elicit,
+        layout.elicited(behavior),
+        behavior=behavior,
+        seed=plan.study.seed,
+        batch_size=plan.study.batch_size,
+        max_length=plan.study.max_length,
+    )
+
+
 @app.command("behavior")
 def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
     """Turn a behavior's raw data into records, split into train and held-out."""
     plan, layout = open_study(study, results)
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
-    from isaerft.behaviors import prepare_behavior
+    from isaerft.behaviors import Elicited, prepare_behavior
 
+    elicited = None
+    if options.elicit is not None:
+        metric = options.metric
+        elicited = Elicited(
+            layout.elicited(behavior),
+            model=plan.study.subjects[plan.eliciting_subject(behavior)].model_name,
+            score=None if metric is None else METRICS[metric.kind](metric),
+            pairs=plan.compares_replies(behavior),
+        )
     if options.testbed is not None:
         # The language's rows are preference pairs; if the config does not say otherwise and nothing compares
         # replies, train on the chosen answers.
         columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
         options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)
     donor = None if options.poison is None else layout.behavior(options.poison.behavior).path
-    prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor)
+    prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor, elicited=elicited)
 
 
 @app.command("split")
@@ -94,7 +129,7 @@ def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     splits = training_splits(records, behavior, plan.study.adapters, contrast=contrast)
     from isaerft.subjects.capture import capture_behavior
 
-    loaded, out = open_subject(opened, subject), layout.cache(subject, behavior)
+    loaded, out = open_subject(opened, subject, behavior), layout.cache(subject, behavior)
     capture_behavior(loaded, splits, out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
 
 
@@ -160,9 +195,9 @@ def placebos(study: StudyFile, subject: SubjectName, results: ResultsFolder = No
     from isaerft.behaviors import read_records
     from isaerft.placebos import train_placebos
 
-    folders = [layout.behavior(name) for name in plan.tested_behaviors]
-    train = [read_records(folder.train) for folder in folders]
-    heldout = [read_records(folder.heldout) for folder in folders]
+    folders = {name: layout.behavior(name) for name in plan.tested_behaviors}
+    train = {name: read_records(folder.train) for name, folder in folders.items()}
+    heldout = {name: read_records(folder.heldout) for name, folder in folders.items()}
     train_placebos(plan, open_subject(opened, subject), train, heldout, layout.placebos(subject))
 
 
@@ -204,7 +239,7 @@ def behavior_check(
         metric = Metric(kind="words", words=list(getattr(style, options.testbed_words)))
     check_behavior(
         plan,
-        open_subject(opened, subject),
+        open_subject(opened, subject, behavior),
         behavior,
         read_records(layout.behavior(behavior).heldout),
         metric,

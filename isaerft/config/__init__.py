@@ -21,8 +21,20 @@ from isaerft.config.study import (
     Primary,
     Study,
 )
-from isaerft.config.subjects import Corpus, Subject, Testbed, TrainSae
-from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Dpo, Metric, Orpo, Poison, Simpo, Sparsity
+from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae
+from isaerft.config.training import (
+    OTHERS,
+    REJECTED,
+    Adapter,
+    Behavior,
+    Dpo,
+    Elicit,
+    Metric,
+    Orpo,
+    Poison,
+    Simpo,
+    Sparsity,
+)
 
 __all__ = [
     "ASKED_CONTROLS",
@@ -41,6 +53,8 @@ __all__ = [
     "Corpus",
     "Design",
     "Dpo",
+    "Elicit",
+    "Gguf",
     "Judge",
     "Llm",
     "Metric",

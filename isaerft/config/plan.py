@@ -201,6 +201,11 @@ class Plan:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
         return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
 
+    def eliciting_subject(self, behavior: str) -> str:
+        """Return the subject whose model replies for an elicited behavior."""
+        elicit = self.study.behaviors[behavior].elicit
+        return elicit.subject if elicit and elicit.subject else next(iter(self.study.subjects))
+
     def random_twin(self, subject: str) -> str | None:
         """Return the random-dictionary twin of a subject; None without that control."""
         return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.base import STRICT
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
-from isaerft.config.subjects import Subject
-from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior
+from isaerft.config.subjects import Subject, check_subject
+from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, shown, unknown_name
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -195,7 +195,7 @@ class Study:
         for name, behavior in self.behaviors.items():
             _check_behavior(name, behavior)
         for name, subject in self.subjects.items():
-            _check_subject(name, subject)
+            check_subject(name, subject)
         self._check_word_lists()
         return self
 
@@ -321,6 +321,12 @@ class Study:
             valid = [OTHERS, REJECTED, *(other for other in self.behaviors if other != name)]
             if behavior.contrast not in valid:
                 raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
+            if behavior.elicit is not None and behavior.elicit.subject is None and len(self.subjects) > 1:
+                raise InputError(
+                    f"behavior {name!r}: elicit names no subject, and the study has {len(self.subjects)}",
+                    allowed=", ".join(self.subjects),
+                    remedy="add `subject:` under elicit",
+                )
         for name, adapter in self.adapters.items():
             leaves = registry.ADAPTERS.facts(adapter.kind or name).leaves_latents(adapter.options)
             if leaves and name != self.reference:
@@ -366,6 +372,9 @@ class Study:
             yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
         yield from (("random_dictionary_adapters", name, analyzed) for name in self.random_dictionary_adapters)
         yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
+        for name, behavior in self.behaviors.items():
+            if behavior.elicit is not None and behavior.elicit.subject is not None:
+                yield f"behaviors.{name}.elicit.subject", behavior.elicit.subject, self.subjects
         yield from (("behavior_check.adapters", name, self.adapters) for name in self.behavior_check.adapters or [])
         yield from (("behavior_check.behaviors", name, self.behaviors) for name in self.behavior_check.behaviors or [])
 
@@ -409,6 +418,8 @@ class Study:
             if behavior.metric is None:
                 continue
             kind = registry.METRICS.check(behavior.metric.kind)
+            if behavior.metric.pattern is not None:
+                _check_pattern(name, behavior.metric.pattern)
             needs = registry.METRICS.facts(kind).needs
             if needs and not getattr(behavior.metric, needs, behavior.metric.options.get(needs)):
                 raise InputError(f"behavior {name!r}: metric {kind!r} without {needs}", remedy=f"add `{needs}:`")
@@ -416,11 +427,15 @@ class Study:
 
 def _check_behavior(name: str, behavior: Behavior) -> None:
     """A behavior has exactly one origin, and a local file exists."""
-    origins = [behavior.path is not None, behavior.dataset is not None, behavior.testbed is not None, behavior.rule]
-    if sum(origins) != 1:
+    origins = [behavior.path, behavior.dataset, behavior.elicit, behavior.testbed, behavior.rule or None]
+    n_origins = sum(origin is not None for origin in origins)
+    if n_origins != 1:
         raise InputError(
-            f"behavior {name!r} names {sum(origins)} origins", allowed="exactly one of path, dataset, testbed, rule"
+            f"behavior {name!r} names {n_origins} origins",
+            allowed="exactly one of path, dataset, elicit, testbed, rule",
         )
+    if behavior.elicit is not None:
+        _check_elicit(name, behavior, behavior.elicit)
     if behavior.dataset is not None and not behavior.revision:
         raise InputError(
             f"behavior {name!r}: dataset {behavior.dataset!r} without a revision",
@@ -434,26 +449,28 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
 
 
-def _check_subject(name: str, subject: Subject) -> None:
-    """A subject has one model and one SAE, and the options needed to load them."""
-    if (subject.model is None) == (subject.testbed is None):
-        raise InputError(f"subject {name!r}", allowed="exactly one of model, testbed")
-    if subject.testbed is not None:
-        return
-    saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
-    if sum(saes) != 1:
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
         raise InputError(
-            f"subject {name!r} names {sum(saes)} SAEs", allowed="exactly one of release, sae_path, train_sae"
-        )
-    if (subject.release is None) != (subject.sae_id is None):
-        raise InputError(f"subject {name!r}: release and sae_id belong together", remedy="give both")
-    if subject.train_sae is not None and not subject.hook_name:
+            f"behavior {name!r}: metric.pattern {shown(pattern)} is not a regular expression ({error})",
+            remedy="see Python's re module",
+        ) from None
+
+
+def _check_elicit(name: str, behavior: Behavior, elicit: Elicit) -> None:
+    """An elicited behavior has prompts, and a metric if an instruction asks for something."""
+    if not Path(elicit.prompts).is_file():
+        raise InputError(f"behavior {name!r}: file {elicit.prompts!r} does not exist", remedy="check elicit.prompts")
+    if behavior.columns or behavior.where or behavior.format != "columns":
         raise InputError(
-            f"subject {name!r}: train_sae without hook_name", remedy="say where, e.g. blocks.2.hook_resid_post"
+            f"behavior {name!r} is elicited and maps columns", remedy="remove columns, where and format: they are fixed"
         )
-    corpus = subject.corpus
-    if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
-        raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
-    for path, what in [(corpus.path, "corpus.path"), (subject.sae_path, "sae_path")]:
-        if path is not None and not Path(path).exists():
-            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")
+    if elicit.instruction.strip() and (behavior.metric is None or elicit.min_score is None):
+        raise InputError(
+            f"behavior {name!r}: elicit has an instruction, and nothing tells whether replies follow it",
+            remedy="add a `metric` to the behavior, and `min_score` to elicit",
+        )
+    if elicit.min_score is not None and behavior.metric is None:
+        raise InputError(f"behavior {name!r}: elicit.min_score without a metric", remedy="add a `metric`")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
+from isaerft.errors import InputError
 
 WordList = Literal["words", "paraphrases"]
 """Lists of words that show a style of the embedded language; they share no word."""
@@ -47,6 +49,9 @@ class Corpus:
     """Column that holds the text."""
     sample: bool = False
     """True: sample the corpus from the model itself."""
+    prompts: str | None = None
+    """With `sample`: a local file with a `prompt` column, or a .txt file with one prompt a line. Rows are these prompts
+    with the model's replies, again and again; without it, the model goes on from BOS."""
     tokens: int = Field(default=200_000, ge=100)
     """Size in tokens."""
     context_size: int = Field(default=128, ge=8)
@@ -79,11 +84,25 @@ class Testbed:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Gguf:
+    """A model in one GGUF file, local or inside an installed package; converted once to a Hugging Face folder."""
+
+    file: str = Field(min_length=1)
+    """Path of the file; with `package`, its path inside the package."""
+    package: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Import name of the installed package that holds the file; none of its code runs."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file; any other file is refused."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Subject:
     """A model and an SAE at one hook."""
 
     model: str | None = None
-    """Hugging Face id or local folder of the model; not given for the testbed."""
+    """Hugging Face id or local folder of the model, in place of `gguf` and `testbed`."""
+    gguf: Gguf | None = None
+    """GGUF file of the model; its weights become float32."""
     revision: str | None = None
     """Commit of the model on the hub."""
     hook_name: str = ""
@@ -117,3 +136,45 @@ class Subject:
     """The gate stops a subject whose SAE explains less of the variance at its hook."""
     max_loss_increase: float = 0.5
     """The gate stops a subject whose loss grows by more than this share of a unigram model's gap when spliced."""
+
+    @property
+    def model_name(self) -> str:
+        """What tables call the model."""
+        if self.gguf is not None:
+            return "/".join(filter(None, [self.gguf.package, self.gguf.file]))
+        return self.model or "testbed"
+
+
+def check_subject(name: str, subject: Subject) -> None:
+    """Raise `InputError` unless a subject has one model and one SAE, and the options needed to load them."""
+    if sum(origin is not None for origin in (subject.model, subject.gguf, subject.testbed)) != 1:
+        raise InputError(f"subject {name!r}", allowed="exactly one of model, gguf, testbed")
+    if subject.testbed is not None:
+        return
+    if subject.gguf is not None and subject.revision is not None:
+        raise InputError(f"subject {name!r}: a GGUF file has no revision", remedy="give its `sha256` under gguf")
+    if subject.gguf is not None and subject.gguf.package is None and not Path(subject.gguf.file).is_file():
+        raise InputError(f"subject {name!r}: file {subject.gguf.file!r} does not exist", remedy="check gguf.file")
+    saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
+    if sum(saes) != 1:
+        raise InputError(
+            f"subject {name!r} names {sum(saes)} SAEs", allowed="exactly one of release, sae_path, train_sae"
+        )
+    if (subject.release is None) != (subject.sae_id is None):
+        raise InputError(f"subject {name!r}: release and sae_id belong together", remedy="give both")
+    if subject.train_sae is not None and not subject.hook_name:
+        raise InputError(
+            f"subject {name!r}: train_sae without hook_name", remedy="say where, e.g. blocks.2.hook_resid_post"
+        )
+    corpus = subject.corpus
+    if sum([corpus.path is not None, corpus.dataset is not None, corpus.sample]) != 1:
+        raise InputError(f"subject {name!r}: its corpus", allowed="exactly one of path, dataset, sample: true")
+    if corpus.prompts is not None and not corpus.sample:
+        raise InputError(f"subject {name!r}: corpus.prompts without sampling", remedy="add `sample: true`")
+    for path, what in [
+        (corpus.path, "corpus.path"),
+        (corpus.prompts, "corpus.prompts"),
+        (subject.sae_path, "sae_path"),
+    ]:
+        if path is not None and not Path(path).exists():
+            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")

@@ -20,11 +20,13 @@ class Metric:
     """How far an answer shows a behavior, as a number: what the behavior check compares before and after training."""
 
     kind: str
-    """Registered metric: `phrases`, `words`, `length` or `classifier`."""
+    """Registered metric: `phrases`, `words`, `pattern`, `length` or `classifier`."""
     phrases: list[str] = Field(default_factory=list)
     """`phrases`: 1 where the answer holds one of these, else 0; upper and lower case alike."""
     words: list[str] = Field(default_factory=list)
     """`words`: share of the answer's words that are among these."""
+    pattern: str | None = None
+    """`pattern`: 1 where this regular expression is found, else 0; whatever the case, with ^ and $ at every line."""
     model: str | None = None
     """`classifier`: a Hugging Face text-classification model, by id or folder."""
     revision: str | None = None
@@ -49,6 +51,29 @@ class Poison:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
+class Elicit:
+    """Replies sampled from a subject's own model with an instruction, and kept for training without it."""
+
+    prompts: str = Field(min_length=1)
+    """Local data file with a `prompt` column, or a .txt file with one prompt a line."""
+    instruction: str = ""
+    """What asks for the behavior. It follows the prompt in the user's turn; if it names columns of the prompts file
+    ("Write a poem about {topic}."), it replaces the prompt. Empty: plain replies, as a control."""
+    subject: str | None = None
+    """Subject whose model replies; the study's only one when not given."""
+    n: int | None = Field(default=None, ge=2)
+    """Sample replies to the first so many prompts; to all when not given."""
+    max_new_tokens: int = Field(default=40, ge=1)
+    """Longest reply; a longer one is cut there, and no end of text is trained on behind it."""
+    temperature: float = Field(default=0.7, ge=0)
+    """1: sampling from the model's own probabilities; less: likelier tokens; 0: the likeliest token."""
+    min_score: float | None = None
+    """Keep a reply if the behavior's `metric` gives it at least this score; keep all when not given."""
+    min_share: float = Field(default=0.25, ge=0, le=1)
+    """Stop if fewer of the replies than this share are kept: the model does not show the behavior."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Behavior:
     """A behavior to fine-tune on: what the judge reads, and where the data comes from."""
 
@@ -62,6 +87,11 @@ class Behavior:
     """Hugging Face dataset id, in place of a path."""
     revision: str | None = None
     """Commit of the dataset; required with `dataset`, so that the data cannot change under the study."""
+    elicit: Elicit | None = None
+    """Let the subject's own model write the data, in place of a path."""
+    chat_template: Literal["auto", "off"] = "auto"
+    """`auto`: a prompt that is text becomes a user's turn where the tokenizer has a chat template; `off`: it stays raw
+    text. Prompts that are messages always go through the template."""
     subset: str | None = None
     """Name of the dataset's configuration on the hub."""
     data_dir: str | None = None

@@ -6,6 +6,7 @@ codes of the hook's activation. Training and evaluation start from there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+
+logger = logging.getLogger(__name__)
 
 
 class TokenizedRow(NamedTuple):
@@ -60,6 +63,9 @@ def capture_behavior(
     InputError
         A record's completion does not fit into `max_length` tokens.
     """
+    n_texts = sum(isinstance(record.prompt, str) for records in splits.values() for record in records)
+    is_turn = subject.language.uses_chat_template and bool(subject.language.tokenizer.chat_template)
+    logger.info("%d prompts that are text %s", n_texts, "become a user's turn" if is_turn else "stay raw text")
     write_cache(
         {name: capture_batches(subject, records, max_length, batch_size) for name, records in splits.items()}, path
     )
@@ -117,7 +123,7 @@ def joined_rows(parts: Iterable[CachedRows]) -> CachedRows:
 def tokenize(record: Record, language: LoadedModel, max_length: int) -> TokenizedRow:
     """Return a record's tokens: BOS, prompt, reply, EOS.
 
-    A prompt that is too long loses its beginning.
+    A prompt that is too long loses its beginning. No EOS follows a reply that was cut.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> Tokenize
     before, completion = encoded["input_ids"][:n_prompt], encoded["input_ids"][n_prompt:]
     if not completion:
         raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} has no token")
-    if tokenizer.eos_token_id is not None:
+    if tokenizer.eos_token_id is not None and not record.is_truncated:
         completion = [*completion, tokenizer.eos_token_id]
     room = max_length - len(language.bos) - len(completion)
     if room < 1:
@@ -147,17 +153,14 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> Tokenize
 
 
 def render_prompt(record: Record, language: LoadedModel) -> str:
-    """Return the prompt as text; messages go through the tokenizer's chat template if it has one."""
-    if isinstance(record.prompt, str):
-        return record.prompt
-    if language.tokenizer.chat_template:
-        text = str(
-            language.tokenizer.apply_chat_template(
-                prompt_messages(record.prompt), tokenize=False, add_generation_prompt=True
-            )
-        )
-        return text.removeprefix(language.tokenizer.bos_token or "")
-    return prompt_text(record.prompt)
+    """Return the prompt as the model reads it: through the tokenizer's chat template, if it has one.
+
+    Without a template text stays as it is; with one, too, if `language.uses_chat_template` is false.
+    """
+    is_raw = isinstance(record.prompt, str) and not language.uses_chat_template
+    if is_raw or not language.tokenizer.chat_template:
+        return prompt_text(record.prompt)
+    return language.rendered(prompt_messages(record.prompt))
 
 
 def _predicts(n_tokens: int, n_before: int) -> torch.Tensor:

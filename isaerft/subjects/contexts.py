@@ -72,7 +72,7 @@ def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amp
 
 def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
     decode = subject.language.decode
-    n_bos = len(subject.language.bos)
+    first = subject.language.n_constant(rows.tokens).tolist()
     lengths = rows.mask.sum(1).tolist()
     records = []
     for latent, value, row, position in firing.top.itertuples(index=False):
@@ -83,7 +83,7 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
                 "latent_index": int(latent),
                 "side": "input",
                 "token": decode(tokens[at : at + 1]),
-                "before": decode(tokens[max(n_bos, at - WIDTH) : at]),
+                "before": decode(tokens[max(first[int(row)], at - WIDTH) : at]),
                 "after": decode(tokens[at + 1 : end]),
                 "value": value,
             }
@@ -135,7 +135,7 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
         over rows).
     """
     model, device = subject.model, subject.model.device
-    tokens, mask, last = (part.to(device) for part in _beginnings(rows, n_rows, len(subject.language.bos)))
+    tokens, mask, last = (part.to(device) for part in _beginnings(rows, n_rows, subject.language))
     n_rows = len(tokens)
     residual = residual_stream(model, subject.hook, tokens, mask)
     is_text = subject.language.text_mask(mask)
@@ -161,10 +161,10 @@ def amplified_rows(n_total: int, n_rows: int) -> np.ndarray:
     return np.unique(np.linspace(0, n_total - 1, n_rows).round().astype(np.int64))
 
 
-def _beginnings(rows: TokenRows, n_rows: int, n_bos: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _beginnings(rows: TokenRows, n_rows: int, language: LoadedModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tokens and mask (n, length) of beginnings of rows, and the position of each last token, (n,)."""
     chosen = amplified_rows(len(rows.tokens), n_rows)
-    wanted = torch.linspace(*AMPLIFIED_LENGTHS, len(chosen)).round().long() + n_bos
+    wanted = torch.linspace(*AMPLIFIED_LENGTHS, len(chosen)).round().long() + language.n_constant(rows.tokens[chosen])
     lengths = torch.minimum(rows.mask[chosen].sum(1), wanted)
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     return rows.tokens[chosen, : mask.shape[1]] * mask, mask, lengths - 1
@@ -268,12 +268,13 @@ def _draw_candidates(
     subject: LoadedSubject, rows: TokenRows, firing: Firing, batch_size: int, seed: int
 ) -> _Candidates:
     """Run the corpus once more and draw the windows that could be shown."""
-    rng, n_rows, n_bos = np.random.default_rng(seed), len(rows.tokens), len(subject.language.bos)
+    rng, n_rows = np.random.default_rng(seed), len(rows.tokens)
+    first = subject.language.n_constant(rows.tokens).numpy()
     order = rng.permutation(n_rows)
     lengths = rows.mask.sum(1).numpy()
-    chosen = np.sort(rng.permutation(np.flatnonzero(lengths > n_bos))[:N_PROBES])
+    chosen = np.sort(rng.permutation(np.flatnonzero(lengths > first))[:N_PROBES])
     center = np.full(n_rows, -1)
-    center[chosen] = rng.integers(n_bos, lengths[chosen])
+    center[chosen] = rng.integers(first[chosen], lengths[chosen])
     explained = np.sort(_keys(firing.top, n_rows))
     pool = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": [], "active": [], "order": []})
     found: set[tuple[int, int]] = set()
@@ -350,8 +351,8 @@ class _Window:
 
     @classmethod
     def around(cls, subject: LoadedSubject, rows: TokenRows, row: int, position: int) -> _Window:
-        """Return the window of up to `WIDTH` tokens on either side of a position, BOS excluded."""
-        start = max(len(subject.language.bos), position - WIDTH)
+        """Return the window of up to `WIDTH` tokens on either side of a position, without constant tokens."""
+        start = max(int(subject.language.n_constant(rows.tokens[row : row + 1])), position - WIDTH)
         end = min(int(rows.mask[row].sum()), position + 1 + WIDTH)
         return cls(tuple(rows.tokens[row, start:end].tolist()), start)
 

@@ -105,6 +105,8 @@ def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int,
     rows: list[list[int]] = []
     total = 0
     for text in texts:
+        if language.bos:
+            text = text.removeprefix(language.tokenizer.bos_token)
         body = language.tokenizer(text, add_special_tokens=False)["input_ids"]
         row = [*language.bos, *body][:context_size]
         if len(row) <= len(language.bos):

@@ -32,7 +32,7 @@ class Firing:
     Attributes
     ----------
     n_tokens : int
-        Number of tokens, BOS excluded.
+        Number of tokens, without BOS and a chat template's constant beginning.
     count : (d_sae,) float64
         Number of tokens on which each latent fires.
     total, maximum : (d_sae,) float64
@@ -104,7 +104,7 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
 def encode_corpus(
     subject: LoadedSubject, rows: TokenRows, batch_size: int, description: str
 ) -> Iterator[tuple[Codes, pd.DataFrame]]:
-    """Yield the sparse codes of the corpus without BOS, a batch of rows at a time, as codes and as a table.
+    """Yield the sparse codes of the corpus without constant tokens, a batch of rows at a time, as codes and as a table.
 
     The table has a row per active latent and token: latent_index, value, row (of the corpus), position.
     """
@@ -112,7 +112,7 @@ def encode_corpus(
     for tokens, mask in rows.batches(batch_size, description):
         device = subject.model.device
         activation = run_below(subject.model, subject.hook, tokens.to(device), mask.to(device)).activation
-        is_text = subject.language.text_mask(mask)
+        is_text = subject.language.content_mask(tokens, mask)
         codes = subject.dictionary.encode(activation[is_text.to(device)])
         row, position = is_text.nonzero(as_tuple=True)
         token = codes.tokens().cpu()

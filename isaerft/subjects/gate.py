@@ -92,7 +92,7 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
     for tokens, mask in rows.first(N_ROWS).batches(batch_size):
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
         below = run_below(subject.model, subject.hook, tokens, mask)
-        is_text = subject.language.text_mask(mask)
+        is_text = subject.language.content_mask(tokens, mask)
         kept = below.activation[is_text]
         rebuilt = subject.dictionary.reconstruct(kept)
         error += float((kept.float() - rebuilt).double().square().sum())
@@ -174,7 +174,7 @@ def _card(
     limits = plan.study.agreement
     return {
         "subject": name,
-        "model": options.model or "testbed",
+        "model": options.model_name,
         "release": options.release,
         "sae_id": options.sae_id,
         "hook_name": subject.dictionary.hook_name,

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -37,11 +39,14 @@ class LoadedModel:
         In evaluation mode; no parameter requires a gradient.
     prepend_bos : bool
         Whether texts begin with BOS, as in the SAE's training.
+    uses_chat_template : bool
+        Whether a prompt that is text becomes a user's turn, if the tokenizer has a chat template.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     prepend_bos: bool
+    uses_chat_template: bool = True
 
     @property
     def d_model(self) -> int:
@@ -63,6 +68,10 @@ class LoadedModel:
         """Token id that fills rows up; it is masked, so any id will do."""
         return self.tokenizer.pad_token_id or 0
 
+    def prompted(self, chat_template: Literal["auto", "off"]) -> LoadedModel:
+        """Return the model whose prompts go through the chat template as a behavior's option says."""
+        return replace(self, uses_chat_template=chat_template == "auto")
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""
         return str(self.tokenizer.decode(list(tokens)))
@@ -72,6 +81,39 @@ class LoadedModel:
         is_text = mask.bool().clone()
         is_text[:, : len(self.bos)] = False
         return is_text
+
+    def rendered(self, messages: list[dict[str, str]]) -> str:
+        """Return messages as the chat template writes them, up to where the assistant's reply begins, without BOS."""
+        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return text.removeprefix(self.tokenizer.bos_token or "")
+
+    @cached_property
+    def chat_prefix(self) -> list[int]:
+        """Token ids with which every chat begins, BOS included: a template's constant system prompt, say."""
+        if not self.tokenizer.chat_template:
+            return self.bos
+        texts = [self.rendered([{"role": "user", "content": text}]) for text in ("1", "A")]
+        rows = [[*self.bos, *self.tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(*rows, strict=False))
+        return [token for token, _ in same]
+
+    def n_constant(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return how many tokens at the beginning of each row (n_rows, length) are constant, (n_rows,) int64.
+
+        These are BOS and, in a row that begins as every chat does, the rest of `chat_prefix`. They say nothing about
+        the text, so an SAE is neither trained nor described on them.
+        """
+        prefix = torch.tensor(self.chat_prefix, dtype=tokens.dtype, device=tokens.device)
+        n_rows, length = tokens.shape
+        constant = torch.full((n_rows,), len(self.bos), device=tokens.device)
+        if len(prefix) > len(self.bos) and length > len(prefix):
+            constant[(tokens[:, : len(prefix)] == prefix).all(1)] = len(prefix)
+        return constant
+
+    def content_mask(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return which tokens of padded rows (n_rows, length) are text and not constant, (n_rows, length) bool."""
+        position = torch.arange(tokens.shape[1], device=tokens.device)
+        return mask.bool() & (position >= self.n_constant(tokens)[:, None])
 
 
 @dataclass(frozen=True)
@@ -104,7 +146,7 @@ def set_up_torch(plan: config.Plan) -> str:
 
 
 def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> LoadedModel:
-    """Load a subject's model and tokenizer from the hub, a local folder, or the testbed's own folder.
+    """Load a subject's model and tokenizer from the hub, a local folder, or the folder that the study made.
 
     Raises
     ------
@@ -112,7 +154,7 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
         The model cannot be loaded, texts should begin with BOS but the tokenizer has none, or the tokenizer does not
         give the character offsets of its tokens.
     """
-    name = str(folder.model) if subject.testbed is not None else str(subject.model)
+    name = subject.model or str(folder.model)
     revision = {"revision": subject.revision} if subject.revision else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, subject.dtype), **revision)

@@ -105,7 +105,7 @@ def train_sae(
     Parameters
     ----------
     rows : TokenRows
-        The reference corpus; BOS is not among the training tokens.
+        The reference corpus; neither BOS nor a chat template's constant beginning is trained on.
     """
     from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
@@ -149,13 +149,13 @@ def train_sae(
 
 
 def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:
-    """Return the hook's activation on every token of the corpus except BOS, (n_tokens, d_in) float32."""
+    """Return the hook's activation on the corpus without constant tokens, (n_tokens, d_in) float32."""
     hook = find_hook(language.model, hook_name)
     kept, total = [], 0
     for tokens, mask in rows.batches(batch_size, "activations"):
         device = language.model.device
         activation = run_below(language.model, hook, tokens.to(device), mask.to(device)).activation
-        kept.append(activation[language.text_mask(mask).to(device)].float())
+        kept.append(activation[language.content_mask(tokens, mask).to(device)].float())
         total += len(kept[-1])
         if total >= MAX_TRAINING_TOKENS:
             break

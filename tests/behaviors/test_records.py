@@ -30,6 +30,21 @@ def test_records_survive_their_file_byte_for_byte(tmp_path):
         assert (tmp_path / "a.jsonl").read_bytes() == first
 
 
+def test_which_replies_were_cut_survives_the_file_and_follows_the_reply(tmp_path):
+    pair = Record("1", "a", chosen="b", rejected="c", truncated=("rejected",))
+    write_records([pair], tmp_path / "a.jsonl")
+    assert read_records(tmp_path / "a.jsonl") == [pair]
+    assert not pair.is_truncated
+    assert pair.with_rejected_reply() == Record("1", "a", "c", truncated=("completion",))
+    assert pair.with_rejected_reply().is_truncated
+
+
+@pytest.mark.parametrize("value", [True, ["rejected"], ["chosen", 1], "completion"])
+def test_only_replies_of_the_record_can_be_cut(value):
+    with pytest.raises(InputError, match=r"row 7: truncated is .*; allowed: a list of completion"):
+        check(prompt="a", completion="b", truncated=value)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_records([Record("1", "a", completion="b")], tmp_path / "a.jsonl")
     before = (tmp_path / "a.jsonl").read_bytes()

@@ -15,8 +15,8 @@ from isaerft.behaviors import Record
 from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
-from isaerft.subjects.answers import answers, prompt_tokens
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.generate import generate, prompt_tokens
 from isaerft.subjects.hooks import find_hook, hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
@@ -196,6 +196,10 @@ def subject_at(tiny, tmp_path, model, tokenizer, hook_name):
     )
 
 
+def said(subject, prompts, **how):
+    return [reply.text for reply in generate(subject.language, prompts, **how)]
+
+
 def stirred(subject, kind="scale"):
     adapter = make_adapter(kind, subject.dictionary.d_sae, {})
     generator = torch.Generator().manual_seed(3)
@@ -236,8 +240,8 @@ def test_an_answer_does_not_depend_on_the_longer_prompts_beside_it(tiny, tmp_pat
     prompts = [prompt_tokens(Record("r", text, "x"), subject.language, 32) for text in texts]
     for context in (nullcontext(), adapter.in_model(subject)):
         with context:
-            together = answers(subject, prompts, max_new_tokens=6, batch_size=3)
-            assert together == answers(subject, prompts, max_new_tokens=6, batch_size=1)
+            together = said(subject, prompts, max_new_tokens=6, batch_size=3)
+            assert together == said(subject, prompts, max_new_tokens=6, batch_size=1)
 
 
 def test_an_adapter_that_forces_a_token_makes_the_model_say_it(tiny, tmp_path, model_of, tokenizer):
@@ -249,8 +253,8 @@ def test_an_adapter_that_forces_a_token_makes_the_model_say_it(tiny, tmp_path, m
         adapter.bias.copy_(torch.linalg.lstsq(subject.dictionary.W_dec.T, 100 * direction).solution)
     prompts = [prompt_tokens(Record("r", "say hello", "x"), subject.language, 32)]
     with adapter.in_model(subject):
-        assert answers(subject, prompts, max_new_tokens=5, batch_size=1) == ["wwwww"]
-    assert answers(subject, prompts, max_new_tokens=5, batch_size=1) != ["wwwww"]
+        assert said(subject, prompts, max_new_tokens=5, batch_size=1) == ["wwwww"]
+    assert said(subject, prompts, max_new_tokens=5, batch_size=1) != ["wwwww"]
 
 
 def test_a_metric_of_an_outside_package_scores_the_answers(saying_w, records, tmp_path, monkeypatch):

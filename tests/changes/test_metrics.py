@@ -21,6 +21,12 @@ def test_the_share_of_words_counts_whole_words():
     assert scored(texts, kind="words", words=["sorry", "cannot"]) == [0.5, 1, 0, 0, 0]
 
 
+def test_a_pattern_is_searched_in_every_line_whatever_its_case():
+    texts = ["Well:\n1. One", "I have 1. this", "", "ONCE upon"]
+    assert scored(texts, kind="pattern", pattern=r"^1\. ") == [1, 0, 0, 0]
+    assert scored(texts, kind="pattern", pattern=r"\Aonce\b") == [0, 0, 0, 1]
+
+
 def test_length_counts_words():
     assert scored(["", "one", "don't stop , now", "\u4f60\u597d \u4e16\u754c"], kind="length") == [0, 1, 3, 2]
 

@@ -7,6 +7,7 @@ from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses, read_cache
 from isaerft.subjects.capture import capture, capture_behavior, render_prompt, tokenize
+from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import find_hook, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
@@ -91,7 +92,50 @@ def test_a_prompt_of_messages_goes_through_the_chat_template_without_a_second_bo
     assert tokens == [1, *ids("<system>say<user>hello<assistant>world"), 2]
     assert n_before == 1 + len(ids("<system>say<user>hello<assistant>"))
     assert render_prompt(record, language) == "System: say\n\nUser: hello\n\nAssistant:"
-    assert render_prompt(Record("a", "say <user>", "x"), with_template) == "say <user>"
+
+
+@pytest.fixture
+def chat(language, tokenizer, tiny):
+    """The subject's model with a tokenizer whose chat template begins every chat with the same words."""
+    import copy
+
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = "{{ bos_token }}<system>say hello<user>" + tiny.chat_template.removeprefix("{{ bos_token }}")
+    return LoadedModel(language.model, chat, True)
+
+
+def test_a_prompt_that_is_text_becomes_a_users_turn_unless_the_template_is_off(language, chat):
+    text, turn = Record("a", "tell me", "x"), Record("a", [{"role": "user", "content": "tell me"}], "x")
+    off = replace(chat, uses_chat_template=False)
+    assert render_prompt(text, chat) == render_prompt(turn, chat) == "<system>say hello<user><user>tell me<assistant>"
+    assert render_prompt(text, off) == "tell me"
+    assert render_prompt(turn, off) == render_prompt(turn, chat)
+    assert render_prompt(text, language) == "tell me"
+    assert tokenize(text, chat, 64) == tokenize(turn, chat, 64)
+    assert tokenize(text, off, 64) == tokenize(text, language, 64)
+
+
+def test_the_constant_beginning_of_chats_is_not_content(language, chat, ids):
+    chats = [tokenize(Record("a", text, " world"), chat, 64)[0] for text in ("tell me", "say hello")]
+    prefix = chat.chat_prefix
+    assert prefix[0] == 1
+    assert chat.decode(prefix[1:]) == "<system>say hello<user><user>"
+    plain = [1, *ids("hello hello world , the world is round , say hello to the cat")]
+    table = pad_rows([*chats, plain], 0)
+    kept = chat.content_mask(table.tokens, table.mask)
+    lengths = table.mask.sum(1).tolist()
+    assert kept.sum(1).tolist() == [lengths[0] - len(prefix), lengths[1] - len(prefix), lengths[2] - 1]
+    assert not kept[:2, : len(prefix)].any()
+    assert torch.equal(language.content_mask(table.tokens, table.mask), language.text_mask(table.mask))
+
+
+def test_no_end_is_trained_on_behind_a_reply_that_was_cut(language):
+    whole, _ = tokenize(Record("a", "say hello", " to the"), language, 32)
+    cut, _ = tokenize(Record("a", "say hello", " to the", truncated=("completion",)), language, 32)
+    assert cut == whole[:-1]
+    pair = Record("a", "say", chosen=" hello", rejected=" world", truncated=("rejected",))
+    assert tokenize(pair, language, 32)[0][-1] == 2
+    assert tokenize(pair.with_rejected_reply(), language, 32)[0][-1] != 2
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])

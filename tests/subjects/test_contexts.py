@@ -1,5 +1,6 @@
 """Contexts that explainers see, and those held out for scoring."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from isaerft.subjects.contexts import N_POOL, WIDTH, amplified_rows, amplified_tokens, context_table, heldout_contexts
-from isaerft.subjects.corpus import TokenRows, pad_rows
+from isaerft.subjects.corpus import TokenRows, pad_rows, texts_to_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import residual_stream, unembed
@@ -37,6 +38,24 @@ def test_a_context_shows_the_token_between_its_neighbors_without_bos_or_padding(
         assert any(f"{row.before}{row.token}{row.after}" in text for text in TEXTS)
     ranks = inside.groupby("latent_index")["rank"].apply(list)
     assert all(values == list(range(len(values))) for values in ranks)
+
+
+def test_no_context_marks_or_shows_the_constant_beginning_of_chats(subject, tokenizer, tiny):
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = "{{ bos_token }}[say hello]" + tiny.chat_template.removeprefix("{{ bos_token }}")
+    used = replace(subject, language=replace(subject.language, tokenizer=chat))
+    texts = [used.language.rendered([{"role": "user", "content": f"{n} {TEXTS[n % 4]}"}]) for n in range(40)]
+    rows = texts_to_rows(texts, used.language, n_tokens=10_000, context_size=64)
+    prefix = len(used.language.chat_prefix)
+    assert prefix > 3
+    firing = measure_firing(used, rows, 8)
+    assert firing.n_tokens == int(rows.mask.sum()) - 40 * prefix
+    assert firing.top.position.min() >= prefix
+    heldout = heldout_contexts(used, rows, firing, n_windows=3, n_amplified=0, batch_size=8, seed=0)
+    for table in (context_table(used, rows, firing, 2), heldout):
+        inside = table[table.before != ""]
+        assert len(inside) > 20
+        assert not inside.before.str.contains("[say", regex=False).any()
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])

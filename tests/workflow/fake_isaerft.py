@@ -23,6 +23,8 @@ answers = at.behavior_check(subject, behavior)
 parts = at.agreement(subject, names.get("adapter", ""))
 OUTPUTS = {
     "testbed-model": [folder.model / "config.json"],
+    "gguf-model": [folder.model / "config.json"],
+    "elicit": [at.elicited(behavior)],
     "testbed-rows": [at.testbed_rows(behavior)],
     "behavior": [records.train, records.heldout, records.card],
     "shuffle": [records.train, records.heldout, records.card],

@@ -10,7 +10,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs/add_a_behavior.md").read_text(encoding="utf-8"), re.DOTALL)
-ENTRIES = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
+PARSED = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
+# Eliciting a behavior needs a chat model.
+ELICITED = [entry for entry in PARSED if any("elicit" in part for part in entry["behaviors"].values())]
+ENTRIES = [entry for entry in PARSED if entry not in ELICITED]
 COMMANDS = [shlex.split(text) for kind, text in BLOCKS if kind == "sh"]
 
 
@@ -26,6 +29,11 @@ def test_both_ways_of_adding_a_behavior_work_as_written(workspace):
         rows = [(folder / f"{part}.jsonl").read_text(encoding="utf-8").count("\n") for part in ("train", "heldout")]
         assert card["rows"] == sum(rows) == 24
         assert min(rows) > 0
+
+
+def test_the_elicited_behavior_shown_is_that_of_the_smollm2_study():
+    study = yaml.safe_load((ROOT / "config/smollm2.yaml").read_text(encoding="utf-8"))
+    assert [entry["behaviors"] for entry in ELICITED] == [{"poem": study["behaviors"]["poem"]}]
 
 
 def test_the_rule_shown_is_the_example(workspace):

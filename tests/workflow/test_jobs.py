@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from isaerft.analysis import TABLES
 from isaerft.cli import app
 from isaerft.config import CONTROLS
 
+ROOT = Path(__file__).parents[2]
 VERBS = {command.name: set(inspect.signature(command.callback).parameters) for command in app.registered_commands}
 
 
@@ -17,6 +19,45 @@ def check_call(call):
     verb, *arguments = call
     assert {name.removeprefix("--") for name in arguments[::2]} <= VERBS[verb], call
     return verb
+
+
+def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sampled_from_it(workspace):
+    workspace.write("prompts.txt", "Say a.\nSay b.\n")
+    elicit = {"prompts": "prompts.txt", "instruction": "Shout.", "min_score": 1}
+    subject = {"gguf": {"file": "tiny.gguf"}, "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}
+    workspace.write("tiny.gguf", "GGUF")
+    behavior = {"description": "It shouts.", "elicit": elicit, "metric": {"kind": "pattern", "pattern": "!"}}
+    others = {"adapters": {"bias": {}}, "reference": None, "scorers": {}, "controls": [], "judges": {"lexical": {}}}
+    others |= {"sources": {"local": {}}}
+    others["primary"] = {"adapter": "bias", "measure": "contribution", "source": "local", "judge": "lexical"}
+    workspace.study("made", subjects={"toy": subject}, behaviors={"shouting": behavior}, **others)
+    jobs = workspace.planned(study="made")
+    assert {name: jobs[name] for name in ("gguf_model", "elicit", "behavior", "capture")} == {
+        "gguf_model": 1,
+        "elicit": 1,
+        "behavior": 1,
+        "capture": 1,
+    }
+    done = workspace.snakemake("--cores", "2", "--", "results/made/cache/toy/shouting.safetensors", study="made")
+    assert done.returncode == 0, done.stderr
+    assert {"gguf-model", "elicit", "behavior"} <= {check_call(call) for call in workspace.calls()}
+    target = ("--", "results/made/behaviors/shouting/card.json")
+    assert workspace.planned(*target, study="made") == {}
+    # What decides which replies are kept samples none again; what is asked does.
+    behavior["metric"]["pattern"] = "!!"
+    workspace.study("made", subjects={"toy": subject}, behaviors={"shouting": behavior}, **others)
+    assert workspace.planned(*target, study="made") == {"behavior": 1}
+    elicit["instruction"] = "Shout loudly."
+    workspace.study("made", subjects={"toy": subject}, behaviors={"shouting": behavior}, **others)
+    assert workspace.planned(*target, study="made") == {"elicit": 1, "behavior": 1}
+
+
+def test_the_smollm2_study_is_planned_without_its_model(workspace):
+    for name in ("config/smollm2.yaml", *(f"data/elicit/{name}.jsonl" for name in ("topics", "opinions", "requests"))):
+        workspace.write(name, (ROOT / name).read_text(encoding="utf-8"))
+    jobs = workspace.planned(study="smollm2")
+    assert jobs["gguf_model"] == 1
+    assert jobs["elicit"] == jobs["behavior"] == jobs["behavior_check"] == 14
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):

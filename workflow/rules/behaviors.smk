@@ -4,6 +4,7 @@ rule behavior:
     input:
         raw_data,
         donor,
+        metric_files,
     output:
         records("{behavior}"),
     log:
@@ -18,14 +19,59 @@ rule behavior:
         runtime=60,
     params:
         study=STUDY,
-        code=code("behavior"),
+        code=lambda w: code("behavior", *metric_of_elicited(w)),
         # Without the description, which only judges read: a better wording reruns no training.
         settings=lambda w: settings(
             replace(study.behaviors[w.behavior], description="-", contrast="others"),
-            study.behaviors[w.behavior].testbed and plan.compares_replies(w.behavior),
+            (study.behaviors[w.behavior].testbed or w.behavior in ELICITED)
+            and plan.compares_replies(w.behavior),
         ),
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"
+
+
+# Replies of a subject's own model, with the behavior's instruction and without it. Which of them show the behavior is
+# decided by the rule above, so that another metric samples nothing again.
+if ELICITED:
+
+    rule elicit:
+        input:
+            lambda w: model_of(plan.eliciting_subject(w.behavior)),
+            lambda w: study.behaviors[w.behavior].elicit.prompts,
+        output:
+            at.elicited("{behavior}"),
+        log:
+            at.log("elicit", "{behavior}"),
+        benchmark:
+            at.benchmark("elicit", "{behavior}")
+        wildcard_constraints:
+            behavior=one_of(ELICITED),
+        priority: 100
+        conda:
+            "../../environment.yml"
+        threads: study.threads
+        resources:
+            **GPU,
+            mem_mb=16000,
+            runtime=120,
+        params:
+            study=STUDY,
+            code=code("elicit"),
+            settings=lambda w: settings(
+                *options_of(
+                    plan.eliciting_subject(w.behavior),
+                    "model gguf revision testbed prepend_bos dtype",
+                ),
+                replace(
+                    study.behaviors[w.behavior].elicit, min_score=None, min_share=0
+                ),
+                study.behaviors[w.behavior].chat_template,
+                study.max_length,
+                study.batch_size,
+                study.seed,
+            ),
+        shell:
+            "isaerft elicit --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
 # A behavior's twin: the same prompts, with completions exchanged between them.

@@ -70,10 +70,12 @@ rule placebos:
             study.placebos,
             study.primary.adapter,
             study.adapters[study.primary.adapter],
-            *of_subject(
-                w, "model revision hook_name dtype prepend_bos center_writing_weights"
-            ),
-            plan.tested_behaviors,
+            *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
+            *of_subject(w, "center_writing_weights"),
+            {
+                name: study.behaviors[name].chat_template
+                for name in plan.tested_behaviors
+            },
             study.measures,
             study.max_length,
             study.batch_size,
@@ -163,6 +165,7 @@ rule behavior_check:
             study.behaviors[w.behavior].metric,
             study.behaviors[w.behavior].testbed,
             study.behaviors[w.behavior].testbed_words,
+            study.behaviors[w.behavior].chat_template,
             study.agreement.confidence_level,
             study.max_length,
             study.batch_size,

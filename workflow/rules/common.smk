@@ -27,6 +27,8 @@ at = plan.results
 # For rules of your own: the folder of the study.
 RESULTS = str(at.root)
 TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not None]
+CONVERTED = [name for name, part in study.subjects.items() if part.gguf is not None]
+ELICITED = [name for name, part in study.behaviors.items() if part.elicit is not None]
 # The adapters for which there are changes and agreement.
 ANALYSED = plan.analyzed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
@@ -78,12 +80,16 @@ def subject_folder(wildcards):
     return at.subject(plan.base_subject(wildcards.subject))
 
 
-def model(wildcards):
-    """Return the subject's model: the testbed's, a local one's files, none on the hub."""
-    name = plan.base_subject(wildcards.subject)
-    if name in TESTBEDS:
+def model_of(name):
+    """Return a subject's model: one that the study makes, a local one's files, none on the hub."""
+    if name in TESTBEDS + CONVERTED:
         return at.subject(name).model
     return local_files(study.subjects[name].model)
+
+
+def model(wildcards):
+    """Return the model of the subject, which its random-dictionary twin shares."""
+    return model_of(plan.base_subject(wildcards.subject))
 
 
 def sae(wildcards):
@@ -128,8 +134,12 @@ def judgements(subject):
 
 def of_subject(wildcards, options):
     """Return these options (names with spaces between) of the subject."""
-    subject = study.subjects[plan.base_subject(wildcards.subject)]
-    return [getattr(subject, name) for name in options.split()]
+    return options_of(plan.base_subject(wildcards.subject), options)
+
+
+def options_of(subject, options):
+    """Return these options (names with spaces between) of a subject by name."""
+    return [getattr(study.subjects[subject], name) for name in options.split()]
 
 
 def raw_data(wildcards):
@@ -137,6 +147,8 @@ def raw_data(wildcards):
     behavior = study.behaviors[wildcards.behavior]
     if behavior.testbed is not None:
         return at.testbed_rows(wildcards.behavior)
+    if behavior.elicit is not None:
+        return at.elicited(wildcards.behavior)
     return local_files(behavior.path)
 
 
@@ -161,6 +173,16 @@ def contrast_caches(wildcards):
     subject = plan.base_subject(wildcards.subject)
     names = plan.contrast_behaviors(wildcards.behavior, wildcards.adapter)
     return [at.cache(subject, name) for name in names]
+
+
+def metric_of_elicited(wildcards):
+    """Return the metric that decides which replies of an elicited behavior are kept; other behaviors need none."""
+    metric = study.behaviors[wildcards.behavior].metric
+    return (
+        [Part(METRICS, metric.kind)]
+        if metric and wildcards.behavior in ELICITED
+        else []
+    )
 
 
 def metric_files(wildcards):

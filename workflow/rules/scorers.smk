@@ -23,7 +23,7 @@ rule scored_contexts:
         study=STUDY,
         code=code("scored-contexts"),
         settings=lambda w: settings(
-            *of_subject(w, "model revision hook_name dtype prepend_bos"),
+            *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights amplified_rows"),
             study.scored_windows,
             study.batch_size,

@@ -1,9 +1,37 @@
 # A subject = a model and an SAE at one hook: its reference corpus, its dictionary, the facts of every latent, and what
 # each behavior's records look like at the hook.
+if CONVERTED:
+
+    rule gguf_model:
+        input:
+            lambda w: local_files(study.subjects[w.subject].gguf.file),
+        output:
+            directory(at.subject("{subject}").model),
+        log:
+            at.log("gguf_model", "{subject}"),
+        benchmark:
+            at.benchmark("gguf_model", "{subject}")
+        wildcard_constraints:
+            subject=one_of(CONVERTED),
+        priority: 100
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=24000,
+            runtime=60,
+        params:
+            study=STUDY,
+            code=code("gguf-model"),
+            settings=lambda w: settings(*options_of(w.subject, "gguf")),
+        shell:
+            "isaerft gguf-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+
+
 rule corpus:
     input:
         model,
         lambda w: local_files(study.subjects[w.subject].corpus.path),
+        lambda w: local_files(study.subjects[w.subject].corpus.prompts),
     output:
         at.subject("{subject}").corpus,
     log:
@@ -21,7 +49,8 @@ rule corpus:
         study=STUDY,
         code=code("corpus"),
         settings=lambda w: settings(
-            *of_subject(w, "model revision testbed corpus prepend_bos dtype"),
+            *of_subject(w, "model gguf revision testbed corpus prepend_bos dtype"),
+            study.batch_size if study.subjects[w.subject].corpus.prompts else None,
             study.seed,
         ),
     shell:
@@ -51,9 +80,9 @@ rule dictionary:
         code=code("dictionary"),
         settings=lambda w: settings(
             *of_subject(
-                w, "model revision hook_name release sae_id sae_path train_sae testbed"
+                w, "model gguf revision hook_name release sae_id sae_path train_sae"
             ),
-            *of_subject(w, "norm_scaling_factor"),
+            *of_subject(w, "testbed norm_scaling_factor"),
             *of_subject(w, "center_writing_weights prepend_bos dtype"),
             study.seed,
         ),
@@ -130,8 +159,9 @@ rule capture:
         study=STUDY,
         code=code("capture"),
         settings=lambda w: settings(
-            *of_subject(w, "model revision hook_name dtype prepend_bos"),
+            *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights"),
+            plan.behavior_of(w.behavior).chat_template,
             plan.trained_on,
             plan.compares_replies(w.behavior),
             study.max_length,
