@@ -226,7 +226,8 @@ def _side_columns(axes: Axes, rows: pd.DataFrame, lines: Lines[str], overall: fl
 def _limits(rows: pd.DataFrame, primary: Primary) -> tuple[float, float]:
     """Return limits that hold every value drawn and a tenth around chance, inside the statistic's bounds."""
     drawn = [part.to_numpy(float) for part in _drawn(rows)]
-    values = np.array([*drawn, *rows[["noise_ceiling", "minimum_detectable_effect"]].to_numpy(float).T])
+    band = [rows["placebo_mean"] + sign * 2 * rows["placebo_sd"] for sign in (-1, 1)]
+    values = np.array([*drawn, *band, *rows[["noise_ceiling", "minimum_detectable_effect"]].to_numpy(float).T])
     chance = primary.facts.chance
     values = np.append(values[np.isfinite(values)], [] if chance is None else [chance - 0.1, chance + 0.1])
     if not values.size:
