@@ -42,7 +42,7 @@ number here comes from the study's tables; a dash means undefined.</p>
 {% if primary %}
 <p>Tested, as named before the run: the latents changed by adapter <b>{{ primary.adapter }}</b>, by the measure
 <b>{{ primary.measure }}</b>, against explanations from <b>{{ primary.source }}</b>, read by judge
-<b>{{ primary.judge }}</b>. Statistic: {{ primary.title }}{{ chance }}.</p>
+<b>{{ primary.judge }}</b>. Statistic: {{ primary.title }}.</p>
 {% endif %}
 {% for sentence in sentences %}<p class="big">{{ sentence }}</p>
 {% endfor %}
@@ -174,14 +174,17 @@ def summary_page(
     ]
     if ANSWERS in links:
         listed.append({"name": ANSWERS, "link": links[ANSWERS], "text": ANSWERS_CAPTION})
+    # Specificity, the primary test, comes first.
+    overall, results = list(overall_sentences(tables)), list(result_sentences(lines, primary)) if primary else []
+    n_first = sum("specificity" in sentence for sentence in overall)
     body = render(
         _BODY,
         study=visible(study),
         primary=primary,
         chance=chance,
-        sentences=list(result_sentences(lines, primary)) if primary else [],
+        sentences=[*overall[:n_first], *results],
         result_table=_result_table(lines, several=several),
-        further=[*overall_sentences(tables), *(specificity_sentences(tables, primary) if primary else ())],
+        further=[*overall[n_first:], *(specificity_sentences(tables, primary) if primary else ())],
         q_level=f"{Q_LEVEL:g}",
         audits=_audits(tables, several=several),
         audit_note=audit_note(tables),
