@@ -307,6 +307,7 @@ def audited(workspace):
     return workspace.study(
         behaviors=values["behaviors"] | {"humor": donor, "suspect": suspect},
         audits={"vendor": {"clean": "refusal", "suspect": "suspect"}},
+        n_seeds=4,
     )
 
 
@@ -338,7 +339,7 @@ def test_planted_rows_come_from_the_donors_finished_records(workspace):
 @pytest.mark.slow
 def test_a_study_of_real_data_audits_without_a_calibration(workspace):
     audits = {"vendor": {"clean": "refusal", "suspect": "limericks"}}
-    workspace.study(audits=audits, controls=["firing_rate_only"])
+    workspace.study(audits=audits, controls=["firing_rate_only"], n_seeds=4)
     jobs = workspace.planned()
     assert jobs["audit"] == 1
     assert "pages/audit.html" in workspace.plan
