@@ -266,7 +266,7 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     )
     jobs = workspace.planned("calibration")
     assert jobs == {
-        "calibration_part": 6,
+        "calibration_part": 7,
         "calibration": 1,
     }
     assert not {"calibration_part", "calibration"} & set(workspace.planned())
@@ -289,6 +289,12 @@ def test_the_calibration_study_ends_in_its_table(workspace):
         "wrong_explanations_auroc",
         "wrong_called_contradicted",
         "right_called_contradicted",
+        "any_wrong_supported",
+        "supported_fdr",
+        "right_supported",
+        "contradicted_fdr",
+        "wrong_contradicted",
+        "right_contradicted",
     }
     assert (workspace.folder / "results/calibration/figures/calibration.svg").stat().st_size > 5000
     page = (workspace.folder / "results/calibration/pages/calibration.html").read_text(encoding="utf-8")
