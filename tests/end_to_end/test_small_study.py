@@ -81,9 +81,9 @@ def test_a_source_of_the_case_control_design_speaks_of_the_sample_that_was_drawn
     assert set(sample.role) == {"case", "control"}
     explained = pd.read_parquet(results / "explanations/tiny/local_sampled.parquet")
     assert set(explained.latent_index) <= set(sample.latent_index)
-    explained = pd.read_csv(results / "tables/explained_latents.csv").set_index("source")
-    assert explained.design["local_output"] == "all"
-    assert explained.n_asked["local_sampled"] == len(sample) < explained.n_asked["local_output"]
+    counts = pd.read_csv(results / "tables/explained_latents.csv").set_index("source")
+    assert counts.design["local_output"] == "all"
+    assert counts.n_asked["local_sampled"] == len(sample) < counts.n_asked["local_output"]
     agreement = pd.read_csv(results / "tables/agreement.csv")
     n_latents = agreement[agreement.source == "local_sampled"].n_latents
     assert set(n_latents) == {len(explained)}

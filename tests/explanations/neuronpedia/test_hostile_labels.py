@@ -88,6 +88,7 @@ def write_study(folder, server, **options):
         "agreement": {"n_resamples": 99, "n_bins": 1, "top_k": 30},
         "controls": ["firing_rate_only"],
         "causal_check": {"adapters": []},
+        "placebos": {"n": 0},
         "n_seeds": 4,
     }
     (folder / "s.yaml").write_text(yaml.safe_dump(values))
