@@ -171,7 +171,7 @@ def _agreement_rows(
                 if name not in TRAINED:
                     row |= estimate_of(comparison, what)
                 elif isinstance(what, np.ndarray):
-                    row |= _against_trainings(plan, matrix, place, what)
+                    row |= _against_trainings(plan, matrix, place, None if name == RESULT else what)
                     trained.append((row, comparison, what))
     found = exchange_texts([comparison for _, comparison, _ in trained], [change for *_, change in trained])
     for (row, comparison, _), columns in zip(trained, found, strict=True):
@@ -195,9 +195,15 @@ def _tested(comparison: Comparison, measure: str, name: str) -> Tested:
     return comparison.change if name == RESULT else control(name, comparison)
 
 
-def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, change: np.ndarray) -> dict[str, object]:
-    """Return the columns in which a training is compared with the other trainings, for the same expectations."""
-    raw, own = (float(matrix.values_of(change[None], adjusted=is_adjusted)[0, place]) for is_adjusted in (False, True))
+def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, change: np.ndarray | None) -> dict[str, object]:
+    """Return the columns in which a training is compared with the other trainings, for the same expectations.
+
+    `change` (n,) is that of the training; None: of the behavior's own, whose values the matrix has.
+    """
+    if change is None:
+        raw, own = float(matrix.values[place, place]), float(matrix.adjusted[place, place])
+    else:
+        raw, own = (float(matrix.values_of(change[None], adjusted=which)[0, place]) for which in (False, True))
     if not np.isfinite(own):
         return {}
     level, bounds = plan.study.agreement.confidence_level, matrix.kind.facts.bounds

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import Alternative, as_alternative, as_change, as_count, as_groups, as_share
-from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
+from isaerft.stats.confounds import SmoothConfounds
 from isaerft.stats.exchange import Exchange, Units, all_exchanges, exchange_within, is_enumerable, units_within
 from isaerft.stats.intervals import (
     UNDEFINED,
@@ -36,7 +36,7 @@ from isaerft.stats.intervals import (
     bootstrap_interval,
     spearman_interval,
 )
-from isaerft.stats.nulls import exchange_pvalue, linear_nulls, n_distinguished
+from isaerft.stats.nulls import exchange_pvalue, linear_nulls, n_distinguished, smooth_for
 from isaerft.stats.statistics import LinearScorer, Scorer, Statistic, value_of
 
 _MANY = 1_000_000
@@ -218,10 +218,7 @@ def agreement_tests(
             )
         except InputError as error:
             tests.append(error)
-    # Confounds vary from latent to latent within a unit, so what can be fitted depends on the number of latents.
-    smooth = smooth_confounds(confounds, groups[0], np.arange(n))
-    if smooth is None and units.crosses_strata:
-        smooth = SmoothConfounds.of_strata(groups[0])
+    smooth = smooth_for(units, groups[0], confounds)
     taken_out = [smooth] * len(tests) if controls is None else [_with_controls(smooth, part) for part in controls]
     prepared = [(test, part) for test, part in zip(tests, taken_out, strict=True) if isinstance(test, PreparedTest)]
     nulls = iter(_nulls(prepared, units, n_resamples, generator))

@@ -25,9 +25,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isaerft.stats.checks import Alternative
-from isaerft.stats.confounds import SmoothConfounds
+from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 from isaerft.stats.exchange import Units, all_exchanges, is_enumerable
 from isaerft.stats.statistics import LinearScorer, value_of
 
@@ -76,6 +77,16 @@ class _Studentized(_Exchanged):
         total = moved @ self.sums
         spread = np.square(moved, out=moved) @ self.squares
         return self.value - self.own + self.unit * total / np.where(spread > 0, np.sqrt(np.maximum(spread, 0)), np.inf)
+
+
+def smooth_for(units: Units, strata: np.ndarray, confounds: ArrayLike | None) -> SmoothConfounds | None:
+    """Return what is taken out before the labels of `units` are exchanged, given strata (n,) and confounds (k, n).
+
+    Confounds vary from latent to latent within a unit, so what can be fitted depends on the number of latents. Without
+    confounds the strata's levels are taken out where units exchange across strata, and nothing elsewhere.
+    """
+    smooth = smooth_confounds(confounds, strata, np.arange(len(strata)))
+    return SmoothConfounds.of_strata(strata) if smooth is None and units.crosses_strata else smooth
 
 
 def linear_nulls(

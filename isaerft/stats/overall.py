@@ -21,10 +21,9 @@ from numpy.typing import ArrayLike
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_finite, as_groups
-from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 from isaerft.stats.exchange import units_within
 from isaerft.stats.intervals import UNDEFINED, ConfidenceInterval, mean_interval
-from isaerft.stats.nulls import exchange_pvalue, linear_nulls
+from isaerft.stats.nulls import exchange_pvalue, linear_nulls, smooth_for
 from isaerft.stats.specificity import contrast, contrast_parts, specificity_of
 from isaerft.stats.statistics import LinearScorer
 
@@ -120,10 +119,7 @@ def pooled_agreements(
         scorers.append(LinearScorer(weights.mean(0), scores.mean(0), 1.0, offset))
     n = len(scorers[0].weights)
     units, generator = units_within(n, strata, clusters), np.random.default_rng(rng)
-    stratum = as_groups("strata", strata, n)
-    smooth = smooth_confounds(confounds, stratum, np.arange(n))
-    if smooth is None and units.crosses_strata:
-        smooth = SmoothConfounds.of_strata(stratum)
+    smooth = smooth_for(units, as_groups("strata", strata, n), confounds)
     nulls = linear_nulls(units, [(scorer, smooth) for scorer in scorers], n_resamples, generator)
     return [_result(part, *null, confidence_level) for part, null in zip(pairs, nulls, strict=True)]
 
