@@ -95,7 +95,8 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         hook_name = testbed_hook(options.testbed)
     rows = read_corpus(folder.corpus)
     training = options.train_sae or TrainSae()
-    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=plan.world_seed(subject))
+    seed = plan.world_seed(subject) if training.seed is None else training.seed
+    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=seed)
 
 
 @app.command("facts")

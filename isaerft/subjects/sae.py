@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -107,28 +107,37 @@ def train_sae(
     rows : TokenRows
         The reference corpus; neither BOS nor a chat template's constant beginning is trained on.
     """
-    from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, LoggingConfig, SAETrainer
+    from sae_lens import (
+        JumpReLUTrainingSAE,
+        JumpReLUTrainingSAEConfig,
+        LoggingConfig,
+        SAETrainer,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
 
     activations = corpus_activations(language, rows, hook_name)
     torch.manual_seed(seed)
     steps = max(1, options.tokens // options.batch_size)
-    sae = JumpReLUTrainingSAE(
-        JumpReLUTrainingSAEConfig(
-            d_in=activations.shape[1],
-            d_sae=options.d_sae,
-            l0_coefficient=options.l0_coefficient,
-            l0_warm_up_steps=steps // 8,
-            normalize_activations="expected_average_only_in",
-            metadata=SAEMetadata(
-                model_name=Path(str(language.model.name_or_path)).name,
-                hook_name=hook_name,
-                prepend_bos=language.prepend_bos,
-                context_size=rows.tokens.shape[1],
-            ),
-        )
-    )
+    common: dict[str, Any] = {
+        "d_in": activations.shape[1],
+        "d_sae": options.d_sae,
+        "normalize_activations": "expected_average_only_in",
+        "metadata": SAEMetadata(
+            model_name=Path(str(language.model.name_or_path)).name,
+            hook_name=hook_name,
+            prepend_bos=language.prepend_bos,
+            context_size=rows.tokens.shape[1],
+        ),
+    }
+    sae: TopKTrainingSAE | JumpReLUTrainingSAE
+    if options.k is not None:
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(k=options.k, **common))
+    else:
+        sparsity = {"l0_coefficient": options.l0_coefficient, "l0_warm_up_steps": steps // 8}
+        sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**sparsity, **common))
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=steps * options.batch_size,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from isaerft import config
+from isaerft.config.base import validated
 from isaerft.errors import InputError
 from isaerft.explanations.neuronpedia.records import parse_source_id
 from isaerft.subjects.corpus import pad_rows
@@ -60,6 +61,21 @@ def test_a_trained_sae_is_read_back_folded_and_the_same_seed_gives_the_same_byte
     weights = [(tmp_path / name / "sae_weights.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+def test_a_topk_sae_is_trained_with_the_number_of_active_latents_that_was_asked_for(subject, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rows = pad_rows(torch.randint(3, 250, (40, 10), generator=generator).tolist(), padding=0)
+    options = config.TrainSae(d_sae=64, k=4, tokens=20_000, batch_size=256)
+    train_sae(options, subject.language, rows, hook_name="blocks.1.hook_resid_post", folder=tmp_path / "sae", seed=0)
+    dictionary = load_dictionary(tmp_path / "sae")
+    x = corpus_activations(subject.language, rows, "blocks.1.hook_resid_post")
+    assert dictionary.k == 4
+    assert int(dictionary.encode(x).counts().max()) <= 4
+    left = (x - dictionary.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert left < 0.9
+    with pytest.raises(InputError, match="k below d_sae"):
+        validated(config.TrainSae, {"d_sae": 64, "k": 64})
 
 
 def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
