@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sam
 def test_the_smollm2_study_is_planned_without_its_model(workspace):
     workspace.write("config/smollm2.yaml", (ROOT / "config/smollm2.yaml").read_text(encoding="utf-8"))
     for folder in ("elicit", "smollm2"):
-        shutil.copytree(ROOT / "data" / folder, workspace.path / "data" / folder)
+        shutil.copytree(ROOT / "data" / folder, workspace.folder / "data" / folder)
     jobs = workspace.planned(study="smollm2")
     assert jobs["gguf_model"] == 1
     assert jobs["elicit"] == jobs["behavior"] == jobs["behavior_check"] == 14
