@@ -173,3 +173,13 @@ def test_a_judgement_of_an_explanation_that_has_changed_since_is_not_used(by_peo
 def test_labels_that_break_their_form_are_refused_with_the_place(by_people, csv, message):
     with pytest.raises(InputError, match=message):
         by_people(csv)
+
+
+def test_a_text_is_found_both_as_the_source_has_it_and_as_a_table_shows_it(tmp_path):
+    for shown in ("=SUM(1)", "'=SUM(1)"):
+        frame = judged(
+            tmp_path,
+            f"explanation,behavior,expected_effect\n{shown},refusal,1\n",
+            texts=["=SUM(1)", "-1", "=SUM(1)", "dogs"],
+        )
+        assert of(frame) == [1, 0, 0, 0, 1, 0, 0, 0]
