@@ -27,7 +27,7 @@ from isaerft.config import Judge
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.io import read_data_file
-from isaerft.judges.base import EXPECTED_ABOVE, judgements, refuse_options
+from isaerft.judges.base import judgements, refuse_options
 from isaerft.table import neutral_text
 
 KEYS = ("latent_index", "explanation")
@@ -58,7 +58,7 @@ class FileJudgements:
 def from_table(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:
-    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. A pair is expected above an effect of 0.5.
+    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. A pair is expected above `judge.expected_above`.
 
     `attrs["counts"]` of the result: pairs judged, pairs not_in_file (effect 0), and rows of the file not_used (of
     latents without an explanation here).
@@ -75,7 +75,7 @@ def from_table(
         explanations,
         behaviors,
         effects,
-        expected=effects > EXPECTED_ABOVE,
+        expected=effects > judge.expected_above,
         confidence=found.confidence,
         rationale=found.rationale,
     )
@@ -84,7 +84,7 @@ def from_table(
 
 
 def human(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path) -> pd.DataFrame:
-    """Judge as people did; see `isaerft.judges.base.JudgeFunction`. A pair is expected above an effect of 0.5.
+    """Judge as people did; see `isaerft.judges.base.JudgeFunction`. A pair is expected above `judge.expected_above`.
 
     `attrs["counts"]` of the result: pairs judged, unjudged_pairs, and rows of the file not_used (of latents without an
     explanation here, or with another one now).
@@ -99,7 +99,7 @@ def human(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge
         explanations,
         behaviors,
         found.effects,
-        expected=found.effects > EXPECTED_ABOVE,
+        expected=found.effects > judge.expected_above,
         confidence=found.confidence,
         rationale=found.rationale,
     )
