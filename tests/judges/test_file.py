@@ -43,7 +43,9 @@ def test_judgements_by_latent_carry_confidence_and_rationale(tmp_path):
     frame = judged(tmp_path, content)
     assert of(frame) == [0, 0.51, 0, 0, 0.5, 0, 0, 0]
     assert of(frame, "expected") == [False, True] + [False] * 6
-    assert of(judged(tmp_path, content, expected_above=0.4), "expected") == [False, True, False, False, True] + [False] * 3
+    assert (
+        of(judged(tmp_path, content, expected_above=0.4), "expected") == [False, True, False, False, True] + [False] * 3
+    )
     assert of(frame, "rationale") == [""] * 4 + ["apology, as it were"] + [""] * 3
     assert frame["confidence"].dropna().to_dict() == {4: 0.9}
     assert frame.attrs["counts"] == {"judged": 2, "not_in_file": 6, "not_used": 1}
