@@ -394,6 +394,50 @@ def test_every_committed_study_fits_the_schema(path):
     assert values["study"] == path.stem
 
 
+def test_a_file_that_is_included_counts_as_if_its_options_were_in_the_study(values):
+    shared = {name: values[name] for name in ("behaviors", "adapters", "reference")}
+    Path("shared.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
+    own = {name: part for name, part in values.items() if name not in shared} | {"include": "shared.yaml"}
+    assert plan_from_dict(own).study == plan_from_dict(values).study
+    jsonschema.validate(own, json_schema())
+    del own["include"]
+    with pytest.raises(jsonschema.ValidationError, match="'behaviors' is a required property"):
+        jsonschema.validate(own, json_schema())
+
+
+def test_what_a_study_gives_itself_goes_before_what_it_includes_name_by_name(values):
+    theirs = {
+        "behaviors": {"local": {"description": "theirs", "rule": True}, "more": {"description": "d", "rule": True}},
+        "n_seeds": 7,
+        "seed": 5,
+    }
+    Path("shared.yaml").write_text(yaml.safe_dump(theirs))
+    study = plan_from_dict(values | {"include": "shared.yaml", "seed": 1}).study
+    assert sorted(study.behaviors) == ["hub", "local", "more", "ruled"]
+    assert study.behaviors["local"] == plan_from_dict(values).study.behaviors["local"]
+    assert (study.n_seeds, study.seed) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ({"study": "other"}, "shared.yaml, which a study includes, has the key 'study'"),
+        ({"include": "shared.yaml"}, "shared.yaml, which a study includes, has the key 'include'"),
+        ({"behaviors": {"more": {"descripton": "d"}}}, "did you mean 'description'?"),
+        (["a"], "shared.yaml holds"),
+        (None, "shared.yaml"),
+    ],
+)
+def test_an_included_file_that_cannot_be_is_refused(values, shared, expected):
+    if shared is not None:
+        Path("shared.yaml").write_text(yaml.safe_dump(shared))
+    assert expected in message(values | {"include": "shared.yaml"})
+
+
+def test_an_include_that_is_no_path_is_named(values):
+    assert "config key include" in message(values | {"include": ["shared.yaml"]})
+
+
 @pytest.mark.parametrize(("group", "name", "kind"), [("sources", "local", "local"), ("judges", "lexical", "lexical")])
 def test_a_model_for_a_kind_that_asks_none_is_refused(values, group, name, kind):
     values = changed(values, "llms", {"small": {"model": "m"}})

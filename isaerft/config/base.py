@@ -48,6 +48,35 @@ def read_options(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def with_included(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a study's options with those of the file that its `include` names.
+
+    Mappings of both (behaviors, adapters, ...) are joined key by key; for a key that both give, the study's own counts.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or names a study or another file.
+    """
+    path = values.get("include")
+    if not isinstance(path, str):
+        return values
+    included = read_options(path)
+    for key in ("study", "include"):
+        if key in included:
+            raise InputError(
+                f"{path}, which a study includes, has the key {key!r}",
+                allowed="parts that studies share",
+                remedy=f"remove `{key}:` from it",
+            )
+    joined = included | values
+    for key, part in included.items():
+        if isinstance(part, dict) and isinstance(joined[key], dict):
+            joined[key] = part | joined[key]
+    del joined["include"]
+    return joined
+
+
 def validated(kind: type[Options], values: dict[str, Any]) -> Options:
     """Return plain values as options of a class; the first problem, unknown keys before others, is an `InputError`."""
     adapter = TypeAdapter(kind)

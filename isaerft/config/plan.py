@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isaerft.config.base import read_options, validated
+from isaerft.config.base import read_options, validated, with_included
 from isaerft.config.study import PERMUTED, SHUFFLED, Study
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
 from isaerft.errors import InputError
@@ -299,4 +299,4 @@ def load_plan(path: str | Path) -> Plan:
 
 def plan_from_dict(values: dict[str, Any]) -> Plan:
     """Return a study's plan from plain values; unknown keys are refused and the nearest valid key is named."""
-    return Plan(validated(Study, values))
+    return Plan(validated(Study, with_included(values)))

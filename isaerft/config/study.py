@@ -132,6 +132,9 @@ class Study:
 
     study: str
     """Name; the study writes only under results/{study}/."""
+    include: str | None = None
+    """YAML file of parts that studies share, such as data/elicit/behaviors.yaml. Its options count as this file's;
+    behaviors, adapters and the like of both are joined by name, and this file's own go first."""
     subjects: dict[str, Subject] = Field(min_length=1)
     behaviors: dict[str, Behavior] = Field(min_length=1)
     adapters: dict[str, Adapter] = Field(min_length=1)
