@@ -96,6 +96,10 @@ class Plan:
         """Return where replicate `seed` starts its random streams (row order, LoRA's start, random dictionary)."""
         return 1000 * (self.study.seed + 1) + seed
 
+    def n_seeds_of(self, adapter: str) -> int:
+        """Return the number of replicates of an adapter."""
+        return self.study.adapters[adapter].n_seeds or self.study.n_seeds
+
     def world_seed(self, subject: str) -> int:
         """Return where the random streams of a subject's own parts start: its model, corpus, SAE and truth."""
         world = self.study.subjects[subject].testbed

@@ -284,9 +284,10 @@ class Study:
 
     def _check_compared(self) -> None:
         """The spread over seeds of the primary statistic says what other rows would have given."""
-        if self.n_seeds < MIN_AUDIT_SEEDS:
+        n_seeds = min(part.n_seeds or self.n_seeds for name, part in self.adapters.items() if name != self.reference)
+        if n_seeds < MIN_AUDIT_SEEDS:
             raise InputError(
-                f"audits with n_seeds {self.n_seeds}",
+                f"audits with n_seeds {n_seeds}",
                 allowed=f"at least {MIN_AUDIT_SEEDS}: fewer hardly know how much other rows of one origin differ",
                 remedy=f"set n_seeds: {MIN_AUDIT_SEEDS}",
             )

@@ -217,6 +217,8 @@ class Adapter:
     """Options of an objective from another package."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the adapter kind itself."""
+    n_seeds: int | None = Field(default=None, ge=1)
+    """Replicates of this adapter; as many as the study's when not given. One does not tell how much seeds differ."""
     sparsity: Sparsity | None = None
     """Change only a few latents; all may change when this is left out."""
 

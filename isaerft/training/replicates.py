@@ -103,7 +103,7 @@ def train_seeds(
     results = []
     with replacing_once(out) as temporary:
         temporary.mkdir()
-        for seed in _seeds(plan, kind, options.options, permuted):
+        for seed in _seeds(plan, adapter, permuted):
             started = time.perf_counter()
             replicate = Replicate(
                 subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
@@ -294,10 +294,11 @@ def _contrast_rows(
     return [(read_cache(path, "train"), read_cache(path, "heldout")) for path in caches]
 
 
-def _seeds(plan: config.Plan, kind: str, options: Mapping[str, object], permuted: bool) -> range:
+def _seeds(plan: config.Plan, adapter: str, permuted: bool) -> range:
     """Return the seeds; a loaded adapter has one, unless its path names a seed or the dictionary varies."""
-    varies = permuted or any("{seed}" in str(value) for value in options.values())
-    return range(plan.study.n_seeds if varies or not ADAPTERS.facts(kind).loaded else 1)
+    options = plan.study.adapters[adapter]
+    varies = permuted or any("{seed}" in str(value) for value in options.options.values())
+    return range(plan.n_seeds_of(adapter) if varies or not ADAPTERS.facts(options.kind or adapter).loaded else 1)
 
 
 def _filled_in(options: dict[str, Any], **names: object) -> dict[str, Any]:

@@ -366,6 +366,15 @@ def test_seconds_are_recorded_only_when_asked_for(plan, subject, cached, tmp_pat
     assert read_json(tmp_path / "out" / "training.json")[0]["seconds"] > 0
 
 
+def test_an_adapter_can_have_a_number_of_seeds_of_its_own(plan, subject, cached, tmp_path):
+    write_cache({"train": cached[0], "heldout": cached[1]}, tmp_path / "cache")
+    fewer = with_options(plan, adapters=plan.study.adapters | {"bias": replace(plan.study.adapters["bias"], n_seeds=1)})
+    for name, out in (("bias", "one"), ("residual", "two")):
+        train_adapter(fewer, subject, name, tmp_path / "cache", tmp_path / out, permuted=False, behavior="a")
+    assert [row["seed"] for row in read_json(tmp_path / "one" / "training.json")] == [0]
+    assert [row["seed"] for row in read_json(tmp_path / "two" / "training.json")] == [0, 1]
+
+
 PAIR_STEPS = {"learning_rate": 0.2, "steps": 4, "batch_size": 4, "evaluate_every": 2}
 
 

@@ -53,8 +53,9 @@ def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sam
 
 
 def test_the_smollm2_study_is_planned_without_its_model(workspace):
-    for name in ("config/smollm2.yaml", *(f"data/elicit/{name}.jsonl" for name in ("topics", "opinions", "requests"))):
-        workspace.write(name, (ROOT / name).read_text(encoding="utf-8"))
+    workspace.write("config/smollm2.yaml", (ROOT / "config/smollm2.yaml").read_text(encoding="utf-8"))
+    for folder in ("elicit", "smollm2"):
+        shutil.copytree(ROOT / "data" / folder, workspace.path / "data" / folder)
     jobs = workspace.planned(study="smollm2")
     assert jobs["gguf_model"] == 1
     assert jobs["elicit"] == jobs["behavior"] == jobs["behavior_check"] == 14

@@ -163,7 +163,7 @@ def given_files(wildcards):
     path = str(study.adapters[wildcards.adapter].options.get("path", ""))
     paths = [
         path.replace("{behavior}", wildcards.behavior).replace("{seed}", str(seed))
-        for seed in range(study.n_seeds)
+        for seed in range(plan.n_seeds_of(wildcards.adapter))
     ]
     return [file for path in dict.fromkeys(paths) for file in local_files(path or None)]
 
