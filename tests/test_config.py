@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
+from isaerft.config.base import read_options
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
 from isaerft.registry import JUDGES, STATISTICS
@@ -288,6 +289,15 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, content, expe
         load_plan(tmp_path / "study.yaml")
     assert expected in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_a_key_given_twice_is_refused_but_a_mapping_may_take_over_another(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_options(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 2, y: 3}\n")
+    with pytest.raises(InputError, match="'y' is given twice"):
+        read_options(path)
 
 
 def test_a_missing_file_is_a_users_error(tmp_path):
@@ -695,11 +705,13 @@ def eliciting(values, **changes):
 
 def test_an_elicited_behavior_names_the_subject_that_replies(values):
     assert plan_from_dict(eliciting(values)).eliciting_subject("shouting") == "hub"
-    assert "elicit names no subject, and the study has 4" in message(eliciting(values, elicit_subject=None))
+    assert "elicit names no subject, and the study's have 2 models" in message(eliciting(values, elicit_subject=None))
     assert "unknown behaviors.shouting.elicit.subject 'hob'" in message(eliciting(values, elicit_subject="hob"))
-    alone = eliciting(values, elicit_subject=None)
-    alone["subjects"] = {"hub": alone["subjects"]["hub"]}
-    assert plan_from_dict(alone).eliciting_subject("shouting") == "hub"
+    one_model = eliciting(values, elicit_subject=None)
+    del one_model["subjects"]["testbed"]
+    assert plan_from_dict(one_model).study.subjects.keys() == {"trained", "local", "hub"}
+    one_model["subjects"]["hub"]["dtype"] = "bfloat16"
+    assert "elicit names no subject" in message(one_model)
 
 
 @pytest.mark.parametrize(
@@ -718,6 +730,17 @@ def test_an_elicited_behavior_names_the_subject_that_replies(values):
 )
 def test_an_elicited_behavior_says_what_is_wrong(values, changes, expected):
     assert expected in message(eliciting(values, **changes))
+
+
+def test_given_replies_are_read_in_place_of_sampled_ones_and_need_no_subject(values):
+    Path("prompts.txt").write_text("p")
+    elicited = {"a": {"description": "d", "elicit": {"prompts": "prompts.txt"}}}
+    values = changed(values, "behaviors", elicited) | {"replies": "given", "controls": []}
+    assert "behavior 'a': its replies 'given/a.jsonl' do not exist" in message(values)
+    Path("given").mkdir()
+    Path("given/a.jsonl").write_text("{}\n")
+    assert plan_from_dict(values).given_replies("a") == Path("given/a.jsonl")
+    assert "elicit names no subject" in message(values | {"replies": None})
 
 
 def test_plain_replies_are_elicited_without_a_metric(values):

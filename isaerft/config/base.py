@@ -14,6 +14,7 @@ from isaerft.io import read_text
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
+MERGE = "tag:yaml.org,2002:merge"
 Options = TypeVar("Options")
 
 
@@ -21,8 +22,8 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML's safe loader, but a key given twice is refused: the first of the two would be lost silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys differ."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        """Build a mapping whose keys differ, apart from those that it takes over from others (`<<`)."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         for key in keys:
             if keys.count(key) > 1:
                 raise InputError(f"config key {shown(key)} is given twice (line {node.start_mark.line + 1})")

@@ -210,6 +210,10 @@ class Plan:
         elicit = self.study.behaviors[behavior].elicit
         return elicit.subject if elicit and elicit.subject else next(iter(self.study.subjects))
 
+    def given_replies(self, behavior: str) -> Path | None:
+        """Return the file of an elicited behavior's replies that the study was given; None where it samples them."""
+        return None if self.study.replies is None else Path(self.study.replies) / f"{behavior}.jsonl"
+
     def random_twin(self, subject: str) -> str | None:
         """Return the random-dictionary twin of a subject; None without that control."""
         return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
