@@ -1,25 +1,22 @@
-"""Placebo trainings: the primary adapter, trained on answers of the unadapted model with an arbitrary choice of words.
+"""Placebo trainings: the primary adapter, trained on the unadapted model's own answers.
 
-A placebo has all that the training on a behavior has (prompts, numbers of rows and steps, seeds, early stopping,
-measures), but no behavior to learn. The model answers the behaviors' prompts itself, with a random preference for some
-tokens over others that is drawn anew for each placebo. So training changes what any training may change, in a direction
-that no explanation speaks of.
-
-Without the preference there would be nothing to learn at all: the expected gradient on a model's own samples is zero,
-and early stopping keeps step 0.
+A placebo has all that the training on a behavior has (prompts, numbers of rows and steps, seeds, measures), but no
+behavior to learn: the expected gradient on a model's own samples is zero. So it changes what chance and the model's
+geometry make any training change, in a direction that no explanation speaks of. No step lowers its held-out loss, and
+early stopping would keep none; a placebo keeps the last.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from isaerft import config
@@ -56,8 +53,8 @@ def train_placebos(
     ----------
     train, heldout : mapping of str to sequence of Record
         Records of each tested behavior, by name. A placebo has as many rows of either kind as the median behavior, with
-        prompts that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but
-        neither preferences nor answers.
+        prompts that are drawn from those of all behaviors, without replacement. Placebos share some prompts, but no
+        answers.
     """
     splits = [_Prompts.of(records, plan, subject.language) for records in (train, heldout)]
     tables: list[pd.DataFrame] = []
@@ -97,49 +94,33 @@ class _PlaceboRows(NamedTuple):
 def _placebo_rows(
     plan: config.Plan, subject: LoadedSubject, splits: Sequence[_Prompts], rng: np.random.Generator
 ) -> _PlaceboRows:
-    """Sample the rows of one placebo; rejected replies, or a contrast, are answers without the preference."""
+    """Sample the rows of one placebo; rejected replies, or a contrast, are other answers to the same prompts."""
     name, batch_size = plan.study.primary.adapter, plan.study.batch_size
     options = plan.study.adapters[name]
     drawn = [prompts.draw(rng) for prompts in splits]
 
-    def answered(preference: torch.Tensor | None) -> tuple[CachedRows, CachedRows]:
-        answers = [model_answers(subject, rows, preference, batch_size, rng) for rows in drawn]
+    def answered() -> tuple[CachedRows, CachedRows]:
+        answers = [model_answers(subject, rows, batch_size, rng) for rows in drawn]
         train, heldout = (_captured(subject, rows, batch_size) for rows in answers)
         return train, heldout
 
-    own = answered(random_preference(subject.language, plan.study.placebos.strength, rng))
+    own = answered()
     if options.trained_on == "pair":
-        rejected = answered(None)
+        rejected = answered()
         with frozen_part(subject, lambda batch: batch.residual, options):
             train, heldout = (make_pairs(subject, *both, batch_size) for both in zip(own, rejected, strict=True))
         return _PlaceboRows(train, heldout, [])
     is_contrasted = ADAPTERS.facts(plan.kind_of(name)).contrasted
-    return _PlaceboRows(*own, [answered(None)] if is_contrasted else [])
-
-
-def random_preference(language: LoadedModel, strength: float, rng: np.random.Generator) -> torch.Tensor:
-    """Return what is added to the logit of each token, (n_vocabulary,) float32; special tokens keep theirs."""
-    preference = torch.tensor(strength * rng.normal(size=language.n_vocabulary), dtype=torch.float32)
-    preference[language.tokenizer.all_special_ids] = 0
-    return preference
+    return _PlaceboRows(*own, [answered()] if is_contrasted else [])
 
 
 def model_answers(
-    subject: LoadedSubject,
-    prompts: Sequence[TokenizedRow],
-    preference: torch.Tensor | None,
-    batch_size: int,
-    rng: np.random.Generator,
+    subject: LoadedSubject, prompts: Sequence[TokenizedRow], batch_size: int, rng: np.random.Generator
 ) -> list[TokenizedRow]:
     """Return the rows with answers sampled from the model, at temperature 1, in place of their completions.
 
     An answer ends with the model's own EOS, or with as many tokens as the completion that it replaces. Then no EOS is
     added: it would teach the model to be brief.
-
-    Parameters
-    ----------
-    preference : (n_vocabulary,) float32, optional
-        Added to the model's logits.
     """
     found, n_together = [], ANSWERED_BATCHES * batch_size
     for start in range(0, len(prompts), n_together):
@@ -153,7 +134,6 @@ def model_answers(
             batch_size=len(part),
             temperature=1.0,
             seed=int(rng.integers(2**32)),
-            preference=preference,
             description="answers",
         )
         for prompt, answer, room in zip(before, after, rooms, strict=True):
@@ -172,6 +152,8 @@ def _placebo_changes(
     """Train all seeds on one placebo's rows and yield the changes, a table for each seed and measure."""
     with TemporaryDirectory() as scratch:
         folder, name = Path(scratch, "adapter"), plan.study.primary.adapter
+        adapters = plan.study.adapters | {name: replace(plan.study.adapters[name], keep="last")}
+        plan = config.Plan(replace(plan.study, adapters=adapters))
         train_seeds(plan, subject, name, folder, **rows._asdict(), behavior=f"placebo {placebo}", permuted=False)
         for replicate in seed_folders(folder):
             with load_trained(replicate, subject, completions(rows.heldout), plan.study.batch_size) as trained:

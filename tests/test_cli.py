@@ -44,7 +44,9 @@ def study(tmp_path):
 
 def line_of(verb, tmp_path, **given):
     """Return a command line with every required option of the verb filled in."""
-    values = NAMES | {"scorer": "none", "results": str(tmp_path / "results"), "draws": "20"} | given
+    values = NAMES | {"scorer": "none", "results": str(tmp_path / "results"), "draws": "20"}
+    values |= {"latents": "all", "seed": "0", "sheet": "sheet", "returned": "answers.csv", "reader": "ann"}
+    values |= {"kind": "person", "out": str(tmp_path / "out.csv")} | given
     return [verb, *(part for name in takes(verb) for part in (f"--{name}", values[name]))]
 
 

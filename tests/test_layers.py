@@ -20,13 +20,14 @@ FLOORS = [
     ("scorers", "changes", "training"),
     ("analysis", "planning", "placebos"),
     ("report",),
+    ("annotation",),
     ("cli",),
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "sae_lens", "transformer_lens", "sentence_transformers", "accelerate"}
 WITHOUT_TORCH = [
     *GROUND,
-    *("stats", "llm", "behaviors", "explanations", "calibration", "analysis", "planning", "report"),
+    *("stats", "llm", "behaviors", "explanations", "calibration", "analysis", "planning", "report", "annotation"),
 ]
 MAX_LINES = 500
 home = structure["home"]

@@ -13,7 +13,7 @@ from isaerft.analysis.placebos import read_placebos
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.layout import Results
-from isaerft.placebos import model_answers, random_preference, train_placebos
+from isaerft.placebos import model_answers, train_placebos
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.generate import generate
 
@@ -39,7 +39,7 @@ def plan_of(adapter="bias", **changes):
         "judges": {"lexical": {}},
         "measures": MEASURES,
         "primary": {"adapter": adapter, "measure": "contribution", "source": "local", "judge": "lexical"},
-        "placebos": {"n": 3, "strength": 3},
+        "placebos": {"n": 3},
         "n_seeds": 2,
         "max_length": 32,
         "controls": ["firing_rate_only"],
@@ -74,7 +74,7 @@ def test_every_seed_of_every_placebo_is_measured_and_no_two_placebos_are_alike(m
 def test_the_same_study_gives_the_same_bytes_and_another_seed_other_placebos(make, subject, tmp_path):
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
     expected = torch.get_rng_state()
-    few = {"placebos": {"n": 1, "strength": 3}, "n_seeds": 1}
+    few = {"placebos": {"n": 1}, "n_seeds": 1}
     one, two = make(plan_of(**few), "one"), make(plan_of(**few), "two")
     other = make(plan_of(**few, seed=1), "other")
     files = [Results(tmp_path / name).placebos("toy").read_bytes() for name in ("one", "two")]
@@ -86,16 +86,15 @@ def test_the_same_study_gives_the_same_bytes_and_another_seed_other_placebos(mak
 
 
 def test_more_placebos_keep_those_that_were_there(make):
-    few, more = (make(plan_of(placebos={"n": n, "strength": 3}, n_seeds=1), str(n)) for n in (1, 2))
+    few, more = (make(plan_of(placebos={"n": n}, n_seeds=1), str(n)) for n in (1, 2))
     assert np.array_equal(few["contribution"], more["contribution"][:1])
 
 
-def test_placebos_learn_something_but_nothing_in_common(make):
-    """Early stopping keeps a change, since it lowers the held-out loss; no direction is common to all placebos."""
-    changes = make(plan_of(placebos={"n": 8, "strength": 3}, n_seeds=1))["parameter"][:, 0]
-    trained = changes[np.linalg.norm(changes, axis=1) > 0]
-    assert len(trained) >= 6
-    units = trained / np.linalg.norm(trained, axis=1, keepdims=True)
+def test_placebos_keep_their_last_step_although_they_learn_nothing_in_common(make):
+    changes = make(plan_of(placebos={"n": 8}, n_seeds=1))["parameter"][:, 0]
+    lengths = np.linalg.norm(changes, axis=1)
+    assert (lengths > 0).all(), "early stopping would keep step 0"
+    units = changes / lengths[:, None]
     cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
     assert abs(cosines.mean()) < 0.25
 
@@ -121,40 +120,28 @@ def test_prompts_go_through_the_chat_template_as_their_behavior_says(subject, ch
 
     monkeypatch.setattr("isaerft.placebos.generate", seen)
     behaviors = {name: {"description": name, "rule": True, "chat_template": how} for name, how in TEMPLATES.items()}
-    plan = plan_of(behaviors=behaviors, placebos={"n": 1, "strength": 3}, n_seeds=1)
+    plan = plan_of(behaviors=behaviors, placebos={"n": 1}, n_seeds=1)
     both = {"a": records[:1] * 4, "b": records[1:2] * 4}
     train_placebos(plan, replace(subject, language=chat), both, both, tmp_path / "placebos.parquet")
     assert given <= {"<bos><user>say hello<assistant>", "<bos>tell me about the garden"}
     assert len(given) == 2
 
 
-def answers(subject, rows, preference=None, seed=0):
-    return model_answers(subject, rows, preference, 100, np.random.default_rng(seed))
+def answers(subject, rows, seed=0):
+    return model_answers(subject, rows, 100, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("strength", [0, 1.5])
-def test_answers_have_the_models_own_probabilities_under_the_preference(subject, strength):
+def test_answers_have_the_models_own_probabilities(subject):
     row = tokenize(Record("r", "say hello", " x"), subject.language, 32)
     first = row._replace(tokens=row.tokens[: row.n_prompt + 1])
-    preference = random_preference(subject.language, strength, np.random.default_rng(0))
-    said = [own.tokens[-1] for own in answers(subject, [first] * 2000, preference)]
+    said = [own.tokens[-1] for own in answers(subject, [first] * 2000)]
     with torch.no_grad():
         logits = subject.model(input_ids=torch.tensor([row.tokens[: row.n_prompt]])).logits[0, -1].float()
-    expected = 2000 * (logits + preference).double().softmax(-1).numpy()
+    expected = 2000 * logits.double().softmax(-1).numpy()
     often = expected >= 5
     found = np.bincount(said, minlength=len(expected))
     observed = np.append(found[often], found[~often].sum())
     assert chisquare(observed, np.append(expected[often], expected[~often].sum())).pvalue > 1e-3
-
-
-def test_a_preference_has_the_strength_asked_for_and_leaves_special_tokens_alone(subject):
-    language = subject.language
-    one, two = (random_preference(language, 2.0, np.random.default_rng(seed)) for seed in range(2))
-    special = language.tokenizer.all_special_ids
-    assert special
-    assert (one[special] == 0).all()
-    assert float(one.std()) == pytest.approx(2, rel=0.2)
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.3
 
 
 def test_which_subjects_have_placebos():
@@ -164,7 +151,7 @@ def test_which_subjects_have_placebos():
     assert not plan_of(placebos={"n": 0}).has_placebos("toy")
     assert not plan_of("saved").has_placebos("toy")
     assert plan_of(placebos={}).study.placebos.n == 9
-    with pytest.raises(InputError, match="allowed: n, strength"):
+    with pytest.raises(InputError, match="allowed: n"):
         plan_of(placebos={"m": 3})
 
 

@@ -187,7 +187,7 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
 
 @app.command("placebos")
 def placebos(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
-    """Train the primary adapter on the model's own answers with an arbitrary choice of words, and score the changes."""
+    """Train the primary adapter on the model's own answers, and score the changes."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     if not plan.has_placebos(subject):

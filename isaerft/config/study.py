@@ -118,12 +118,10 @@ class BehaviorCheck:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Placebos:
-    """Placebo trainings: the primary adapter, trained on the model's own answers with an arbitrary choice of words."""
+    """Placebo trainings: the primary adapter, trained on the model's own answers, which teach nothing."""
 
     n: int = Field(default=9, ge=0)
     """How many on each subject, none when 0; a p-value against them is at least 1 / (n + 1)."""
-    strength: float = Field(default=1.0, gt=0)
-    """Standard deviation, in logits, of each placebo's random preference for some tokens over others."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -207,6 +207,9 @@ class Adapter:
     """Keep only the inputs of the blocks above the hook, and run them again to go backward: less memory, slower."""
     precision: Literal["model", "float32", "bfloat16"] = "model"
     """Number format above the hook: as the model was loaded, widened, or autocast; the adapter stays in float32."""
+    keep: Literal["best", "last"] = "best"
+    """Parameters to keep: `best`, of the evaluation with the lowest held-out loss (`patience` ends training early), or
+    `last`, of the last step whatever the loss."""
     evaluate_every: int = Field(default=10, ge=1)
     """Held-out loss is taken every so many steps."""
     patience: int = Field(default=5, ge=1)
@@ -218,7 +221,7 @@ class Adapter:
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the adapter kind itself."""
     n_seeds: int | None = Field(default=None, ge=1)
-    """Replicates of this adapter; as many as the study's when not given. One does not tell how much seeds differ."""
+    """Replicates of this adapter; as many as the study's when not given. One tells nothing of how seeds differ."""
     sparsity: Sparsity | None = None
     """Change only a few latents; all may change when this is left out."""
 

@@ -5,9 +5,9 @@ The file is CSV (or JSONL, JSON, Parquet), one row per explanation (or latent) a
     behavior,explanation,expected_effect,confidence,rationale
     refusal,"says sorry, or begs pardon",1,0.9,an apology begins most refusals
 
-A row refers to latents by `explanation` (all latents with that text) or by `latent_index`. With both, it counts only
-if the latent's explanation is still the one that was judged. A column `label` (promoted, suppressed, unaffected) may
-replace `expected_effect`.
+A row refers to latents by `explanation` (all latents with that text, as the source has it or as a table shows it) or by
+`latent_index`. With both, it counts only if the latent's explanation is still the one that was judged. A column `label`
+(promoted, suppressed, unaffected) may replace `expected_effect`.
 
 The two judges differ in pairs that the file leaves out. For `table`, their effect is 0. For `human`, they are not
 judged: agreement is tested on the latents judged for every behavior, and with `tested: false` the file only measures
@@ -27,7 +27,8 @@ from isaerft.config import Judge
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.io import read_data_file
-from isaerft.judges.base import EXPECTED_ABOVE, judgements, refuse_options
+from isaerft.judges.base import judgements, refuse_options
+from isaerft.table import neutral_text
 
 KEYS = ("latent_index", "explanation")
 OPTIONAL = ("confidence", "rationale")
@@ -57,7 +58,7 @@ class FileJudgements:
 def from_table(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:
-    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. A pair is expected above an effect of 0.5.
+    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. `judge.expected_above` decides what is expected.
 
     `attrs["counts"]` of the result: pairs judged, pairs not_in_file (effect 0), and rows of the file not_used (of
     latents without an explanation here).
@@ -74,7 +75,7 @@ def from_table(
         explanations,
         behaviors,
         effects,
-        expected=effects > EXPECTED_ABOVE,
+        expected=effects > judge.expected_above,
         confidence=found.confidence,
         rationale=found.rationale,
     )
@@ -83,7 +84,7 @@ def from_table(
 
 
 def human(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path) -> pd.DataFrame:
-    """Judge as people did; see `isaerft.judges.base.JudgeFunction`. A pair is expected above an effect of 0.5.
+    """Judge as people did; see `isaerft.judges.base.JudgeFunction`. A pair is expected above `judge.expected_above`.
 
     `attrs["counts"]` of the result: pairs judged, unjudged_pairs, and rows of the file not_used (of latents without an
     explanation here, or with another one now).
@@ -98,7 +99,7 @@ def human(explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge
         explanations,
         behaviors,
         found.effects,
-        expected=found.effects > EXPECTED_ABOVE,
+        expected=found.effects > judge.expected_above,
         confidence=found.confidence,
         rationale=found.rationale,
     )
@@ -168,6 +169,7 @@ def _read_judgements(
     """Read a judge's file and return its judgements of these explanations."""
     path = judge_file(judge, kind, subject_dir)
     table = _read_table(path, behaviors)
+    explanations = explanations.assign(explanation=explanations["explanation"].map(neutral_text))
     key = next(key for key in KEYS if key in table)
     names = list(behaviors)
     column = table["behavior"].map({name: number for number, name in enumerate(names)}).to_numpy()
@@ -209,7 +211,7 @@ def _read_table(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
     if "latent_index" in table:
         table["latent_index"] = as_numbers(table["latent_index"], 0, 2**53, whole=True).astype("int64")
     if "explanation" in table:
-        table["explanation"] = [clean_text(text) for text in table["explanation"]]
+        table["explanation"] = [neutral_text(clean_text(text)) for text in table["explanation"]]
     table["expected_effect"] = as_numbers(table["expected_effect"], -1, 1)
     for column in OPTIONAL:
         if column not in table:

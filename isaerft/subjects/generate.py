@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
@@ -64,7 +64,6 @@ def generate(
     batch_size: int,
     temperature: float = 0.0,
     seed: int = 0,
-    preference: torch.Tensor | None = None,
     description: str = "replies",
 ) -> list[Reply]:
     """Return the model's reply to each prompt.
@@ -75,8 +74,6 @@ def generate(
         Token ids of each prompt.
     temperature : float
         0 for greedy decoding, else sampling from the whole vocabulary with `seed`.
-    preference : (n_vocabulary,) float32, optional
-        Added to the model's logits.
     description : str
         For the progress bar.
     """
@@ -86,7 +83,7 @@ def generate(
         if temperature > 0:
             torch.manual_seed(seed)
         for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
-            rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature, preference)
+            rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature)
             texts = language.tokenizer.batch_decode(rows, skip_special_tokens=True)
             found += [Reply(row, text, row[-1] not in ends) for row, text in zip(rows, texts, strict=True)]
     return found
@@ -147,7 +144,6 @@ def _replies(
     prompts: Sequence[list[int]],
     max_new_tokens: int,
     temperature: float,
-    preference: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Return the token ids of the model's replies, each with its end token if the model ended it."""
     model = language.model
@@ -161,12 +157,10 @@ def _replies(
         eos_token_id=sorted(ends) or None,
         **sampling,
     )
-    processors = [] if preference is None else [_Preferring(preference.to(model.device))]
     try:
         generated = cast("Any", model).generate(
             input_ids=tokens.to(model.device),
             attention_mask=mask.to(model.device),
-            logits_processor=LogitsProcessorList(processors),
         )
     finally:
         model.generation_config = own
@@ -177,16 +171,6 @@ def _replies(
 def _until(row: list[int], ends: set[int]) -> list[int]:
     """Return token ids up to the first end token, with it."""
     return next((row[: at + 1] for at, token in enumerate(row) if token in ends), row)
-
-
-class _Preferring(LogitsProcessor):
-    """Adds the same to the logits of every next token."""
-
-    def __init__(self, preference: torch.Tensor) -> None:
-        self.preference = preference
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return scores + self.preference
 
 
 def padded_left(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:

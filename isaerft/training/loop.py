@@ -153,12 +153,12 @@ class Training:
     tokens : int
         Tokens seen in these steps, prompts and completions together; a token counts each time that it is seen.
     heldout_loss_base, heldout_loss_adapted : float
-        Nats per completion token (of preference pairs: of the chosen replies) before training and at the best step.
+        Nats per completion token (of preference pairs: of the chosen replies) before training and at the kept step.
         The scale is the same for every objective.
     heldout_objective_base, heldout_objective_adapted : float
         The adapter's own objective on the same rows, which early stopping follows.
     best_step : int
-        Step whose parameters were kept; 0 if no step lowered the held-out objective.
+        Step whose parameters were kept; with `keep: best`, 0 if no step lowered the held-out objective.
     """
 
     steps: int
@@ -183,7 +183,7 @@ def train(
     description: str = "training",
     sparsity: Dense | None = None,
 ) -> Training:
-    """Train `module` in place; it ends with the parameters whose held-out objective is lowest.
+    """Train `module` in place; it ends with the parameters that `options.keep` says.
 
     Parameters
     ----------
@@ -237,7 +237,8 @@ def train(
             heldout = own_objective()
             if not math.isfinite(heldout):
                 _stop(module, best_state, description, heldout, step)
-            if heldout < best and step >= sparsity.settled_at:
+            keeps_last = options.keep == "last"
+            if keeps_last or (heldout < best and step >= sparsity.settled_at):
                 best, best_step, best_state = heldout, step, _state(module)
             elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
                 break

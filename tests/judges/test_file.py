@@ -43,6 +43,9 @@ def test_judgements_by_latent_carry_confidence_and_rationale(tmp_path):
     frame = judged(tmp_path, content)
     assert of(frame) == [0, 0.51, 0, 0, 0.5, 0, 0, 0]
     assert of(frame, "expected") == [False, True] + [False] * 6
+    assert (
+        of(judged(tmp_path, content, expected_above=0.4), "expected") == [False, True, False, False, True] + [False] * 3
+    )
     assert of(frame, "rationale") == [""] * 4 + ["apology, as it were"] + [""] * 3
     assert frame["confidence"].dropna().to_dict() == {4: 0.9}
     assert frame.attrs["counts"] == {"judged": 2, "not_in_file": 6, "not_used": 1}
@@ -173,3 +176,13 @@ def test_a_judgement_of_an_explanation_that_has_changed_since_is_not_used(by_peo
 def test_labels_that_break_their_form_are_refused_with_the_place(by_people, csv, message):
     with pytest.raises(InputError, match=message):
         by_people(csv)
+
+
+def test_a_text_is_found_both_as_the_source_has_it_and_as_a_table_shows_it(tmp_path):
+    for shown in ("=SUM(1)", "'=SUM(1)"):
+        frame = judged(
+            tmp_path,
+            f"explanation,behavior,expected_effect\n{shown},refusal,1\n",
+            texts=["=SUM(1)", "-1", "=SUM(1)", "dogs"],
+        )
+        assert of(frame) == [1, 0, 0, 0, 1, 0, 0, 0]

@@ -76,15 +76,6 @@ def test_a_reply_has_no_special_tokens_nor_the_padding_behind_its_end(subject, t
     assert [reply.tokens for reply in found] == [[9, 2], [9, 9, 9]]
 
 
-def test_a_preference_is_added_to_the_logits(subject):
-    wanted = subject.language.tokenizer.convert_tokens_to_ids("w")
-    preference = torch.zeros(subject.language.n_vocabulary)
-    preference[wanted] = 1000
-    how = {"max_new_tokens": 4, "batch_size": 2}
-    assert replies(subject, prompts_of(subject), preference=preference, **how) == ["wwww"] * 2
-    assert replies(subject, prompts_of(subject), **how) != ["wwww"] * 2
-
-
 def test_a_corpus_of_chats_has_every_prompt_as_a_turn_with_a_reply_again_and_again(chat):
     how = {"n_tokens": 400, "context_size": 24, "batch_size": 3}
     rows = sample_chats(chat, ["say hello", "the user asks"], seed=0, **how)

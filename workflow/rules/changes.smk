@@ -37,7 +37,7 @@ rule changes:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
-# The same for placebos: the primary adapter, trained on the model's own answers with an arbitrary choice of words.
+# The same for placebos: the primary adapter, trained on the model's own answers.
 rule placebos:
     input:
         model,
