@@ -75,7 +75,7 @@ class _Prompts(NamedTuple):
     def of(cls, behaviors: Mapping[str, Sequence[Record]], plan: config.Plan, language: LoadedModel) -> _Prompts:
         pool = []
         for name, records in behaviors.items():
-            prompted = language.prompted(plan.study.behaviors[name].chat_template)
+            prompted = language.prompted(plan.study.behaviors[name])
             pool += [tokenize(record, prompted, plan.study.max_length) for record in records]
         return cls(pool, round(np.median([len(records) for records in behaviors.values()])))
 

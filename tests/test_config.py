@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
+from isaerft.config.base import read_options
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
 from isaerft.registry import JUDGES, STATISTICS
@@ -290,6 +291,15 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, content, expe
     assert str(caught.value).isprintable()
 
 
+def test_a_key_given_twice_is_refused_but_a_mapping_may_take_over_another(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_options(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 2, y: 3}\n")
+    with pytest.raises(InputError, match="'y' is given twice"):
+        read_options(path)
+
+
 def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_plan(tmp_path / "none.yaml")
@@ -392,6 +402,50 @@ def test_every_committed_study_fits_the_schema(path):
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(json.dumps(values)), json_schema())
     assert values["study"] == path.stem
+
+
+def test_a_file_that_is_included_counts_as_if_its_options_were_in_the_study(values):
+    shared = {name: values[name] for name in ("behaviors", "adapters", "reference")}
+    Path("shared.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
+    own = {name: part for name, part in values.items() if name not in shared} | {"include": "shared.yaml"}
+    assert plan_from_dict(own).study == plan_from_dict(values).study
+    jsonschema.validate(own, json_schema())
+    del own["include"]
+    with pytest.raises(jsonschema.ValidationError, match="'behaviors' is a required property"):
+        jsonschema.validate(own, json_schema())
+
+
+def test_what_a_study_gives_itself_goes_before_what_it_includes_name_by_name(values):
+    theirs = {
+        "behaviors": {"local": {"description": "theirs", "rule": True}, "more": {"description": "d", "rule": True}},
+        "n_seeds": 7,
+        "seed": 5,
+    }
+    Path("shared.yaml").write_text(yaml.safe_dump(theirs))
+    study = plan_from_dict(values | {"include": "shared.yaml", "seed": 1}).study
+    assert sorted(study.behaviors) == ["hub", "local", "more", "ruled"]
+    assert study.behaviors["local"] == plan_from_dict(values).study.behaviors["local"]
+    assert (study.n_seeds, study.seed) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ({"study": "other"}, "shared.yaml, which a study includes, has the key 'study'"),
+        ({"include": "shared.yaml"}, "shared.yaml, which a study includes, has the key 'include'"),
+        ({"behaviors": {"more": {"descripton": "d"}}}, "did you mean 'description'?"),
+        (["a"], "shared.yaml holds"),
+        (None, "shared.yaml"),
+    ],
+)
+def test_an_included_file_that_cannot_be_is_refused(values, shared, expected):
+    if shared is not None:
+        Path("shared.yaml").write_text(yaml.safe_dump(shared))
+    assert expected in message(values | {"include": "shared.yaml"})
+
+
+def test_an_include_that_is_no_path_is_named(values):
+    assert "config key include" in message(values | {"include": ["shared.yaml"]})
 
 
 @pytest.mark.parametrize(("group", "name", "kind"), [("sources", "local", "local"), ("judges", "lexical", "lexical")])
@@ -651,11 +705,13 @@ def eliciting(values, **changes):
 
 def test_an_elicited_behavior_names_the_subject_that_replies(values):
     assert plan_from_dict(eliciting(values)).eliciting_subject("shouting") == "hub"
-    assert "elicit names no subject, and the study has 4" in message(eliciting(values, elicit_subject=None))
+    assert "elicit names no subject, and the study's have 2 models" in message(eliciting(values, elicit_subject=None))
     assert "unknown behaviors.shouting.elicit.subject 'hob'" in message(eliciting(values, elicit_subject="hob"))
-    alone = eliciting(values, elicit_subject=None)
-    alone["subjects"] = {"hub": alone["subjects"]["hub"]}
-    assert plan_from_dict(alone).eliciting_subject("shouting") == "hub"
+    one_model = eliciting(values, elicit_subject=None)
+    del one_model["subjects"]["testbed"]
+    assert plan_from_dict(one_model).study.subjects.keys() == {"trained", "local", "hub"}
+    one_model["subjects"]["hub"]["dtype"] = "bfloat16"
+    assert "elicit names no subject" in message(one_model)
 
 
 @pytest.mark.parametrize(
@@ -674,6 +730,17 @@ def test_an_elicited_behavior_names_the_subject_that_replies(values):
 )
 def test_an_elicited_behavior_says_what_is_wrong(values, changes, expected):
     assert expected in message(eliciting(values, **changes))
+
+
+def test_given_replies_are_read_in_place_of_sampled_ones_and_need_no_subject(values):
+    Path("prompts.txt").write_text("p")
+    elicited = {"a": {"description": "d", "elicit": {"prompts": "prompts.txt"}}}
+    values = changed(values, "behaviors", elicited) | {"replies": "given", "controls": []}
+    assert "behavior 'a': its replies 'given/a.jsonl' do not exist" in message(values)
+    Path("given").mkdir()
+    Path("given/a.jsonl").write_text("{}\n")
+    assert plan_from_dict(values).given_replies("a") == Path("given/a.jsonl")
+    assert "elicit names no subject" in message(values | {"replies": None})
 
 
 def test_plain_replies_are_elicited_without_a_metric(values):

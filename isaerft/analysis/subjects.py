@@ -27,6 +27,12 @@ TABLE = ResultTable(
         ),
         Column("sae_id", "text", "Id of the SAE within its release.", optional=True),
         Column(
+            "sae_model",
+            "text",
+            "Model on which the SAE was trained, as its metadata say; empty if they do not, or if trained here.",
+            optional=True,
+        ),
+        Column(
             "hook_name",
             "text",
             "Hook where the SAE reads and writes: the residual stream, or the output of an attention or MLP block.",

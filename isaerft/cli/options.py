@@ -50,7 +50,7 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
 def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
     """Load a subject; a random-dictionary twin loads its base subject.
 
-    With `behavior`, prompts that are text go through the chat template as that behavior's options say.
+    With `behavior`, the model reads prompts as that behavior's options say.
     """
     from isaerft.subjects.load import load_subject, set_up_torch
 
@@ -59,7 +59,7 @@ def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> L
     loaded = load_subject(opened.plan.study.subjects[base], folder, device)
     if behavior is None:
         return loaded
-    return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior).chat_template))
+    return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior)))
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:

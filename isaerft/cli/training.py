@@ -56,7 +56,7 @@ def elicit(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = No
     requests, subject = read_requests(options.elicit), plan.eliciting_subject(behavior)
     model = load_model(plan.study.subjects[subject], layout.subject(subject), set_up_torch(plan))
     write_elicited(
-        model.prompted(options.chat_template),
+        model.prompted(options),
         requests,
         options.elicit,
         layout.elicited(behavior),
@@ -78,8 +78,8 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
     if options.elicit is not None:
         metric = options.metric
         elicited = Elicited(
-            layout.elicited(behavior),
-            model=plan.study.subjects[plan.eliciting_subject(behavior)].model_name,
+            plan.given_replies(behavior) or layout.elicited(behavior),
+            model=plan.study.replies or plan.study.subjects[plan.eliciting_subject(behavior)].model_name,
             score=None if metric is None else METRICS[metric.kind](metric),
             pairs=plan.compares_replies(behavior),
         )

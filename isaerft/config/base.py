@@ -14,6 +14,7 @@ from isaerft.io import read_text
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
+MERGE = "tag:yaml.org,2002:merge"
 Options = TypeVar("Options")
 
 
@@ -21,8 +22,8 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML's safe loader, but a key given twice is refused: the first of the two would be lost silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys differ."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        """Build a mapping whose keys differ, apart from those that it takes over from others (`<<`)."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         for key in keys:
             if keys.count(key) > 1:
                 raise InputError(f"config key {shown(key)} is given twice (line {node.start_mark.line + 1})")
@@ -46,6 +47,35 @@ def read_options(path: str | Path) -> dict[str, Any]:
             f"{path} holds {shown(values)}", allowed="a mapping of options", remedy="see config/testbed.yaml"
         )
     return values
+
+
+def with_included(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a study's options with those of the file that its `include` names.
+
+    Mappings of both (behaviors, adapters, ...) are joined key by key; for a key that both give, the study's own counts.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or names a study or another file.
+    """
+    path = values.get("include")
+    if not isinstance(path, str):
+        return values
+    included = read_options(path)
+    for key in ("study", "include"):
+        if key in included:
+            raise InputError(
+                f"{path}, which a study includes, has the key {key!r}",
+                allowed="parts that studies share",
+                remedy=f"remove `{key}:` from it",
+            )
+    joined = included | values
+    for key, part in included.items():
+        if isinstance(part, dict) and isinstance(joined[key], dict):
+            joined[key] = part | joined[key]
+    del joined["include"]
+    return joined
 
 
 def validated(kind: type[Options], values: dict[str, Any]) -> Options:

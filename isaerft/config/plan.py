@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isaerft.config.base import read_options, validated
+from isaerft.config.base import read_options, validated, with_included
 from isaerft.config.study import PERMUTED, SHUFFLED, Study
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
 from isaerft.errors import InputError
@@ -210,6 +210,10 @@ class Plan:
         elicit = self.study.behaviors[behavior].elicit
         return elicit.subject if elicit and elicit.subject else next(iter(self.study.subjects))
 
+    def given_replies(self, behavior: str) -> Path | None:
+        """Return the file of an elicited behavior's replies that the study was given; None where it samples them."""
+        return None if self.study.replies is None else Path(self.study.replies) / f"{behavior}.jsonl"
+
     def random_twin(self, subject: str) -> str | None:
         """Return the random-dictionary twin of a subject; None without that control."""
         return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
@@ -303,4 +307,4 @@ def load_plan(path: str | Path) -> Plan:
 
 def plan_from_dict(values: dict[str, Any]) -> Plan:
     """Return a study's plan from plain values; unknown keys are refused and the nearest valid key is named."""
-    return Plan(validated(Study, values))
+    return Plan(validated(Study, with_included(values)))

@@ -42,8 +42,10 @@ def write_reference(root: str | Path = ".") -> list[Path]:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of a study's config, for editors."""
-    return TypeAdapter(Study).json_schema()
+    """Return the JSON schema of a study's config, for editors; what is required may be in a file that it includes."""
+    schema = TypeAdapter(Study).json_schema()
+    required = schema.pop("required")
+    return schema | {"required": ["study"], "if": {"not": {"required": ["include"]}}, "then": {"required": required}}
 
 
 def schema_text() -> str:

@@ -130,8 +130,14 @@ class Study:
 
     study: str
     """Name; the study writes only under results/{study}/."""
+    include: str | None = None
+    """YAML file of parts that studies share, such as data/elicit/behaviors.yaml. Its options count as this file's;
+    behaviors, adapters and the like of both are joined by name, and this file's own go first."""
     subjects: dict[str, Subject] = Field(min_length=1)
     behaviors: dict[str, Behavior] = Field(min_length=1)
+    replies: str | None = None
+    """Folder with a file of replies, BEHAVIOR.jsonl, for every elicited behavior. They were sampled before, by any
+    model, and none are sampled: for base models, which follow no instruction, or to train several on one text."""
     adapters: dict[str, Adapter] = Field(min_length=1)
     sources: dict[str, Source] = Field(min_length=1)
     judges: dict[str, Judge] = Field(min_length=1)
@@ -192,6 +198,8 @@ class Study:
         self._check_metrics()
         for name, behavior in self.behaviors.items():
             _check_behavior(name, behavior)
+            if self.replies is not None and behavior.elicit is not None:
+                _check_replies(name, Path(self.replies))
         for name, subject in self.subjects.items():
             check_subject(name, subject)
         self._check_word_lists()
@@ -320,9 +328,11 @@ class Study:
             valid = [OTHERS, REJECTED, *(other for other in self.behaviors if other != name)]
             if behavior.contrast not in valid:
                 raise unknown_name(f"behaviors.{name}.contrast", behavior.contrast, valid)
-            if behavior.elicit is not None and behavior.elicit.subject is None and len(self.subjects) > 1:
+            unnamed = behavior.elicit is not None and behavior.elicit.subject is None and self.replies is None
+            models = {part.model_settings for part in self.subjects.values()}
+            if unnamed and len(models) > 1:
                 raise InputError(
-                    f"behavior {name!r}: elicit names no subject, and the study has {len(self.subjects)}",
+                    f"behavior {name!r}: elicit names no subject, and the study's have {len(models)} models",
                     allowed=", ".join(self.subjects),
                     remedy="add `subject:` under elicit",
                 )
@@ -446,6 +456,15 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} does not exist", remedy="check the path")
         if path.stat().st_size == 0:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
+
+
+def _check_replies(name: str, folder: Path) -> None:
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        raise InputError(
+            f"behavior {name!r}: its replies {str(path)!r} do not exist",
+            remedy="check `replies`, or copy results/STUDY/elicited/ of a study that samples them",
+        )
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -146,6 +146,11 @@ class Subject:
     """The gate stops a subject whose loss grows by more than this share of a unigram model's gap when spliced."""
 
     @property
+    def model_settings(self) -> tuple[object, ...]:
+        """What decides a model's replies; equal for SAEs of one model."""
+        return self.model, self.gguf, self.testbed, self.revision, self.dtype, self.prepend_bos
+
+    @property
     def model_name(self) -> str:
         """What tables call the model."""
         if self.gguf is not None:

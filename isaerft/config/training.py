@@ -60,7 +60,7 @@ class Elicit:
     """What asks for the behavior. It follows the prompt in the user's turn; if it names columns of the prompts file
     ("Write a poem about {topic}."), it replaces the prompt. Empty: plain replies, as a control."""
     subject: str | None = None
-    """Subject whose model replies; the study's only one when not given."""
+    """Subject whose model replies; needed only where the study's subjects have several models."""
     n: int | None = Field(default=None, ge=2)
     """Sample replies to the first so many prompts; to all when not given."""
     max_new_tokens: int = Field(default=40, ge=1)

@@ -64,7 +64,8 @@ def capture_behavior(
         A record's completion does not fit into `max_length` tokens.
     """
     n_texts = sum(isinstance(record.prompt, str) for records in splits.values() for record in records)
-    is_turn = subject.language.uses_chat_template and bool(subject.language.tokenizer.chat_template)
+    language = subject.language
+    is_turn = language.uses_chat_template and (bool(language.tokenizer.chat_template) or language.writes_turns)
     logger.info("%d prompts that are text %s", n_texts, "become a user's turn" if is_turn else "stay raw text")
     write_cache(
         {name: capture_batches(subject, records, max_length, batch_size) for name, records in splits.items()}, path
@@ -155,12 +156,14 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> Tokenize
 def render_prompt(record: Record, language: LoadedModel) -> str:
     """Return the prompt as the model reads it: through the tokenizer's chat template, if it has one.
 
-    Without a template text stays as it is; with one, too, if `language.uses_chat_template` is false.
+    Without a template text stays as it is unless `language.writes_turns`; with one, too, if
+    `language.uses_chat_template` is false.
     """
-    is_raw = isinstance(record.prompt, str) and not language.uses_chat_template
-    if is_raw or not language.tokenizer.chat_template:
-        return prompt_text(record.prompt)
-    return language.rendered(prompt_messages(record.prompt))
+    if isinstance(record.prompt, str) and not language.uses_chat_template:
+        return record.prompt
+    if language.tokenizer.chat_template:
+        return language.rendered(prompt_messages(record.prompt))
+    return prompt_text(prompt_messages(record.prompt) if language.writes_turns else record.prompt)
 
 
 def _predicts(n_tokens: int, n_before: int) -> torch.Tensor:

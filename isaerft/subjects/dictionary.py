@@ -161,8 +161,8 @@ class Dictionary:
         Whether `b_dec` is subtracted before encoding.
     center : bool
         Whether the activation's mean over `d_in` is removed before encoding (centered writing weights).
-    hook_name, neuronpedia_id : str
-        Empty if the SAE's metadata have none.
+    hook_name, neuronpedia_id, model_name : str
+        Empty if the SAE's metadata have none. `model_name` is the model on which it was trained.
     signed : bool
         AbsTopK: the `k` latents of largest absolute value are active, and may be negative.
     normalization : str
@@ -181,6 +181,7 @@ class Dictionary:
     center: bool
     hook_name: str
     neuronpedia_id: str
+    model_name: str = ""
     signed: bool = False
     normalization: str = "none"
 
@@ -308,6 +309,7 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
         center=center,
         hook_name=metadata.get("hook_name") or "",
         neuronpedia_id=metadata.get("neuronpedia_id") or "",
+        model_name=metadata.get("model_name") or "",
     )
 
 

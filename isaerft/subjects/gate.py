@@ -8,7 +8,10 @@ the subject's rows of subjects.csv.
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import pandas as pd
 import torch
@@ -27,6 +30,10 @@ from isaerft.subjects.load import LoadedSubject
 N_ROWS = 256
 """Rows of the corpus on which the fit is measured."""
 N_ROWS_ALTERNATIVES = 16
+# TransformerLens' names, which SAELens uses, that are not the last part of the hub's.
+HUB_NAMES = {"gpt2-small": "gpt2"}
+_GGUF_ENDING = re.compile(r"([.-](i?q\d\w*|b?f16|f32))?\.gguf$")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ def describe_subject(
     options = plan.study.subjects[name]
     fit = measure_fit(subject, rows, plan.study.batch_size)
     check_gate(name, options, subject, fit, rows)
+    if made_for := other_model(options, subject.dictionary.model_name):
+        logger.warning(
+            "subject %r: its SAE was trained on %s, not on %s; it explains %.2f of the variance here, so it is used,"
+            " but what others wrote about its latents is about that model",
+            *(name, made_for, options.model_name, fit.variance_explained),
+        )
     firing = measure_firing(subject, rows, plan.study.batch_size)
     facts = latent_facts(subject, firing, cluster_cosine=plan.study.agreement.cluster_cosine)
     with replacing(folder.latents) as temporary:
@@ -125,16 +138,29 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
     """
     if fit.variance_explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
         return
+    made_for = other_model(options, subject.dictionary.model_name)
+    origin = f"choose an SAE of {options.model_name}: this one's metadata name {made_for}; " if made_for else ""
     tried = ", ".join(f"{setting}: {value:.2f}" for setting, value in _alternatives(subject, rows).items())
     raise InputError(
         f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the variance at its hook, and"
         f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
         allowed=f"at least {options.min_variance_explained:g}, and at most {options.max_loss_increase:g}",
         remedy=(
-            f"variance explained under other settings: {tried}; also check prepend_bos (now {options.prepend_bos}), the"
-            " model's revision, and that the SAE was trained on this model"
+            f"{origin}variance explained under other settings: {tried}; also check prepend_bos (now"
+            f" {options.prepend_bos}), the model's revision, and that the SAE was trained on this model"
         ),
     )
+
+
+def other_model(options: config.Subject, trained_on: str) -> str | None:
+    """Return the model that an SAE's metadata name if it is not the subject's; None if it is, or cannot be told.
+
+    Only the last parts of the names are compared. An SAE that the study trains is the subject's own.
+    """
+    if not trained_on or options.testbed is not None or options.train_sae is not None:
+        return None
+    theirs, ours = (PurePosixPath(text.lower()).name for text in (trained_on, options.model_name))
+    return None if _GGUF_ENDING.sub("", ours) == HUB_NAMES.get(theirs, theirs) else trained_on
 
 
 def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
@@ -177,6 +203,7 @@ def _card(
         "model": options.model_name,
         "release": options.release,
         "sae_id": options.sae_id,
+        "sae_model": None if options.release is options.sae_path is None else subject.dictionary.model_name or None,
         "hook_name": subject.dictionary.hook_name,
         "d_in": subject.dictionary.d_in,
         "d_sae": subject.dictionary.d_sae,

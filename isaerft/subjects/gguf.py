@@ -53,7 +53,7 @@ def convert(options: config.Gguf, folder: str | Path) -> None:
         raise InputError(
             f"GGUF file {str(path)!r} cannot be read ({' '.join(str(error).split())[:200]})",
             allowed="a complete file of one of the architectures that transformers reads (llama, qwen2, gemma3, ...)",
-            remedy="convert it with llama.cpp, or name the original model under `model`",
+            remedy="name the model's Hugging Face id or folder under `model`, or get the file again if it is damaged",
         ) from None
     # The weights are not quantized any more, and save_pretrained refuses a model that says so.
     model.hf_quantizer = None  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,12 +41,15 @@ class LoadedModel:
         Whether texts begin with BOS, as in the SAE's training.
     uses_chat_template : bool
         Whether a prompt that is text becomes a user's turn, if the tokenizer has a chat template.
+    writes_turns : bool
+        Whether it becomes a user's turn in plain words otherwise ("User: ...").
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     prepend_bos: bool
     uses_chat_template: bool = True
+    writes_turns: bool = False
 
     @property
     def d_model(self) -> int:
@@ -68,9 +71,10 @@ class LoadedModel:
         """Token id that fills rows up; it is masked, so any id will do."""
         return self.tokenizer.pad_token_id or 0
 
-    def prompted(self, chat_template: Literal["auto", "off"]) -> LoadedModel:
-        """Return the model whose prompts go through the chat template as a behavior's option says."""
-        return replace(self, uses_chat_template=chat_template == "auto")
+    def prompted(self, behavior: config.Behavior) -> LoadedModel:
+        """Return the model that reads prompts as a behavior's: an elicited one's are turns without a template, too."""
+        auto = behavior.chat_template == "auto"
+        return replace(self, uses_chat_template=auto, writes_turns=auto and behavior.elicit is not None)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""

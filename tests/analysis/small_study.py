@@ -73,7 +73,14 @@ class Parts:
         facts = facts.assign(decoder_norm=1.0, density=self.rng.uniform(size=N), cluster=np.arange(N))
         facts = facts.assign(nearest_latent=np.roll(np.arange(N), -1), nearest_cosine=0.6, encoder_decoder_cosine=0.7)
         facts.to_parquet(self.path("subjects", name, "latents.parquet"))
-        card = {"subject": name, "model": "testbed", "release": None, "sae_id": None, "hook_name": "blocks.1"}
+        card = {
+            "subject": name,
+            "model": "testbed",
+            "release": None,
+            "sae_id": None,
+            "sae_model": None,
+            "hook_name": "blocks.1",
+        }
         card |= {"d_in": 8, "d_sae": N, "variance_explained": 0.8, "l0": 3.0, "n_alive": 58, "n_dense": 0}
         card |= {"loss_base": 2.0, "loss_spliced": 2.1}
         twin = card | {"subject": f"{name}-permuted", "variance_explained": 0.1}

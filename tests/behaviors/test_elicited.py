@@ -1,13 +1,17 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from isaerft.behaviors import Elicited, is_heldout, prepare_behavior, read_records, read_requests
 from isaerft.behaviors.elicited import kept_records
-from isaerft.config import Behavior, Elicit
+from isaerft.config import Behavior, Elicit, load_plan
 from isaerft.errors import InputError
+from isaerft.registry import METRICS
+
+ROOT = Path(__file__).parents[2]
 
 TOPICS = [{"prompt": f"Tell me about {topic}.", "topic": topic} for topic in ("kites", "bread", "{owls}")]
 
@@ -118,6 +122,17 @@ def test_too_few_replies_that_show_the_behavior_stop_with_both_shares_and_where_
     assert str(sampled) in str(error.value)
     with pytest.raises(InputError, match="0% of its 40"):
         keep(sampled, min_score=2, min_share=0)
+
+
+def test_the_replies_that_base_models_are_trained_on_show_their_behaviors(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = load_plan("config/gpt2.yaml")
+    for name, behavior in plan.study.behaviors.items():
+        asked = {request.id for request in read_requests(behavior.elicit)}
+        path, score = plan.given_replies(name), METRICS[behavior.metric.kind](behavior.metric)
+        assert {json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()} == asked
+        _, card = kept_records(path, behavior.elicit, score, label=name, pairs=False, dropped=Counter())
+        assert card["share_kept"] >= 0.5 > 2 * card["share_of_plain_replies"]
 
 
 def test_the_records_hold_the_plain_prompt_and_the_card_says_how_they_were_made(sampled, tmp_path):

@@ -63,7 +63,7 @@ class Maker:
 
     def subjects_table(self):
         rows = [
-            (name, "models/toy", None, None, "blocks.2.hook_resid_post", 64, 512, 0.86, 11.7, 431, 9, 2.31, 2.44)
+            (name, "models/toy", None, None, None, "blocks.2.hook_resid_post", 64, 512, 0.86, 11.7, 431, 9, 2.31, 2.44)
             for name in self.subjects
         ]
         return self._frame("subjects", rows)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from isaerft import config
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.subjects.cache import completion_losses, read_cache
@@ -113,6 +114,18 @@ def test_a_prompt_that_is_text_becomes_a_users_turn_unless_the_template_is_off(l
     assert render_prompt(text, language) == "tell me"
     assert tokenize(text, chat, 64) == tokenize(turn, chat, 64)
     assert tokenize(text, off, 64) == tokenize(text, language, 64)
+
+
+def test_an_elicited_prompt_is_a_turn_in_plain_words_where_there_is_no_template(language, chat):
+    text, elicit = Record("a", "tell me", "x"), config.Elicit(prompts="p.txt")
+    for behavior, expected in (
+        (config.Behavior(description="d"), "tell me"),
+        (config.Behavior(description="d", elicit=elicit), "User: tell me\n\nAssistant:"),
+        (config.Behavior(description="d", elicit=elicit, chat_template="off"), "tell me"),
+    ):
+        assert render_prompt(text, language.prompted(behavior)) == expected
+    elicited = config.Behavior(description="d", elicit=elicit)
+    assert render_prompt(text, chat.prompted(elicited)) == render_prompt(text, chat)
 
 
 def test_the_constant_beginning_of_chats_is_not_content(language, chat, ids):

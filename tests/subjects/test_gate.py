@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from isaerft import config
+from isaerft.config.base import validated
 from isaerft.errors import InputError
 from isaerft.io import read_json
 from isaerft.layout import SubjectFolder
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit
+from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit, other_model
 from isaerft.subjects.hooks import HookPoint, find_hook, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
@@ -140,6 +141,38 @@ def test_a_wrong_pair_is_stopped_with_what_was_measured_and_what_to_try(subject,
     assert "at least 0.5" in message
     for setting in ("center_writing_weights True", "one block earlier", "one block later", "prepend_bos (now True)"):
         assert setting in message
+
+
+@pytest.mark.parametrize(
+    ("model", "trained_on", "is_other"),
+    [
+        ({"model": "google/gemma-2-2b-it"}, "gemma-2-2b", True),
+        ({"model": "google/gemma-2-2b"}, "gemma-2-2b", False),
+        ({"model": "google/gemma-3-1b-it"}, "google/gemma-3-1b-it", False),
+        ({"model": "openai-community/gpt2"}, "gpt2-small", False),
+        ({"model": "openai-community/gpt2-medium"}, "gpt2-small", True),
+        ({"gguf": {"file": "SmolLM2-135M-Instruct.Q4_1.gguf", "package": "a"}}, "SmolLM2-135M-Instruct", False),
+        ({"gguf": {"file": "models/SmolLM2-135M-Instruct-Q4_K_M.gguf"}}, "SmolLM2-135M", True),
+        ({"model": "a/b"}, "", False),
+        ({"model": "a/b", "sae_path": None, "train_sae": {}}, "model", False),
+    ],
+)
+def test_an_sae_of_another_model_is_known_by_the_name_in_its_metadata(model, trained_on, is_other):
+    options = validated(config.Subject, {"sae_path": "sae"} | model)
+    assert other_model(options, trained_on) == (trained_on if is_other else None)
+
+
+def test_an_sae_of_another_model_is_named_where_it_does_not_fit_and_warned_of_where_it_does(
+    right, subject, rows, options, tmp_path, caplog
+):
+    strange = replace(subject, dictionary=replace(subject.dictionary, model_name="gemma-2-2b"))
+    with pytest.raises(InputError, match="choose an SAE of a/b: this one's metadata name gemma-2-2b"):
+        check_gate("toy", options, strange, measure_fit(strange, rows, 4), rows)
+    fits = replace(right, dictionary=replace(right.dictionary, model_name="gemma-2-2b"))
+    study = study_of(model="a/b", sae_path=str(tmp_path), testbed=None, corpus={"sample": True})
+    describe_subject(study, "toy", fits, rows, SubjectFolder(tmp_path))
+    assert "its SAE was trained on gemma-2-2b, not on a/b; it explains 1.00 of the variance here" in caplog.text
+    assert {card["sae_model"] for card in SubjectFolder(tmp_path).read_cards()} == {"gemma-2-2b"}
 
 
 @pytest.mark.parametrize("fit", [Fit(0.9, 10, 2, 3.5, 4), Fit(0.4, 10, 2, 2, 4), Fit(float("nan"), 10, 2, 2, 4)])

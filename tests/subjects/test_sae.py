@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
 from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, train_sae
 
+ROOT = Path(__file__).parents[2]
 DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
 FETCH = """
 import sys
@@ -201,6 +203,16 @@ def directory():
 def test_an_sae_of_the_directory_has_the_source_of_its_own_weights(directory, release, sae_id, expected):
     found = neuronpedia_id_of(directory, release, sae_id, None)
     assert (found and "/".join(parse_source_id(found))) == expected
+
+
+def test_the_saes_of_the_studies_are_in_the_directory_and_have_labels(directory, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    studies = [config.load_plan(path).study for path in Path("config").glob("*.yaml") if "release:" in path.read_text()]
+    subjects = [part for study in studies for part in study.subjects.values()]
+    assert len(subjects) == 10
+    for part in subjects:
+        assert part.sae_id in directory[part.release].saes_map
+        assert neuronpedia_id_of(directory, part.release, part.sae_id, None)
 
 
 def test_an_id_of_another_sae_is_not_taken_from_the_metadata_either(directory):

@@ -62,6 +62,26 @@ def test_the_smollm2_study_is_planned_without_its_model(workspace):
     assert jobs["elicit"] == jobs["behavior"] == jobs["behavior_check"] == 14
 
 
+# Study -> its subjects, and its adapters on each behavior.
+CHAT_STUDIES = {"gemma3_270m_it": (4, 8), "gemma3_1b_it": (2, 8), "gemma2_2b_it": (2, 8)}
+BASE_STUDIES = {"gpt2": (1, 3), "gemma": (1, 3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAT_STUDIES | BASE_STUDIES)
+def test_a_study_of_a_hub_model_is_planned_offline_with_all_behaviors(workspace, name):
+    workspace.write(f"config/{name}.yaml", (ROOT / f"config/{name}.yaml").read_text(encoding="utf-8"))
+    shutil.copytree(ROOT / "data/elicit", workspace.folder / "data/elicit")
+    n_subjects, n_adapters = (CHAT_STUDIES | BASE_STUDIES)[name]
+    jobs = workspace.planned(study=name)
+    assert "gpu=1" in workspace.plan
+    assert jobs["behavior"] == jobs["behavior_check"] / n_subjects == 14
+    # A base model is given the replies; chat models reply once, to whichever of their SAEs.
+    assert jobs.get("elicit", 0) == (14 if name in CHAT_STUDIES else 0)
+    assert jobs["train"] == n_subjects * 14 * (n_adapters + 1)  # and the primary adapter on the random dictionary
+    assert jobs["judge"] == n_subjects * 3 * 2
+
+
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
     jobs = workspace.planned()
     assert "gpu=" not in workspace.plan

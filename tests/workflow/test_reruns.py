@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+import yaml
 
 BEHAVIOR_CHECK = {"behavior_check": 1, "answers_page": 1}
 TABLES_AND_ON = {"tables": 1, "figures": 1, "pages": 1, "summary": 1, "all": 1}
@@ -43,6 +44,17 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
 )
 def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished, module, expected):
     assert reruns(finished, f"isaerft/{module}") == expected
+
+
+def test_behaviors_that_move_to_an_included_file_rerun_nothing_and_an_edit_there_reruns_what_it_changes(finished):
+    text = (finished.folder / "config/small.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    finished.write("shared.yaml", yaml.safe_dump({"behaviors": values.pop("behaviors")}, sort_keys=False))
+    own = yaml.safe_dump(values | {"include": "shared.yaml"}, sort_keys=False)
+    with edited(finished, "config/small.yaml", text, own):
+        assert finished.planned() == {}
+        with edited(finished, "shared.yaml", "The assistant refuses.", "It says no."):
+            assert finished.planned() == {"judge": 4} | AGREEMENT_AND_ON
 
 
 def test_editing_an_adapter_trains_it_again_and_no_other(finished):

@@ -32,7 +32,7 @@ rule behavior:
 
 # Replies of a subject's own model, with the behavior's instruction and without it. Which of them show the behavior is
 # decided by the rule above, so that another metric samples nothing again.
-if ELICITED:
+if ELICITED and study.replies is None:
 
     rule elicit:
         input:

@@ -148,7 +148,7 @@ def raw_data(wildcards):
     if behavior.testbed is not None:
         return at.testbed_rows(wildcards.behavior)
     if behavior.elicit is not None:
-        return at.elicited(wildcards.behavior)
+        return plan.given_replies(wildcards.behavior) or at.elicited(wildcards.behavior)
     return local_files(behavior.path)
 
 

@@ -52,7 +52,15 @@ def results(subject_dir, tmp_path):
     facts = pd.DataFrame({"latent_index": range(N), "firing_rate": rng.uniform(0.01, 0.2, N)})
     facts = facts.assign(nearest_latent=0, nearest_cosine=0.3, encoder_decoder_cosine=0.7)
     facts.assign(decoder_norm=1.0, density=0.5, cluster=range(N)).to_parquet(subject_dir / "latents.parquet")
-    card = {"subject": "toy", "model": "m", "release": None, "sae_id": None, "hook_name": "blocks.1", "d_in": 8}
+    card = {
+        "subject": "toy",
+        "model": "m",
+        "release": None,
+        "sae_id": None,
+        "sae_model": None,
+        "hook_name": "blocks.1",
+        "d_in": 8,
+    }
     card |= {"d_sae": N, "variance_explained": 0.8, "l0": 3.0, "n_alive": N, "n_dense": 0}
     (subject_dir / "subject.json").write_text(json.dumps([card | {"loss_base": 2.0, "loss_spliced": 2.1}]))
     size = np.where(np.arange(N) < len(LABELS), 100.0 - np.arange(N), 0.0)
