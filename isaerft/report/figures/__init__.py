@@ -138,6 +138,15 @@ FIGURES: dict[str, Figure] = {
             when=lambda plan: bool(plan.behavior_checked),
         ),
         Figure(
+            "steering_check",
+            "Does steering do what explanations claim? Left: each latent is amplified and suppressed while the model "
+            "answers; right of 0, answers move as its explanation claims (interval over prompts). Right: how well"
+            " the verdict, and scores of the explanation itself, tell for which latents that holds; 0.5 is chance.",
+            ("steering_latents", "steering_summary"),
+            "steering:draw_steering",
+            when=lambda plan: bool(plan.steering_checked),
+        ),
+        Figure(
             "calibration",
             "Can the numbers be trusted? Left: how often each of our tests finds agreement in worlds where there is "
             "none. Middle: the same of naive tests. Right: how often an effect is found, how well wrong explanations "
