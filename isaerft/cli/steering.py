@@ -109,9 +109,12 @@ def steering_check(study: StudyFile, subject: SubjectName, results: ResultsFolde
     """Amplify and suppress latents with a verdict, and untested ones, while the model answers; score the answers."""
     opened = plan, layout = open_study(study, results)
     options = plan.study.steering_check
-    if options is None:
-        raise InputError("the study has no steering check", remedy="add a `steering_check:` section to its config")
-    check_name("subject", subject, plan.steering_checked)
+    check_name("subject", subject, plan.study.subjects)
+    if options is None or subject not in plan.steering_checked:
+        raise InputError(
+            f"the study has no steering check of subject {subject!r}",
+            remedy="add a `steering_check:` section to its config, and let the primary source explain the subject",
+        )
     from isaerft.analysis.steered_latents import choose_latents
     from isaerft.changes.steering import check_steering, neutral_prompts
     from isaerft.testbed.language import style_metric
