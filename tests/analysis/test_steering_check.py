@@ -3,15 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from isaerft import config
 from isaerft.analysis import analysis_of, steered_latents, tables_of
 from isaerft.analysis.explanation_verdicts import verdicts_of
 from isaerft.analysis.steered_latents import choose_latents
+from isaerft.cli import main
+from isaerft.config import load_plan
 from isaerft.errors import InputError
 from isaerft.layout import Results
 from isaerft.scorers import write_scores
-from tests.analysis.small_study import BEHAVIORS, EXPECTED, N, make_study
+from tests.analysis.small_study import BEHAVIORS, EXPECTED, N, make_study, options_of
 
 W = {"kind": "phrases", "phrases": ["www"]}
 NAMES = ("steering_check", "steering_latents", "steering_summary")
@@ -199,6 +202,40 @@ def test_detection_and_output_scores_are_compared_with_the_verdict_on_the_same_l
     assert rows.difference_high["output (lexical)"] < 0
     assert rows.difference["detection (lexical)"] == 0
     assert "verdict score" in rows.index
+
+
+@pytest.mark.parametrize(("right", "expected"), [("supported", 1.0), ("untested", 0.0)])
+def test_latents_that_write_a_behaviors_phrase_are_found_by_steering_the_model(
+    parts, tiny, subject_folder, model_of, tokenizer, right, expected
+):
+    """The whole check on a real forward pass: latents of one group write w, all others something else."""
+    plan = plan_of()
+    writers = chosen(parts, plan).query("group == @right").latent_index.tolist()
+    sae = tiny.random_sae(d_sae=N)
+    direction = model_of("llama").get_output_embeddings().weight[tokenizer.convert_tokens_to_ids("w")]
+    sae["W_dec"][writers] = direction / direction.norm()
+    folder = Results(parts.folder).subject("toy")
+    tiny.write_sae(folder.sae, sae, hook_name="blocks.2.hook_resid_post")
+    prompts = parts.folder / "prompts.txt"
+    prompts.write_text("say hello\nthe user asks\ntell me about the garden\n")
+    options = options_of(
+        subjects={"toy": {"model": str(subject_folder / "model"), "sae_path": str(folder.sae)}},
+        behaviors={name: {"description": name, "rule": True} for name in BEHAVIORS}
+        | {"a": {"description": "a", "rule": True, "metric": W}},
+        steering_check={"n_latents": 40, "strengths": [100], "prompts": str(prompts), "max_new_tokens": 5},
+        device="cpu",
+    )
+    options["subjects"]["toy"]["corpus"] = {"sample": True}
+    study = parts.folder / "study.yaml"
+    study.write_text(yaml.safe_dump(options))
+    assert main(["steering-check", "--study", str(study), "--results", str(parts.folder), "--subject", "toy"]) == 0
+    effects, latents, summary = tables(parts, load_plan(study))
+    by_latent = effects.set_index("latent_index")
+    assert (by_latent.amplified[writers] == 1).all()
+    assert (by_latent.suppressed[writers] == 0).all()
+    assert sorted(latents[latents.confirmed].latent_index) == sorted(writers)
+    assert summary.set_index("of").estimate["verdict supported"] == expected
+    assert Results(parts.folder).steering_check("toy").answers.read_text().count("wwwww") == 3 * len(writers)
 
 
 def test_a_study_without_the_check_has_none_of_its_tables():
