@@ -114,17 +114,6 @@ def test_contradicted_latents_are_a_group_of_their_own_and_absorbed_ones_are_lef
     assert set(found.index) <= set(range(10, 20)), "others claim nothing of a behavior with a metric"
 
 
-def test_a_study_without_verdicts_has_nothing_to_steer_and_empty_tables(parts, monkeypatch):
-    plan = plan_of()
-    latents = verdicts(parts, plan).index
-    fixed = pd.DataFrame({"latent_index": latents, "verdict": "untestable"})
-    monkeypatch.setattr(steered_latents, "verdicts_of", lambda *_: fixed)
-    found = chosen(parts, plan)
-    assert found.empty
-    write(parts, found, lambda latent, behavior: 0)
-    assert [len(table) for table in tables(parts, plan)] == [0, 0, 0]
-
-
 def test_a_subject_that_the_primary_source_does_not_explain_is_not_steered(parts):
     sources = {"said": {"kind": "local", "subjects": ["toy"]}, "wrong": {"kind": "local"}}
     plan = plan_of(subjects={"toy": {"testbed": {}}, "other": {"testbed": {}}}, sources=sources)
@@ -204,38 +193,52 @@ def test_detection_and_output_scores_are_compared_with_the_verdict_on_the_same_l
     assert "verdict score" in rows.index
 
 
+def run_check(parts, subject_folder, sae, tiny, n_latents=40):
+    """Run the verb on a model with this SAE at its top, and return the plan that it read."""
+    folder = Results(parts.folder).subject("toy")
+    tiny.write_sae(folder.sae, sae, hook_name="blocks.2.hook_resid_post")
+    prompts = parts.folder / "prompts.txt"
+    prompts.write_text("say hello\nthe user asks\ntell me about the garden\n")
+    subject = {"model": str(subject_folder / "model"), "sae_path": str(folder.sae), "corpus": {"sample": True}}
+    scored = {"a": {"description": "a", "rule": True, "metric": W}}
+    steered = {"n_latents": n_latents, "strengths": [100], "prompts": str(prompts), "max_new_tokens": 5}
+    options = options_of(
+        subjects={"toy": subject},
+        behaviors={name: {"description": name, "rule": True} for name in BEHAVIORS} | scored,
+        steering_check=steered,
+        device="cpu",
+    )
+    study = parts.folder / "study.yaml"
+    study.write_text(yaml.safe_dump(options))
+    assert main(["steering-check", "--study", str(study), "--results", str(parts.folder), "--subject", "toy"]) == 0
+    return load_plan(study)
+
+
 @pytest.mark.parametrize(("right", "expected"), [("supported", 1.0), ("untested", 0.0)])
 def test_latents_that_write_a_behaviors_phrase_are_found_by_steering_the_model(
     parts, tiny, subject_folder, model_of, tokenizer, right, expected
 ):
     """The whole check on a real forward pass: latents of one group write w, all others something else."""
-    plan = plan_of()
-    writers = chosen(parts, plan).query("group == @right").latent_index.tolist()
+    writers = chosen(parts, plan_of()).query("group == @right").latent_index.tolist()
     sae = tiny.random_sae(d_sae=N)
     direction = model_of("llama").get_output_embeddings().weight[tokenizer.convert_tokens_to_ids("w")]
     sae["W_dec"][writers] = direction / direction.norm()
-    folder = Results(parts.folder).subject("toy")
-    tiny.write_sae(folder.sae, sae, hook_name="blocks.2.hook_resid_post")
-    prompts = parts.folder / "prompts.txt"
-    prompts.write_text("say hello\nthe user asks\ntell me about the garden\n")
-    options = options_of(
-        subjects={"toy": {"model": str(subject_folder / "model"), "sae_path": str(folder.sae)}},
-        behaviors={name: {"description": name, "rule": True} for name in BEHAVIORS}
-        | {"a": {"description": "a", "rule": True, "metric": W}},
-        steering_check={"n_latents": 40, "strengths": [100], "prompts": str(prompts), "max_new_tokens": 5},
-        device="cpu",
-    )
-    options["subjects"]["toy"]["corpus"] = {"sample": True}
-    study = parts.folder / "study.yaml"
-    study.write_text(yaml.safe_dump(options))
-    assert main(["steering-check", "--study", str(study), "--results", str(parts.folder), "--subject", "toy"]) == 0
-    effects, latents, summary = tables(parts, load_plan(study))
+    effects, latents, summary = tables(parts, run_check(parts, subject_folder, sae, tiny))
     by_latent = effects.set_index("latent_index")
     assert (by_latent.amplified[writers] == 1).all()
     assert (by_latent.suppressed[writers] == 0).all()
     assert sorted(latents[latents.confirmed].latent_index) == sorted(writers)
     assert summary.set_index("of").estimate["verdict supported"] == expected
     assert Results(parts.folder).steering_check("toy").answers.read_text().count("wwwww") == 3 * len(writers)
+
+
+def test_a_study_without_verdicts_runs_to_empty_tables(parts, tiny, subject_folder, monkeypatch):
+    latents = verdicts(parts, plan_of()).index
+    fixed = pd.DataFrame({"latent_index": latents, "verdict": "untestable"})
+    monkeypatch.setattr(steered_latents, "verdicts_of", lambda *_: fixed)
+    plan = run_check(parts, subject_folder, tiny.random_sae(d_sae=N), tiny)
+    assert chosen(parts, plan).empty
+    assert [len(table) for table in tables(parts, plan)] == [0, 0, 0]
 
 
 def test_a_study_without_the_check_has_none_of_its_tables():

@@ -262,7 +262,7 @@ def test_a_value_outside_the_axis_is_an_arrow_and_not_left_out(tables):
 
 
 def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_aurocs(tables):
-    effects, areas = FIGURES["steering_check"].make(tables).axes
+    areas, effects = FIGURES["steering_check"].make(tables).axes
     shown = [x for line in effects.lines if line.get_marker() in "osD" for x in line.get_xdata()]
     latents = tables["steering_latents"]
     supported = latents.loc[latents.group == "supported", "effect"].nlargest(24)

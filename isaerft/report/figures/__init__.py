@@ -139,9 +139,9 @@ FIGURES: dict[str, Figure] = {
         ),
         Figure(
             "steering_check",
-            "Does steering do what explanations claim? Left: each latent is amplified and suppressed while the model "
-            "answers; right of 0, answers move as its explanation claims (interval over prompts). Right: how well"
-            " the verdict, and scores of the explanation itself, tell for which latents that holds; 0.5 is chance.",
+            "Does steering do what explanations claim? Latents are amplified and suppressed while the model answers. "
+            "Top: how well the verdict, and scores of the explanation itself, tell for which latents answers move as "
+            "claimed; 0.5 is chance. Bottom: latents, right of 0 if answers do (interval over prompts).",
             ("steering_latents", "steering_summary"),
             "steering:draw_steering",
             when=lambda plan: bool(plan.steering_checked),

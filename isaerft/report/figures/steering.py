@@ -41,8 +41,9 @@ def draw_steering(tables: Tables) -> Drawing:
     aurocs = summary[summary["quantity"] == "auroc"]
     aurocs = aurocs.assign(line=list(zip(aurocs["subject"], aurocs["of"], strict=True)))
     told = stack(aurocs["line"])
-    drawing = new_drawing(9.4, 1.7 + 0.2 * (lines.end + 1))
-    effects, areas = drawing.subplots(1, 2, width_ratios=(3, 2))
+    heights = told.end + 1.6, lines.end + 1.6
+    drawing = new_drawing(8.4, 2.2 + 0.2 * sum(heights))
+    areas, effects = drawing.subplots(2, 1, height_ratios=heights)
     said = zip(latents["line"], latents["latent_index"], latents["explanation"], strict=True)
     labels = {line: f"{latent}: {text}" for line, latent, text in said}
     frame(effects, lines, labels=labels, width=48, references=((0.0, True),))
@@ -50,12 +51,15 @@ def draw_steering(tables: Tables) -> Drawing:
         own = latents[latents["group"] == group]
         ends = {"low": own["ci_low"], "high": own["ci_high"]}
         points(effects, own["effect"], lines.at(own["line"]), look, hollow=~own["confirmed"].astype(bool), **ends)
-    effects.set(title="Effect of steering as claimed", xlabel="standard deviations of the scores")
-    frame(areas, told, labels={key: f"{key[0]}: {key[1]}" if several else key[1] for key in told.heights}, width=30)
+    effects.set(
+        title="Does each latent do what is claimed?",
+        xlabel="effect in the claimed direction, in standard deviations of the scores",
+    )
+    frame(areas, told, labels={key: f"{key[0]}: {key[1]}" if several else key[1] for key in told.heights}, width=48)
     chance_line(areas, 0.5)
     ends = {"low": aurocs["ci_low"], "high": aurocs["ci_high"]}
     points(areas, aurocs["estimate"], told.at(aurocs["line"]), PREDICTOR, **ends)
-    areas.set(xlim=(-0.02, 1.02), title="What tells which claims hold", xlabel="AUROC")
+    areas.set(xlim=(-0.02, 1.02), title="What tells for which latents?", xlabel="AUROC")
     title(drawing, "Steering check: latents amplified and suppressed while the model answers")
     hollow = Style("the interval reaches 0: not confirmed", GREY, "o", filled=False).handle()
     legend_below(drawing, [*(look.handle("-") for look in GROUPS.values()), hollow, *chance_handles(0.5)], columns=3)
