@@ -233,7 +233,7 @@ rule steering_check:
             ],
             study.primary,
             plan.design_of(study.primary.source),
-            study.agreement,
+            replace(study.agreement, top_k=1, statistics=[]),
             study.max_length,
             study.batch_size,
             study.n_seeds,
