@@ -259,8 +259,8 @@ SUMMARY = ResultTable(
     name="steering_summary",
     order=322,
     caption=(
-        "Does the verdict tell for which latents steering has the claimed effect, and more than the scores of the "
-        "explanations themselves?"
+        "How well the verdict tells for which latents steering has the claimed effect, beside the scores of the "
+        "explanations themselves."
     ),
     columns=(
         SUBJECT,
