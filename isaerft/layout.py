@@ -123,6 +123,23 @@ class BehaviorCheckFolder:
 
 
 @dataclass(frozen=True)
+class SteeringCheckFolder:
+    """The folder results/{study}/steering_check/{subject}: answers while latents are amplified and suppressed."""
+
+    path: Path
+
+    @property
+    def scores(self) -> Path:
+        """One row per latent, strength, prompt and behavior."""
+        return self.path / "scores.parquet"
+
+    @property
+    def answers(self) -> Path:
+        """Every prompt with its answers."""
+        return self.path / "answers.jsonl"
+
+
+@dataclass(frozen=True)
 class AgreementFolder:
     """The folder results/{study}/agreement/{subject}/{adapter}: rows of four tables, before q-values."""
 
@@ -199,6 +216,10 @@ class Results:
     def behavior_check(self, subject: str, behavior: str) -> BehaviorCheckFolder:
         """Answers before and after training."""
         return BehaviorCheckFolder(self._at("behavior_check", subject, behavior))
+
+    def steering_check(self, subject: str) -> SteeringCheckFolder:
+        """Answers while latents are amplified and suppressed."""
+        return SteeringCheckFolder(self._at("steering_check", subject))
 
     def design(self, subject: str) -> Path:
         """The case-control sample of a subject's latents."""

@@ -2,6 +2,7 @@ import ast
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from isaerft.cli import app, main
+from isaerft.cli.steering import side_by_side
+from isaerft.layout import Results
 
 VERBS = {command.name: command.callback for command in app.registered_commands}
 HEAVY = {"torch", "sae_lens", "transformers", "peft", "datasets", "sentence_transformers"}
@@ -24,6 +27,7 @@ STUDY = {
     "controls": ["random_dictionary", "shuffled_completions"],
 }
 NAMES = {"subject": "toy", "behavior": "humor", "adapter": "bias", "source": "local", "judge": "lexical"}
+STEERING = {"latent": "3", "strength": "1", "prompt": "hello", "max_new_tokens": "4", "temperature": "0", "seed": "0"}
 
 
 def takes(verb):
@@ -46,8 +50,8 @@ def line_of(verb, tmp_path, **given):
     """Return a command line with every required option of the verb filled in."""
     values = NAMES | {"scorer": "none", "results": str(tmp_path / "results"), "draws": "20"}
     values |= {"latents": "all", "seed": "0", "sheet": "sheet", "returned": "answers.csv", "reader": "ann"}
-    values |= {"kind": "person", "out": str(tmp_path / "out.csv")} | given
-    return [verb, *(part for name in takes(verb) for part in (f"--{name}", values[name]))]
+    values |= {"kind": "person", "out": str(tmp_path / "out.csv")} | STEERING | given
+    return [verb, *(part for name in takes(verb) for part in (f"--{name.replace('_', '-')}", values[name]))]
 
 
 def run_python(code, *arguments):
@@ -199,3 +203,91 @@ def test_a_part_of_the_calibration_study_that_there_is_not_is_refused(tmp_path, 
     (tmp_path / "c.yaml").write_text("worlds: [plain]\n")
     assert main(["calibration-part", "--config", str(tmp_path / "c.yaml"), "--part", "power-1"]) == 2
     assert "unknown part 'power-1'; allowed: " in capsys.readouterr().err
+
+
+@pytest.fixture
+def steerable(subject_folder, tokenizer, tmp_path):
+    """The study of a subject whose model, SAE and facts are there, and its results folder."""
+    import pandas as pd
+
+    subject = {
+        "model": str(subject_folder / "model"),
+        "sae_path": str(subject_folder / "sae"),
+        "corpus": {"sample": True},
+    }
+    values = STUDY | {"subjects": {"toy": subject}, "controls": [], "device": "cpu", "max_length": 40}
+    (tmp_path / "steer.yaml").write_text(yaml.safe_dump(values))
+    folder = Results(tmp_path / "results").subject("toy")
+    shutil.copytree(subject_folder / "sae", folder.sae)
+    activation = [0.0] + [2.0] * 47
+    pd.DataFrame({"latent_index": range(48), "max_activation": activation}).to_parquet(folder.latents)
+    contexts = {"latent_index": 3, "rank": 0, "token": "cat", "before": "hello to the", "after": "and", "value": 2.0}
+    pd.DataFrame([contexts | {"side": side} for side in ("input", "output")]).to_parquet(folder.contexts)
+    return [
+        "steer",
+        "--study",
+        str(tmp_path / "steer.yaml"),
+        "--results",
+        str(tmp_path / "results"),
+        "--subject",
+        "toy",
+    ]
+
+
+def test_steering_shows_three_answers_side_by_side_with_what_the_latent_is_said_to_be(steerable, capsys):
+    line = [*steerable, "--latent", "3", "--max-new-tokens", "6", "--prompt", "say hello", "--prompt", "the user asks"]
+    assert main([*line, "--strength", "8"]) == 0
+    out = capsys.readouterr().out
+    assert 'contexts: fires on "cat"' in out
+    assert out.count("suppressed (-8)") == out.count("amplified (+8)") == 2
+    assert "> say hello\n" in out
+    assert main([*line, "--strength", "8"]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_a_sources_own_explanation_is_shown_and_sampling_has_a_seed(steerable, tmp_path, capsys):
+    import pandas as pd
+
+    from isaerft.explanations import write_explanations
+
+    said = pd.DataFrame({"latent_index": [3], "explanation": ["cats"], "side": "input", "url": ""})
+    path = Results(tmp_path / "results").explanations("toy", "local")
+    path.parent.mkdir(parents=True)
+    write_explanations(said, path)
+    line = [*steerable, "--latent", "3", "--prompt", "say hello", "--temperature", "2", "--max-new-tokens", "12"]
+    outs = []
+    for seed in ("1", "1", "2"):
+        assert main([*line, "--seed", seed]) == 0
+        outs.append(capsys.readouterr().out)
+    assert "  local: cats\n" in outs[0]
+    assert outs[0] == outs[1] != outs[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--latent", "48"], "latent 48; allowed: 0 to 47"),
+        (["--latent", "-1"], "latent -1; allowed: 0 to 47"),
+        (["--latent", "0"], "latent 0 never fired"),
+        (["--latent", "3", "--strength", "0"], "strength 0; allowed: a number above 0"),
+    ],
+)
+def test_a_latent_or_strength_that_cannot_be_steered_is_one_line_and_exit_2(steerable, given, message, capsys):
+    assert main([*steerable, *given, "--prompt", "say hello"]) == 2
+    error = capsys.readouterr().err.strip().split("\n")[-1]
+    assert error.startswith("isaerft steer: error: ")
+    assert message in error
+
+
+def test_a_study_without_the_check_steers_no_verdicts(study, tmp_path, capsys):
+    assert main(line_of("steering-check", tmp_path, study=study)) == 2
+    assert "has no steering check of subject 'toy'" in capsys.readouterr().err
+
+
+def test_columns_stay_side_by_side_whatever_the_texts():
+    shown = side_by_side(["left", "right"], ["one two three four five six\n\nseven", ""], width=33)
+    lines = shown.split("\n")
+    left = ["left", "----", "one two three", "four five six", "", "seven"]
+    assert [line[:15].rstrip() for line in lines] == left
+    assert lines[2].endswith("| (nothing)")
+    assert max(map(len, lines)) <= 33

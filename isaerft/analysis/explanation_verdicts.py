@@ -42,7 +42,7 @@ def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
     plan, parts = analysis.plan, []
     for subject in plan.study.subjects:
         changes = analysis.changes(subject, plan.study.primary.adapter)
-        parts += [_rows(plan, reading, changes).assign(**reading.names) for reading in analysis.readings(subject)]
+        parts += [verdicts_of(plan, reading, changes).assign(**reading.names) for reading in analysis.readings(subject)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -168,8 +168,21 @@ class _Profiles:
         return "its latent did not change so"
 
 
-def _rows(plan: Plan, reading: Reading, changes: Changes) -> pd.DataFrame:
-    """Return a row for each explanation: those in the universe with their numbers, the others with why not."""
+def verdicts_of(plan: Plan, reading: Reading, changes: Changes) -> pd.DataFrame:
+    """Return a reading's explanations with verdicts: those in the universe with their numbers, the others with why not.
+
+    Parameters
+    ----------
+    plan : Plan
+    reading : Reading
+    changes : mapping of (str, str) to (n_seeds, d_sae) float
+        Changes of the primary adapter.
+
+    Returns
+    -------
+    DataFrame
+        latent_index, explanation, n_behaviors, the numbers of `NUMBERS`, verdict, reason.
+    """
     profiles = _Profiles.of(plan, reading, changes)
     places = {latent: place for place, latent in enumerate(reading.latents.tolist())}
     rate = reading.explained.facts.set_index("latent_index").firing_rate

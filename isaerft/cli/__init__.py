@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from isaerft.cli import annotation, calibration, planning, results, subjects, training
+from isaerft.cli import annotation, calibration, planning, results, steering, subjects, training
 from isaerft.errors import InputError
 from isaerft.version import VERSION
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     name="isaerft", help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-for part in (subjects, training, results, annotation, planning, calibration):
+for part in (subjects, training, results, annotation, steering, planning, calibration):
     app.registered_commands += part.app.registered_commands
 
 

@@ -18,7 +18,6 @@ from isaerft.cli.options import (
     open_study,
     open_subject,
 )
-from isaerft.config import Metric
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
 
@@ -230,19 +229,14 @@ def behavior_check(
     options = plan.study.behaviors[check_name("behavior", behavior, plan.behavior_checked)]
     from isaerft.behaviors import read_records
     from isaerft.changes.behavior import check_behavior
+    from isaerft.testbed.language import style_metric
 
-    metric = options.metric
-    if metric is None:
-        from isaerft.testbed.language import STYLES
-
-        style = next(style for style in STYLES if style.name == options.testbed)
-        metric = Metric(kind="words", words=list(getattr(style, options.testbed_words)))
     check_behavior(
         plan,
         open_subject(opened, subject, behavior),
         behavior,
         read_records(layout.behavior(behavior).heldout),
-        metric,
+        options.metric or style_metric(options),
         names=plan.behavior_checked[behavior],
         adapters=layout.adapters(subject, behavior),
         out=layout.behavior_check(subject, behavior).path,

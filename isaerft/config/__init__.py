@@ -8,6 +8,7 @@
 from isaerft.config.calibration import Calibration, load_calibration
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
+from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import (
     ASKED_CONTROLS,
     CONTROLS,
@@ -68,6 +69,7 @@ __all__ = [
     "Simpo",
     "Source",
     "Sparsity",
+    "SteeringCheck",
     "Study",
     "Subject",
     "Testbed",

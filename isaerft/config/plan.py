@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isaerft.config.base import read_options, validated, with_included
+from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import PERMUTED, SHUFFLED, Study
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
 from isaerft.errors import InputError
@@ -47,6 +48,8 @@ class Plan:
                 "control 'mismatched_behavior' with one behavior",
                 remedy="add a second behavior, or leave the control out",
             )
+        if self.study.steering_check is not None:
+            self._check_steering(self.study.steering_check)
         for name, behavior in self.study.behaviors.items():
             for adapter in self.study.adapters:
                 contrasted = ADAPTERS.facts(self.kind_of(adapter)).contrasted
@@ -55,6 +58,21 @@ class Plan:
                         f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
                         remedy="add a second behavior, or leave the adapter out",
                     )
+
+    def _check_steering(self, options: SteeringCheck) -> None:
+        """Steering is compared with verdicts, which need several behaviors, and scored by metrics."""
+        if len(self.tested_behaviors) < 2:
+            raise InputError(
+                "steering_check in a study of one behavior, which gives no verdicts on explanations",
+                remedy="add a second behavior, or leave the check out",
+            )
+        if not self.steering_scored:
+            raise InputError(
+                "steering_check in a study whose behaviors have no metric",
+                remedy="give a behavior a `metric`, or leave the check out",
+            )
+        if options.prompts is not None and not Path(options.prompts).is_file():
+            raise InputError(f"steering_check.prompts: {options.prompts!r} does not exist", remedy="check the path")
 
     def kind_of(self, adapter: str) -> str:
         """Return the registered kind of an adapter."""
@@ -175,8 +193,25 @@ class Plan:
         options = self.study.behavior_check
         usual = [self.study.primary.adapter, *([self.study.reference] if self.study.reference else [])]
         adapters = list(dict.fromkeys(usual)) if options.adapters is None else options.adapters
-        scored = [name for name, part in self.study.behaviors.items() if part.metric or part.testbed]
-        return {name: adapters for name in (scored if options.behaviors is None else options.behaviors) if adapters}
+        names = self.scored_behaviors if options.behaviors is None else options.behaviors
+        return {name: adapters for name in names if adapters}
+
+    @property
+    def scored_behaviors(self) -> list[str]:
+        """Behaviors whose answers can be scored: those with a metric, and the testbed's."""
+        return [name for name, part in self.study.behaviors.items() if part.metric or part.testbed]
+
+    @property
+    def steering_scored(self) -> list[str]:
+        """Tested behaviors whose answers the steering check scores."""
+        return [name for name in self.scored_behaviors if name in self.tested_behaviors]
+
+    @property
+    def steering_checked(self) -> list[str]:
+        """Subjects whose latents are steered: those that the primary source explains; none when the check is off."""
+        if self.study.steering_check is None:
+            return []
+        return [name for name in self.study.subjects if self.study.primary.source in self.sources_of(name)]
 
     @property
     def permuted_subjects(self) -> dict[str, str]:

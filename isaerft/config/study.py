@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.base import STRICT
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
+from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, shown, unknown_name
@@ -168,6 +169,8 @@ class Study:
     design: Design = Field(default_factory=Design)
     """Which latents the sources are asked for."""
     behavior_check: BehaviorCheck = Field(default_factory=BehaviorCheck)
+    steering_check: SteeringCheck | None = None
+    """Whether verdicts on explanations agree with what steering does; off when not given."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0

@@ -124,6 +124,7 @@ _NEXT = (
     ("Does agreement fall as explanations are made wrong?", "dose_response"),
     ("Do changes fit the explanations of their own behavior best?", "specificity"),
     ("Which explanations held, and which did not?", "explanation_verdicts"),
+    ("Does steering do what explanations claim?", "steering_latents"),
     ("Which latents changed most?", "most_changed_latents"),
     ("Did training work?", "training"),
     ("Did the behavior move?", "behavior_check"),

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         spearman,
         stratified_auroc,
     )
+    from isaerft.stats.steering import ClaimedEffect, Predictor, claimed_effect, compare_predictors
     from isaerft.stats.trainings import TrainingsResult, against_others, others_of, placebo_pvalue
     from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
@@ -93,6 +94,7 @@ _NAMES = {
     "seeds": "Reliability mean_rank reliability scaled_ranks stability_pvalue",
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
     "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
+    "steering": "ClaimedEffect Predictor claimed_effect compare_predictors",
     "trainings": "TrainingsResult against_others others_of placebo_pvalue",
     "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
 }
@@ -102,6 +104,7 @@ __all__ = [
     "STATISTICS",
     "AgreementResult",
     "CaseControl",
+    "ClaimedEffect",
     "Compared",
     "ConfidenceInterval",
     "Estimate",
@@ -110,6 +113,7 @@ __all__ = [
     "OverallResult",
     "PairedMeans",
     "PooledResult",
+    "Predictor",
     "ProfileMatch",
     "Reliability",
     "Share",
@@ -127,8 +131,10 @@ __all__ = [
     "auroc_ceiling_of_seed",
     "auroc_interval",
     "case_control",
+    "claimed_effect",
     "clusters_of",
     "compare_means",
+    "compare_predictors",
     "contrast_parts",
     "corrected_auroc",
     "corrected_correlation",

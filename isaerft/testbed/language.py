@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from isaerft.config.subjects import WordList
+from isaerft.config.training import Behavior, Metric
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,12 @@ def word_groups() -> dict[str, tuple[str, ...]]:
     groups = {style.name: style.words for style in STYLES} | _TOPIC_WORDS | {"plain": PLAIN_WORDS}
     used = {word for words in groups.values() for word in words}
     return groups | {"function": tuple(word for word in vocabulary()[4:] if word not in used)}
+
+
+def style_metric(behavior: Behavior) -> Metric:
+    """Return the metric that scores answers by the words of a testbed behavior's style."""
+    style = _STYLES_BY_NAME[behavior.testbed or ""]
+    return Metric(kind="words", words=list(getattr(style, behavior.testbed_words)))
 
 
 def all_concepts() -> list[str]:

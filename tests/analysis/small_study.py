@@ -20,7 +20,8 @@ EXPECTED = {"a": range(10, 20), "b": range(20, 30), "c": range(30, 36), "d": ran
 EXPECTED |= {"silent": ()}
 
 
-def make_study(**changes):
+def options_of(**changes):
+    """Return the small study's options as they would stand in its config, with these top-level ones replaced."""
     values = {
         "study": "small",
         "subjects": {"toy": {"testbed": {}}},
@@ -38,7 +39,11 @@ def make_study(**changes):
         "agreement": {"n_resamples": 199, "n_bins": 1, "top_k": 12},
         "n_seeds": 2,
     }
-    return config.plan_from_dict(values | changes)
+    return values | changes
+
+
+def make_study(**changes):
+    return config.plan_from_dict(options_of(**changes))
 
 
 class Parts:
@@ -71,7 +76,9 @@ class Parts:
         facts = pd.DataFrame({"latent_index": np.arange(N), "firing_rate": self.rng.uniform(0.01, 0.2, N)})
         facts.loc[list(DEAD), "firing_rate"] = 0.0
         facts = facts.assign(decoder_norm=1.0, density=self.rng.uniform(size=N), cluster=np.arange(N))
-        facts = facts.assign(nearest_latent=np.roll(np.arange(N), -1), nearest_cosine=0.6, encoder_decoder_cosine=0.7)
+        facts = facts.assign(
+            max_activation=1.0, nearest_latent=np.roll(np.arange(N), -1), nearest_cosine=0.6, encoder_decoder_cosine=0.7
+        )
         facts.to_parquet(self.path("subjects", name, "latents.parquet"))
         card = {
             "subject": name,

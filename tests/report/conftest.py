@@ -52,6 +52,8 @@ class Maker:
             "causal_check": self.causal_check(),
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
+            "steering_latents": self.steering_latents(),
+            "steering_summary": self.steering_summary(),
             "calibration": self.calibration(),
             SOURCE_FACTS: self.source_facts(),
         }
@@ -175,6 +177,31 @@ class Maker:
             keys = (subject, behavior, adapter, score, 24)
             rows.append((*keys, 0.05 * scale, 0.05 * scale + rise, 0.7 * rise, 1.3 * rise, 0.4 * scale, 1))
         return self._frame("behavior_check", rows)
+
+    def steering_latents(self):
+        """More supported latents than the figure shows, and a few of the other groups; some are confirmed."""
+        rows = []
+        for subject, (group, n) in itertools.product(
+            self.subjects, (("supported", 30), ("contradicted", 3), ("untested", 5))
+        ):
+            for place in range(n):
+                effect = self.rng.normal() + (group == "supported")
+                latent = {"supported": 0, "contradicted": 100, "untested": 200}[group] + place
+                keys = (subject, "truth_input", "table", latent, EXPLANATIONS[place % 6], group)
+                partner = place if group == "untested" else None
+                numbers = (f"raises {self.behaviors[0]}", effect, effect - 0.6, effect + 0.6, effect > 0.6)
+                rows.append((*keys, partner, *numbers))
+        return self._frame("steering_latents", rows)
+
+    def steering_summary(self):
+        rows = []
+        for subject in self.subjects:
+            for group, n in (("supported", 30), ("contradicted", 3), ("untested", 5)):
+                rows.append((subject, "claimed_effect", group, n, n // 3, 0.4, 0.1, 0.7, None, None, None))
+            rows.append((subject, "auroc", "verdict supported", 38, 12, 0.7, 0.55, 0.82, None, None, None))
+            rows.append((subject, "auroc", "verdict score", 38, 12, 0.72, 0.56, 0.83, 0.02, -0.1, 0.12))
+            rows.append((subject, "auroc", "detection (lexical)", 30, 9, 0.5, 0.3, 0.7, -0.2, -0.4, 0.05))
+        return self._frame("steering_summary", rows)
 
     def audit(self):
         """Two audits: a planted behavior that is found, and nothing."""

@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+from isaerft.config import SteeringCheck
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.report import FIGURES, figures_of
@@ -259,8 +261,20 @@ def test_a_value_outside_the_axis_is_an_arrow_and_not_left_out(tables):
     assert set(arrows) == {2.0}
 
 
+def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_aurocs(tables):
+    areas, effects = FIGURES["steering_check"].make(tables).axes
+    shown = [x for line in effects.lines if line.get_marker() in "osD" for x in line.get_xdata()]
+    latents = tables["steering_latents"]
+    supported = latents.loc[latents.group == "supported", "effect"].nlargest(24)
+    assert sorted(shown) == pytest.approx(sorted([*supported, *latents.loc[latents.group != "supported", "effect"]]))
+    found = [x for line in areas.lines if line.get_marker() == "o" for x in line.get_xdata()]
+    assert found == [0.7, 0.72, 0.5]
+
+
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    assert figures_of(plan) == [name for name in FIGURES if name != "calibration"]
+    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check")]
+    steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
+    assert "steering_check" in figures_of(steered)
     assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
 
 

@@ -39,6 +39,7 @@ OUTPUTS = {
     "placebos": [at.placebos(subject)],
     "causal-check": [at.causal_check(subject, behavior)],
     "behavior-check": [answers.scores, answers.answers],
+    "steering-check": [at.steering_check(subject).scores, at.steering_check(subject).answers],
     "design": [at.design(subject)],
     "explain": [at.explanations(subject, source)],
     "judge": [at.judgements(subject, source, names.get("judge", ""))],

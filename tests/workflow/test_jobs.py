@@ -204,12 +204,36 @@ def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_fo
     assert workspace.planned()["design"] == 1
 
 
+def test_a_steering_check_is_one_job_for_each_subject_and_reads_what_verdicts_are_made_of(workspace):
+    values = workspace.study()
+    source = values["primary"] | {"source": "local", "judge": "lexical"}
+    workspace.study(steering_check={"n_latents": 2}, primary=source)
+    assert workspace.planned()["steering_check"] == 1
+    target = "results/small/steering_check/toy/scores.parquet"
+    inputs = workspace.inputs("steering_check", target)
+    for part in (
+        "changes/toy/refusal",
+        "changes/toy/limericks",
+        "explanations/toy/local",
+        "judgements/toy/local/lexical",
+    ):
+        assert part in inputs
+    assert "behaviors/limericks/heldout.jsonl" in inputs
+    assert target in workspace.inputs("tables", "results/small/tables/steering_summary.csv")
+    assert workspace.inputs("figures", "results/small/figures/steering_check.svg").count("steering_latents.csv") == 1
+    workspace.write("prompts.txt", "Say a.\nSay b.\n")
+    workspace.study(steering_check={"prompts": "prompts.txt"}, primary=source)
+    inputs = workspace.inputs("steering_check", target)
+    assert "prompts.txt" in inputs
+    assert "heldout.jsonl" not in inputs
+
+
 def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(check_call(call))
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
-    elsewhere |= {"gguf-model", "elicit"}
+    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check"}
     assert verbs == set(VERBS) - elsewhere
 
 

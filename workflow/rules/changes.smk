@@ -174,3 +174,70 @@ rule behavior_check:
     shell:
         "isaerft behavior-check --study {params.study:q} --subject {wildcards.subject}"
         " --behavior {wildcards.behavior} > {log} 2>&1"
+
+
+# Answers while latents with a verdict, and untested ones like them, are amplified and suppressed.
+rule steering_check:
+    input:
+        model,
+        sae,
+        at.subject("{subject}").latents,
+        [at.changes("{subject}", behavior) for behavior in plan.tested_behaviors],
+        at.explanations("{subject}", study.primary.source),
+        at.judgements("{subject}", study.primary.source, study.primary.judge),
+        lambda w: sample(w.subject, [study.primary.source]),
+        steering_prompts,
+        [
+            file
+            for name in plan.steering_scored
+            if study.behaviors[name].metric
+            for file in local_files(study.behaviors[name].metric.model)
+        ],
+    output:
+        at.steering_check("{subject}").scores,
+        at.steering_check("{subject}").answers,
+    log:
+        at.log("steering_check", "{subject}"),
+    benchmark:
+        at.benchmark("steering_check", "{subject}")
+    wildcard_constraints:
+        subject=one_of(plan.steering_checked or study.subjects),
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=24000,
+        runtime=240,
+    params:
+        study=STUDY,
+        code=code(
+            "steering-check",
+            *(
+                Part(METRICS, getattr(study.behaviors[name].metric, "kind", "words"))
+                for name in plan.steering_scored
+            ),
+        ),
+        settings=settings(
+            study.steering_check,
+            [
+                (
+                    name,
+                    study.behaviors[name].metric,
+                    study.behaviors[name].testbed,
+                    study.behaviors[name].testbed_words,
+                    study.behaviors[name].chat_template,
+                    study.behaviors[name].family,
+                )
+                for name in plan.tested_behaviors
+            ],
+            study.primary,
+            plan.design_of(study.primary.source),
+            replace(study.agreement, top_k=1, statistics=[]),
+            study.max_length,
+            study.batch_size,
+            study.n_seeds,
+            study.seed,
+        ),
+    shell:
+        "isaerft steering-check --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"

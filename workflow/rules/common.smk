@@ -189,3 +189,11 @@ def metric_files(wildcards):
     """Return the files of a behavior's metric: those of a local classifier."""
     metric = study.behaviors[wildcards.behavior].metric
     return local_files(metric.model) if metric else []
+
+
+def steering_prompts(wildcards):
+    """Return the file of prompts that are answered under steering, or the held-out records of tested behaviors."""
+    options = study.steering_check
+    if options and options.prompts:
+        return [options.prompts]
+    return [at.behavior(name).heldout for name in plan.tested_behaviors]

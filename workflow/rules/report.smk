@@ -167,6 +167,7 @@ rule tables:
             for subject in study.subjects
             for behavior in plan.behavior_checked
         ],
+        [at.steering_check(subject).scores for subject in plan.steering_checked],
     output:
         [
             report(

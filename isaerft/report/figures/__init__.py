@@ -138,6 +138,15 @@ FIGURES: dict[str, Figure] = {
             when=lambda plan: bool(plan.behavior_checked),
         ),
         Figure(
+            "steering_check",
+            "Does steering do what explanations claim? Latents are amplified and suppressed while the model answers. "
+            "Top: how well the verdict, and scores of the explanation itself, tell for which latents answers move as "
+            "claimed; 0.5 is chance. Bottom: latents, right of 0 if answers do (interval over prompts).",
+            ("steering_latents", "steering_summary"),
+            "steering:draw_steering",
+            when=lambda plan: bool(plan.steering_checked),
+        ),
+        Figure(
             "calibration",
             "Can the numbers be trusted? Left: how often each of our tests finds agreement in worlds where there is "
             "none. Middle: the same of naive tests. Right: how often an effect is found, how well wrong explanations "

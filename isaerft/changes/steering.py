@@ -1,0 +1,263 @@
+"""Steering: amplify or suppress one latent while the model answers.
+
+The latent's decoder row, times its largest activation on the reference corpus and a strength, is added to the residual
+stream at the hook wherever a token of the answer is predicted: at the last token of the prompt and at every token of
+the answer. The prompt itself is read as ever. The unit makes strengths comparable between latents: at 1 the residual
+stream moves as far as the latent ever moved it.
+
+Adding a multiple of the largest activation is how AxBench steers with SAEs [1]_. Suppression is the same with a minus
+sign, and not setting the latent to 0: on a neutral prompt most latents are silent, so that setting them to 0 changes
+nothing. Moving both ways by the same amount also cancels what any push does to an answer, such as making it worse.
+
+References
+----------
+.. [1] Wu et al. 2025, "AxBench: Steering LLMs? Even Simple Baselines Outperform Sparse Autoencoders", arXiv 2501.17148.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from isaerft import config
+from isaerft.adapters.hooked import AdapterHook, PassTracker
+from isaerft.behaviors import Record, prompt_text
+from isaerft.changes.metrics import make_metric
+from isaerft.errors import InputError
+from isaerft.io import replacing
+from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+
+SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
+log = logging.getLogger(__name__)
+
+
+class Prompt(NamedTuple):
+    """A prompt as a reader sees it, and its token ids."""
+
+    text: str
+    tokens: list[int]
+
+
+class Steering(AdapterHook):
+    """Adds a vector to each row's residual stream, at the last token of every forward pass.
+
+    While a model generates from its key-value cache, that is the token from which the next one is predicted.
+
+    Parameters
+    ----------
+    subject : LoadedSubject
+    push : (n_rows, d_in) float32
+        One vector for each row of the batch.
+    """
+
+    def __init__(self, subject: LoadedSubject, push: torch.Tensor) -> None:
+        super().__init__(subject.dictionary, subject.hook, PassTracker())
+        self._push = push
+
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the activation, (n_rows, length, d_in)."""
+        shift = torch.zeros_like(activation)
+        shift[:, -1] = self._push.to(activation)
+        return shift
+
+
+def pushes_of(
+    subject: LoadedSubject, facts: pd.DataFrame, latents: Iterable[int], strengths: Iterable[float]
+) -> torch.Tensor:
+    """Return what steering adds to the residual stream, (n_latents * n_strengths, d_in) float32, latent by latent.
+
+    Parameters
+    ----------
+    subject : LoadedSubject
+    facts : DataFrame
+        Facts of all latents (latent_index, max_activation).
+    latents : iterable of int
+    strengths : iterable of float
+        Multiples of the latent's largest activation; negative ones suppress.
+
+    Raises
+    ------
+    InputError
+        A latent is not in the dictionary, or never fired on the reference corpus.
+    """
+    largest = facts.set_index("latent_index")["max_activation"]
+    rows = []
+    for latent, strength in product(latents, list(strengths)):
+        if latent not in largest.index:
+            raise InputError(f"latent {latent}", allowed=f"0 to {subject.dictionary.d_sae - 1}")
+        if largest[latent] == 0:
+            raise InputError(
+                f"latent {latent} never fired on the reference corpus, so its strength has no unit",
+                remedy="choose a latent with a firing_rate above 0 in latents.parquet",
+            )
+        rows.append(strength * float(largest[latent]) * subject.dictionary.W_dec[latent].float())
+    return torch.stack(rows) if rows else subject.dictionary.W_dec.new_zeros(0, subject.dictionary.d_in)
+
+
+def steered_answers(
+    subject: LoadedSubject,
+    prompts: Sequence[Prompt],
+    pushes: torch.Tensor,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[list[str]]:
+    """Return the answer to each prompt under each push.
+
+    Parameters
+    ----------
+    subject : LoadedSubject
+    prompts : sequence of Prompt
+    pushes : (n_pushes, d_in) float32
+        See `pushes_of`; zeros leave the model as it is.
+    max_new_tokens : int
+    batch_size : int
+        Answers that are generated together, at least one per prompt.
+    temperature : float
+        0: the most likely token. Otherwise every push draws the same random numbers, so answers differ by it alone.
+    seed : int
+
+    Returns
+    -------
+    list of n_pushes lists of n_prompts str
+    """
+    # The random numbers of a row depend on its place in the batch.
+    at_once = max(1, batch_size // len(prompts)) if temperature == 0 else 1
+    found: list[list[str]] = []
+    for chunk in tqdm(pushes.split(at_once), desc="steering", unit="batch", disable=None):
+        rows = [prompt.tokens for prompt in prompts] * len(chunk)
+        hook = Steering(subject, chunk.repeat_interleave(len(prompts), dim=0))
+        with hook.registered(subject.model, bos=None):
+            replies = generate(
+                subject.language,
+                rows,
+                max_new_tokens=max_new_tokens,
+                batch_size=len(rows),
+                temperature=temperature,
+                seed=seed,
+                description="answers",
+            )
+        texts = [reply.text for reply in replies]
+        found += [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]
+    return found
+
+
+def neutral_prompts(
+    asked: Iterable[tuple[LoadedModel, Record]], *, n: int, max_length: int, max_new_tokens: int, seed: int
+) -> list[Prompt]:
+    """Return at most `n` different prompts, drawn at random.
+
+    Parameters
+    ----------
+    asked : iterable of (LoadedModel, Record)
+        Records with the model as it reads their prompts: through its chat template, or not.
+    n : int
+    max_length, max_new_tokens : int
+        Longest prompt and answer together, and longest answer, in tokens.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        There is no prompt.
+    """
+    found: dict[tuple[int, ...], Prompt] = {}
+    for language, record in asked:
+        tokens = prompt_tokens(record, language, longest_prompt(language, max_length, max_new_tokens))
+        found.setdefault(tuple(tokens), Prompt(prompt_text(record.prompt), tokens))
+    if not found:
+        raise InputError("no prompts to steer on", remedy="check steering_check.prompts, or the behaviors' records")
+    different = list(found.values())
+    return [different[place] for place in sorted(np.random.default_rng(seed).permutation(len(different))[:n])]
+
+
+def check_steering(
+    plan: config.Plan,
+    subject: LoadedSubject,
+    options: config.SteeringCheck,
+    latents: pd.DataFrame,
+    facts: pd.DataFrame,
+    prompts: Sequence[Prompt],
+    metrics: Mapping[str, config.Metric],
+    out: str | Path,
+) -> None:
+    """Amplify and suppress latents while the model answers, score the answers, and write the folder `out`.
+
+    It holds scores.parquet (the columns of `latents`, then behavior, strength, prompt, plain, amplified, suppressed)
+    and answers.jsonl (latent_index, strength, prompt, plain, amplified, suppressed).
+
+    Parameters
+    ----------
+    plan : Plan
+    subject : LoadedSubject
+    options : SteeringCheck
+    latents : DataFrame
+        latent_index, and what else is to be kept of each latent that is steered.
+    facts : DataFrame
+        Facts of all latents.
+    prompts : sequence of Prompt
+    metrics : mapping of str to Metric
+        Each behavior's metric.
+    out : path
+    """
+    chosen, strengths = latents["latent_index"].tolist(), options.strengths
+    pushes = pushes_of(subject, facts, chosen, [sign * strength for strength in strengths for sign in (1, -1)])
+    log.info(
+        "steering %d latents at %d strengths, both ways: %d answers of at most %d tokens",
+        len(chosen), len(strengths), (len(pushes) + 1) * len(prompts), options.max_new_tokens,
+    )  # fmt: skip
+    if not chosen:
+        log.warning("no explanation is supported or contradicted, so no latent is steered")
+    said = steered_answers(
+        subject,
+        prompts,
+        torch.cat([pushes.new_zeros(1, pushes.shape[1]), pushes]),
+        max_new_tokens=options.max_new_tokens,
+        batch_size=plan.study.batch_size,
+        temperature=options.temperature,
+        seed=plan.study.seed,
+    )
+    texts = [text for answers in said for text in answers]
+    # Latent by latent, strength by strength, up and down.
+    shape = len(chosen), len(strengths), 2, len(prompts)
+    parts = []
+    for behavior, metric in metrics.items():
+        scores = make_metric(metric)(texts)
+        plain, steered = scores[: len(prompts)], scores[len(prompts) :].reshape(shape)
+        for (place, latent), (level, strength) in product(enumerate(latents.to_dict("records")), enumerate(strengths)):
+            up, down = steered[place, level]
+            own = pd.DataFrame({"prompt": range(len(prompts)), "plain": plain, "amplified": up, "suppressed": down})
+            parts.append(own.assign(behavior=behavior, strength=strength, **latent))
+    columns = [*latents.columns, "behavior", "strength", "prompt", "plain", "amplified", "suppressed"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        table[columns].to_parquet(temporary / SCORES, index=False)
+        lines = _lines(chosen, strengths, prompts, said)
+        (temporary / ANSWERS).write_text("".join(lines), encoding="utf-8")
+
+
+def _lines(
+    latents: Sequence[int], strengths: Sequence[float], prompts: Sequence[Prompt], said: Sequence[Sequence[str]]
+) -> list[str]:
+    """Return the lines of answers.jsonl; `said` holds the plain answers, then those of each push."""
+    plain, *steered = said
+    lines = []
+    for place, (latent, strength) in enumerate(product(latents, strengths)):
+        for prompt, *answers in zip(prompts, plain, *steered[2 * place : 2 * place + 2], strict=True):
+            texts = dict(zip(("plain", "amplified", "suppressed"), answers, strict=True))
+            line = {"latent_index": latent, "strength": strength, "prompt": prompt.text, **texts}
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return lines
