@@ -114,7 +114,7 @@ def test_prompting_finds_the_latent_that_a_word_in_the_prompt_switches_on(subjec
     used = replace(subject, dictionary=replace(dictionary, **weights))
     plain, instructed = (capture(used, part, 32, 5) for part in (records, asked))
     assert float(plain.codes.dense()[completion_tokens(plain), PLANTED].max()) == 0
-    assert float((instructed.codes.dense()[completion_tokens(instructed), PLANTED] > 0).float().mean()) > 0.2
+    assert float(instructed.codes.dense()[completion_tokens(instructed), PLANTED].max()) > 1
     adapter = make_adapter("prompting", used.dictionary.d_sae, {})
     fit_steering(used, adapter, plain, [], OPTIONS, seed=0, batch_size=5, instructed=instructed)
     assert int(adapter.latent_parameter().argmax()) == PLANTED
