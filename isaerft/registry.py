@@ -35,6 +35,8 @@ class AdapterFacts:
     training, loaded as a fine-tuned model, or loaded as a saved adapter."""
     contrasted: bool = False
     """Whether it is fitted to a behavior against other text."""
+    instructed: bool = False
+    """Whether it is fitted to the replies of an elicited behavior with the instruction in the prompt."""
     leaves_latents: Callable[[Mapping[str, object]], bool] = lambda options: False
     """Tells from its options whether it changes no latent, so that it can only be a study's reference."""
 
@@ -240,6 +242,7 @@ ADAPTERS.declare("mean_difference", "isaerft.adapters.baselines:MeanDifference",
 ADAPTERS.declare("probe", "isaerft.adapters.baselines:Probe", made="fitted", contrasted=True)
 ADAPTERS.declare("logit_lens", "isaerft.adapters.baselines:LogitLens", made="fitted", contrasted=True)
 ADAPTERS.declare("first_gradient", "isaerft.adapters.baselines:FirstGradient", made="fitted")
+ADAPTERS.declare("prompting", "isaerft.adapters.baselines:Prompting", made="fitted", instructed=True)
 
 OBJECTIVES = Registry("objective", ObjectiveFacts, group="isaerft.objectives")
 OBJECTIVES.declare("sft", "isaerft.training.objectives:sft")

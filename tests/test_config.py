@@ -745,3 +745,24 @@ def test_given_replies_are_read_in_place_of_sampled_ones_and_need_no_subject(val
 
 def test_plain_replies_are_elicited_without_a_metric(values):
     plan_from_dict(eliciting(values, metric=None, elicit_instruction=None, elicit_min_score=None))
+
+
+def test_prompting_needs_behaviors_with_an_instruction_of_their_own(values):
+    adapters = values["adapters"] | {"asked": {"kind": "prompting"}}
+    told = eliciting(values) | {"adapters": adapters, "controls": []}
+    assert plan_from_dict(values).instructed_adapters == []
+    assert "adapter 'asked' reads replies under an instruction, and behavior 'local' has no instruction" in message(
+        told
+    )
+    only = told | {"behaviors": {"shouting": told["behaviors"]["shouting"]}, "audits": {}, "candidates": {}}
+    plan = plan_from_dict(only)
+    assert plan.instructed_adapters == ["asked"]
+    assert plan.has_placebos("hub")
+    silent = eliciting(values, metric=None, elicit_instruction=" ", elicit_min_score=None)["behaviors"]["shouting"]
+    assert "behavior 'shouting' has no instruction" in message(only | {"behaviors": {"shouting": silent}})
+    both = only["behaviors"] | {
+        "other": only["behaviors"]["shouting"] | {"poison": {"behavior": "shouting", "share": 0.5}}
+    }
+    assert "behavior 'other' has rows of another behavior" in message(only | {"behaviors": both})
+    first = only | {"primary": only["primary"] | {"adapter": "asked"}}
+    assert not plan_from_dict(first).has_placebos("hub")

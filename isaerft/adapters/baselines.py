@@ -1,8 +1,9 @@
 """Steering baselines: a direction in the latents that is fitted without training.
 
 They show what training adds to a look at the activations (`MeanDifference`, `Probe`), to a look at the words
-(`LogitLens`), and to the first gradient alone (`FirstGradient`). Where texts are compared, the unit is the completion:
-its tokens are not independent observations, and a long reply counts no more than a short one.
+(`LogitLens`), to the first gradient alone (`FirstGradient`), and to asking for the behavior (`Prompting`). Where texts
+are compared, the unit is the completion: its tokens are not independent observations, and a long reply counts no more
+than a short one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from isaerft.adapters.base import LatentAdapter
-from isaerft.adapters.fitting import Fitting
+from isaerft.adapters.fitting import Fitting, completion_means
 from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
 from isaerft.subjects.dictionary import Codes
@@ -170,3 +171,19 @@ class FirstGradient(Steering):
     def direction_of(self, fitting: Fitting) -> Direction:
         """Return the negative gradient, in nats per completion token and unit of activation."""
         return Direction(fitting.subject.dictionary.W_dec @ -fitting.gradient.float())
+
+
+class Prompting(Steering):
+    """direction = what an instruction does: mean activation in the completions with it in the prompt - without it.
+
+    Both means are over the same completions, those of the behavior's training rows, whose tokens do not change: what
+    differs is that the model was asked for the behavior. The prompt baseline of AxBench (Wu et al. 2025, arXiv
+    2501.17148), read in the latents.
+    """
+
+    kind = "prompting"
+
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the difference of means, in the activations' units."""
+        instructed = completion_means(fitting.instructed_rows).mean(0)
+        return Direction(instructed - completion_means(fitting.behavior).mean(0))

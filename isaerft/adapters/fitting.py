@@ -114,12 +114,16 @@ class Fitting:
         Training rows of each group of other text; empty for a baseline that is not contrasted.
     batch_size : int
         Rows per forward and backward pass.
+    instructed : Selection, optional
+        The rows of `behavior` with the instruction that elicited them in the prompt; None for a baseline that is not
+        instructed.
     """
 
     subject: LoadedSubject
     behavior: Selection
     contrast: Sequence[Selection]
     batch_size: int
+    instructed: Selection | None = None
 
     @cached_property
     def texts(self) -> Texts:
@@ -145,6 +149,22 @@ class Fitting:
         n_vocabulary = self.subject.language.n_vocabulary
         others = torch.stack([token_shares(group, n_vocabulary) for group in self.contrast])
         return token_shares(self.behavior, n_vocabulary) - others.mean(0)
+
+    @property
+    def instructed_rows(self) -> Selection:
+        """`instructed`, where there is one.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        if self.instructed is None:
+            raise InputError(
+                "replies under an instruction, of an adapter that is not registered as instructed",
+                remedy="register the adapter with instructed=True",
+            )
+        return self.instructed
 
     @cached_property
     def gradient(self) -> torch.Tensor:

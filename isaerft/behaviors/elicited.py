@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,11 @@ import numpy as np
 from isaerft.behaviors.readers import field_value
 from isaerft.behaviors.records import Record, checked_record, checked_text, stable_hash
 from isaerft.config import Elicit
-from isaerft.errors import InputError
+from isaerft.errors import InputError, shown
 from isaerft.io import Row, read_data_file, read_text
+
+INSTRUCTED = "_instructed"
+"""Suffix of a split that holds the rows of another with the instruction in their prompts."""
 
 Score = Callable[[Sequence[str]], np.ndarray]
 """Maps replies to their scores, (n_replies,) float."""
@@ -59,6 +63,24 @@ def read_requests(options: Elicit) -> list[Request]:
             raise InputError(f"{row.location} repeats a prompt", remedy="remove it: every prompt has one reply")
         requests[prompt] = Request(f"{stable_hash(prompt):016x}", prompt, asked_of(row, options.instruction))
     return list(requests.values())
+
+
+def instructed_records(records: Sequence[Record], options: Elicit) -> list[Record]:
+    """Return the records of an elicited behavior with the prompts that elicited them.
+
+    Raises
+    ------
+    InputError
+        A record's prompt is not among those of the file.
+    """
+    asked = {request.id: request.asked for request in read_requests(options)}
+    for record in records:
+        if record.id not in asked:
+            raise InputError(
+                f"record {shown(record.id)} answers no prompt of {options.prompts}",
+                remedy="run `isaerft elicit` and `isaerft behavior` again",
+            )
+    return [replace(record, prompt=asked[record.id]) for record in records]
 
 
 def read_prompts(path: str) -> list[str]:

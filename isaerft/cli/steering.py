@@ -151,7 +151,7 @@ def _asked(opened: Opened, language: LoadedModel, options: SteeringCheck) -> Ite
             yield language, Record(str(number), text)
         return
     for name in plan.tested_behaviors:
-        asked = language.prompted(plan.behavior_of(name).chat_template)
+        asked = language.prompted(plan.behavior_of(name))
         yield from ((asked, record) for record in read_records(layout.behavior(name).heldout))
 
 

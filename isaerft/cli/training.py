@@ -121,11 +121,15 @@ def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     check_name("subject", subject, plan.study.subjects)
     check_name("behavior", behavior, plan.all_behaviors)
     from isaerft.behaviors import read_records, training_splits
+    from isaerft.behaviors.elicited import INSTRUCTED, instructed_records
 
     folder = layout.behavior(behavior)
     records = {"train": read_records(folder.train), "heldout": read_records(folder.heldout)}
     contrast = plan.compares_replies(behavior) and "pair" not in plan.trained_on
     splits = training_splits(records, behavior, plan.study.adapters, contrast=contrast)
+    elicit = plan.behavior_of(behavior).elicit
+    if plan.instructed_adapters and elicit is not None:
+        splits["train" + INSTRUCTED] = instructed_records(records["train"], elicit)
     from isaerft.subjects.capture import capture_behavior
 
     loaded, out = open_subject(opened, subject, behavior), layout.cache(subject, behavior)

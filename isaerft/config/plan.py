@@ -51,6 +51,15 @@ class Plan:
         if self.study.steering_check is not None:
             self._check_steering(self.study.steering_check)
         for name, behavior in self.study.behaviors.items():
+            for adapter in self.instructed_adapters:
+                is_asked = behavior.elicit is not None and behavior.elicit.instruction.strip()
+                if not is_asked or behavior.poison is not None:
+                    what = "has rows of another behavior" if is_asked else "has no instruction"
+                    raise InputError(
+                        f"adapter {adapter!r} reads replies under an instruction, and behavior {name!r} {what}",
+                        allowed="elicited behaviors, each with an instruction of its own (`elicit:`)",
+                        remedy="leave the adapter out, or the behavior",
+                    )
             for adapter in self.study.adapters:
                 contrasted = ADAPTERS.facts(self.kind_of(adapter)).contrasted
                 if contrasted and behavior.contrast == OTHERS and not self.contrast_behaviors(name, adapter):
@@ -182,6 +191,11 @@ class Plan:
         return "pair" in self.trained_on or (is_contrast and contrasted)
 
     @property
+    def instructed_adapters(self) -> list[str]:
+        """Adapters that are fitted to replies with the instruction in the prompt, which the cache then holds too."""
+        return [name for name in self.study.adapters if ADAPTERS.facts(self.kind_of(name)).instructed]
+
+    @property
     def causally_checked(self) -> list[str]:
         """Adapters whose most changed latents are neutralized."""
         chosen = self.study.causal_check.adapters
@@ -231,10 +245,12 @@ class Plan:
     def has_placebos(self, subject: str) -> bool:
         """Tell whether the primary adapter is trained on placebos of a subject.
 
-        A random-dictionary twin has none; nor has an adapter that is loaded, since no data of the study makes it.
+        A random-dictionary twin has none; nor has an adapter that is loaded, since no data of the study makes it, or
+        that reads an instruction, since a placebo has none.
         """
-        is_loaded = ADAPTERS.facts(self.kind_of(self.study.primary.adapter)).loaded
-        return self.study.placebos.n > 0 and subject in self.study.subjects and not is_loaded
+        facts = ADAPTERS.facts(self.kind_of(self.study.primary.adapter))
+        can = not facts.loaded and not facts.instructed
+        return self.study.placebos.n > 0 and subject in self.study.subjects and can
 
     def behavior_of(self, name: str) -> Behavior:
         """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""

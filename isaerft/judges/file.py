@@ -58,7 +58,7 @@ class FileJudgements:
 def from_table(
     explanations: pd.DataFrame, behaviors: Mapping[str, str], judge: Judge, *, subject_dir: Path
 ) -> pd.DataFrame:
-    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. Expected is what exceeds `judge.expected_above`.
+    """Judge by a complete file; see `isaerft.judges.base.JudgeFunction`. Expected: above `judge.expected_above`.
 
     `attrs["counts"]` of the result: pairs judged, pairs not_in_file (effect 0), and rows of the file not_used (of
     latents without an explanation here).

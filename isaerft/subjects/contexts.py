@@ -3,7 +3,8 @@
 Two tables of a subject come from here. `context_table` is what explainers read:
 
 - `input`: the tokens on which the latent fires most, in context.
-- `output`: the tokens that it promotes directly, through the final normalization and the unembedding (the logit lens).
+- `output`: the tokens of the corpus that it promotes directly, through the final normalization and the unembedding (the
+  logit lens), and more than other latents do.
 - `amplified`: the tokens that become likelier when the latent is amplified and the model runs on from there, which
   includes its effects on later blocks (TokenChange of [2]_).
 
@@ -29,11 +30,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing, encode_corpus
-from isaerft.subjects.hooks import final_norm, hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import hidden_above, residual_stream, token_directions, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 N_TOKENS = 8
@@ -62,9 +64,10 @@ def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amp
     -------
     DataFrame
         latent_index, side (see above), rank (from 0), token, before, after (decoded text; empty except for `input`),
-        value (`input`: activation; `output`: change of the logit; `amplified`: change of the log-probability in nats).
+        value (`input`: activation; `output`: excess cosine, see `promoted_tokens`; `amplified`: change of the
+        log-probability in nats).
     """
-    parts = [_input_contexts(subject, rows, firing), promoted_tokens(subject, firing)]
+    parts = [_input_contexts(subject, rows, firing), promoted_tokens(subject, rows, firing)]
     if n_amplified:
         parts.append(amplified_tokens(subject, rows, firing, n_amplified).assign(before="", after=""))
     return pd.concat(parts, ignore_index=True)
@@ -93,26 +96,33 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
     return table
 
 
-def promoted_tokens(subject: LoadedSubject, firing: Firing) -> pd.DataFrame:
-    """Return the tokens whose logits rise most when a latent is added at its largest activation.
+def promoted_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
+    """Return, for each latent that fires, the tokens of the corpus that it promotes more than other latents do.
 
-    This is the direct path through the final normalization and the unembedding (the logit lens), measured as the
-    difference that the latent makes to a residual stream that equals the decoder bias.
+    The direct path is read: the cosine of the latent's decoder row with the direction that raises the token's logit
+    above that of the corpus's average token (`isaerft.subjects.hooks.token_directions`), less the mean of that cosine
+    over the other latents. In the logits themselves, rare tokens with large unembeddings and tokens that every latent
+    promotes take all places.
+
+    Returns
+    -------
+    DataFrame
+        latent_index, side ("output"), rank (from 0), token, before, after (both empty), value (excess cosine).
     """
-    dictionary, model = subject.dictionary, subject.model
-    norm = final_norm(model)
-    base = dictionary.b_dec.to(model.dtype)
-    alive = torch.from_numpy((firing.count > 0).nonzero()[0])
-    size = torch.from_numpy(firing.maximum).to(base)[alive]
+    counts = torch.bincount(rows.tokens[subject.language.text_mask(rows.mask)], minlength=subject.language.n_vocabulary)
     names = _token_names(subject.language)
+    # A token of half a character has no text that a reader could see.
+    tokens = torch.tensor([token for token in counts.nonzero()[:, 0].tolist() if "\ufffd" not in names[token]])
+    directions = normalize(token_directions(subject.model, tokens, counts), dim=1)
+    alive = torch.from_numpy((firing.count > 0).nonzero()[0])
+    signs = torch.from_numpy(np.sign(firing.maximum)).to(directions)[alive]
+    written = normalize(subject.dictionary.W_dec[alive.to(directions.device)].to(directions), dim=1) * signs[:, None]
+    excess = written - (written.sum(0) - written) / max(1, len(alive) - 1)
+    named = [names[token] for token in tokens.tolist()]
     records = []
-    with torch.no_grad():
-        plain = unembed(model, norm(base))
-        for latents, sizes in zip(alive.split(LATENTS_PER_BLOCK), size.split(LATENTS_PER_BLOCK), strict=True):
-            rows = dictionary.W_dec[latents.to(base.device)].to(base)
-            change = unembed(model, norm(base + sizes[:, None].to(base.device) * rows)) - plain
-            records += _top_tokens(names, latents, change, "output")
-    return pd.DataFrame(records).assign(before="", after="")
+    for latents, own in zip(alive.split(LATENTS_PER_BLOCK), excess.split(LATENTS_PER_BLOCK), strict=True):
+        records += _top_tokens(named, latents, own @ directions.T, "output")
+    return pd.DataFrame(records, columns=["latent_index", "side", "rank", "token", "value"]).assign(before="", after="")
 
 
 def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_rows: int) -> pd.DataFrame:

@@ -266,9 +266,31 @@ def direct_path(model: PreTrainedModel, weights: torch.Tensor) -> torch.Tensor:
     unembedding = model.get_output_embeddings().weight
     weighted = weights.to(unembedding.device).nonzero()[:, 0]
     read = weights.to(unembedding.device)[weighted] @ unembedding[weighted].to(weights.dtype)
-    gain, centers = _linear_part(final_norm(model), unembedding.new_ones(unembedding.shape[1]))
-    read = read.float() * gain
-    return read - read.mean() if centers else read
+    return _through_norm(model, read.float())
+
+
+def token_directions(model: PreTrainedModel, tokens: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return the directions of the residual stream that raise each token's logit above the mean by the direct path.
+
+    See `direct_path`. The mean is over the logits of a text's tokens, so a constant in all unembeddings cancels, as it
+    does in probabilities.
+
+    Parameters
+    ----------
+    tokens : (n_tokens,) int64
+        Token ids.
+    counts : (n_vocabulary,) int64
+        How often each token id occurs in the text.
+
+    Returns
+    -------
+    (n_tokens, d_model) float32
+    """
+    unembedding = model.get_output_embeddings().weight
+    occurring = counts.to(unembedding.device).nonzero()[:, 0]
+    share = (counts / counts.sum()).to(unembedding.device, torch.float32)[occurring]
+    mean = share @ unembedding[occurring].float()
+    return _through_norm(model, unembedding[tokens.to(unembedding.device)].float() - mean)
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
@@ -278,6 +300,13 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
         if isinstance(norm, nn.Module):
             return norm
     raise InputError(f"{type(model).__name__} has no final normalization", allowed=", ".join(_FINAL_NORMS))
+
+
+def _through_norm(model: PreTrainedModel, read: torch.Tensor) -> torch.Tensor:
+    """Return directions (..., d_model) behind the final normalization as directions of the residual stream."""
+    gain, centers = _linear_part(final_norm(model), model.get_output_embeddings().weight.new_ones(read.shape[-1]))
+    read = read * gain
+    return read - read.mean(-1, keepdim=True) if centers else read
 
 
 def _linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, bool]:

@@ -19,6 +19,7 @@ from isaerft.adapters.base import adapted, make_adapter, n_trainable
 from isaerft.adapters.baselines import Steering
 from isaerft.adapters.saved import save_adapter
 from isaerft.adapters.sparsity import Dense, not_sparse, sparsity
+from isaerft.behaviors.elicited import INSTRUCTED
 from isaerft.errors import InputError
 from isaerft.io import write_json
 from isaerft.layout import ADAPTER_SEED
@@ -72,6 +73,7 @@ def train_adapter(
             for split in ("train", "heldout")
         )
     others = _contrast_rows(plan, behavior, adapter, cache, contrast)
+    is_instructed = ADAPTERS.facts(plan.kind_of(adapter)).instructed
     train_seeds(
         plan,
         subject,
@@ -80,6 +82,7 @@ def train_adapter(
         train=train_rows,
         heldout=heldout_rows,
         contrast=others,
+        instructed=read_cache(cache, "train" + INSTRUCTED) if is_instructed else None,
         behavior=behavior,
         permuted=permuted,
     )
@@ -96,8 +99,9 @@ def train_seeds(
     contrast: Sequence[tuple[CachedRows, CachedRows]],
     behavior: str,
     permuted: bool,
+    instructed: CachedRows | None = None,
 ) -> None:
-    """Do what `train_adapter` does with rows that are already read; `contrast` is that of a `Replicate`."""
+    """Do what `train_adapter` does with rows that are already read; they are those of a `Replicate`."""
     options = plan.study.adapters[adapter]
     kind = options.kind or adapter
     results = []
@@ -112,6 +116,7 @@ def train_seeds(
                 train=train,
                 heldout=heldout,
                 contrast=contrast,
+                instructed=instructed,
                 seed=plan.replicate_seed(seed),
                 batch_size=plan.study.batch_size,
                 out=temporary / f"{ADAPTER_SEED}{seed}",
@@ -135,6 +140,8 @@ class Replicate:
         Registered adapter.
     contrast : sequence of (CachedRows, CachedRows)
         Training and held-out rows of each group of other text that a baseline is fitted against.
+    instructed : CachedRows, optional
+        The training rows with the instruction that elicited them in the prompt, for a baseline that reads them.
     seed : int
         Seed of the replicate's random streams.
     out : Path
@@ -147,6 +154,7 @@ class Replicate:
     train: Rows
     heldout: Rows
     contrast: Sequence[tuple[CachedRows, CachedRows]]
+    instructed: CachedRows | None
     seed: int
     batch_size: int
     out: Path
@@ -241,6 +249,7 @@ def _fit(replicate: Replicate) -> ReplicateResult:
         options,
         seed=replicate.seed,
         batch_size=replicate.batch_size,
+        instructed=replicate.instructed,
     )
     save_adapter(adapter, replicate.out)
     training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))

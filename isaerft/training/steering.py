@@ -28,6 +28,7 @@ def fit_steering(
     *,
     seed: int,
     batch_size: int,
+    instructed: CachedRows | None = None,
 ) -> float:
     """Fit direction and length of a steering adapter, in place, on training rows only.
 
@@ -36,18 +37,25 @@ def fit_steering(
     `SEARCH_ROWS` rows that the replicate sees. 0 is not among them: a direction that only raises the loss has effects
     to measure, too.
 
+    Parameters
+    ----------
+    instructed : CachedRows, optional
+        The rows of `train`, in order, with the instruction that elicited them in the prompt.
+
     Returns
     -------
     float
         The chosen strength; 0 if the direction does not change the residual stream.
     """
-    own, *others = (
-        Selection(rows, subsample(len(rows), options, torch.Generator().manual_seed(seed)))
-        for rows in (train, *contrast)
-    )
+
+    def drawn(rows: CachedRows) -> Selection:
+        return Selection(rows, subsample(len(rows), options, torch.Generator().manual_seed(seed)))
+
+    own, others = drawn(train), [drawn(rows) for rows in contrast]
+    asked = None if instructed is None else Selection(instructed, own.kept)
     part = max(1, options.batch_size // options.gradient_accumulation)
     with frozen_part(subject, lambda batch: batch.residual, options):
-        adapter.fit(Fitting(subject, own, others, part))
+        adapter.fit(Fitting(subject, own, others, part, asked))
     pushed = float((adapter.direction @ subject.dictionary.W_dec).norm())
     if pushed == 0:
         return 0.0

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isaerft.behaviors import Elicited, is_heldout, prepare_behavior, read_records, read_requests
-from isaerft.behaviors.elicited import kept_records
+from isaerft.behaviors import Elicited, Record, is_heldout, prepare_behavior, read_records, read_requests
+from isaerft.behaviors.elicited import instructed_records, kept_records
 from isaerft.config import Behavior, Elicit, load_plan
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
@@ -30,6 +30,18 @@ def test_an_instruction_follows_the_prompt_or_replaces_it_where_it_names_columns
     filled = requests(tmp_path, instruction="Write a poem about {topic}.")
     assert [request.asked for request in filled][1:] == ["Write a poem about bread.", "Write a poem about {owls}."]
     assert [request.id for request in filled] == [request.id for request in after]
+
+
+def test_instructed_records_have_the_prompts_that_elicited_them_and_the_same_replies(tmp_path):
+    plain = [Record(request.id, request.prompt, f"reply {n}") for n, request in enumerate(requests(tmp_path))][::-1]
+    options = Elicit(prompts=str(tmp_path / "topics.jsonl"), instruction="Write a poem about {topic}.")
+    found = instructed_records(plain, options)
+    assert [record.prompt for record in found] == [
+        f"Write a poem about {topic}." for topic in ("{owls}", "bread", "kites")
+    ]
+    assert [(record.id, record.reply) for record in found] == [(record.id, record.reply) for record in plain]
+    with pytest.raises(InputError, match=r"record 'x' answers no prompt of .*topics\.jsonl; run `isaerft elicit`"):
+        instructed_records([Record("x", "Tell me about kites.", "reply")], options)
 
 
 def test_without_an_instruction_the_prompt_itself_is_asked(tmp_path):

@@ -12,7 +12,7 @@ from isaerft.subjects.contexts import N_POOL, WIDTH, amplified_rows, amplified_t
 from isaerft.subjects.corpus import TokenRows, pad_rows, texts_to_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import residual_stream, unembed
+from isaerft.subjects.hooks import final_norm, residual_stream
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 N_ROWS, N_WINDOWS = 36, 5
@@ -58,23 +58,119 @@ def test_no_context_marks_or_shows_the_constant_beginning_of_chats(subject, toke
         assert not inside.before.str.contains("[say", regex=False).any()
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
-def test_promoted_tokens_are_those_whose_logits_rise_most(subject, model_of, few_rows, tokenizer, architecture):
-    model = model_of(architecture)
+def promoted(subject, model, rows, firing=None):
+    """Return the promoted tokens of a subject with another model: latent -> {token: value}."""
     used = replace(subject, language=replace(subject.language, model=model))
-    few_firing = measure_firing(used, few_rows, 4)
-    table = context_table(used, few_rows, few_firing)
-    outside = table[table.side == "output"]
-    assert set(outside.latent_index) == set(np.flatnonzero(few_firing.count))
-    latent = int(outside.latent_index.iloc[0])
-    norm = model.transformer.ln_f if architecture == "gpt2" else model.model.norm
-    base, row = subject.dictionary.b_dec, subject.dictionary.W_dec[latent]
+    table = context_table(used, rows, firing or measure_firing(used, rows, 4))
+    table = table[table.side == "output"]
+    assert (table.before + table.after == "").all()
+    return {latent: dict(zip(own.token, own.value, strict=True)) for latent, own in table.groupby("latent_index")}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_promoted_tokens_are_those_of_the_corpus_that_the_direct_path_raises_more_than_other_latents_do(
+    subject, model_of, few_rows, tokenizer, architecture
+):
+    model = copy.deepcopy(model_of(architecture))
+    generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        pushed = base + float(few_firing.maximum[latent]) * row
-        rise = unembed(model, norm(pushed)) - unembed(model, norm(base))
-    own = outside[outside.latent_index == latent]
-    np.testing.assert_allclose(own.value, rise.sort(descending=True).values[:8], rtol=1e-4, atol=1e-5)
-    assert own.token.tolist() == [tokenizer.decode([i]) for i in rise.sort(descending=True).indices[:8].tolist()]
+        for parameter in final_norm(model).parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+    firing = measure_firing(replace(subject, language=replace(subject.language, model=model)), few_rows, 4)
+    found = promoted(subject, model, few_rows, firing)
+    alive = np.flatnonzero(firing.count)
+    assert list(found) == alive.tolist()
+    # At a given size of the residual stream the final norm is linear up to its bias: read it off inputs of one size.
+    x = torch.randn(400, subject.dictionary.d_in, generator=generator)
+    x -= x.mean(1, keepdim=True) if architecture == "gpt2" else 0
+    x *= 100 / x.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        linear = torch.linalg.lstsq(x, (final_norm(model)(x) - final_norm(model)(-x)) / 2, driver="gelsd").solution
+    text = few_rows.tokens[:, 1:][few_rows.mask[:, 1:].bool()]
+    head = model.get_output_embeddings().weight.detach()
+    tokens = text.unique()
+    direction = (head[tokens] - head[text].mean(0)) @ linear.T
+    rows = subject.dictionary.W_dec[torch.from_numpy(alive)]
+    cosine = torch.nn.functional.cosine_similarity(rows[:, None], direction, dim=2).numpy()
+    for number, latent in enumerate(alive):
+        excess = cosine[number] - np.delete(cosine, number, axis=0).mean(0)
+        best = np.argsort(-excess)[:8]
+        np.testing.assert_allclose(list(found[latent].values()), excess[best], atol=2e-3)
+        expected = {tokenizer.decode([tokens[i]]): excess[i] for i in best}
+        assert found[latent].keys() == expected.keys()
+
+
+def test_a_token_that_the_corpus_lacks_is_not_promoted_however_large_its_unembedding(
+    subject, model_of, few_rows, tokenizer
+):
+    model = copy.deepcopy(model_of("llama"))
+    head = model.get_output_embeddings().weight
+    absent = tokenizer.convert_tokens_to_ids("Z")
+    assert absent not in few_rows.tokens
+    firing = measure_firing(subject, few_rows, 4)
+    before = promoted(subject, model, few_rows, firing)
+    with torch.no_grad():
+        head[absent] = 1000 * head[absent]
+    assert promoted(subject, model, few_rows, firing) == before
+
+
+def test_a_token_of_large_unembedding_or_one_that_every_latent_promotes_takes_no_more_places_than_others(
+    subject, model_of, tokenizer
+):
+    generator = torch.Generator().manual_seed(0)
+    rows = pad_rows(torch.randint(3, 90, (40, 20), generator=generator).tolist(), 0)
+    model = copy.deepcopy(model_of("llama"))
+    dictionary, head = subject.dictionary, model.get_output_embeddings().weight
+    shared = torch.nn.functional.normalize(torch.randn(dictionary.d_in, generator=generator), dim=0)
+    skewed = replace(subject, dictionary=replace(dictionary, W_dec=dictionary.W_dec + 2 * shared))
+    firing = measure_firing(skewed, rows, 8)
+    large, common = tokenizer.convert_tokens_to_ids(["A", "B"])
+    with torch.no_grad():
+        head[large] *= 20
+        head[common] = 5 * head.norm(dim=1).median() * shared
+        logits = skewed.dictionary.W_dec @ (final_norm(model).weight[:, None] * head.T)
+    in_logits = torch.zeros(len(head)).scatter_add_(0, logits.topk(8).indices.flatten(), torch.ones(8 * len(logits)))
+    assert in_logits[common] == len(logits)
+    assert in_logits[large] > 0.4 * len(logits)
+    lists = promoted(skewed, model, rows, firing).values()
+    for token in ("A", "B"):
+        assert np.mean([token in tokens for tokens in lists]) < 0.2
+
+
+def test_no_promoted_token_is_half_a_character(subject, model_of, tokenizer):
+    rows = pad_rows([[1, *tokenizer(text)["input_ids"]] for text in ("☃ ☃ snow", "über Ü ☃ 10", "snow day")], 0)
+    shown = {token for tokens in promoted(subject, model_of("llama"), rows).values() for token in tokens}
+    assert shown
+    assert not any("\ufffd" in token for token in shown)
+
+
+def test_promotion_knows_no_soft_cap_no_bias_of_the_norm_and_no_constant_in_all_unembeddings(
+    subject, model_of, few_rows
+):
+    firing = measure_firing(subject, few_rows, 4)
+    for architecture in ("gemma2", "gpt2"):
+        model = copy.deepcopy(model_of(architecture))
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+        before = promoted(subject, model, few_rows, firing)
+        model.config.final_logit_softcapping = None
+        with torch.no_grad():
+            model.lm_head.weight.add_(torch.randn(model.config.hidden_size))
+            if architecture == "gpt2":
+                model.transformer.ln_f.bias.add_(torch.randn(model.config.hidden_size))
+        after = promoted(subject, model, few_rows, firing)
+        for latent, tokens in before.items():
+            assert list(after[latent]) == list(tokens)
+            np.testing.assert_allclose(list(after[latent].values()), list(tokens.values()), atol=1e-4)
+
+
+def test_a_final_norm_without_weights_has_promoted_tokens_too(subject, model_of, few_rows):
+    plain, weightless = copy.deepcopy(model_of("llama")), copy.deepcopy(model_of("llama"))
+    with torch.no_grad():
+        plain.model.norm.weight.fill_(1.0)
+    weightless.model.norm = torch.nn.RMSNorm(plain.config.hidden_size, elementwise_affine=False)
+    firing = measure_firing(subject, few_rows, 4)
+    first, second = (promoted(subject, model, few_rows, firing) for model in (plain, weightless))
+    assert {latent: list(tokens) for latent, tokens in first.items()} == {k: list(v) for k, v in second.items()}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])

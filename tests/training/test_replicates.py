@@ -11,6 +11,7 @@ import yaml
 
 from isaerft import cli, config
 from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.fitting import completion_means
 from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.changes.causal import check_causes
 from isaerft.changes.measures import score_changes
@@ -456,3 +457,45 @@ def test_the_testbeds_rows_stay_pairs_only_where_an_objective_compares_replies(s
     assert not call("behavior")
     first = json.loads((tmp_path / "behaviors/greeting/train.jsonl").read_text().splitlines()[0])
     assert set(first) == {"id", "prompt"} | fields
+
+
+def test_prompting_is_fitted_to_a_split_that_only_its_studies_capture_and_is_scored_like_other_baselines(
+    study, subject_folder, tmp_path, capsys
+):
+    write, call = study
+    (tmp_path / "prompts.txt").write_text("".join(f"say {number}\n" for number in range(16)))
+    elicit = {"prompts": str(tmp_path / "prompts.txt"), "instruction": "kindly", "min_score": 0, "max_new_tokens": 6}
+    behavior = {"description": "It greets.", "elicit": elicit, "metric": {"kind": "pattern", "pattern": "a"}}
+    write({"bias": PAIR_STEPS}, behavior)
+    assert not cli.main(
+        ["elicit", "--study", str(tmp_path / "study.yaml"), "--behavior", "greeting", "--results", str(tmp_path)]
+    )
+    assert not call("behavior")
+    assert not call("capture", subject="toy")
+    cache = tmp_path / "cache/toy/greeting.safetensors"
+    before = {split: copied(read_cache(cache, split)) for split in ("train", "heldout")}
+    with pytest.raises(InputError, match="unknown split 'train_instructed'"):
+        read_cache(cache, "train_instructed")
+
+    write({"bias": PAIR_STEPS, "prompting": {"subsample": 1}}, behavior)
+    assert call("train", subject="toy", adapter="prompting") == 2
+    assert "unknown split 'train_instructed'" in capsys.readouterr().err
+    assert not call("capture", subject="toy")
+    for split, rows in before.items():
+        now = read_cache(cache, split)
+        assert torch.equal(now.residual, rows.residual)
+        assert torch.equal(now.codes.dense(), rows.codes.dense())
+    plain, asked = read_cache(cache, "train"), read_cache(cache, "train_instructed")
+    assert len(asked) == len(plain)
+    longer = asked.starts.diff() - plain.starts.diff()
+    assert (longer > 0).all()
+    assert not call("train", subject="toy", adapter="prompting")
+    folder = tmp_path / "adapters/toy/greeting/prompting"
+    (row,) = read_json(folder / "training.json")
+    assert row["objective"] == "none"
+    assert row["steps"] == 0
+    assert set(row["diagnostics"]) == {"steering_strength"}
+    expected = completion_means(asked).toarray().mean(0) - completion_means(plain).toarray().mean(0)
+    assert abs(expected).max() > 0.01
+    found = load_adapter(folder / "seed_0", 48)
+    torch.testing.assert_close(found.direction, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)

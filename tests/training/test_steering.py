@@ -16,7 +16,7 @@ from isaerft.errors import InputError
 from isaerft.subjects.capture import capture
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import final_norm, find_hook
-from isaerft.training.loop import heldout_loss, train
+from isaerft.training.loop import heldout_loss, subsample, train
 from isaerft.training.row_space import trainable
 from isaerft.training.steering import STRENGTHS, fit_steering, score_steering
 
@@ -98,6 +98,43 @@ def test_a_mean_difference_is_the_difference_of_means(fitted, behavior, contrast
     means = [completion_means(rows).toarray().mean(0) for rows in (behavior[0], contrast[0])]
     np.testing.assert_allclose(adapter.latent_parameter().numpy(), means[0] - means[1], atol=1e-5)
     assert adapter.latent_parameter()[7] == 0, "tokens of the prompt play no role"
+
+
+def test_prompting_finds_the_latent_that_a_word_in_the_prompt_switches_on(subject, records):
+    """An SAE gets a latent along what the word does to the residual stream of the completions, and nothing else."""
+    asked = [replace(record, prompt=f"kindly {record.prompt}") for record in records]
+    plain, instructed = (capture(subject, part, 32, 5) for part in (records, asked))
+    inside = [rows.residual[completion_tokens(rows)] for rows in (plain, instructed)]
+    effect = inside[1].mean(0) - inside[0].mean(0)
+    reads = effect / effect.norm()
+    dictionary = subject.dictionary
+    weights = {"W_enc": dictionary.W_enc.clone(), "b_enc": dictionary.b_enc.clone()}
+    weights["W_enc"][:, PLANTED] = 20 * reads
+    weights["b_enc"][PLANTED] = -20 * float(((inside[0] - dictionary.b_dec) @ reads).max()) - 0.01
+    used = replace(subject, dictionary=replace(dictionary, **weights))
+    plain, instructed = (capture(used, part, 32, 5) for part in (records, asked))
+    assert float(plain.codes.dense()[completion_tokens(plain), PLANTED].max()) == 0
+    assert float(instructed.codes.dense()[completion_tokens(instructed), PLANTED].max()) > 1
+    adapter = make_adapter("prompting", used.dictionary.d_sae, {})
+    fit_steering(used, adapter, plain, [], OPTIONS, seed=0, batch_size=5, instructed=instructed)
+    assert int(adapter.latent_parameter().argmax()) == PLANTED
+
+
+def test_prompting_is_the_difference_of_means_over_the_same_completions(subject, cached, behavior):
+    plain, instructed = cached[0], behavior[0]
+    adapter = make_adapter("prompting", subject.dictionary.d_sae, {})
+    options = replace(OPTIONS, subsample=0.5)
+    fit_steering(subject, adapter, plain, [], options, seed=3, batch_size=5, instructed=instructed)
+    kept = subsample(len(plain), options, torch.Generator().manual_seed(3))
+    assert 1 < len(kept) < len(plain)
+    means = [completion_means(Selection(rows, kept)).toarray().mean(0) for rows in (instructed, plain)]
+    np.testing.assert_allclose(adapter.latent_parameter().numpy(), means[0] - means[1], atol=1e-5)
+    assert set(np.flatnonzero(adapter.latent_parameter().abs() > 1e-4)) == {PLANTED, ABSENT}
+
+
+def test_only_an_instructed_baseline_has_replies_under_an_instruction(fitted):
+    with pytest.raises(InputError, match="register the adapter with instructed=True"):
+        fitted("prompting")
 
 
 @pytest.mark.parametrize("kind", KINDS)

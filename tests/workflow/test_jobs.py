@@ -44,6 +44,12 @@ def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sam
     assert {"gguf-model", "elicit", "behavior"} <= {check_call(call) for call in workspace.calls()}
     target = ("--", "results/made/behaviors/shouting/card.json")
     assert workspace.planned(*target, study="made") == {}
+    # An adapter that reads the instruction captures it too, from the file of prompts.
+    cache = ("--", "results/made/cache/toy/shouting.safetensors")
+    assert workspace.planned(*cache, study="made") == {}
+    asked = others | {"adapters": {"bias": {}, "prompting": {}}}
+    workspace.study("made", subjects={"toy": subject}, behaviors={"shouting": behavior}, **asked)
+    assert workspace.planned(*cache, study="made") == {"capture": 1}
     # What decides which replies are kept samples none again; what is asked does.
     behavior["metric"]["pattern"] = "!!"
     workspace.study("made", subjects={"toy": subject}, behaviors={"shouting": behavior}, **others)

@@ -175,6 +175,12 @@ def contrast_caches(wildcards):
     return [at.cache(subject, name) for name in names]
 
 
+def instructions(wildcards):
+    """Return the prompts from which instructions are put back, where an adapter reads replies under them."""
+    elicit = plan.behavior_of(wildcards.behavior).elicit
+    return [elicit.prompts] if plan.instructed_adapters and elicit else []
+
+
 def metric_of_elicited(wildcards):
     """Return the metric that decides which replies of an elicited behavior are kept; other behaviors need none."""
     metric = study.behaviors[wildcards.behavior].metric

@@ -137,6 +137,7 @@ rule capture:
         at.subject("{subject}").sae,
         at.behavior("{behavior}").train,
         at.behavior("{behavior}").heldout,
+        instructions,
         # The records are whole, and the gate let the subject pass: nothing in these two is read.
         ancient(at.behavior("{behavior}").card),
         ancient(at.subject("{subject}").card),
@@ -164,6 +165,7 @@ rule capture:
             plan.behavior_of(w.behavior).chat_template,
             plan.trained_on,
             plan.compares_replies(w.behavior),
+            plan.behavior_of(w.behavior).elicit if plan.instructed_adapters else None,
             study.max_length,
             study.batch_size,
         ),
