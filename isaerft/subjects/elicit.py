@@ -68,7 +68,7 @@ def write_elicited(
         for request, *pair in zip(requests, chosen, rejected, strict=True):
             row: dict[str, object] = {"id": request.id, "prompt": request.prompt}
             named = dict(zip(("chosen", "rejected"), pair, strict=True))
-            row |= {name: reply.text.rstrip(CUT_OFF) for name, reply in named.items()}
+            row |= {name: reply.text.replace("\0", "").rstrip(CUT_OFF) for name, reply in named.items()}
             row["truncated"] = [name for name, reply in named.items() if reply.truncated]
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -65,7 +65,9 @@ def test_the_smollm2_study_is_planned_without_its_model(workspace):
         shutil.copytree(ROOT / "data" / folder, workspace.folder / "data" / folder)
     jobs = workspace.planned(study="smollm2")
     assert jobs["gguf_model"] == 1
-    assert jobs["elicit"] == jobs["behavior"] == jobs["behavior_check"] == 14
+    assert jobs["behavior"] == jobs["behavior_check"] == 14
+    assert jobs["steering_check"] == 1
+    assert "elicit" not in jobs, "its replies are given"
 
 
 # Study -> its subjects, and its adapters on each behavior.
@@ -239,7 +241,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     for call in finished.calls():
         verbs.add(check_call(call))
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
-    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check"}
+    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check", "annotation-sheet", "read-annotations"}
     assert verbs == set(VERBS) - elsewhere
 
 
