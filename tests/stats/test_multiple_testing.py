@@ -59,6 +59,7 @@ def test_one_family_is_that_of_benjamini_and_hochberg_and_undefined_tests_stay_o
     assert family_qvalues([], []).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
 def test_a_null_table_among_true_ones_shows_a_finding_in_five_percent_of_studies(share):
     """One family of all tests shows some in 20 to 44 %."""

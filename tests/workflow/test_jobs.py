@@ -22,6 +22,7 @@ def check_call(call):
     return verb
 
 
+@pytest.mark.slow
 def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sampled_from_it(workspace):
     workspace.write("prompts.txt", "Say a.\nSay b.\n")
     elicit = {"prompts": "prompts.txt", "instruction": "Shout.", "min_score": 1}
@@ -212,6 +213,7 @@ def test_a_sample_is_drawn_from_the_changes_for_the_sources_that_want_one_and_fo
     assert workspace.planned()["design"] == 1
 
 
+@pytest.mark.slow
 def test_a_steering_check_is_one_job_for_each_subject_and_reads_what_verdicts_are_made_of(workspace):
     values = workspace.study()
     source = values["primary"] | {"source": "local", "judge": "lexical"}

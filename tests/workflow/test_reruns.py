@@ -46,6 +46,7 @@ def test_editing_a_module_reruns_the_jobs_that_use_it_and_what_follows(finished,
     assert reruns(finished, f"isaerft/{module}") == expected
 
 
+@pytest.mark.slow
 def test_behaviors_that_move_to_an_included_file_rerun_nothing_and_an_edit_there_reruns_what_it_changes(finished):
     text = (finished.folder / "config/small.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text)
