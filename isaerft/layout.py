@@ -106,31 +106,14 @@ class BehaviorFolder:
 
 
 @dataclass(frozen=True)
-class BehaviorCheckFolder:
-    """The folder results/{study}/behavior_check/{subject}/{behavior}: answers before and after training."""
+class AnswersFolder:
+    """A folder of answers and their scores: behavior_check/{subject}/{behavior}, or steering_check/{subject}."""
 
     path: Path
 
     @property
     def scores(self) -> Path:
-        """One row per adapter."""
-        return self.path / "scores.parquet"
-
-    @property
-    def answers(self) -> Path:
-        """Every prompt with its answers."""
-        return self.path / "answers.jsonl"
-
-
-@dataclass(frozen=True)
-class SteeringCheckFolder:
-    """The folder results/{study}/steering_check/{subject}: answers while latents are amplified and suppressed."""
-
-    path: Path
-
-    @property
-    def scores(self) -> Path:
-        """One row per latent, strength, prompt and behavior."""
+        """Scores of the answers, by adapter, or by latent, strength, prompt and behavior."""
         return self.path / "scores.parquet"
 
     @property
@@ -213,13 +196,13 @@ class Results:
         """Held-out loss without the latents that changed most."""
         return self._at("causal_check", subject, f"{behavior}.parquet")
 
-    def behavior_check(self, subject: str, behavior: str) -> BehaviorCheckFolder:
+    def behavior_check(self, subject: str, behavior: str) -> AnswersFolder:
         """Answers before and after training."""
-        return BehaviorCheckFolder(self._at("behavior_check", subject, behavior))
+        return AnswersFolder(self._at("behavior_check", subject, behavior))
 
-    def steering_check(self, subject: str) -> SteeringCheckFolder:
+    def steering_check(self, subject: str) -> AnswersFolder:
         """Answers while latents are amplified and suppressed."""
-        return SteeringCheckFolder(self._at("steering_check", subject))
+        return AnswersFolder(self._at("steering_check", subject))
 
     def design(self, subject: str) -> Path:
         """The case-control sample of a subject's latents."""

@@ -20,8 +20,6 @@ from isaerft.config import Plan
 from isaerft.io import read_parquet
 from isaerft.table import Column
 
-LATENT = ["subject", "source", "judge", "latent_index", "explanation", "group", "matched_to"]
-
 
 def steering_check(analysis: Analysis) -> pd.DataFrame:
     """Return one row for each steered latent and behavior with a metric."""
@@ -99,7 +97,7 @@ def _confirmed(analysis: Analysis, subject: str, effects: pd.DataFrame) -> pd.Da
     both = pd.concat(wide.values(), axis=1)
     scale = np.array([both.xs(name, level="behavior").to_numpy(float).std() for name in behaviors])
     rows = []
-    for latent in effects[LATENT].drop_duplicates().to_dict("records"):
+    for latent in effects[[column.name for column in _LATENT_COLUMNS]].drop_duplicates().to_dict("records"):
         index, own = latent["latent_index"], claims[latent["latent_index"]].to_numpy(int)
         found = stats.claimed_effect(
             wide["amplified"].loc[index].loc[behaviors],
@@ -190,6 +188,8 @@ _MATCHED_TO = Column(
     optional=True,
 )
 
+_LATENT_COLUMNS = (SUBJECT, SOURCE, JUDGE, LATENT_INDEX, EXPLANATION, _GROUP, _MATCHED_TO)
+
 EFFECTS = ResultTable(
     name="steering_check",
     order=320,
@@ -198,13 +198,7 @@ EFFECTS = ResultTable(
         "the latents' explanations claim."
     ),
     columns=(
-        SUBJECT,
-        SOURCE,
-        JUDGE,
-        LATENT_INDEX,
-        EXPLANATION,
-        _GROUP,
-        _MATCHED_TO,
+        *_LATENT_COLUMNS,
         Column("behavior", "text", "Behavior whose metric scores the answers."),
         Column(
             "claim",
@@ -232,13 +226,7 @@ LATENTS = ResultTable(
     order=321,
     caption="Whether steering has the effect that each latent's explanation claims, over all behaviors that it names.",
     columns=(
-        SUBJECT,
-        SOURCE,
-        JUDGE,
-        LATENT_INDEX,
-        EXPLANATION,
-        _GROUP,
-        _MATCHED_TO,
+        *_LATENT_COLUMNS,
         Column("claim", "text", "What amplifying the latent does to behaviors, as the judge reads the explanation."),
         Column(
             "effect",

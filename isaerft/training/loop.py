@@ -237,8 +237,7 @@ def train(
             heldout = own_objective()
             if not math.isfinite(heldout):
                 _stop(module, best_state, description, heldout, step)
-            keeps_last = options.keep == "last"
-            if keeps_last or (heldout < best and step >= sparsity.settled_at):
+            if options.keep == "last" or (heldout < best and step >= sparsity.settled_at):
                 best, best_step, best_state = heldout, step, _state(module)
             elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
                 break
