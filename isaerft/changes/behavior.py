@@ -17,12 +17,11 @@ from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_ad
 from isaerft.behaviors import Record, prompt_text
 from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
+from isaerft.layout import AnswersFolder
 from isaerft.stats import paired_means
 from isaerft.subjects.capture import render_prompt
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
-
-SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
 
 
 def check_behavior(
@@ -113,9 +112,9 @@ def check_behavior(
         )
     with replacing(out) as temporary:
         temporary.mkdir()
-        pd.DataFrame(table).to_parquet(temporary / SCORES, index=False)
+        pd.DataFrame(table).to_parquet(AnswersFolder(temporary).scores, index=False)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (temporary / ANSWERS).write_text(text, encoding="utf-8")
+        AnswersFolder(temporary).answers.write_text(text, encoding="utf-8")
 
 
 @contextmanager

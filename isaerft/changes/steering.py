@@ -34,10 +34,10 @@ from isaerft.behaviors import Record, prompt_text
 from isaerft.changes.metrics import make_metric
 from isaerft.errors import InputError
 from isaerft.io import replacing
+from isaerft.layout import AnswersFolder
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
-SCORES, ANSWERS = "scores.parquet", "answers.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -244,9 +244,9 @@ def check_steering(
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     with replacing(out) as temporary:
         temporary.mkdir()
-        table[columns].to_parquet(temporary / SCORES, index=False)
+        table[columns].to_parquet(AnswersFolder(temporary).scores, index=False)
         lines = _lines(chosen, strengths, prompts, said)
-        (temporary / ANSWERS).write_text("".join(lines), encoding="utf-8")
+        AnswersFolder(temporary).answers.write_text("".join(lines), encoding="utf-8")
 
 
 def _lines(

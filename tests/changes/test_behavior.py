@@ -12,7 +12,7 @@ from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.model import Residual
 from isaerft.adapters.saved import save_adapter
 from isaerft.behaviors import Record
-from isaerft.changes.behavior import ANSWERS, SCORES, check_behavior, distinct_prompts
+from isaerft.changes.behavior import check_behavior, distinct_prompts
 from isaerft.errors import InputError
 from isaerft.registry import METRICS
 from isaerft.subjects.dictionary import load_dictionary
@@ -85,14 +85,16 @@ def test_scores_before_and_after_are_of_the_answers_written_beside_them(saying_w
     written = []
     for out in ("a", "b"):
         check(saying_w, records, tmp_path / out)
-        written.append([(tmp_path / out / name).read_bytes() for name in (SCORES, ANSWERS)])
+        written.append([(tmp_path / out / name).read_bytes() for name in ("scores.parquet", "answers.jsonl")])
     assert written[0] == written[1]
-    table = pd.read_parquet(tmp_path / "a" / SCORES).set_index("adapter")
+    table = pd.read_parquet(tmp_path / "a" / "scores.parquet").set_index("adapter")
     assert (table.n_prompts == 3).all()
     assert (table.n_seeds == 2).all()
     assert table.loc["bias", ["before", "after", "ci_low", "ci_high"]].tolist() == [0, 0.5, 0.5, 0.5]
     assert table.loc["scale", ["before", "after", "ci_low", "ci_high"]].tolist() == [0, 0, 0, 0]
-    lines = [json.loads(line) for line in (tmp_path / "a" / ANSWERS).read_text(encoding="utf-8").split("\n") if line]
+    lines = [
+        json.loads(line) for line in (tmp_path / "a" / "answers.jsonl").read_text(encoding="utf-8").split("\n") if line
+    ]
     assert len(lines) == 2 * 2 * 3
     for line in lines:
         forced = (line["adapter"], line["seed"]) == ("bias", 0)
@@ -107,7 +109,7 @@ def test_what_acts_outside_the_latents_answers_too_as_often_as_it_is_there(sayin
         adapter.bias.copy_(100 * direction)
         save_adapter(adapter, tmp_path / "adapters/residual/seed_0")
     check(saying_w, records, tmp_path / "out", names=["residual", "bias"])
-    table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
+    table = pd.read_parquet(tmp_path / "out" / "scores.parquet").set_index("adapter")
     assert table.loc["residual", ["before", "after", "n_seeds"]].tolist() == [0, 1, 1]
     assert table.loc["bias", ["before", "after", "n_seeds"]].tolist() == [0, 0.5, 2]
 
@@ -118,7 +120,7 @@ def test_every_behavior_draws_its_own_random_numbers(saying_w, records, tmp_path
     for number, behavior in enumerate(["w", "v", "w"]):
         out = tmp_path / str(number)
         check(saying_w, records, out, names=["scale"], plan=hot, behavior=behavior)
-        lines = (out / ANSWERS).read_text(encoding="utf-8").split("\n")
+        lines = (out / "answers.jsonl").read_text(encoding="utf-8").split("\n")
         said.append({line["prompt"]: line["before"] for line in map(json.loads, filter(None, lines))})
     assert said[0] == said[2]
     common = set(said[0]) & set(said[1])
@@ -139,7 +141,7 @@ def test_a_prompt_as_long_as_the_model_leaves_room_for_the_answer(saying_w, tmp_
     records = [Record(f"r{i}", "please tell the dog " * 40 + str(i), "x") for i in range(2)]
     options = plan_of(max_length=500)
     check(saying_w, records, tmp_path / "out", names=["scale"], plan=options, metric=config.Metric(kind="length"))
-    assert np.isfinite(pd.read_parquet(tmp_path / "out" / SCORES).before).all()
+    assert np.isfinite(pd.read_parquet(tmp_path / "out" / "scores.parquet").before).all()
 
 
 def test_what_is_checked_is_as_the_config_says():
@@ -268,6 +270,6 @@ def test_a_metric_of_an_outside_package_scores_the_answers(saying_w, records, tm
     metric = {"kind": "share_of", "options": {"letter": "w"}}
     plan = plan_of(behaviors={name: {"description": "It says w.", "rule": True, "metric": metric} for name in "wv"})
     check(saying_w, records, tmp_path / "out", plan=plan, metric=plan.study.behaviors["w"].metric)
-    table = pd.read_parquet(tmp_path / "out" / SCORES).set_index("adapter")
+    table = pd.read_parquet(tmp_path / "out" / "scores.parquet").set_index("adapter")
     assert (table.score == "share_of").all()
     assert table.loc["bias", "after"] > table.loc["scale", "after"] + 0.4

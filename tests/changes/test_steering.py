@@ -8,8 +8,6 @@ import torch
 from isaerft import config
 from isaerft.behaviors import Record
 from isaerft.changes.steering import (
-    ANSWERS,
-    SCORES,
     Prompt,
     Steering,
     check_steering,
@@ -166,14 +164,14 @@ def check(subject, facts, out, latents=(W, 9), strengths=(20.0, 60.0)):
     chosen = pd.DataFrame({"latent_index": list(latents), "group": ["supported"] * len(latents)})
     options = config.SteeringCheck(strengths=list(strengths), max_new_tokens=6)
     check_steering(plan_of(), subject, options, chosen, facts, prompts_of(subject), METRICS, out)
-    lines = [json.loads(line) for line in (out / ANSWERS).read_text(encoding="utf-8").split("\n") if line]
-    return pd.read_parquet(out / SCORES), lines
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    return pd.read_parquet(out / "scores.parquet"), lines
 
 
 def test_scores_are_of_the_answers_written_beside_them_and_the_same_bytes_come_twice(top, facts, tmp_path):
     table, lines = check(top, facts, tmp_path / "a")
     check(top, facts, tmp_path / "b")
-    for name in (SCORES, ANSWERS):
+    for name in ("scores.parquet", "answers.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert len(lines) == 2 * 2 * 3
     assert len(table) == 2 * 2 * 3 * 2
