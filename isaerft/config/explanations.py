@@ -29,6 +29,14 @@ class Llm:
     structured: Literal["auto", "json_schema", "text"] = "auto"
     """How answers get their form: by the server (json_schema), by asking for it in words (text), or by the server and
     in words where it refuses (auto)."""
+    limit_name: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    """Parameter that limits an answer's length. `auto`: max_completion_tokens at api.openai.com, max_tokens elsewhere,
+    and the other one where the server refuses it."""
+    seed: Literal["auto", "send", "omit"] = "auto"
+    """Whether requests have a sampling seed. `auto`: unless the server refuses it."""
+    instructions: Literal["auto", "system", "user"] = "auto"
+    """Message that holds the instructions: the system's, the user's, or the user's where the server refuses the
+    system's (auto)."""
     temperature: float | None = Field(default=0, ge=0, le=2)
     """Sampling temperature; empty leaves it out, for models that refuse to be given one."""
     answer_tokens: int | None = Field(default=None, ge=1)

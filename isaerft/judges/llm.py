@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from isaerft.config import Judge
 from isaerft.errors import InputError, unknown_name
 from isaerft.judges.base import EXPECTED_ABOVE, judgements
-from isaerft.llm import Failure, LanguageModel, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt, between_markers, marker_of
 
 OPTIONS = ("order_seed", "sample_seed")
 MAX_EXPLANATION = 1000
@@ -124,7 +124,7 @@ class LlmJudge:
         failures: Counter[str] = Counter()
         replies = llm.ask([question.prompt for question in questions])
         for row, (question, reply) in enumerate(zip(questions, replies, strict=True)):
-            answer = _answer(question, reply)
+            answer = question.prompt.answer(reply)
             if isinstance(answer, Failure):
                 failures[answer.reason] += 1
                 continue
@@ -137,12 +137,13 @@ class LlmJudge:
             raise InputError(
                 f"llm {llm.name!r} judged none of {len(questions)} explanations;"
                 f" failures: {dict(sorted(failures.items()))}",
-                remedy="its answers do not have the required form: try another model, or another `structured`",
+                remedy=NO_ANSWER,
             )
         if failures:
             log.warning(
-                "llm %r failed on %d of %d explanations: %s", llm.name, failures.total(), len(questions), failures
-            )
+                "llm %r failed on %d of %d explanations: %s; %s",
+                llm.name, failures.total(), len(questions), dict(sorted(failures.items())), ASK_AGAIN,
+            )  # fmt: skip
         kept = judged[position]
         rows = position[kept]
         frame = judgements(
@@ -199,7 +200,8 @@ def prompt_of(text: str, side: str, descriptions: Sequence[str], order: np.ndarr
         f"Behaviors:\n{listed}\n\nThe latent's description. {SIDES[side]}\n"
         f"{between_markers(json.dumps(shown, ensure_ascii=False), marker)}"
     )
-    return Prompt(SYSTEM, user, form_of(len(order)), TOKENS_AROUND + TOKENS_PER_BEHAVIOR * len(order), seed)
+    n_tokens = TOKENS_AROUND + TOKENS_PER_BEHAVIOR * len(order)
+    return Prompt(SYSTEM, user, form_of(len(order)), n_tokens, seed, code=("explanation_id", marker))
 
 
 def _questions(
@@ -228,10 +230,3 @@ def _seed(judge: Judge, option: str) -> int:
         raise InputError(f"option {option} of an LLM judge: {value!r}", allowed="a whole number from 0")
     return value
 
-
-def _answer(question: _Question, reply: Reply) -> BaseModel | Failure:
-    """Return the answer, or a `Failure`; an answer that names another explanation is "of_another"."""
-    answer = parsed(reply, question.prompt.form)
-    if not isinstance(answer, Failure) and answer.explanation_id != marker_of(question.text):  # type: ignore[attr-defined]
-        return Failure("of_another")
-    return answer

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -56,28 +57,38 @@ class ResponseCache:
         if self._connection is None and not self.path.exists():
             return None
         with self._opened() as connection:
-            row = connection.execute(
-                "SELECT content, refusal, finish_reason, prompt_tokens, completion_tokens FROM responses"
-                " WHERE digest = ?",
-                (digest(request),),
-            ).fetchone()
-        return None if row is None else Reply(*row)
+            return self._read(connection, request)
 
-    def put(self, request: dict[str, Any], reply: Reply) -> Reply:
-        """Keep a reply and return the one that is kept: the first, where two jobs sent the same request."""
-        storable = [_storable(text) for text in (reply.content, reply.refusal, reply.finish_reason)]
-        row = (
-            digest(request),
-            request["model"],
-            canonical(request),
-            *storable,
-            reply.prompt_tokens,
-            reply.completion_tokens,
-        )
+    def put(
+        self,
+        request: dict[str, Any],
+        reply: Reply,
+        *,
+        sent: dict[str, Any] | None = None,
+        is_answer: Callable[[Reply], bool] = lambda _: True,
+    ) -> Reply:
+        """Keep a reply and return the one that is kept.
+
+        Parameters
+        ----------
+        request, reply
+            The request by which the reply is found again, and the reply.
+        sent
+            The request as it was sent, if the server was sent another form of it.
+        is_answer
+            Whether a reply holds an answer. One that is in the cache already stays: the first, where two jobs sent the
+            same request. A reply without an answer is replaced.
+        """
+        content, refusal, finish_reason = map(_storable, (reply.content, reply.refusal, reply.finish_reason))
+        reply = Reply(content, refusal, finish_reason, reply.prompt_tokens, reply.completion_tokens)
+        row = (digest(request), request["model"], canonical(sent or request), *astuple(reply))
         with self._opened() as connection:
-            connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        kept = self.get(request)
-        return reply if kept is None else kept
+            connection.execute("BEGIN IMMEDIATE")
+            kept = self._read(connection, request)
+            if kept is not None and is_answer(kept):
+                return kept
+            connection.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        return reply
 
     def take(self, study: str, name: str, llm: Llm, tokens: int) -> int:
         """Enter a request of at most `tokens` tokens into the account before it is sent; return the entry's id.
@@ -127,6 +138,12 @@ class ResponseCache:
         return None if mean is None else float(mean)
 
     @staticmethod
+    def _read(connection: sqlite3.Connection, request: dict[str, Any]) -> Reply | None:
+        query = "SELECT content, refusal, finish_reason, prompt_tokens, completion_tokens FROM responses"
+        row = connection.execute(f"{query} WHERE digest = ?", (digest(request),)).fetchone()
+        return None if row is None else Reply(*row)
+
+    @staticmethod
     def _used(connection: sqlite3.Connection, study: str, name: str) -> tuple[int, int]:
         query = "SELECT COUNT(*), COALESCE(SUM(tokens), 0) FROM used WHERE study = ? AND llm = ?"
         calls, tokens = connection.execute(query, (study, name)).fetchone()
@@ -140,10 +157,9 @@ class ResponseCache:
                 self._connection = self._connect()
             with self._connection as connection:
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise InputError(
-                f"the LLM cache {str(self.path)!r} cannot be used ({error})",
-                remedy="check that it is an SQLite file on a local disk with free space, or change `llm_cache`",
+                f"the LLM cache {str(self.path)!r} cannot be used ({error})", remedy=_remedy(error)
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
@@ -158,6 +174,17 @@ class ResponseCache:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_TABLES)
         return connection
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about an error of the cache's file."""
+    # A locked, full or read-only file is an OperationalError; a file that is no database, or a damaged one, is not.
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return (
+            "put back a copy of it, or move it away with its -wal and -shm files: what it held is then asked"
+            " again; `sqlite3 FILE .recover` saves what can be saved; or change `llm_cache`"
+        )
+    return "check that it is an SQLite file on a local disk with free space, or change `llm_cache`"
 
 
 def _storable(text: str) -> str:

@@ -1,13 +1,15 @@
 """Ask an OpenAI-compatible server: concurrent requests, replies kept as they arrive, cost known in advance.
 
 The openai package makes the requests. It repeats them after 408, 409, 429, 5xx and broken connections, with growing
-random pauses or after the server's own Retry-After. A server that stays unreachable, a refused key or a reached cap
+random pauses or after the server's own Retry-After. What a server refuses of a request is left out
+(`isaerft.llm.dialect`). A server that stays unreachable, a refused key or a reached cap
 ends the run with one line of explanation; the replies so far are in the cache, and the next run continues from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from tqdm import tqdm
 from isaerft.config import Llm, Plan
 from isaerft.errors import InputError, one_line
 from isaerft.llm.cache import ResponseCache
+from isaerft.llm.dialect import Dialect, complaint
 from isaerft.llm.prompts import Prompt, Reply, canonical
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 HIDDEN = "[key]"
 MAX_MESSAGE = 300
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class RequestPlan:
     prompts : int
         Distinct prompts.
     cached : int
-        Those whose reply is in the cache.
+        Those with an answer in the cache.
     prompt_tokens, completion_tokens : int
         Estimated tokens of the others and of their answers.
     """
@@ -93,7 +97,7 @@ class LanguageModel:
         self.name, self.llm, self.study, self.seed = name, llm, study, seed
         self.cache = ResponseCache(cache)
         self._key = ""
-        self._schema_refused = False
+        self._dialect = Dialect.of(llm)
 
     @classmethod
     def of(cls, plan: Plan, name: str) -> LanguageModel:
@@ -113,7 +117,10 @@ class LanguageModel:
             self.cache.close()
 
     def ask(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Return the reply to each prompt, from the cache where it is known. Equal prompts are sent once.
+        """Return the reply to each prompt, from the cache where it holds an answer. Equal prompts are sent once.
+
+        A reply in the cache that holds no answer is asked for again, once in a call. Where that cannot be done (no key,
+        no server, a cap), it counts as before, so that who has the cache gets the same results.
 
         Raises
         ------
@@ -136,7 +143,8 @@ class LanguageModel:
             if name in seen:
                 continue
             seen.add(name)
-            if any(self.cache.get(request) is not None for request in requests):
+            known = self._known(prompt)
+            if known is not None and prompt.is_answered_by(known):
                 total += RequestPlan(prompts=1, cached=1)
                 continue
             longest = _longest_answer(requests[0])
@@ -146,17 +154,32 @@ class LanguageModel:
 
     async def _ask(self, prompts: Sequence[Prompt]) -> list[Reply]:
         replies: dict[int, Reply] = {}
+        failed: dict[int, Reply] = {}
         waiting: list[int] = []
         for number, prompt in enumerate(prompts):
-            known = next(filter(None, map(self.cache.get, prompt.requests(self.llm))), None)
-            if known is None:
-                waiting.append(number)
-            else:
+            known = self._known(prompt)
+            if known is not None and prompt.is_answered_by(known):
                 replies[number] = known
+                continue
+            waiting.append(number)
+            if known is not None:
+                failed[number] = known
         if waiting:
-            async with self._client() as client:
-                await self._work(client, prompts, iter(waiting), len(waiting), replies)
+            try:
+                async with self._client() as client:
+                    await self._work(client, prompts, iter(waiting), len(waiting), replies)
+            except InputError as problem:
+                again = [number for number in waiting if number not in replies]
+                if not failed.keys() >= set(again):
+                    raise
+                log.warning("%d failed replies count as before; they could not be asked again: %s", len(again), problem)
+                replies |= {number: failed[number] for number in again}
         return [replies[number] for number in range(len(prompts))]
+
+    def _known(self, prompt: Prompt) -> Reply | None:
+        """Return the reply to a prompt in the cache, one that holds an answer before one that does not."""
+        known = list(filter(None, map(self.cache.get, prompt.requests(self.llm))))
+        return next(filter(prompt.is_answered_by, known), known[0] if known else None)
 
     async def _work(
         self,
@@ -186,43 +209,50 @@ class LanguageModel:
             raise problems[0]
 
     async def _reply_to(self, client: AsyncOpenAI, prompt: Prompt) -> Reply:
-        """Return the reply to a prompt; a server that refuses schemas gets the form in words, if the config allows."""
-        *by_schema, last = prompt.requests(self.llm)
-        for request in by_schema:
-            if not self._schema_refused:
-                try:
-                    return await self._send(client, request)
-                except _SchemaRefused:
-                    self._schema_refused = True
-        return await self._send(client, last)
+        """Return the reply to a prompt; what the server refuses of a request is left out, here and from then on."""
+        while True:
+            dialect = self._dialect
+            try:
+                return await self._send(client, prompt, dialect)
+            except _Refused as refused:
+                if self._dialect != dialect:
+                    continue  # another request has found out meanwhile
+                changed = dialect.after(refused.status, refused.complaint)
+                if changed is None:
+                    raise refused.problem from None
+                self._dialect = changed
+                reason = one_line(self._without_key(refused.complaint), MAX_MESSAGE)
+                log.warning("llm %r refuses a request (%s); it now gets %s", self.name, reason, changed.told(dialect))
 
-    async def _send(self, client: AsyncOpenAI, request: dict[str, Any]) -> Reply:
+    async def _send(self, client: AsyncOpenAI, prompt: Prompt, dialect: Dialect) -> Reply:
         """Send a request and keep its reply.
 
         Raises
         ------
-        _SchemaRefused
-            The server refuses a request with a schema, maybe because of it.
+        _Refused
+            The server refuses the request or fails on it.
         InputError
             There is no reply.
         """
         from openai import APIError, APIStatusError
 
-        entry = self.cache.take(self.study, self.name, self.llm, _most_tokens(request))
+        request = prompt.request(self.llm, by_schema=dialect.by_schema)
+        sent = dialect.written(request, self.llm)
+        entry = self.cache.take(self.study, self.name, self.llm, _most_tokens(sent))
         try:
-            completion = await client.chat.completions.create(**request)
+            completion = await client.chat.completions.create(**sent)
         except APIStatusError as error:
             self.cache.settle(entry, None)
-            if error.status_code in (400, 422) and "response_format" in request and self.llm.structured == "auto":
-                raise _SchemaRefused from None
-            raise self._problem(error, error.status_code) from None
+            reason = complaint(error.body)
+            problem = self._problem(error, error.status_code, reason)
+            raise _Refused(error.status_code, reason, problem) from None
         except (APIError, ValueError) as error:
             # No reply came, yet the server may have worked for it: the entry stays in the account.
             raise self._problem(error, None) from None
         reply = self._read(completion)
         tokens = reply.prompt_tokens + reply.completion_tokens
-        self.cache.settle(entry, tokens or _most_tokens(request))
-        return self.cache.put(request, reply)
+        self.cache.settle(entry, tokens or _most_tokens(sent))
+        return self.cache.put(request, reply, sent=sent, is_answer=prompt.is_answered_by)
 
     def _read(self, completion: Any) -> Reply:
         """Return a completion as a reply; a server may leave out or misname any part but the message itself."""
@@ -230,7 +260,8 @@ class LanguageModel:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
-            raise self._problem(ValueError("the answer is not a chat completion"), None)
+            reason = complaint(getattr(completion, "error", None)) or "the answer is not a chat completion"
+            raise self._problem(ValueError(reason), None)
         usage = getattr(completion, "usage", None)
         return Reply(
             content=self._without_key(_text(getattr(message, "content", None))),
@@ -264,27 +295,37 @@ class LanguageModel:
             raise InputError(f"the environment variable {variable} does not hold a valid key", allowed="ASCII text")
         return key
 
-    def _problem(self, error: Exception, status: int | None) -> InputError:
+    def _problem(self, error: Exception, status: int | None, complaint: str = "") -> InputError:
         where = f"llm {self.name!r} at {self.llm.base_url}"
         kept = f"all answers so far are kept in {self.cache.path}"
         if status in (401, 403):
             # The server's own words are left out: some repeat the key.
             variable = self.llm.api_key_env or "no key (api_key_env is empty)"
             return InputError(f"{where} refuses the key ({status})", remedy=f"check {variable}; {kept}")
-        reason = one_line(self._without_key(str(error)), MAX_MESSAGE)
+        said = f"{status}: {complaint}" if status and complaint else str(error)
+        reason = one_line(self._without_key(said), MAX_MESSAGE)
+        options = self._dialect.options(self.llm)
         if status is None or status in (408, 409, 429) or status >= 500:
             tries = f"after {self.llm.retries + 1} tries"
-            return InputError(f"{where} gave no answer {tries} ({reason})", remedy=f"{kept}; run again to continue")
+            refused = f"; if it fails on a part of the request, leave that out: {options}" if status == 500 else ""
+            return InputError(
+                f"{where} gave no answer {tries} ({reason})", remedy=f"{kept}; run again to continue{refused}"
+            )
         return InputError(
-            f"{where} refuses the request ({reason})", remedy=f"check the model's name and options; {kept}"
+            f"{where} refuses the request ({reason})",
+            remedy=f"check the model's name, or leave out what the server does not know: {options}; {kept}",
         )
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, HIDDEN) if self._key else text
 
 
-class _SchemaRefused(Exception):
-    """The server refuses a request whose form it should enforce; the form may still be described in words."""
+class _Refused(Exception):
+    """A server's refusal of a request, and the error that it is where nothing can be changed about the request."""
+
+    def __init__(self, status: int, complaint: str, problem: InputError) -> None:
+        super().__init__(status)
+        self.status, self.complaint, self.problem = status, complaint, problem
 
 
 def _most_tokens(request: dict[str, Any]) -> int:
@@ -298,6 +339,10 @@ def _longest_answer(request: dict[str, Any]) -> int:
 
 
 def _text(value: object) -> str:
+    """Return text as text; a list of parts is joined, without those that are not text (thoughts, say)."""
+    if isinstance(value, list):
+        parts = (part.get("text") if isinstance(part, dict) else getattr(part, "text", part) for part in value)
+        return "".join(part for part in parts if isinstance(part, str))
     return value if isinstance(value, str) else ""
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from isaerft.config import Llm
 
 MAX_CONTENT = 200_000
-MAX_OBJECTS = 20
+MAX_BRACES = 500
 # Other servers know only the older name of this parameter; OpenAI's newer models know only the newer one.
 _NEWER_NAME = "api.openai.com"
 Form = TypeVar("Form", bound=BaseModel)
@@ -38,6 +38,8 @@ class Prompt:
         Longest answer that the form can need, in tokens.
     seed : int
         Sampling seed, for servers that have one.
+    code : (str, str)
+        A field of the form, and the code that it must repeat, so that an answer about another text does not count.
     """
 
     system: str
@@ -45,6 +47,7 @@ class Prompt:
     form: type[BaseModel]
     answer_tokens: int
     seed: int
+    code: tuple[str, str] | None = None
 
     def request(self, llm: Llm, *, by_schema: bool) -> dict[str, Any]:
         """Return the JSON of a request; the form is enforced by the server (`by_schema`) or described in words."""
@@ -73,6 +76,17 @@ class Prompt:
         """Return the requests that may be sent for this prompt, the preferred one first."""
         by_schema = {"json_schema": (True,), "text": (False,), "auto": (True, False)}[llm.structured]
         return [self.request(llm, by_schema=choice) for choice in by_schema]
+
+    def answer(self, reply: Reply) -> BaseModel | Failure:
+        """Return the answer in a reply; one that repeats another code is the `Failure` "of_another"."""
+        answer = parsed(reply, self.form)
+        if isinstance(answer, Failure) or self.code is None or getattr(answer, self.code[0]) == self.code[1]:
+            return answer
+        return Failure("of_another")
+
+    def is_answered_by(self, reply: Reply) -> bool:
+        """Tell whether a reply holds an answer."""
+        return not isinstance(self.answer(reply), Failure)
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,9 @@ class Failure:
 def parsed(reply: Reply, form: type[Form]) -> Form | Failure:
     """Return the answer in a reply, or a `Failure` where nothing fits the form completely.
 
-    A server without structured outputs may wrap the object in words or a code fence: the one object in the text that
-    fits is the answer. Two different objects that fit are a failure.
+    A server without structured outputs may wrap the object in words, in a code fence, or in a model's thoughts. What
+    comes before a closing `</think>` is not read. Of several objects that fit, the last is the answer: models write
+    drafts before it.
     """
     if reply.refusal or reply.finish_reason == "content_filter":
         return Failure("refused")
@@ -115,13 +130,11 @@ def parsed(reply: Reply, form: type[Form]) -> Form | Failure:
         return Failure("truncated")
     if not reply.content.strip():
         return Failure("empty")
-    objects = _objects(reply.content)
-    fitting = [value for value in (_fitted(value, form) for value in objects) if value is not None]
+    objects = _objects(reply.content.rpartition("</think>")[2])
     if not objects:
         return Failure("no_json")
-    if not fitting or any(value != fitting[0] for value in fitting):
-        return Failure("wrong_form")
-    return fitting[0]
+    fitting = (fitted for value in reversed(objects) if (fitted := _fitted(value, form)) is not None)
+    return next(fitting, Failure("wrong_form"))
 
 
 def marker_of(text: str) -> str:
@@ -150,9 +163,9 @@ def _schema(form: type[BaseModel]) -> dict[str, Any]:
 
 
 def _objects(text: str) -> list[dict[str, object]]:
-    """Return the first `MAX_OBJECTS` consecutive JSON objects in a text."""
+    """Return the consecutive JSON objects in a text that the first `MAX_BRACES` braces outside of them begin."""
     decoder, found, position = json.JSONDecoder(), [], 0
-    for _ in range(MAX_OBJECTS):
+    for _ in range(MAX_BRACES):
         position = text.find("{", position)
         if position < 0:
             break

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from isaerft.config import Scorer
 from isaerft.judges.llm import MAX_EXPLANATION, SIDES
-from isaerft.llm import Failure, LanguageModel, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import Failure, LanguageModel, Prompt, between_markers, marker_of
 from isaerft.scorers.tasks import DETECTION, FUZZING, OUTPUT, Task
 
 MAX_ITEM = 400
@@ -50,8 +50,9 @@ class LlmScorer:
 
     def __call__(self, tasks: Sequence[Task], scorer: Scorer, *, llm: LanguageModel) -> list[np.ndarray | Failure]:
         """Score by a language model's yes and no."""
-        replies = llm.ask(self.requests(tasks, scorer, llm=llm))
-        return [_fits(task, reply) for task, reply in zip(tasks, replies, strict=True)]
+        prompts = self.requests(tasks, scorer, llm=llm)
+        answers = [prompt.answer(reply) for prompt, reply in zip(prompts, llm.ask(prompts), strict=True)]
+        return [_fits(task, answer) for task, answer in zip(tasks, answers, strict=True)]
 
 
 llm = LlmScorer()
@@ -67,9 +68,11 @@ def form_of(n_items: int) -> type[BaseModel]:
 def _prompt(task: Task, seed: int) -> Prompt:
     block, n_items = _block(task), len(task.items)
     system = SYSTEM.replace("{question}", INSTRUCTION[task.score])
-    marked = between_markers(block, marker_of(block))
+    marker = marker_of(block)
+    marked = between_markers(block, marker)
     user = f"The description of the latent and the items. {SIDES[task.side]}\n{marked}"
-    return Prompt(system, user, form_of(n_items), TOKENS_AROUND + TOKENS_PER_ITEM * n_items, seed)
+    n_tokens = TOKENS_AROUND + TOKENS_PER_ITEM * n_items
+    return Prompt(system, user, form_of(n_items), n_tokens, seed, code=("block_id", marker))
 
 
 def _block(task: Task) -> str:
@@ -78,11 +81,8 @@ def _block(task: Task) -> str:
     return json.dumps({"description": task.explanation[:MAX_EXPLANATION], "items": items}, ensure_ascii=False)
 
 
-def _fits(task: Task, reply: Reply) -> np.ndarray | Failure:
-    answer = parsed(reply, form_of(len(task.items)))
+def _fits(task: Task, answer: BaseModel | Failure) -> np.ndarray | Failure:
     if isinstance(answer, Failure):
         return answer
-    if answer.block_id != marker_of(_block(task)):  # type: ignore[attr-defined]
-        return Failure("of_another")
     yes = [getattr(answer, f"item_{number}") for number in range(1, len(task.items) + 1)]
     return np.array(yes, dtype=np.float64)
