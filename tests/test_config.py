@@ -300,6 +300,33 @@ def test_a_key_given_twice_is_refused_but_a_mapping_may_take_over_another(tmp_pa
         read_options(path)
 
 
+def test_what_takes_over_another_mapping_can_be_taken_over_itself_from_wherever_it_stands(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("one: {deep: {a: &a {x: 1}, b: &b {<<: *a, x: 2, y: 2}}}\nc: {<<: [*b, *a], y: 3}\n")
+    expected = {"one": {"deep": {"a": {"x": 1}, "b": {"x": 2, "y": 2}}}, "c": {"x": 2, "y": 3}}
+    assert read_options(path) == expected == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-1", 0.1), ("-2E3", -2000.0), (".5e1", 5.0), ("1.e2", 100.0), ("'1e-1'", "1e-1"), ("1e", "1e"), ("e1", "e1")],
+)
+def test_a_number_needs_no_point_before_its_exponent(tmp_path, text, value):
+    (tmp_path / "study.yaml").write_text(f"a: {text}\n")
+    assert read_options(tmp_path / "study.yaml") == {"a": value}
+    assert type(read_options(tmp_path / "study.yaml")["a"]) is type(value)
+
+
+@pytest.mark.parametrize("value", [1, True, 0.5])
+def test_text_that_yaml_takes_for_something_else_is_to_be_put_in_quotes(values, value):
+    values["behaviors"]["refusal"] = {"description": "d", "path": "a.csv", "where": {"label": value}}
+    with pytest.raises(InputError) as caught:
+        plan_from_dict(values)
+    told = f"config key behaviors.refusal.where.label = {value!r}; allowed: text; YAML takes it for"
+    assert str(caught.value).startswith(told)
+    assert str(caught.value).endswith("put it in quotes")
+
+
 def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_plan(tmp_path / "none.yaml")

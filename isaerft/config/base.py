@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,20 +16,31 @@ from isaerft.io import read_text
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 _UNKNOWN_KEY = {"unexpected_keyword_argument", "extra_forbidden"}
-MERGE = "tag:yaml.org,2002:merge"
 Options = TypeVar("Options")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is refused: the first of the two would be lost silently."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, with two differences.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys differ, apart from those that it takes over from others (`<<`)."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
-        for key in keys:
-            if keys.count(key) > 1:
+    A key given twice is refused: the first of the two would be lost silently. A number needs no point before its
+    exponent (1e-3), as in YAML 1.2: PyYAML takes it for text.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping whose own keys differ; what it takes over from others (`<<`) is not joined to it yet."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for (_, key), count in Counter(keys).items():
+            if count > 1:
                 raise InputError(f"config key {shown(key)} is given twice (line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
+        return node
+
+
+_StrictLoader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def read_options(path: str | Path) -> dict[str, Any]:
@@ -39,7 +52,7 @@ def read_options(path: str | Path) -> dict[str, Any]:
         The file is missing, is not YAML, gives a key twice, or holds no mapping.
     """
     try:
-        values = yaml.load(read_text(path), Loader=_UniqueKeys)
+        values = yaml.load(read_text(path), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
@@ -84,14 +97,14 @@ def validated(kind: type[Options], values: dict[str, Any]) -> Options:
     try:
         return adapter.validate_python(values)
     except ValidationError as error:
-        raise _worst_problem(error, adapter.json_schema()) from None
+        raise _worst_problem(error, adapter.json_schema(), values) from None
 
 
-def _worst_problem(error: ValidationError, schema: dict[str, Any]) -> InputError:
+def _worst_problem(error: ValidationError, schema: dict[str, Any], values: dict[str, Any]) -> InputError:
     """Return one of pydantic's problems as an error: an unknown key first, since it causes others."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
     problem = problems[0]
-    location = [str(part) for part in problem["loc"]]
+    location = _location(problem["loc"], values, missing=problem["type"] == "missing")
     if problem["type"] in _UNKNOWN_KEY:
         owner = _options_at(schema, location[:-1])
         where = ".".join(location[:-1]) or "the study"
@@ -102,7 +115,24 @@ def _worst_problem(error: ValidationError, schema: dict[str, Any]) -> InputError
         given = f"{'.'.join(location)} {cause.problem}".strip()
         return InputError(given, allowed=cause.allowed, remedy=cause.remedy)
     given = "" if problem["type"] == "missing" else f" = {shown(problem['input'])}"
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        remedy = "YAML takes it for a number or a truth value: put it in quotes"
+        return InputError(f"config key {'.'.join(location)}{given}", allowed="text", remedy=remedy)
     return InputError(f"config key {'.'.join(location)}{given}: {problem['msg']}", remedy="see docs/config.md")
+
+
+def _location(parts: Sequence[int | str], values: object, *, missing: bool) -> list[str]:
+    """Return the keys that lead to a problem, without pydantic's names of the types that it tried there."""
+    location: list[str] = []
+    for part in parts:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int):
+            values = values[part]
+        else:
+            break
+        location.append(str(part))
+    return [*location, str(parts[-1])] if missing else location
 
 
 def _options_at(schema: dict[str, Any], location: list[str]) -> Iterable[str]:

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from isaerft.config import Source
 from isaerft.errors import InputError, unknown_name
 from isaerft.explanations.base import clean_text
 from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
-from isaerft.llm import Failure, LanguageModel, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt, between_markers, marker_of
 
 DEFAULTS = {"examples": 6, "tokens": 8}
 SIDES = {"input": ("input",), "output": ("output", "amplified"), "both": ("input", "output", "amplified")}
@@ -63,13 +63,19 @@ class Explained(BaseModel):
     latent_id: str
     explanation: str
 
+    @field_validator("explanation")
+    @classmethod
+    def _has_words(cls, value: str) -> str:
+        if not clean_text(value):
+            raise ValueError("no words")
+        return value
+
 
 class _Question(NamedTuple):
-    """A latent, the side that its evidence is about, the code that the answer must repeat, and the prompt."""
+    """A latent, the side that its evidence is about, and the prompt."""
 
     latent: int
     side: str
-    marker: str
     prompt: Prompt
 
 
@@ -113,19 +119,23 @@ class LlmSource:
         rows, failures = [], Counter[str]()
         replies = llm.ask([question.prompt for question in questions])
         for question, reply in zip(questions, replies, strict=True):
-            answer = _answer(question, reply)
+            answer = question.prompt.answer(reply)
             if isinstance(answer, Failure):
                 failures[answer.reason] += 1
-            else:
-                rows.append({"latent_index": question.latent, "explanation": answer, "side": question.side, "url": ""})
+                continue
+            text = clean_text(answer.explanation)  # type: ignore[attr-defined]
+            rows.append({"latent_index": question.latent, "explanation": text, "side": question.side, "url": ""})
         if not rows:
             raise InputError(
                 f"llm {llm.name!r} explained none of {len(questions)} latents;"
                 f" failures: {dict(sorted(failures.items()))}",
-                remedy="its answers do not have the required form: try another model, or another `structured`",
+                remedy=NO_ANSWER,
             )
         if failures:
-            log.warning("llm %r failed on %d of %d latents: %s", llm.name, failures.total(), len(questions), failures)
+            log.warning(
+                "llm %r failed on %d of %d latents: %s; %s",
+                llm.name, failures.total(), len(questions), dict(sorted(failures.items())), ASK_AGAIN,
+            )  # fmt: skip
         frame = pd.DataFrame(rows)
         no_evidence = (d_sae if latents is None else len(latents)) - len(questions)
         counts = {"no_evidence": no_evidence, "failed": failures.total()}
@@ -156,14 +166,15 @@ def _questions(source: Source, subject_dir: Path, d_sae: int, latents: np.ndarra
     questions = []
     for latent, lists in evidence.items():
         text, side = json.dumps(lists, ensure_ascii=False, sort_keys=True), _side(lists)
-        questions.append(_Question(latent, side, marker_of(text), _prompt(text, side, seed)))
+        questions.append(_Question(latent, side, _prompt(text, side, seed)))
     return questions
 
 
 def _prompt(evidence: str, side: str, seed: int) -> Prompt:
     """Return the prompt about one latent, given its evidence as JSON on one line."""
     system = SYSTEM.replace("{wanted}", WANTED[side])
-    return Prompt(system, between_markers(evidence, marker_of(evidence)), Explained, ANSWER_TOKENS, seed)
+    marker = marker_of(evidence)
+    return Prompt(system, between_markers(evidence, marker), Explained, ANSWER_TOKENS, seed, code=("latent_id", marker))
 
 
 def _side(evidence: dict[str, list[str]]) -> str:
@@ -186,16 +197,6 @@ def _excerpt(context: Context, strongest: float) -> str:
     before, after = (clean_text(without_marks(text)) for text in (context.before, context.after))
     strength = max(1, round(10 * abs(context.value) / strongest))
     return f"{strength}: {before[-MAX_AROUND:]} <<{token}>> {after[:MAX_AROUND]}" if token else ""
-
-
-def _answer(question: _Question, reply: Reply) -> str | Failure:
-    """Return the explanation, cleaned, or a `Failure`: "of_another" latent, or "empty" if it has no words."""
-    answer = parsed(reply, Explained)
-    if isinstance(answer, Failure):
-        return answer
-    if answer.latent_id != question.marker:
-        return Failure("of_another")
-    return clean_text(answer.explanation) or Failure("empty")
 
 
 def _limits(source: Source) -> dict[str, int]:

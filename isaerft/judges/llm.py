@@ -229,4 +229,3 @@ def _seed(judge: Judge, option: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"option {option} of an LLM judge: {value!r}", allowed="a whole number from 0")
     return value
-

@@ -2,9 +2,11 @@
 
 from isaerft.llm.cache import ResponseCache
 from isaerft.llm.client import LanguageModel, RequestPlan
-from isaerft.llm.prompts import Failure, Prompt, Reply, between_markers, marker_of, parsed
+from isaerft.llm.prompts import ASK_AGAIN, NO_ANSWER, Failure, Prompt, Reply, between_markers, marker_of, parsed
 
 __all__ = [
+    "ASK_AGAIN",
+    "NO_ANSWER",
     "Failure",
     "LanguageModel",
     "Prompt",

@@ -339,11 +339,14 @@ def _longest_answer(request: dict[str, Any]) -> int:
 
 
 def _text(value: object) -> str:
-    """Return text as text; a list of parts is joined, without those that are not text (thoughts, say)."""
+    """Return text as text; of a list of parts, those that are text (thoughts are not) are joined."""
     if isinstance(value, list):
-        parts = (part.get("text") if isinstance(part, dict) else getattr(part, "text", part) for part in value)
-        return "".join(part for part in parts if isinstance(part, str))
+        return "".join(_text(part["text"]) for part in value if isinstance(part, dict) and _is_text(part))
     return value if isinstance(value, str) else ""
+
+
+def _is_text(part: dict[str, object]) -> bool:
+    return part.get("type", "text") in ("text", "output_text") and isinstance(part.get("text"), str)
 
 
 def _count(value: object) -> int:

@@ -47,9 +47,14 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
-_UNKNOWN = r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed|forbidden|instead"
+_UNKNOWN = (
+    "unsupported|not support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed|forbidden|instead"
+)
 _NAMED = rf"(?=.*max_(completion_)?tokens)(?=.*({_UNKNOWN}))"
-_SYSTEM = r"(system|developer)[ _-]?(role|message|prompt|instruction|turn)|role.{0,40}(alternate|system)|only user and assistant"
+_SYSTEM = (
+    r"(system|developer)[ _-]?(role|message|prompt|instruction|turn)|role.{0,40}(alternate|system)"
+    r"|only user and assistant"
+)
 _SCHEMA = r"response_format|structured.?output|schema|grammar|guided|no endpoints found"
 CHANGES = (
     _Change("limit_name", "max_completion_tokens", "the limit of an answer under its other name", _pattern(_NAMED)),

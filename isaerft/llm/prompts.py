@@ -21,6 +21,9 @@ MAX_CONTENT = 200_000
 MAX_BRACES = 500
 # Other servers know only the older name of this parameter; OpenAI's newer models know only the newer one.
 _NEWER_NAME = "api.openai.com"
+# What failures mean, for those who count them.
+ASK_AGAIN = "failed replies are asked for again when this is run again (snakemake --forcerun RULE)"
+NO_ANSWER = f"its answers do not have the required form: try another model, or another `structured`; {ASK_AGAIN}"
 Form = TypeVar("Form", bound=BaseModel)
 
 

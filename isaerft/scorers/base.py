@@ -27,7 +27,7 @@ import pandas as pd
 from isaerft.config import Scorer
 from isaerft.errors import InputError
 from isaerft.io import read_parquet, replacing
-from isaerft.llm import Failure, LanguageModel, Prompt
+from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt
 from isaerft.registry import SCORERS
 from isaerft.scorers.tasks import SCORES, Task
 from isaerft.stats import auroc
@@ -104,10 +104,11 @@ def score_explanations(
     if all(isinstance(fit, Failure) for fit in own):
         raise InputError(
             f"scorer {name!r} scored none of {len(tasks)} tasks; failures: {dict(sorted(failures.items()))}",
-            remedy="its answers do not have the required form: try another model, or another `structured`",
+            remedy=NO_ANSWER,
         )
     if failures:
-        log.warning("scorer %r failed on %d of %d tasks: %s", name, failures.total(), len(fits), dict(failures))
+        failed = dict(sorted(failures.items()))
+        log.warning("scorer %r failed on %d of %d tasks: %s; %s", name, failures.total(), len(fits), failed, ASK_AGAIN)
     frame = pd.DataFrame(
         {
             "score": pd.Series([task.score for task in tasks], dtype="str"),

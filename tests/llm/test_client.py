@@ -204,23 +204,87 @@ def test_a_server_that_wants_no_key_is_asked_without(ask, openai_server, monkeyp
         ({"content": "{" * 100_000}, "no_json"),
         ({"content": '{"word": 5}'}, "wrong_form"),
         ({"content": '{"word": "x", "more": 1}'}, "wrong_form"),
-        ({"content": '{"word": "x"} {"word": "y"}'}, "wrong_form"),
+        ({"content": '<think>{"word": "x"}</think> I cannot say.'}, "no_json"),
         ({"content": '[{"words": "x"}]'}, "wrong_form"),
     ],
 )
-def test_what_is_no_answer_is_a_failure_and_is_kept_as_one(ask, openai_server, message, reason):
+def test_what_is_no_answer_is_a_failure(openai_server, ask, message, reason):
     openai_server.answer = lambda body: message
-    for _ in range(2):
-        (reply,) = ask().ask(prompts(1))
-        assert parsed(reply, Word) == Failure(reason)
+    (reply,) = ask().ask(prompts(1))
+    assert parsed(reply, Word) == Failure(reason)
     assert openai_server.received == 1
+
+
+def half_empty(body):
+    return {"content": ""} if int(body["messages"][1]["content"].split()[-1]) % 2 else numbered(body)
+
+
+def test_failed_replies_are_asked_for_again_in_a_later_run_and_answers_are_not(ask, openai_server):
+    openai_server.answer = half_empty
+    ask().ask(prompts(6))
+    assert openai_server.received == 6
+    assert (ask().plan(prompts(6)).prompts, ask().plan(prompts(6)).calls) == (6, 3)
+    openai_server.answer = numbered
+    assert words(ask().ask(prompts(6))) == [f"number {i}" for i in range(6)]
+    assert [body["messages"][1]["content"] for body in openai_server.requests[6:]] == [
+        "number 1",
+        "number 3",
+        "number 5",
+    ]
+    ask().ask(prompts(6))
+    assert openai_server.received == 9
+
+
+def test_a_failure_never_replaces_the_answer_that_another_job_has_kept(ask, openai_server):
+    def answered_meanwhile(body):
+        openai_server.answer = numbered
+        ask().ask(prompts(1))
+        return {"content": ""}
+
+    openai_server.answer = answered_meanwhile
+    assert words(ask().ask(prompts(1))) == ["number 0"]
+
+
+@pytest.mark.parametrize("obstacle", ["no key", "no server", "cap"])
+def test_failed_replies_that_cannot_be_asked_for_again_count_as_before(
+    ask, openai_server, monkeypatch, caplog, obstacle
+):
+    openai_server.answer = half_empty
+    first = ask().ask(prompts(4))
+    if obstacle == "no key":
+        monkeypatch.delenv("LOOPBACK_KEY")
+    elif obstacle == "no server":
+        openai_server.close()
+    assert ask(retries=0, max_calls=4).ask(prompts(4)) == first
+    assert "2 failed replies count as before" in caplog.text
+    with pytest.raises(InputError):
+        ask(retries=0, max_calls=4).ask(prompts(5))
+
+
+def test_an_answer_with_the_code_of_another_text_is_a_failure_and_asked_for_again(ask, openai_server):
+    prompt = Prompt("Say it.", "x", Word, 20, 7, code=("word", "a1b2"))
+    openai_server.answer = says('{"word": "c3d4"}')
+    (reply,) = ask().ask([prompt])
+    assert prompt.answer(reply) == Failure("of_another")
+    openai_server.answer = says('{"word": "a1b2"}')
+    (reply,) = ask().ask([prompt])
+    assert prompt.answer(reply) == Word(word="a1b2")
 
 
 @pytest.mark.parametrize(
     "text",
-    ['{"word": "x"}', '```json\n{"word": "x"}\n```', 'Sure! {"word": "x"} {"word": "x"} Bye.', '{oops} {"word":"x"}'],
+    [
+        '{"word": "x"}',
+        '```json\n{"word": "x"}\n```',
+        'Sure! {"word": "y"} or rather {"word": "x"} {"more": 1} Bye.',
+        '{oops} {"word":"x"}',
+        '<think>Maybe {"word": "y"}. {a}{b}{c} No.</think>\n{"word": "x"}',
+        "<think>" + "{x} " * 2000 + '</think>{"word": "x"}',
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": '{"word": "x"}'}],
+        [{"type": "text", "text": '{"word":'}, {"type": "text", "text": ' "x"}'}],
+    ],
 )
-def test_one_object_is_found_in_whatever_stands_around_it(ask, openai_server, text):
+def test_the_last_object_that_fits_is_found_in_whatever_stands_around_it(ask, openai_server, text):
     openai_server.answer = says(text)
     assert words(ask().ask(prompts(1))) == ["x"]
 
@@ -234,8 +298,25 @@ def test_half_characters_and_nulls_are_kept_as_harmless_text(ask, openai_server)
 
 def test_a_cache_that_is_no_database_is_a_users_error(ask, tmp_path):
     (tmp_path / "cache.sqlite").write_text("not a database, but long enough to be taken for one" * 9)
-    with pytest.raises(InputError, match=r"cannot be used .*not a database.*llm_cache"):
+    with pytest.raises(InputError, match=r"cannot be used .*not a database.*move it away.*llm_cache"):
         ask().ask(prompts(1))
+
+
+def test_a_damaged_cache_is_a_users_error_that_says_how_to_go_on(ask, tmp_path):
+    ask().ask(prompts(40))
+    path = tmp_path / "cache.sqlite"
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\x5a" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot be used .*malformed.*put back a copy.*sqlite3 FILE .recover"):
+        ask().ask(prompts(1))
+
+
+def test_a_cache_below_a_path_that_is_a_file_is_a_users_error(ask, tmp_path, openai_server):
+    (tmp_path / "file").write_text("")
+    llm = LanguageModel("small", ask().llm, cache=tmp_path / "file" / "cache.sqlite", study="s")
+    with pytest.raises(InputError, match=r"cannot be used .*file.*llm_cache"):
+        llm.ask(prompts(1))
 
 
 def test_a_run_leaves_one_file_that_can_be_shipped(ask, tmp_path):

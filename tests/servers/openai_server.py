@@ -22,13 +22,15 @@ class OpenAIServer:
         Makes the message (and "finish_reason") in place of the judge.
     schemas : bool
         Whether it takes a response_format.
+    refuses : callable of (body) -> (int, object) or None, optional
+        Status and body of the answer to a request that it refuses; it stands in place of the checks of requests.
     problems : list of str
         What was wrong with the requests; a test that gets an answer has checked that this is empty.
     """
 
     def __init__(self, key=KEY):
         self.key, self.requests, self.faults, self.problems = key, [], [], []
-        self.answer, self.schemas, self.delay = None, True, 0.0
+        self.answer, self.schemas, self.delay, self.refuses = None, True, 0.0, None
         self.under_way = self.most_under_way = self.received = 0
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
@@ -75,7 +77,7 @@ def _strict(node):
 
 def judged(body):
     """Judge as the class says; the answer's form is that of the judge's question."""
-    user = body["messages"][1]["content"]
+    user = body["messages"][-1]["content"]
     marker, text = re.search(r"--- begin (\w+) ---\n(.*?)\n--- end", user, flags=re.DOTALL).groups()
     words = set(re.findall(r"[a-z]{5,}", text.lower()))
     answer = {"explanation_id": marker}
@@ -136,7 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(raw)
         if not owner.schemas and "response_format" in body:
             return self._send(400, {"error": {"message": "response_format is not supported"}})
-        wrong = owner.check(body, raw)
+        if owner.refuses:
+            refused = owner.refuses(body)
+            if refused:
+                return self._send(*refused)
+        wrong = [] if owner.refuses else owner.check(body, raw)
         if wrong:
             owner.problems += wrong
             return self._send(400, {"error": {"message": "; ".join(wrong)}})
