@@ -50,7 +50,6 @@ environment: $(STAMP)
 test: lint types fast
 
 test-all: lint types $(STAMP)
-	snakemake --lint
 	$(PYTEST) $(COVER)
 
 lint: $(STAMP)
@@ -65,7 +64,6 @@ fast: $(STAMP)
 	$(PYTEST) -m "not slow"
 
 slow: $(STAMP)
-	snakemake --lint
 	$(PYTEST) -m slow
 
 docs: $(STAMP)

@@ -11,8 +11,6 @@ rule limerick:
     benchmark:
         at.benchmark("behavior", "limerick")
     priority: 100
-    conda:
-        "../environment.yml"
     params:
         out=at.behavior("limerick").path,
         code=code("split"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -34,6 +35,22 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CHUNK_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 1024
+_FULL, _DENIED, _IN_THE_WAY = "free some space", "check the permissions", "move away what is in its place"
+# What a disk or a folder refuses, and what to do; other errors of the system are mistakes of ours.
+_DISK = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EIO: "check the disk",
+    errno.EROFS: _DENIED,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "choose a shorter name or folder",
+}
+_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -41,22 +58,58 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, otherwise delete it.
 
     Works for files and folders (the block creates the folder). The rename is atomic for files. A folder that already
-    exists at `path` is first moved away as a whole: a kill in between leaves no folder, never half of one.
+    exists at `path` is first moved away as a whole: a kill in between leaves no folder, never half of one. A full disk
+    or a folder that cannot be written is an `InputError`.
 
     >>> with replacing("tables/training.csv") as temporary:   # doctest: +SKIP
     ...     frame.to_csv(temporary)
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-    temporary = scratch / final.name
+    scratch = None
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        temporary = scratch / final.name
         yield temporary
         if temporary.is_dir() and final.is_dir():
             os.replace(final, scratch / f"{final.name}.replaced")
         os.replace(temporary, final)
+    except Exception as error:
+        problem = disk_problem(error, final)
+        if problem is None:
+            raise
+        raise problem from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def disk_problem(error: Exception, path: str | Path = "") -> InputError | None:
+    """Return what a disk or folder refused (it is full, read-only, a file, ...) as a user's error.
+
+    Libraries that write files raise types of their own; the system's words in them tell.
+
+    Parameters
+    ----------
+    error : Exception
+        Any error.
+    path : path
+        The file that was being written, if known.
+
+    Returns
+    -------
+    InputError or None
+        None for an error of another kind.
+    """
+    if isinstance(error, InputError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in _DISK:
+        number = next((number for number in _TOLD if os.strerror(number) in str(error)), None)
+    if number is None:
+        return None
+    where = path or (error.filename if isinstance(error, OSError) else None) or "a file"
+    return InputError(f"{where} cannot be written ({os.strerror(number)})", remedy=f"{_DISK[number]}, then run again")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -220,7 +273,8 @@ def _no_column(row: Row, column: str, node: object, part: str) -> InputError:
 def _existing(path: str | Path) -> Path:
     """Return the path of a file that exists; otherwise raise `InputError`."""
     if not Path(path).is_file():
-        raise InputError(f"file {str(path)!r} does not exist", remedy="check the path in the config")
+        where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"file {str(path)!r} does not exist{where}", remedy="check the path in the config")
     return Path(path)
 
 

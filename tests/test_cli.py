@@ -143,6 +143,14 @@ def test_a_study_without_tables_makes_no_pages_and_no_figures(study, tmp_path, c
     assert not (tmp_path / "results").exists()
 
 
+def test_a_results_folder_that_cannot_be_written_is_one_line_and_exit_2(study, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(line_of("testbed-rows", tmp_path, study=study, results=str(tmp_path / "file" / "results"))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("isaerft testbed-rows: error: ")
+    assert line.endswith("cannot be written (Not a directory); move away what is in its place, then run again")
+
+
 def test_the_program_itself_prints_no_traceback_for_bad_input(tmp_path):
     code = "import sys; from isaerft.cli import main; sys.exit(main())"
     done = run_python(code, "tables", "--study", str(tmp_path / "none.yaml"))

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 import os
@@ -39,6 +40,26 @@ with replacing({path!r}) as temporary:
     temporary.mkdir()
     (temporary / "new").touch()
 """
+# A limit on the size of files makes any writer fail in the middle of a file, as a full disk does.
+WRITE_TOO_MUCH = """
+import resource
+import numpy as np, pandas as pd, safetensors.numpy
+from isaerft.io import InputError, replacing
+values = np.random.default_rng(0).random((1000, 10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    with replacing({path!r}) as temporary:
+        {write}
+except InputError as error:
+    print(error)
+"""
+WRITERS = {
+    "text": "temporary.write_text('x' * 100_000)",
+    "csv": "pd.DataFrame(values).to_csv(temporary)",
+    "parquet": "pd.DataFrame(values).rename(columns=str).to_parquet(temporary)",
+    "safetensors": "safetensors.numpy.save_file({{'values': values}}, temporary)",
+    "folder": "temporary.mkdir(); (temporary / 'a').touch(); (temporary / 'b').write_bytes(bytes(100_000))",
+}
 ROWS = [{"prompt": "Hi, you\nthere", "completion": "é…"}, {"prompt": "b", "completion": "c"}]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 CSV = 'prompt,completion\n"Hi, you\nthere",é…\nb,c\n'
@@ -104,6 +125,43 @@ def test_an_error_while_writing_a_folder_keeps_the_old_one(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert os.listdir(final) == ["old"]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_disk_that_takes_no_more_is_one_line_and_leaves_no_half_of_a_file(tmp_path, writer):
+    path = tmp_path / "result"
+    code = WRITE_TOO_MUCH.format(path=str(path), write=WRITERS[writer].format())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f"{path} cannot be written (File too large); raise the limit"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EROFS, "check the permissions"),
+        (errno.EACCES, "check the permissions"),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_a_remedy_that_fits(tmp_path, number, remedy):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(InputError, match=rf"a cannot be written \({os.strerror(number)}\); {remedy}, then run again"):
+        with replacing(tmp_path / "a"):
+            raise OSError(number, os.strerror(number))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\); move away what is in its place"):
+        write_text(tmp_path / "a" / "b" / "c", "new")
+
+
+def test_errors_of_ours_keep_their_type(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "x"), KeyError("x"), RuntimeError("x")):
+        with pytest.raises(type(error)), replacing(tmp_path / "a"):
+            raise error
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):

@@ -13,6 +13,7 @@ import typer
 
 from isaerft.cli import annotation, calibration, planning, results, steering, subjects, training
 from isaerft.errors import InputError
+from isaerft.io import disk_problem
 from isaerft.version import VERSION
 
 # Libraries whose every request or file would be a line of the log.
@@ -54,7 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except InputError as error:
-        verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-        sys.stderr.write(f"isaerft {verb}: error: {' '.join(str(error).split())}\n")
-        return 2
+        return _told(arguments, error)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        return _told(arguments, problem)
     return 0
+
+
+def _told(arguments: Sequence[str], error: InputError) -> int:
+    """Print a user's error in one line; return the exit status."""
+    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
+    sys.stderr.write(f"isaerft {verb}: error: {' '.join(str(error).split())}\n")
+    return 2

@@ -125,9 +125,7 @@ def _location(parts: Sequence[int | str], values: object, *, missing: bool) -> l
     """Return the keys that lead to a problem, without pydantic's names of the types that it tried there."""
     location: list[str] = []
     for part in parts:
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int):
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
             values = values[part]
         else:
             break

@@ -12,13 +12,11 @@ rule behavior:
     benchmark:
         at.benchmark("behavior", "{behavior}")
     priority: 100
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=60,
     params:
-        study=STUDY,
+        study=study_path,
         code=lambda w: code("behavior", *metric_of_elicited(w)),
         # Without the description, which only judges read: a better wording reruns no training.
         settings=lambda w: settings(
@@ -47,15 +45,13 @@ if ELICITED and study.replies is None:
         wildcard_constraints:
             behavior=one_of(ELICITED),
         priority: 100
-        conda:
-            "../../environment.yml"
         threads: study.threads
         resources:
             **GPU,
             mem_mb=16000,
             runtime=120,
         params:
-            study=STUDY,
+            study=study_path,
             code=code("elicit"),
             settings=lambda w: settings(
                 *options_of(
@@ -86,13 +82,11 @@ rule shuffle:
         at.benchmark("shuffle", "{behavior}")
     wildcard_constraints:
         behavior=one_of(plan.shuffled_behaviors) or "(?!)",
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("shuffle"),
         settings=settings(study.seed),
     shell:

@@ -22,8 +22,6 @@ rule calibration_part:
         calibrated.benchmark("calibration_part", "{part}")
     wildcard_constraints:
         part=one_of(calibration.parts),
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -50,8 +48,6 @@ rule calibration:
     benchmark:
         calibrated.benchmark("calibration")
     localrule: True
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,

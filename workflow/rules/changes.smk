@@ -18,15 +18,13 @@ rule changes:
     wildcard_constraints:
         subject=one_of(plan.all_subjects),
         behavior=one_of(plan.all_behaviors),
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=code(
             "changes",
             *(Part(MEASURES, name) for name in study.measures),
@@ -51,15 +49,13 @@ rule placebos:
         at.log("placebos", "{subject}"),
     benchmark:
         at.benchmark("placebos", "{subject}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=480,
     params:
-        study=STUDY,
+        study=study_path,
         code=code(
             "placebos",
             *kinds([study.primary.adapter]),
@@ -101,15 +97,13 @@ rule causal_check:
         at.log("causal_check", "{subject}", "{behavior}"),
     benchmark:
         at.benchmark("causal_check", "{subject}", "{behavior}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("causal-check", *kinds(plan.causally_checked)),
         settings=settings(
             study.causal_check,
@@ -143,15 +137,13 @@ rule behavior_check:
         at.log("behavior_check", "{subject}", "{behavior}"),
     benchmark:
         at.benchmark("behavior_check", "{subject}", "{behavior}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=lambda w: code(
             "behavior-check",
             Part(
@@ -202,15 +194,13 @@ rule steering_check:
         at.benchmark("steering_check", "{subject}")
     wildcard_constraints:
         subject=one_of(plan.steering_checked or study.subjects),
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=code(
             "steering-check",
             *(

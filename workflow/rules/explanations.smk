@@ -9,13 +9,11 @@ rule design:
         at.log("design", "{subject}"),
     benchmark:
         at.benchmark("design", "{subject}")
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=8000,
         runtime=60,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("design"),
         settings=settings(
             study.design,
@@ -45,13 +43,11 @@ rule explain:
         at.log("explain", "{subject}", "{source}"),
     benchmark:
         at.benchmark("explain", "{subject}", "{source}")
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=lambda w: code(
             "explain", Part(SOURCES, study.sources[w.source].kind or w.source)
         ),

@@ -10,14 +10,12 @@ rule judge:
         at.log("judge", "{subject}", "{source}", "{judge}"),
     benchmark:
         at.benchmark("judge", "{subject}", "{source}", "{judge}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=lambda w: code(
             "judge", Part(JUDGES, study.judges[w.judge].kind or w.judge)
         ),

@@ -34,14 +34,12 @@ rule agreement:
         at.log("agreement", "{subject}", "{adapter}"),
     benchmark:
         at.benchmark("agreement", "{subject}", "{adapter}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=code(
             "agreement",
             *(Part(STATISTICS, name) for name in study.agreement.statistics),
@@ -81,14 +79,12 @@ rule audit:
         at.log("audit", "{subject}"),
     benchmark:
         at.benchmark("audit", "{subject}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         mem_mb=8000,
         runtime=120,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("audit", Part(STATISTICS, study.primary.statistic)),
         settings=settings(
             study.audits,
@@ -182,13 +178,11 @@ rule tables:
         at.log("tables"),
     benchmark:
         at.benchmark("tables")
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=8000,
         runtime=60,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("tables", packages=("isaerft.analysis",)),
         # Whatever a table may read; how and where jobs run decides nothing.
         settings=settings(
@@ -216,13 +210,11 @@ rule figures:
     benchmark:
         at.benchmark("figures")
     localrule: True
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("figures", packages=("isaerft.report",)),
         settings=settings(
             {
@@ -252,13 +244,11 @@ rule pages:
     benchmark:
         at.benchmark("pages")
     localrule: True
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("pages", packages=("isaerft.analysis",)),
     shell:
         "isaerft pages --study {params.study:q} > {log} 2>&1"
@@ -285,13 +275,11 @@ rule answers_page:
     benchmark:
         at.benchmark("answers_page")
     localrule: True
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("answers-page"),
         settings=settings(study.behavior_check.shown, plan.behavior_checked),
     shell:
@@ -316,13 +304,11 @@ rule summary:
     benchmark:
         at.benchmark("summary")
     localrule: True
-    conda:
-        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("summary", packages=("isaerft.report",)),
         settings=settings(study.study),
     shell:

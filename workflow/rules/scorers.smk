@@ -12,15 +12,13 @@ rule scored_contexts:
         at.log("scored_contexts", "{subject}"),
     benchmark:
         at.benchmark("scored_contexts", "{subject}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=120,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("scored-contexts"),
         settings=lambda w: settings(
             *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
@@ -44,14 +42,12 @@ rule score:
         at.log("score", "{subject}", "{source}", "{scorer}"),
     benchmark:
         at.benchmark("score", "{subject}", "{source}", "{scorer}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        study=STUDY,
+        study=study_path,
         code=lambda w: code(
             "score", Part(SCORERS, study.scorers[w.scorer].kind or w.scorer)
         ),

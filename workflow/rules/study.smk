@@ -1,8 +1,12 @@
 # The study that was asked for, checked as a whole before anything runs.
 import os
+import shutil
+import sys
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 
-from isaerft.config import load_plan
+from isaerft.config import Study, load_plan
 from isaerft.errors import InputError
 
 
@@ -12,26 +16,80 @@ def stop(problem):
 
 
 def study_file():
-    """Return the study's file: --configfile, --config study=NAME, or the testbed."""
+    """Return the study's file: --configfile, --config study=NAME, a module's config, or the testbed."""
+    if not workflow.modifier.is_main_snakefile():
+        if "study" not in config:
+            stop(
+                "the module's config names no study; allowed:"
+                ' config: {"study": NAME} or {"study": "path/to/file.yaml"}'
+            )
+        return file_of(config["study"])
     given = dict(workflow.config_settings.config)
     files = workflow.config_settings.configfiles
-    for key in sorted(given.keys() - {"study"}):
-        stop(
-            f"--config {key}={given[key]}; allowed: study=NAME; the options of a study"
-            " belong in its file, config/NAME.yaml"
-        )
-    if len(files) + len(given) > 1:
+    others = sorted(given.keys() - {"study"})
+    for key in others:
+        near = get_close_matches(key, ["study", *OPTIONS], 1, 0.8)
+        if near:
+            stop(
+                f"--config {key}={given[key]}; allowed: study=NAME; the options of a study"
+                " belong in its file, config/NAME.yaml"
+            )
+    if others and workflow.is_main_process:
+        print(f"ignored: --config {', '.join(others)}", file=sys.stderr)
+    if files and "study" in given:
         stop("more than one study; allowed: --configfile FILE or --config study=NAME")
+    if len(files) > 1:
+        stop("more than one study; allowed: one --configfile")
     if files:
         return os.path.relpath(files[0])
-    name = str(given.get("study", "testbed"))
-    if name.endswith((".yaml", ".yml")):
-        return os.path.relpath(name)
-    if not os.path.isfile(f"config/{name}.yaml"):
-        found = {path.stem for path in Path("config").glob("*.yaml")} - {"calibration"}
-        known = ", ".join(sorted(found))
-        stop(f"unknown study {name!r}; allowed: {known or 'none'}, or a .yaml file")
-    return f"config/{name}.yaml"
+    return file_of(given.get("study", "testbed"))
+
+
+def file_of(study):
+    """Return the file of a study by name, here or of the workflow's own, or a file as it is."""
+    if str(study).endswith((".yaml", ".yml")):
+        return os.path.relpath(str(study))
+    own = Path(str(workflow.current_basedir), "..", "..", "config").resolve()
+    folders = list(dict.fromkeys([Path("config").resolve(), own]))
+    found = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    # Snakemake reads 007 as a number, so a name that is not text is compared as Snakemake would read it.
+    alike = [path for path in found if path.stem == str(study)]
+    if not isinstance(study, str):
+        alike += [path for path in found if as_number(path.stem) == study]
+    if not alike:
+        known = ", ".join(sorted({path.stem for path in found} - {"calibration"}))
+        looked = " and ".join(map(str, folders))
+        stop(
+            f"unknown study {str(study)!r}, looked for in {looked};"
+            f" allowed: {known or 'none'}, or a .yaml file"
+        )
+    return os.path.relpath(alike[0])
+
+
+def as_number(text):
+    """Return the number that a text stands for, or None."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def study_path(wildcards, input):
+    """Return the study's file. Snakemake compares no param that is made from the input: a moved file reruns nothing."""
+    return STUDY
+
+
+def find_command():
+    """Make sure that rules find `isaerft`: on the PATH, or else beside the Python that runs Snakemake."""
+    if shutil.which("isaerft"):
+        return
+    beside = os.path.dirname(sys.executable)
+    if not shutil.which("isaerft", path=beside):
+        stop(
+            f"the rules call `isaerft`, which is neither on the PATH nor in {beside};"
+            " activate the environment in which it is installed"
+        )
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), beside])
 
 
 def check_rules():
@@ -63,6 +121,8 @@ def print_cost():
     print(done.stdout or done.stderr, end="", file=sys.stderr)
 
 
+OPTIONS = [option.name for option in fields(Study)]
+find_command()
 STUDY = study_file()
 try:
     plan = load_plan(STUDY)

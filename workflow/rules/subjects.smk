@@ -14,13 +14,11 @@ if CONVERTED:
         wildcard_constraints:
             subject=one_of(CONVERTED),
         priority: 100
-        conda:
-            "../../environment.yml"
         resources:
             mem_mb=24000,
             runtime=60,
         params:
-            study=STUDY,
+            study=study_path,
             code=code("gguf-model"),
             settings=lambda w: settings(*options_of(w.subject, "gguf")),
         shell:
@@ -38,15 +36,13 @@ rule corpus:
         at.log("corpus", "{subject}"),
     benchmark:
         at.benchmark("corpus", "{subject}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=16000,
         runtime=120,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("corpus"),
         settings=lambda w: settings(
             *of_subject(w, "model gguf revision testbed corpus prepend_bos dtype"),
@@ -68,15 +64,13 @@ rule dictionary:
         at.log("dictionary", "{subject}"),
     benchmark:
         at.benchmark("dictionary", "{subject}")
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=480,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("dictionary"),
         settings=lambda w: settings(
             *of_subject(
@@ -104,15 +98,13 @@ rule facts:
     benchmark:
         at.benchmark("facts", "{subject}")
     priority: 50
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=120,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("facts"),
         settings=lambda w: settings(
             replace(study.subjects[w.subject], group=""),
@@ -149,15 +141,13 @@ rule capture:
         at.benchmark("capture", "{subject}", "{behavior}")
     wildcard_constraints:
         behavior=one_of(plan.all_behaviors),
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         **GPU,
         mem_mb=24000,
         runtime=120,
     params:
-        study=STUDY,
+        study=study_path,
         code=code("capture"),
         settings=lambda w: settings(
             *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),

@@ -10,15 +10,13 @@ if TESTBEDS:
             at.benchmark("testbed_model", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
-        conda:
-            "../../environment.yml"
         threads: study.threads
         resources:
             **GPU,
             mem_mb=4000,
             runtime=60,
         params:
-            study=STUDY,
+            study=study_path,
             code=code("testbed-model"),
             settings=lambda w: settings(
                 study.subjects[w.subject].testbed, plan.world_seed(w.subject)
@@ -39,15 +37,13 @@ if TESTBEDS:
             at.benchmark("truth", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
-        conda:
-            "../../environment.yml"
         threads: study.threads
         resources:
             **GPU,
             mem_mb=4000,
             runtime=60,
         params:
-            study=STUDY,
+            study=study_path,
             code=code("truth"),
             settings=lambda w: settings(
                 {
@@ -74,13 +70,11 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
                 name for name, behavior in study.behaviors.items() if behavior.testbed
             ),
         priority: 100
-        conda:
-            "../../environment.yml"
         resources:
             mem_mb=2000,
             runtime=20,
         params:
-            study=STUDY,
+            study=study_path,
             code=code("testbed-rows"),
             settings=lambda w: settings(
                 study.behaviors[w.behavior].testbed,

@@ -16,15 +16,13 @@ rule train:
     wildcard_constraints:
         subject=one_of(plan.all_subjects),
         behavior=one_of(plan.all_behaviors),
-    conda:
-        "../../environment.yml"
     threads: study.threads * study.processes
     resources:
         **{name: n * study.processes for name, n in GPU.items()},
         mem_mb=24000,
         runtime=480,
     params:
-        study=STUDY,
+        study=study_path,
         start=TOGETHER,
         code=lambda w: code(
             "train",

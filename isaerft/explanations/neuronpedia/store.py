@@ -45,19 +45,22 @@ class Store:
     Raises
     ------
     InputError
-        The file is not such a store.
+        The file is not such a store, cannot be written, or the disk is full; in the context, too.
     """
 
     def __init__(self, path: Path, source_id: SourceId) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._source_id = source_id
-        self._base = sqlite3.connect(path, timeout=WAIT_SECONDS)
+        self._path, self._source_id = path, source_id
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(path, timeout=WAIT_SECONDS)
+        except (sqlite3.Error, OSError) as error:
+            raise self._problem(error) from None
         try:
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.executescript(_TABLES)
-        except sqlite3.DatabaseError:
+        except sqlite3.Error as error:
             self._base.close()
-            raise InputError(f"{str(path)!r} is not a file of look-ups", remedy="delete it") from None
+            raise self._problem(error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +69,15 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._base.close()
+        if isinstance(error, sqlite3.Error):
+            raise self._problem(error) from None
+
+    def _problem(self, error: Exception) -> InputError:
+        return InputError(
+            f"the file of look-ups {str(self._path)!r} cannot be used ({error})",
+            remedy="check that it can be written and that the disk is not full; if it is damaged, delete it: what it"
+            " held is looked up again",
+        )
 
     def explanations(self) -> list[tuple[int, Explanation]]:
         """Return latent and explanation of every known explanation, sorted by latent, maker and text."""

@@ -39,5 +39,5 @@ def test_the_store_keeps_what_is_finished_and_where_the_listing_goes_on(tmp_path
 
 def test_a_file_that_is_no_store_is_named(tmp_path):
     (tmp_path / "np.sqlite").write_text(json.dumps({"not": "a store"}) * 100)
-    with pytest.raises(InputError, match=r"np\.sqlite' is not a file of look-ups"):
+    with pytest.raises(InputError, match=r"np\.sqlite' cannot be used .*delete it: what it held is looked up again"):
         Store(tmp_path / "np.sqlite", SOURCE_ID)
