@@ -146,9 +146,9 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_no_half_of_a_file(tmp_
 )
 def test_what_the_system_refuses_is_said_with_a_remedy_that_fits(tmp_path, number, remedy):
     write_text(tmp_path / "a", "old")
-    with pytest.raises(InputError, match=rf"a cannot be written \({os.strerror(number)}\); {remedy}, then run again"):
-        with replacing(tmp_path / "a"):
-            raise OSError(number, os.strerror(number))
+    told = rf"a cannot be written \({os.strerror(number)}\); {remedy}, then run again"
+    with pytest.raises(InputError, match=told), replacing(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 

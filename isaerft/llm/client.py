@@ -295,14 +295,14 @@ class LanguageModel:
             raise InputError(f"the environment variable {variable} does not hold a valid key", allowed="ASCII text")
         return key
 
-    def _problem(self, error: Exception, status: int | None, complaint: str = "") -> InputError:
+    def _problem(self, error: Exception, status: int | None, reason: str = "") -> InputError:
         where = f"llm {self.name!r} at {self.llm.base_url}"
         kept = f"all answers so far are kept in {self.cache.path}"
         if status in (401, 403):
             # The server's own words are left out: some repeat the key.
             variable = self.llm.api_key_env or "no key (api_key_env is empty)"
             return InputError(f"{where} refuses the key ({status})", remedy=f"check {variable}; {kept}")
-        said = f"{status}: {complaint}" if status and complaint else str(error)
+        said = f"{status}: {reason}" if status and reason else str(error)
         reason = one_line(self._without_key(said), MAX_MESSAGE)
         options = self._dialect.options(self.llm)
         if status is None or status in (408, 409, 429) or status >= 500:

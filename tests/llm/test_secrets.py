@@ -1,4 +1,4 @@
-"""A key in the environment: a server that repeats it, in whatever way, does not bring it into a file, log or message."""
+"""A key in the environment: a server that repeats it brings it into no file, log or message."""
 
 import json
 import logging

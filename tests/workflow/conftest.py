@@ -50,17 +50,20 @@ class Workspace:
         self.write("outputs.json", json.dumps(self.outputs))
         return values
 
-    def snakemake(self, *arguments, study="small", real=False):
-        """Run Snakemake here; `real` runs the package's own command line in place of the stand-in."""
+    def snakemake(self, *arguments, study="small", real=False, folder=None, **environment):
+        """Run Snakemake here or in a folder; `real` runs the package's own command line in place of the stand-in."""
         chosen = ["--config", f"study={study}"] if study else []
         command = [sys.executable, "-m", "snakemake", *chosen, *arguments]
         path = os.pathsep.join([*([] if real else [str(self.folder / "bin")]), str(Path(sys.executable).parent)])
-        environment = os.environ | {
-            "PATH": os.pathsep.join([path, os.environ["PATH"]]),
-            "PYTHONPATH": str(self.folder),
-        }
+        own = {"PATH": os.pathsep.join([path, os.environ["PATH"]]), "PYTHONPATH": str(self.folder)}
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command,
+            cwd=folder or self.folder,
+            env=os.environ | own | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def planned(self, *arguments, **options):

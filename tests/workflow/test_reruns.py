@@ -34,6 +34,12 @@ def test_without_an_edit_that_matters_nothing_runs_again(finished):
 
 
 @pytest.mark.slow
+def test_a_study_file_that_is_moved_reruns_nothing(finished):
+    finished.write("archive/moved.yaml", (finished.folder / "config/small.yaml").read_text(encoding="utf-8"))
+    assert finished.planned("--configfile", "archive/moved.yaml", study=None) == {}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "expected"),
     [

@@ -1,7 +1,10 @@
 """Choosing a study, and what a mistake prints."""
 
+import json
+import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -29,8 +32,9 @@ def test_configfile_means_that_file_and_never_mixes_it_with_the_default_study(wo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--config", "study=smal"], ["unknown study 'smal'", "small"]),
+        (["--config", "study=smal"], ["unknown study 'smal', looked for in", "/config;", "small"]),
         (["--config", "n_seeds=5"], ["--config n_seeds=5", "study=NAME", "config/NAME.yaml"]),
+        (["--config", "studdy=small"], ["--config studdy=small", "study=NAME"]),
         (["--config", "study=small", "--configfile", "config/small.yaml"], ["more than one study"]),
     ],
 )
@@ -55,10 +59,71 @@ def test_a_mistake_in_the_config_is_one_line_before_anything_runs(workspace, cha
         assert text in line
 
 
+@pytest.mark.slow
+def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow(workspace, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "Snakefile"))
+    done = workspace.snakemake(*options, folder=elsewhere)
+    relative = os.path.relpath(workspace.folder / "config/small.yaml", elsewhere)
+    assert f"isaerft testbed-model --study {relative}" in done.stdout, done.stderr
+    (elsewhere / "config").mkdir()
+    (elsewhere / "config/small.yaml").write_text((workspace.folder / "config/small.yaml").read_text())
+    assert "--study config/small.yaml" in workspace.snakemake(*options, folder=elsewhere).stdout
+    line = problem(workspace.snakemake(*options, folder=elsewhere, study="none"))
+    assert f"looked for in {elsewhere}/config and {workspace.folder}/config" in line
+
+
+@pytest.mark.slow
+def test_a_module_says_its_study_and_is_never_given_another(workspace, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    module = f'module isaerft:\n    snakefile: "{workspace.folder}/Snakefile"\n'
+    (elsewhere / "Snakefile").write_text(module + '    config: {"study": "small"}\nuse rule * from isaerft\n')
+    done = workspace.snakemake("--dry-run", "--printshellcmds", folder=elsewhere, study=None)
+    assert "config/small.yaml --subject toy" in done.stdout, done.stderr
+    (elsewhere / "Snakefile").write_text(module + '    config: {"samples": "a.tsv"}\nuse rule * from isaerft\n')
+    line = problem(workspace.snakemake("--dry-run", folder=elsewhere, study=None))
+    assert "the module's config names no study" in line
+
+
+@pytest.mark.slow
+def test_what_a_site_profile_configures_for_other_workflows_is_left_alone(workspace):
+    done = workspace.snakemake("--dry-run", "--config", "scratch=/tmp", "study=small", study=None)
+    assert done.returncode == 0, done.stderr
+    assert "ignored: --config scratch" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_name_that_snakemake_reads_as_a_number_is_found(workspace):
+    workspace.study("007")
+    done = workspace.snakemake("--dry-run", "--printshellcmds", study="007")
+    assert "--study config/007.yaml" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_without_isaerft_on_the_path_the_one_beside_python_is_run(workspace):
+    workspace.study(**{"llms": {"m": {"model": "m"}}})
+    done = workspace.snakemake("--dry-run", PATH="/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_isaerft_anywhere_one_line_says_what_to_do(workspace, monkeypatch):
+    python = workspace.folder / "elsewhere/python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    packages = os.pathsep.join([str(workspace.folder), sysconfig.get_path("purelib")])
+    monkeypatch.setattr(sys, "executable", str(python))
+    line = problem(workspace.snakemake("--dry-run", PATH="/usr/bin:/bin", PYTHONPATH=packages))
+    assert "the rules call `isaerft`, which is neither on the PATH nor in" in line
+    assert "activate the environment" in line
+
+
 def test_lint_and_format_have_nothing_to_say(workspace):
     workspace.study("testbed")
-    done = workspace.snakemake("--lint", study=None)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = workspace.snakemake("--lint", "json", study=None)
+    found = json.loads(done.stdout)
+    lints = [lint["title"] for part in [*found["snakefiles"], *found["rules"]] for lint in part["lints"]]
+    # The rules run in the environment that runs Snakemake, whose packages are locked; none declares one of its own.
+    assert set(lints) == {"Specify a conda environment or container for each rule."}, done.stdout
     command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow", "examples"]
     done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
