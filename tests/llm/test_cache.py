@@ -82,6 +82,45 @@ def test_parallel_jobs_do_not_pass_the_cap_together(tmp_path):
     assert ResponseCache(tmp_path / "cache.sqlite").used("s", "llm") == (100, 500)
 
 
+ASK = """
+import sys
+from pydantic import BaseModel
+from isaerft.config import Llm
+from isaerft.llm import LanguageModel, Prompt
+class Word(BaseModel):
+    word: str
+path, url, study, first = sys.argv[1:]
+llm = LanguageModel("m", Llm(model="m", base_url=url, api_key_env=None, structured="text"), cache=path, study=study)
+prompts = [Prompt("Say a word.", f"number {i}", Word, 20, 7) for i in range(int(first), int(first) + 40)]
+texts = [reply.content for reply in llm.ask(prompts)]
+print(texts[20:] if first == "0" else texts[:20])
+"""
+
+
+def test_two_studies_that_write_one_cache_agree_on_what_both_ask_and_keep_accounts_of_their_own(
+    openai_server, tmp_path
+):
+    openai_server.key, openai_server.schemas = "", False
+    openai_server.answer = lambda body: {"content": json.dumps({"word": f"answer {openai_server.received}"})}
+    path = tmp_path / "cache.sqlite"
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK, str(path), openai_server.url, study, first], stdout=subprocess.PIPE, text=True
+        )
+        for study, first in (("one", "0"), ("two", "20"))
+    ]
+    shared = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert shared[0] == shared[1] != ""
+    cache = ResponseCache(path)
+    used = [cache.used(study, "m")[0] for study in ("one", "two")]
+    cache.close()
+    assert sum(used) == openai_server.received
+    assert max(used) <= 40
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM responses").fetchone() == (60,)
+
+
 def test_a_killed_job_loses_no_answer_that_it_had_kept(tmp_path):
     path = tmp_path / "cache.sqlite"
     code = (
