@@ -100,11 +100,11 @@ def test_what_is_no_whole_answer_explains_nothing_and_is_counted(explained, open
     openai_server.answer = answer
     frame = explained(rows)
     assert frame["latent_index"].tolist() == [9]
-    reasons = {"refused": 1, "truncated": 1, "of_another": 1, "no_json": 1, "empty": 1}
+    reasons = {"refused": 1, "truncated": 1, "of_another": 1, "no_json": 1, "wrong_form": 1}
     counts = frame.attrs["counts"]
     assert counts["failed"] == 5
     assert {reason: counts[f"failed_{reason}"] for reason in reasons} == reasons
-    with pytest.raises(InputError, match=r"'m' explained none of 5 latents; failures: \{'empty': 1"):
+    with pytest.raises(InputError, match=r"'m' explained none of 5 latents; failures: \{'no_json': 1"):
         explained(rows[:-1])
 
 
