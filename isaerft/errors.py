@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 MAX_LISTED = 40
 MAX_SHOWN = 300
@@ -47,6 +48,11 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
     listed += f", ... ({len(names)} in all)" if len(names) > MAX_LISTED else ""
     remedy = f"did you mean {printable(nearest[0])!r}?" if nearest else ""
     return InputError(f"unknown {kind} {shown(name)}", allowed=listed or "none is available", remedy=remedy)
+
+
+def from_here(path: object) -> str:
+    """Return the end of a remedy about a missing file: where a relative path begins; "" for an absolute one."""
+    return "" if Path(str(path)).is_absolute() else f" (relative to {Path.cwd()})"
 
 
 def shown(value: object) -> str:

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
-from isaerft.errors import InputError, printable, shown, unknown_name
+from isaerft.errors import InputError, from_here, printable, shown, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,8 +273,8 @@ def _no_column(row: Row, column: str, node: object, part: str) -> InputError:
 def _existing(path: str | Path) -> Path:
     """Return the path of a file that exists; otherwise raise `InputError`."""
     if not Path(path).is_file():
-        where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
-        raise InputError(f"file {str(path)!r} does not exist{where}", remedy="check the path in the config")
+        remedy = f"check the path in the config{from_here(path)}"
+        raise InputError(f"file {str(path)!r} does not exist", remedy=remedy)
     return Path(path)
 
 

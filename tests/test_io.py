@@ -206,6 +206,12 @@ def test_a_missing_file_is_a_users_error(tmp_path):
             read_text(path)
 
 
+def test_a_missing_file_with_a_relative_path_is_told_with_the_folder_in_which_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"file 'a/b' does not exist; .*\(relative to {tmp_path}\)"):
+        read_text("a/b")
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfx")
     assert read_text(tmp_path / "a.txt") == "x"

@@ -13,7 +13,7 @@ from isaerft.config.base import read_options, validated, with_included
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import PERMUTED, SHUFFLED, Study
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
-from isaerft.errors import InputError
+from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
 from isaerft.registry import ADAPTERS
 
@@ -81,7 +81,10 @@ class Plan:
                 remedy="give a behavior a `metric`, or leave the check out",
             )
         if options.prompts is not None and not Path(options.prompts).is_file():
-            raise InputError(f"steering_check.prompts: {options.prompts!r} does not exist", remedy="check the path")
+            raise InputError(
+                f"steering_check.prompts: {options.prompts!r} does not exist",
+                remedy=f"check the path{from_here(options.prompts)}",
+            )
 
     def kind_of(self, adapter: str) -> str:
         """Return the registered kind of an adapter."""

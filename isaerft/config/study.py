@@ -16,7 +16,7 @@ from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, from_here, shown, unknown_name
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PERMUTED, SHUFFLED = "-permuted", "-shuffled"
@@ -361,7 +361,9 @@ class Study:
         parts += [("judge", name, part) for name, part in self.judges.items()]
         for kind, name, part in parts:
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
-                raise InputError(f"{kind} {name!r}: {part.path!r} does not exist", remedy="check the path")
+                raise InputError(
+                    f"{kind} {name!r}: {part.path!r} does not exist", remedy=f"check the path{from_here(part.path)}"
+                )
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
@@ -456,7 +458,10 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
     if behavior.path is not None:
         path = Path(behavior.path)
         if not path.is_file():
-            raise InputError(f"behavior {name!r}: file {behavior.path!r} does not exist", remedy="check the path")
+            raise InputError(
+                f"behavior {name!r}: file {behavior.path!r} does not exist",
+                remedy=f"check the path{from_here(behavior.path)}",
+            )
         if path.stat().st_size == 0:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
 
@@ -483,7 +488,10 @@ def _check_pattern(name: str, pattern: str) -> None:
 def _check_elicit(name: str, behavior: Behavior, elicit: Elicit) -> None:
     """An elicited behavior has prompts, and a metric if an instruction asks for something."""
     if not Path(elicit.prompts).is_file():
-        raise InputError(f"behavior {name!r}: file {elicit.prompts!r} does not exist", remedy="check elicit.prompts")
+        raise InputError(
+            f"behavior {name!r}: file {elicit.prompts!r} does not exist",
+            remedy=f"check elicit.prompts{from_here(elicit.prompts)}",
+        )
     if behavior.columns or behavior.where or behavior.format != "columns":
         raise InputError(
             f"behavior {name!r} is elicited and maps columns", remedy="remove columns, where and format: they are fixed"

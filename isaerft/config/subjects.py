@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
-from isaerft.errors import InputError
+from isaerft.errors import InputError, from_here
 
 WordList = Literal["words", "paraphrases"]
 """Lists of words that show a style of the embedded language; they share no word."""
@@ -167,7 +167,10 @@ def check_subject(name: str, subject: Subject) -> None:
     if subject.gguf is not None and subject.revision is not None:
         raise InputError(f"subject {name!r}: a GGUF file has no revision", remedy="give its `sha256` under gguf")
     if subject.gguf is not None and subject.gguf.package is None and not Path(subject.gguf.file).is_file():
-        raise InputError(f"subject {name!r}: file {subject.gguf.file!r} does not exist", remedy="check gguf.file")
+        raise InputError(
+            f"subject {name!r}: file {subject.gguf.file!r} does not exist",
+            remedy=f"check gguf.file{from_here(subject.gguf.file)}",
+        )
     saes = [subject.release is not None, subject.sae_path is not None, subject.train_sae is not None]
     if sum(saes) != 1:
         raise InputError(
@@ -190,4 +193,6 @@ def check_subject(name: str, subject: Subject) -> None:
         (subject.sae_path, "sae_path"),
     ]:
         if path is not None and not Path(path).exists():
-            raise InputError(f"subject {name!r}: {what} {path!r} does not exist", remedy="check the path")
+            raise InputError(
+                f"subject {name!r}: {what} {path!r} does not exist", remedy=f"check the path{from_here(path)}"
+            )
