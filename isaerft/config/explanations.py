@@ -159,7 +159,7 @@ class Judge:
     expected_share: float = Field(default=0.05, gt=0, lt=1)
     """Similarity judges call this share of the latents, those most alike, expected for each behavior."""
     expected_above: float = Field(default=0.5, ge=0, lt=1)
-    """`llm`, `table` and `human` judges expect a latent above this effect, `lexicon` above this share of the largest."""
+    """`llm`, `table`, `human`: a latent is expected above this effect; `lexicon`: above this share of the largest."""
     model: str | None = None
     """Embedding judge: a sentence-transformers model in place of the packaged all-MiniLM-L6-v2."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)

@@ -300,13 +300,13 @@ class Study:
         can = [
             name
             for name in registry.STATISTICS
-            if (facts := registry.STATISTICS.facts(name)).pooled and facts.primary and facts.chance is not None
+            if (facts := registry.STATISTICS.facts(name)).primary and facts.chance is not None
         ]
         if self.primary.statistic not in can:
             raise InputError(
                 f"audits with primary.statistic {self.primary.statistic!r}",
-                allowed=f"{', '.join(can)}: linear in the latents (`pooled`), with a known value by `chance`",
-                remedy="choose one of these, or register these facts with the statistic if they hold",
+                allowed=f"{', '.join(can)}: their value by `chance` is known",
+                remedy="choose one of these, or register this fact with the statistic if it holds",
             )
 
     def _check_poison(self, name: str, behavior: Behavior) -> None:
