@@ -36,20 +36,28 @@ def audit_null_rows(sizes: Calibration) -> list[Row]:
             found: dict[str, list[float]] = defaultdict(list)
             for index in range(sizes.coverage_worlds):
                 rng = stream(sizes.seed, f"audit {name} {seen:g}", index)
-                for quantity, value in _audit(name, seen, sizes, rng).items():
+                for quantity, value in audit_errors(name, seen, sizes, rng).items():
                     found[quantity].append(value)
             same = {"world": name, "rows": f"{seen:g}", "n": sizes.coverage_latents}
             for tested in ("candidate", "latent"):
                 for level in LEVELS:
                     values = found[f"{tested} {level}"]
                     rows.append(mean("audit_false_positive_rate", values, test=tested, level=level, **same))
-            rows.append(share("audit_any_found", np.array(found["any"]) > 0, **same))
+            rows.append(share("audit_any_found", np.array(found["any found"]) > 0, **same))
             rows.append(mean("audit_coverage", found["covered"], **same))
     return rows
 
 
-def _audit(name: str, seen: float, sizes: Calibration, rng: np.random.Generator) -> dict[str, float]:
-    """Return the shares of candidates and of latents that one audit finds, and of intervals that hold chance."""
+def audit_errors(name: str, seen: float, sizes: Calibration, rng: np.random.Generator) -> dict[str, float]:
+    """Return the shares of candidates and of latents that one audit finds, and of intervals that hold chance.
+
+    Parameters
+    ----------
+    name : str
+        The world that the latents are from.
+    seen : float
+        Share of the rows that a seed sees.
+    """
     dictionary = Dictionary(world_of(name, sizes.coverage_latents), rng)
     expected = dictionary.behaviors(sizes.n_behaviors, rng).expected
     clean, suspect = (_trained(dictionary.rows(N_ROWS, rng), seen, rng) for _ in range(2))
@@ -59,7 +67,7 @@ def _audit(name: str, seen: float, sizes: Calibration, rng: np.random.Generator)
     intervals = [one.confidence_interval for one in audited]
     return {
         **{f"{test} {level}": float((p <= level).mean()) for test, p in pvalues.items() for level in LEVELS},
-        "any": float((qvalues(pvalues["candidate"]) < LEVELS[0]).any()),
+        "any found": float((qvalues(pvalues["candidate"]) < LEVELS[0]).any()),
         "covered": float(np.mean([low <= 0.5 <= high for low, high in intervals])),
     }
 

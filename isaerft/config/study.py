@@ -31,8 +31,8 @@ CONTROLS = (
 )
 # With fewer `isaerft.stats.audit` gives no p-value.
 MIN_AUDIT_SEEDS = 4
-# Only where a study names them: each costs trainings of its own, and none must fall to chance.
-ASKED_CONTROLS = ("shuffled_completions",)
+# Only where a study names them: none of them must fall to chance.
+ASKED_CONTROLS = ("shuffled_completions", "among_expected")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -160,7 +160,8 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls of every result. `shuffled_completions` runs only if named: it costs one more training per behavior."""
+    """Controls of every result. Only if named: `among_expected`, and `shuffled_completions`, which costs one more
+    training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     placebos: Placebos = Field(default_factory=Placebos)
