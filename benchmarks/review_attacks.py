@@ -244,7 +244,7 @@ ATTACKS = [
                     "interval of the corrected AUROC holds it",
                     "0.95",
                     before,
-                    empty="errors too rare",
+                    empty="the rates are too uncertain",
                 ),
             ),
         )
