@@ -32,6 +32,15 @@ def with_interval(rows: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     return rows.assign(shown=[f"{v:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for v, low, high in ends])
 
 
+def audits(rows: pd.DataFrame) -> str:
+    """Return how often audits of two sets of one origin are wrong, by world and share of the rows that a seed sees."""
+    found = rows[rows["quantity"].str.startswith("audit_")]
+    rates = found["test"] + " p ≤ " + found["level"]
+    shown = rates.fillna(found["quantity"].map({"audit_any_found": "any q < 0.05", "audit_coverage": "coverage"}))
+    at = found["world"] + ", " + found["rows"].astype(float).map("{:.0%}".format) + " of the rows"
+    return wide(found.assign(at=at, shown=shown), "at", "shown")
+
+
 def blocks(table: pd.DataFrame) -> dict[str, str]:
     """Return the page's blocks by name."""
     rows = with_settings(table)
@@ -57,6 +66,7 @@ def blocks(table: pd.DataFrame) -> dict[str, str]:
         "coverage of 0": wide(coverage[in_null], "world", "interval"),
         "coverage": markdown(covered),
         "power": wide(power, "at", "test", 2),
+        "audits": audits(rows),
         "wrong": markdown(found[order].reset_index().rename(columns={"share": "wrong"})),
     }
 

@@ -184,7 +184,7 @@ def quoted(tables: Tables) -> str:
                     "explanation": plain(row.explanation),
                     "strongest context": f"{before[-AROUND:]}**{token.strip() or token}**{after[:AROUND]}",
                     "promotes": plain(tokens.get(row.latent_index, "")),
-                    "training": f"highest for {place(ranks, ranks.idxmax())}, lowest for {place(ranks, ranks.idxmin())}",
+                    "by change": f"{place(ranks, ranks.idxmax())} to {place(ranks, ranks.idxmin())}",
                     "why": plain(row.reason),
                 }
             )

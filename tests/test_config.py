@@ -655,15 +655,15 @@ def test_the_worlds_of_a_group_differ_in_their_seed_alone():
             assert len({repr(replace(part, testbed=replace(part.testbed, seed=0))) for part in parts}) == 1
 
 
-def test_audits_need_a_primary_statistic_that_is_pooled_and_whose_value_by_chance_is_known(audited, monkeypatch):
-    monkeypatch.setitem(STATISTICS._parts, "test_unpooled", object())
-    values = changed(audited, "primary.statistic", "test_unpooled")
-    values = changed(values, "agreement", {"statistics": ["auroc", "test_unpooled"]})
+def test_audits_need_a_primary_statistic_whose_value_by_chance_is_known(audited, monkeypatch):
+    monkeypatch.setitem(STATISTICS._parts, "test_unknown_chance", object())
+    values = changed(audited, "primary.statistic", "test_unknown_chance")
+    values = changed(values, "agreement", {"statistics": ["auroc", "test_unknown_chance"]})
     text = message(values)
-    assert "audits with primary.statistic 'test_unpooled'" in text
+    assert "audits with primary.statistic 'test_unknown_chance'" in text
     assert "auroc, spearman" in text
     values.pop("audits")
-    assert plan_from_dict(values).study.primary.statistic == "test_unpooled"
+    assert plan_from_dict(values).study.primary.statistic == "test_unknown_chance"
 
 
 def test_poison_is_not_planted_twice(values):

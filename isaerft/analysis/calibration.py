@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FEWEST = 5
 """Fewest wrong, and right, explanations that are told apart."""
 LEVEL = 0.05
-TESTS = {"both": "pvalue", "rows": "pvalue_rows", "exchange": "pvalue_exchange"}
 
 
 def calibration(analysis: Analysis) -> pd.DataFrame:
@@ -39,9 +38,8 @@ def calibration(analysis: Analysis) -> pd.DataFrame:
 
     Audits, for every source and judge: `poison_rank1`, share of audits in which the planted behavior has rank 1;
     `poison_found`, in which it has q < 0.05; `poison_others_found`, in which any other behavior has;
-    `audit_false_alarm`, share of audits of two clean sets in which any behavior has, by the test as reported and by
-    each of its two parts alone; `poison_first_latent`, share of audits in which the latent that differs most is one
-    that the planted behavior is expected to raise.
+    `audit_false_alarm`, share of audits of two clean sets in which any behavior has; `poison_first_latent`, share of
+    audits in which the latent that differs most is one that the planted behavior is expected to raise.
     """
     from isaerft.calibration.results import table_of
 
@@ -157,9 +155,8 @@ def audit_rows(plan: Plan, audit: pd.DataFrame, latents: pd.DataFrame) -> Iterat
             yield share("poison_found", [bool(hit.qvalue < LEVEL) for hit in hits], **where)
             yield share("poison_others_found", [bool((table.qvalue < LEVEL).any()) for table in others], **where)
         quiet = [groups[name] for name, poison in plan.known_audits.items() if poison is None]
-        for test, column in TESTS.items() if quiet else ():
-            adjusted = [stats.qvalues(group[column].to_numpy(float)) for group in quiet]
-            yield share("audit_false_alarm", [bool((part < LEVEL).any()) for part in adjusted], test=test, **named)
+        if quiet:
+            yield share("audit_false_alarm", [bool((group.qvalue < LEVEL).any()) for group in quiet], **named)
     first = _at_primary(plan, latents)
     for key, rows in first[first["rank"] == 1].groupby(names, sort=False):
         expected = rows.set_index("audit")["expected_for"].fillna("").str.split(", ")

@@ -84,7 +84,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pool:
-    """A control that is run many times: the mean agreement of changes (S, n) with labels (J, n).
+    """The mean agreement of changes (S, n) with labels (J, n): a control that is run many times, or on some latents.
 
     `over` names what the interval of the mean runs over.
     """
@@ -105,7 +105,14 @@ def estimate_of(comparison: Comparison, tested: Tested) -> dict[str, object]:
         replicates = values.mean(axis=1) if len(values) > 1 else values[0]
         low, high = stats.mean_interval(replicates, comparison.plan.study.agreement.confidence_level)
         over = tested.over if np.isfinite(low) else None
-        return {"estimate": float(values.mean()), "ci_low": low, "ci_high": high, "ci_over": over}
+        n_latents = tested.labels.shape[1]
+        return {
+            "estimate": float(values.mean()),
+            "ci_low": low,
+            "ci_high": high,
+            "ci_over": over,
+            "n_latents": n_latents,
+        }
     if tested is None or not comparison.can_test(tested):
         return {}
     values = stats.specificity_matrix(
@@ -223,6 +230,13 @@ def _genericity(comparison: Comparison) -> np.ndarray | None:
     )
 
 
+def _among_expected(comparison: Comparison) -> Pool | None:
+    """Leave out the latents that no behavior is expected to change: own expected latents against other behaviors'."""
+    among = comparison.reading.expectation.expected.any(axis=0)
+    change, labels = comparison.change[None, among], comparison.labels[None, among]
+    return _pool(comparison, change, labels, "") if labels.size and labels.min() != labels.max() else None
+
+
 def _unsigned(comparison: Comparison, values: np.ndarray) -> np.ndarray | None:
     """Return values in the place of changes, (n,) float; None where the statistic reads a sign that they lack."""
     return None if comparison.kind.facts.directed else values.astype(float)
@@ -244,4 +258,5 @@ _CONTROLS: dict[str, Callable[[Comparison], Tested]] = {
     "genericity": _genericity,
     "random_dictionary": _random_dictionary,
     "shuffled_completions": _shuffled_completions,
+    "among_expected": _among_expected,
 }

@@ -25,16 +25,6 @@ NEAR = 0.5
 """Least decoder cosine of a neighbor that can have absorbed a latent."""
 ASYMMETRIC = 0.25
 """Share of the living latents, those with the lowest encoder-decoder cosine, that can have been absorbed."""
-NUMBERS = (
-    "score",
-    "pvalue",
-    "qvalue",
-    "expected_score",
-    "power",
-    "contradiction_pvalue",
-    "contradiction_qvalue",
-    "contradiction_power",
-)
 
 
 def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
@@ -181,7 +171,7 @@ def verdicts_of(plan: Plan, reading: Reading, changes: Changes) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        latent_index, explanation, n_behaviors, the numbers of `NUMBERS`, verdict, reason.
+        The columns of explanation_verdicts.csv but those that name the reading.
     """
     profiles = _Profiles.of(plan, reading, changes)
     places = {latent: place for place, latent in enumerate(reading.latents.tolist())}
@@ -202,9 +192,9 @@ def verdicts_of(plan: Plan, reading: Reading, changes: Changes) -> pd.DataFrame:
             verdict = "untestable", "fewer than two behaviors changed any latent"
         else:
             verdict = profiles.verdict(places[latent])
-            row |= {name: getattr(profiles.match, name)[places[latent]] for name in NUMBERS}
+            row |= profiles.match.of(places[latent])
         rows.append(row | dict(zip(("verdict", "reason"), verdict, strict=True)))
-    return pd.DataFrame(rows, columns=["latent_index", "explanation", "n_behaviors", *NUMBERS, "verdict", "reason"])
+    return pd.DataFrame(rows, columns=[name for name in TABLE.column_names if name not in reading.names])
 
 
 TABLE = ResultTable(

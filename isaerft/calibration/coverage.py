@@ -8,7 +8,6 @@ very many explanations for the intervals of a judge's quality.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -20,8 +19,8 @@ from isaerft.config import Calibration
 from isaerft.stats.agreement import PreparedTest, prepare_test
 from isaerft.stats.checks import NullOptions
 from isaerft.stats.confounds import smooth_confounds
-from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.overall import overall_agreement, pooled_agreement
+from isaerft.stats.intervals import ConfidenceInterval, mean_interval
+from isaerft.stats.overall import overall_agreement
 from isaerft.stats.raters import agreement_of_judges, rank_agreement
 from isaerft.stats.seeds import mean_rank
 from isaerft.stats.specificity import contrast, specificity_matrix
@@ -95,7 +94,6 @@ def _over_behaviors(dictionary: Dictionary, sizes: Calibration, rng: np.random.G
     plain, adjusted = auroc_matrix(many, further.expected), auroc_matrix(many, further.expected, groups)
     own = np.diagonal(specificity_matrix(changes, labels))
     column = specificity_matrix(changes, labels[:1])[:, 0]
-    same: dict[str, Any] = {"clusters": seen.clusters, "n_resamples": 1, "rng": rng}
     found: dict[str, tuple[ConfidenceInterval, float]] = {
         "estimate": (
             against_others(column[0], others_of(column, 0), bounds=(0, 1)).confidence_interval,
@@ -106,11 +104,11 @@ def _over_behaviors(dictionary: Dictionary, sizes: Calibration, rng: np.random.G
             float(np.diagonal(plain).mean()),
         ),
         "pooled_expectations": (
-            pooled_agreement(changes[:1], labels[1:], **same).confidence_interval,
+            mean_interval(specificity_matrix(changes[:1], labels[1:])[0], CONFIDENCE),
             float(auroc_matrix(changes[:1], further.expected).mean()),
         ),
         "pooled_changes": (
-            pooled_agreement(changes[1:], labels[:1], **same).confidence_interval,
+            mean_interval(column[1:], CONFIDENCE),
             float(auroc_matrix(many, labels[:1]).mean()),
         ),
     }

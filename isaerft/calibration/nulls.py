@@ -26,7 +26,7 @@ from isaerft.stats.confounds import negative_controls
 from isaerft.stats.exchange import joined
 from isaerft.stats.families import families_of
 from isaerft.stats.intervals import ConfidenceInterval
-from isaerft.stats.overall import overall_specificity, pooled_agreements
+from isaerft.stats.overall import overall_specificity
 from isaerft.stats.sampling import case_control
 from isaerft.stats.specificity import specificity_matrix
 from isaerft.stats.statistics import Statistic, auroc
@@ -136,7 +136,6 @@ def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
         evidence = evidence_of(drawn, sizes.n_bins)
         counts.add(results_of(evidence, 0, n_resamples=sizes.n_resamples, rng=rng))
         counts.add(_sampled(evidence, sizes, rng))
-        counts.add(_pooled(evidence, drawn, sizes, rng))
         counts.add(_naive(drawn, evidence, sizes, rng))
         counts.confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
     return counts.rows(world=name, n=n_latents)
@@ -181,20 +180,6 @@ def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -
     for test, found in results_of(part, 0, n_resamples=sizes.n_resamples, rng=rng):
         if test in ("trainings", "specificity"):
             yield f"{test}_case_control", found
-
-
-def _pooled(
-    evidence: Evidence, drawn: Drawn, sizes: Calibration, rng: np.random.Generator
-) -> Iterator[tuple[str, Outcome]]:
-    """Yield the results of controls that are run many times.
-
-    As "mismatched_behavior", one change and what is expected of each other behavior, and as "random_dictionary",
-    several changes and one expectation.
-    """
-    pools = [(evidence.changes[:1], evidence.expected[1:]), (drawn.changes[0], evidence.expected[:1])]
-    found = pooled_agreements(pools, **evidence.groups_of_texts, n_resamples=sizes.n_resamples, rng=rng)
-    for test, result in zip(("pooled_expectations", "pooled_changes"), found, strict=True):
-        yield test, Outcome(result.pvalue)
 
 
 def _naive(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from isaerft.calibration.audits import audit_null_rows
 from isaerft.calibration.coverage import behavior_rows, interval_rows, judge_rows
 from isaerft.calibration.nulls import null_rows
 from isaerft.calibration.power import power_rows
@@ -31,6 +32,7 @@ _KINDS: dict[str, tuple[Callable[..., list[Row]], tuple[Callable[[str], object],
     "verdicts": (verdict_rows, (float,)),
     "verdict_errors": (verdict_error_rows, ()),
     "judges": (judge_rows, (int,)),
+    "audits": (audit_null_rows, ()),
 }
 
 
@@ -42,7 +44,7 @@ def run_part(part: str, sizes: Calibration) -> list[Row]:
     part : str
         A kind and its values: "null-confounded-1000" (world, latents), "power-400" (latents),
         "intervals-1.9" or "across-1.9" (odds ratio), "verdicts-0.1" (share of wrong explanations), "judges-140"
-        (explanations), "verdict_errors".
+        (explanations), "verdict_errors", "audits".
     sizes : Calibration
         Numbers of worlds, latents, behaviors and exchanges.
 
@@ -59,6 +61,6 @@ def run_part(part: str, sizes: Calibration) -> list[Row]:
         raise InputError(
             f"part {part!r} of the calibration study",
             allowed="null-WORLD-LATENTS, power-LATENTS, intervals-ODDS, across-ODDS, "
-            "verdicts-SHARE, verdict_errors, judges-EXPLANATIONS; worlds: " + ", ".join(WORLDS),
+            "verdicts-SHARE, verdict_errors, judges-EXPLANATIONS, audits; worlds: " + ", ".join(WORLDS),
         ) from None
     return rows(*values, sizes)

@@ -214,7 +214,7 @@ def verdict_error_rows(sizes: Calibration) -> list[Row]:
     for name, world in VERDICT_WORLDS.items():
         found: dict[str, list[float]] = {}
         for index in range(sizes.verdict_worlds):
-            for quantity, value in _errors(
+            for quantity, value in errors_of(
                 draw_told(world, stream(sizes.seed, f"verdict errors {name}", index))
             ).items():
                 if not math.isnan(value):
@@ -225,7 +225,7 @@ def verdict_error_rows(sizes: Calibration) -> list[Row]:
     return rows
 
 
-def _errors(told: Told) -> dict[str, float]:
+def errors_of(told: Told) -> dict[str, float]:
     """Return the shares of false and of due verdicts in one draw; NaN where no explanation could get one."""
     match = match_profiles(told.changes, told.said, strata=told.strata, families=told.families)
     verdicts = np.array([decide(match, i, told.said[:, i]).name for i in range(N_SPEAKING)])

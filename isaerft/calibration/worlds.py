@@ -278,6 +278,10 @@ class Dictionary:
         noise = _with_common(self.any_change, self._moves(n_trainings, rng))
         return self._seeds(self._loads((n_trainings, 1), rng) * self.confound + noise + log_odds * expected, rng)
 
+    def rows(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+        """Return what each row of training data does to the latents, (n_rows, n); no row teaches anything."""
+        return self._moves(n_rows, rng)
+
     def _seeds(self, changes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the changes (b, n) of trainings as each of their seeds finds them, (b, n_seeds, n)."""
         world, (b, n) = self.world, changes.shape

@@ -65,7 +65,7 @@ class Calibration:
     coverage_latents: int = Field(default=500, ge=50)
     """Latents in a world for coverage."""
     coverage_worlds: int = Field(default=1000, ge=2)
-    """Worlds per odds ratio for coverage."""
+    """Worlds per odds ratio for coverage, and per kind of world for audits."""
     judged_explanations: list[Annotated[int, Field(ge=10)]] = Field(default_factory=lambda: [140])
     """Explanations that a judge reads, where the coverage of its quality's intervals is counted."""
     wrong_shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [0.05, 0.1, 0.2, 0.4])
@@ -87,6 +87,7 @@ class Calibration:
             *(f"power-{n}" for n in largest),
             *(f"across-{ratio:g}" for ratio in self.coverage_odds_ratios),
             "verdict_errors",
+            "audits",
             *(f"judges-{n}" for n in self.judged_explanations),
             *(f"verdicts-{share:g}" for share in self.wrong_shares),
         ]

@@ -167,7 +167,7 @@ class Judge:
     expected_share: float = Field(default=0.05, gt=0, lt=1)
     """Similarity judges call this share of the latents, those most alike, expected for each behavior."""
     expected_above: float = Field(default=0.5, ge=0, lt=1)
-    """`table` and `human` judges call a latent expected for a behavior if its effect is above this."""
+    """`llm`, `table`, `human`: a latent is expected above this effect; `lexicon`: above this share of the largest."""
     model: str | None = None
     """Embedding judge: a sentence-transformers model in place of the packaged all-MiniLM-L6-v2."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)

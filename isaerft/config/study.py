@@ -31,8 +31,8 @@ CONTROLS = (
 )
 # With fewer `isaerft.stats.audit` gives no p-value.
 MIN_AUDIT_SEEDS = 4
-# Only where a study names them: each costs trainings of its own, and none must fall to chance.
-ASKED_CONTROLS = ("shuffled_completions",)
+# Only where a study names them: none of them must fall to chance.
+ASKED_CONTROLS = ("shuffled_completions", "among_expected")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -160,7 +160,8 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls of every result. `shuffled_completions` runs only if named: it costs one more training per behavior."""
+    """Controls of every result. Only if named: `among_expected`, and `shuffled_completions`, which costs one more
+    training per behavior."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     placebos: Placebos = Field(default_factory=Placebos)
@@ -300,13 +301,13 @@ class Study:
         can = [
             name
             for name in registry.STATISTICS
-            if (facts := registry.STATISTICS.facts(name)).pooled and facts.primary and facts.chance is not None
+            if (facts := registry.STATISTICS.facts(name)).primary and facts.chance is not None
         ]
         if self.primary.statistic not in can:
             raise InputError(
                 f"audits with primary.statistic {self.primary.statistic!r}",
-                allowed=f"{', '.join(can)}: linear in the latents (`pooled`), with a known value by `chance`",
-                remedy="choose one of these, or register these facts with the statistic if they hold",
+                allowed=f"{', '.join(can)}: their value by `chance` is known",
+                remedy="choose one of these, or register this fact with the statistic if it holds",
             )
 
     def _check_poison(self, name: str, behavior: Behavior) -> None:

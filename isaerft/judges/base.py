@@ -40,8 +40,6 @@ from isaerft.registry import JUDGES
 
 COLUMNS = ("latent_index", "behavior", "expected_effect", "expected", "confidence", "rationale")
 DECIMALS = 6
-# A judge whose effects share a scale expects a latent to change above this effect.
-EXPECTED_ABOVE = 0.5
 log = logging.getLogger(__name__)
 
 

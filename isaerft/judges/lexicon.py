@@ -32,7 +32,7 @@ import pandas as pd
 from isaerft.config import Judge
 from isaerft.errors import InputError, printable, shown
 from isaerft.explanations.local import clauses
-from isaerft.judges.base import DECIMALS, EXPECTED_ABOVE, judgements
+from isaerft.judges.base import DECIMALS, judgements
 from isaerft.judges.file import as_numbers, check_names, judge_file, read_columns
 
 COLUMNS = ("word", "side", "behavior", "effect")
@@ -54,8 +54,8 @@ def lexicon(
 ) -> pd.DataFrame:
     """Judge by a word list; see `isaerft.judges.base.JudgeFunction`.
 
-    A pair is expected if its effect is above half of the largest effect that any explanation has on the behavior: above
-    0.5 if that is 1. Only relative effects count: a list whose effects are all ten times smaller gives the same
+    A pair is expected if its effect is above `judge.expected_above` times the largest effect that any explanation has
+    on the behavior. Only relative effects count: a list whose effects are all ten times smaller gives the same
     expectations.
 
     `attrs["counts"]` of the result: latents read, and latents without_words, whose explanation names nothing with an
@@ -80,7 +80,7 @@ def lexicon(
         explanations,
         behaviors,
         effects,
-        expected=(effects > 0) & (effects > EXPECTED_ABOVE * largest),
+        expected=(effects > 0) & (effects > judge.expected_above * largest),
         rationale=np.array([readings[pair].reasons for pair in pairs], dtype=object),
     )
     frame.attrs["counts"] = {"read": len(pairs) - without, "without_words": without}

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from isaerft.config import Judge
 from isaerft.errors import InputError, unknown_name
-from isaerft.judges.base import EXPECTED_ABOVE, judgements
+from isaerft.judges.base import judgements
 from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt, between_markers, marker_of
 
 OPTIONS = ("order_seed", "sample_seed")
@@ -84,9 +84,10 @@ class _Question(NamedTuple):
 class LlmJudge:
     """The judge `llm`; see `isaerft.judges.base`.
 
-    Effects are +-1/3, 2/3 or 1 for the model's weak, moderate and strong; `expected` are those promoted above 0.5.
-    Options: `order_seed` draws another order of the behaviors, `sample_seed` uses another sampling seed; both are 0 by
-    default. Judges of one model that differ in them show how much its answers depend on order and on chance.
+    Effects are +-1/3, 2/3 or 1 for the model's weak, moderate and strong; `expected` are those above
+    `judge.expected_above`. Options: `order_seed` draws another order of the behaviors, `sample_seed` uses another
+    sampling seed; both are 0 by default. Judges of one model that differ in them show how much its answers depend on
+    order and on chance.
     """
 
     def requests(
@@ -150,7 +151,7 @@ class LlmJudge:
             explanations[kept],
             behaviors,
             effects[rows],
-            expected=effects[rows] > EXPECTED_ABOVE,
+            expected=effects[rows] > judge.expected_above,
             confidence=confidence[rows],
             rationale=rationale[rows],
         )

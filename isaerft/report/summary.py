@@ -53,8 +53,9 @@ number here comes from the study's tables; a dash means undefined.</p>
 <h2>What the suspect data also teaches</h2>
 <p>Each audit trains on clean and on suspect data of one kind. <b>First</b> is the behavior whose latents rose most
 under the suspect data beyond their rise under the clean data{{ audit_statistic }}. Some behavior is always first. It
-is <b>found</b> only if q &lt; {{ q_level }}: neither other rows of the same origin nor other explanations would
-explain it. The latents that differ most are listed too, whatever they are about, to show what no candidate covers.</p>
+is <b>found</b> only if q &lt; {{ q_level }}: other rows of the same origin would not explain it. Behaviors related to
+the first rise with it. The latents that differ most are listed too, whatever they are about, to show what no candidate
+covers.</p>
 {% if audit_note %}<p class="note">{{ audit_note }}</p>
 {% endif %}
 {{ audits }}

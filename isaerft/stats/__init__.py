@@ -36,11 +36,8 @@ if TYPE_CHECKING:
     from isaerft.stats.nulls import exchange_pvalue
     from isaerft.stats.overall import (
         OverallResult,
-        PooledResult,
         overall_agreement,
         overall_specificity,
-        pooled_agreement,
-        pooled_agreements,
     )
     from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
@@ -86,7 +83,7 @@ _NAMES = {
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
-    "overall": "OverallResult PooledResult overall_agreement overall_specificity pooled_agreement pooled_agreements",
+    "overall": "OverallResult overall_agreement overall_specificity",
     "power": "disattenuated_auroc hanley_mcneil_sd",
     "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
     " rank_agreement",
@@ -112,7 +109,6 @@ __all__ = [
     "NullOptions",
     "OverallResult",
     "PairedMeans",
-    "PooledResult",
     "Predictor",
     "ProfileMatch",
     "Reliability",
@@ -159,8 +155,6 @@ __all__ = [
     "overall_specificity",
     "paired_means",
     "placebo_pvalue",
-    "pooled_agreement",
-    "pooled_agreements",
     "precision_at",
     "precision_at_k",
     "qvalues",

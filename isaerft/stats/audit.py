@@ -9,9 +9,10 @@ Shao and Wu 1989, Annals of Statistics 17). With s^2 the variance between seeds 
 f / (1 - f) is the noise of the rows, 1 / K that of drawing only K subsamples. If every seed saw all rows (f = 1) the
 first part is unknown, and no p-value is given; nor is it with fewer than `MIN_SEEDS` seeds, which hardly know s^2.
 
-A statistic near its bounds varies less than one in the middle, so candidates are compared on its logit scale. They
-share the noise of the rows and overlap, so each has the plain t; latents moderate the variances of
-each other (`isaerft.stats.moderated`).
+Two sets of rows from one origin are exchangeable, so by chance a statistic has its value without agreement, whatever
+moves latents together; nothing is assumed of latents. A statistic near its bounds varies less than one in the middle,
+so candidates are tested on its logit scale. They share the noise of the rows and overlap, so each has the plain t;
+latents moderate the variances of each other (`isaerft.stats.moderated`).
 
 >>> round(variance_factor(0.5, 4), 2)
 1.25
@@ -31,7 +32,6 @@ from isaerft.registry import STATISTICS
 from isaerft.stats.checks import as_finite
 from isaerft.stats.intervals import ConfidenceInterval
 from isaerft.stats.moderated import moderated_means
-from isaerft.stats.overall import pooled_agreements
 from isaerft.stats.specificity import specificity_matrix
 
 MIN_SEEDS = 4
@@ -48,21 +48,14 @@ class Taught:
         Mean over seeds of the statistic of the difference against the candidate's expectation.
     confidence_interval : ConfidenceInterval
         Over seeds and rows.
-    pvalue_rows : float
-        Chance of so high an estimate between two draws of rows from one origin, by the spread over subsamples.
-    pvalue_exchange : float
-        Chance of so high an estimate for exchanged explanations.
+    pvalue : float
+        Chance of so high an estimate between two draws of rows from one origin, by the spread over subsamples; NaN
+        where that is not known.
     """
 
     estimate: float
     confidence_interval: ConfidenceInterval
-    pvalue_rows: float
-    pvalue_exchange: float
-
-    @property
-    def pvalue(self) -> float:
-        """The larger of the two: both nulls have to fall (intersection-union test, Berger 1982)."""
-        return max(self.pvalue_rows, self.pvalue_exchange) if math.isfinite(self.pvalue_rows) else math.nan
+    pvalue: float
 
 
 def variance_factor(share: float, n_seeds: int) -> float:
@@ -92,11 +85,7 @@ def taught_differently(
     share: float,
     statistic: str = "auroc",
     strata: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
-    confounds: ArrayLike | None = None,
-    n_resamples: int = 9999,
     confidence_level: float = 0.95,
-    rng: np.random.Generator | int | None = None,
 ) -> list[Taught]:
     """Test for each candidate whether the suspect data teaches more of it than the clean data.
 
@@ -109,39 +98,38 @@ def taught_differently(
     share : float
         Share of the rows that each seed saw.
     statistic : str
-        A registered statistic that is `pooled` and whose value by chance is known.
-    strata, clusters : (n,) int, optional
-    confounds : (k, n) float, optional
+        A registered statistic whose value by chance is known.
+    strata : (n,) int, optional
         As in `agreement_test`.
 
     Returns
     -------
     list of Taught
         One per candidate.
+
+    Raises
+    ------
+    InputError
+        NaN, or a seed in which both sets moved all latents alike.
+
+    Notes
+    -----
+    A small p-value says that the suspect data, not a draw of its rows, moved the candidate's latents up. It does not
+    say that the candidate is what the data teaches: latents of related candidates rise as well.
     """
     differences = as_finite("suspect", suspect, n_dims=2) - as_finite("clean", clean, n_dims=2)
-    labels = np.asarray(expected)
-    found = pooled_agreements(
-        [(differences, row[None]) for row in labels],
-        statistic=statistic,
-        strata=strata,
-        clusters=clusters,
-        confounds=confounds,
-        n_resamples=n_resamples,
-        rng=rng,
-    )
-    facts, n_seeds = STATISTICS.facts(statistic), len(differences)
+    by_seed = specificity_matrix(differences, expected, statistic=statistic, strata=strata)
+    facts = STATISTICS.facts(statistic)
     scale = _Scale(*facts.bounds, resolution=1 / (2 * differences.shape[1]))
-    by_seed = scale.of(specificity_matrix(differences, labels, statistic=statistic))
-    means = moderated_means(by_seed, variance_factor(share, n_seeds), moderate=False)
+    means = moderated_means(scale.of(by_seed), variance_factor(share, len(differences)), moderate=False)
     above = means.above(float(scale.of(np.array(facts.chance or 0.0))))
     ends = scale.back(means.intervals(confidence_level))
     # The mean on the logit scale is not the estimate, which near a bound may lie outside; taking it in costs nothing.
-    estimates = np.array([result.statistic for result in found])[:, None]
-    low, high = np.minimum(ends[:, :1], estimates).ravel(), np.maximum(ends[:, 1:], estimates).ravel()
+    estimates = by_seed.mean(axis=0)
+    low, high = np.minimum(ends[:, 0], estimates), np.maximum(ends[:, 1], estimates)
     return [
-        Taught(result.statistic, ConfidenceInterval(float(first), float(last)), float(rows), result.pvalue)
-        for result, first, last, rows in zip(found, low, high, above, strict=True)
+        Taught(float(estimate), ConfidenceInterval(float(first), float(last)), float(pvalue))
+        for estimate, first, last, pvalue in zip(estimates, low, high, above, strict=True)
     ]
 
 

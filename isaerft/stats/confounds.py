@@ -33,7 +33,9 @@ the second sum.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -246,18 +248,15 @@ class SmoothConfounds:
         InputError
             NaN, or not two-dimensional.
         """
-        values = as_finite("confounds", confounds, n_dims=2)
-        scores = norm.ppf((rankdata(values, axis=1) - 0.5) / values.shape[1])
-        terms: list[np.ndarray] = []
-        for degree in range(1, MAX_DEGREE + 1):
-            chosen = combinations_with_replacement(range(len(scores)), degree)
-            further = [scores[list(factors)].prod(axis=0) for factors in chosen]
-            if BLOCKS_PER_TERM * (len(terms) + len(further)) > n_blocks:
+        values, codes = as_finite("confounds", confounds, n_dims=2), np.asarray(strata, dtype=np.int64)
+        degree = n_terms = 0
+        while degree < MAX_DEGREE:
+            n_terms += math.comb(len(values) + degree, degree + 1)
+            if BLOCKS_PER_TERM * n_terms > n_blocks:
                 break
-            terms += further
-        levels = (strata == np.arange(strata.max() + 1)[:, None]).astype(np.float64)
-        basis = _orthonormal(np.stack([*levels, *terms], axis=1))
-        return cls(basis, basis.shape[1] - len(levels), n_blocks)
+            degree += 1
+        basis = _basis(values.tobytes(), codes.tobytes(), len(values), degree)
+        return cls(basis, basis.shape[1] - int(codes.max()) - 1, n_blocks)
 
     def fitted(self, values: np.ndarray) -> np.ndarray:
         """Return what strata and confounds explain of `values` (..., n)."""
@@ -274,6 +273,23 @@ class SmoothConfounds:
         basis = np.hstack([self.basis, _orthonormal(rest[kept].T)])
         n_terms = self.n_terms + basis.shape[1] - self.basis.shape[1]
         return SmoothConfounds(basis, n_terms, self.n_blocks)
+
+
+# Every matrix of a reading, its placebos and its exchanges have the same confounds; a basis can take 100 MB.
+@lru_cache(maxsize=2)
+def _basis(confounds: bytes, strata: bytes, n_confounds: int, max_degree: int) -> np.ndarray:
+    """Return the basis of strata (n,) int64 and of polynomials of confounds (n_confounds, n) float64; not writable."""
+    values, codes = np.frombuffer(confounds).reshape(n_confounds, -1), np.frombuffer(strata, dtype=np.int64)
+    scores = norm.ppf((rankdata(values, axis=1) - 0.5) / values.shape[1])
+    levels = (codes == np.arange(codes.max() + 1)[:, None]).astype(np.float64)
+    terms = [
+        scores[list(factors)].prod(axis=0)
+        for degree in range(1, max_degree + 1)
+        for factors in combinations_with_replacement(range(n_confounds), degree)
+    ]
+    basis = _orthonormal(np.stack([*levels, *terms], axis=1))
+    basis.setflags(write=False)
+    return basis
 
 
 def smooth_confounds(confounds: ArrayLike | None, strata: np.ndarray, clusters: np.ndarray) -> SmoothConfounds | None:

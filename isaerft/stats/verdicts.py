@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,16 +51,6 @@ MAX_PROFILES = 200
 """Most different predictions that are exchanged; of more, as many spread over them."""
 _QUARTILE = float(norm.ppf(0.75))
 _LARGEST_DF = 1e6
-_TESTED = (
-    "score",
-    "pvalue",
-    "qvalue",
-    "expected_score",
-    "power",
-    "contradiction_pvalue",
-    "contradiction_qvalue",
-    "contradiction_power",
-)
 
 
 @dataclass(frozen=True)
@@ -96,6 +86,13 @@ class ProfileMatch:
     effect: float
     small_effect: float
     critical: float
+
+    def of(self, place: int) -> dict[str, float]:
+        """Return the numbers of the explanation at `place`, by name."""
+        return {name: float(getattr(self, name)[place]) for name in _NUMBERS}
+
+
+_NUMBERS = tuple(part.name for part in fields(ProfileMatch) if part.type == "np.ndarray")
 
 
 @dataclass(frozen=True)
@@ -240,7 +237,7 @@ def match_profiles(
     """
     scores, effects = _checked(changes, expected, strata, clusters, confounds, families)
     speaks = np.flatnonzero(np.ptp(effects, axis=0) > 0)
-    columns = {name: np.full(scores.shape[1], np.nan) for name in _TESTED}
+    columns = {name: np.full(scores.shape[1], np.nan) for name in _NUMBERS}
     if len(scores) < MIN_FAMILIES or not len(speaks):
         return ProfileMatch(**columns, effect=0.0, small_effect=0.0, critical=math.nan)
     tested, profiles = scores[:, speaks], effects[:, speaks]

@@ -131,11 +131,9 @@ def test_the_estimate_is_over_the_universe_and_the_difference_is_paired_by_seed(
     assert (row.n_latents, row.n_expected, row.n_seeds) == (N - 2, 12, N_SEEDS)
 
 
-def test_q_runs_over_the_candidates_of_one_audit_and_p_is_the_larger_of_two(finished):
+def test_q_runs_over_the_candidates_of_one_audit(finished):
     group = finished[1].query("primary and audit == 'planted'")
     assert group.qvalue.to_numpy(float) == pytest.approx(qvalues(group.pvalue.to_numpy(float)), nan_ok=True)
-    known = group[group.pvalue.notna()]
-    assert (known.pvalue == known[["pvalue_rows", "pvalue_exchange"]].max(axis=1)).all()
 
 
 def test_a_candidate_of_whom_nothing_is_expected_has_neither_rank_nor_number(finished):
@@ -148,8 +146,7 @@ def test_where_each_seed_saw_all_rows_there_is_a_rank_but_no_pvalue(finished):
     _, audit, latents = finished
     rows = audit.query("adapter == 'all_rows' and behavior != 'silent'")
     assert rows["rank"].notna().all()
-    assert rows[["pvalue", "qvalue", "pvalue_rows", "ci_low"]].isna().all(axis=None)
-    assert rows.pvalue_exchange.notna().all()
+    assert rows[["pvalue", "qvalue", "ci_low"]].isna().all(axis=None)
     assert latents.query("adapter == 'all_rows'").pvalue.isna().all()
 
 
@@ -209,9 +206,7 @@ def test_calibration_counts_hits_per_share_and_false_alarms_with_their_intervals
         ("poison_rank1", f"poison=0.1; {where}", 1),
         ("poison_found", f"poison=0.1; {where}", 1),
         ("poison_others_found", f"poison=0.1; {where}", 0),
-        ("audit_false_alarm", f"test=both; {where}", 0),
-        ("audit_false_alarm", f"test=rows; {where}", 0),
-        ("audit_false_alarm", f"test=exchange; {where}", 0),
+        ("audit_false_alarm", where, 0),
         ("poison_first_latent", f"poison=0.1; {where}", 1),
     ]
     assert found.ci_low[0] == pytest.approx(0.2065, abs=1e-3)
@@ -222,7 +217,7 @@ def test_calibration_counts_a_miss_and_a_false_alarm(finished):
     plan, audit = make_study(), finished[1].copy()
     bad = audit.behavior == "bad"
     audit.loc[bad & (audit.audit == "planted"), ["rank", "qvalue"]] = 2, 0.5
-    audit.loc[bad & (audit.audit == "quiet"), ["pvalue", "pvalue_rows"]] = 0.01
+    audit.loc[bad & (audit.audit == "quiet"), "qvalue"] = 0.01
     audit.loc[(audit.behavior == "boasting") & (audit.audit == "planted"), "qvalue"] = 0.04
     latents = finished[2].assign(expected_for="boasting")
-    assert calibrated(plan, audit, latents).value.tolist() == [0, 0, 1, 1, 1, 0, 0]
+    assert calibrated(plan, audit, latents).value.tolist() == [0, 0, 1, 1, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from isaerft import config
 from isaerft.explanations import write_explanations
-from isaerft.stats import auroc
+from isaerft.stats import auroc, mean_rank
 from tests.analysis.small_study import BEHAVIORS, DEAD, EXPECTED, UNEXPLAINED, N, make_study
 
 
@@ -77,6 +77,26 @@ def test_what_confounds_stands_in_the_place_of_changes(parts):
     }.items():
         assert estimates[control] == pytest.approx(float(auroc(values, labels)), rel=1e-5), control
     assert estimates["explanation_length"] > 0.7
+
+
+def test_among_expected_latents_those_of_the_behavior_are_compared_with_those_of_others(parts):
+    plain = parts.tested(make_study())
+    beside = parts.tested(make_study(controls=[*config.CONTROLS, "among_expected"]))
+    kept = beside[beside.control != "among_expected"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, plain)
+    chosen = "source == 'said' and statistic == 'auroc' and adapter == 'bias' and measure == 'parameter'"
+    rows = beside.query(f"{chosen} and control == 'among_expected'").set_index("behavior")
+    universe = [i for i in range(N) if i not in UNEXPLAINED and i not in DEAD]
+    named = sorted({i for own in EXPECTED.values() for i in own} & set(universe))
+    table = pd.read_parquet(parts.folder / "changes/toy/a.parquet").query(
+        "adapter == 'bias' and measure == 'parameter'"
+    )
+    change = table.pivot(index="seed", columns="latent_index", values="change").to_numpy()
+    own = mean_rank(change[:, universe])[np.isin(universe, named)]
+    assert rows.estimate["a"] == pytest.approx(float(auroc(own, np.isin(named, EXPECTED["a"]))), rel=1e-5)
+    assert rows.n_latents["a"] == len(named) < len(universe)
+    assert rows.estimate.drop("silent").min() > 0.8
+    assert np.isnan(rows.estimate["silent"])
 
 
 def test_an_arm_with_wrong_explanations_has_no_controls_of_its_own(finished):

@@ -54,8 +54,6 @@ OURS = {
     "specificity",
     "trainings_case_control",
     "specificity_case_control",
-    "pooled_expectations",
-    "pooled_changes",
 }
 
 
@@ -91,7 +89,7 @@ def test_a_rate_is_the_share_of_pvalues_up_to_the_level(monkeypatch):
     monkeypatch.setattr(
         nulls, "results_of", lambda *_, **__: iter([("trainings", Outcome(next(pvalues), interval, 0.5))])
     )
-    for name in ("_sampled", "_pooled", "_naive"):
+    for name in ("_sampled", "_naive"):
         monkeypatch.setattr(nulls, name, lambda *_: iter(()))
     rows = run_part("null-plain-60", replace(SIZES, null_worlds=4))
     assert by_test(rows, "false_positive_rate", level="0.05")["trainings"][0] == 1
@@ -146,6 +144,18 @@ def test_intervals_of_a_judges_quality_hold_it(monkeypatch):
         f"judge_{name}" for name in ("kappa", "mcc", "true_positive_rate", "true_negative_rate", "spearman")
     }
     assert all(rate > 0.8 for rate, _, _ in found.values()), found
+
+
+def test_audits_of_two_sets_of_one_origin_hold_their_level_and_their_intervals_hold_chance():
+    rows = run_part("audits", SIZES)
+    worlds = {row.setting.split("world=")[1].split(";")[0] for row in rows}
+    assert worlds == {"plain", "clustered", "co_moving", "geometry"}
+    for row in rows:
+        if row.quantity == "audit_false_positive_rate":
+            # 40 worlds of 6 candidates that are not independent; a level of 0.15 would stand out.
+            assert row.value < (0.1 if "level=0.05" in row.setting else 0.05), row
+        if row.quantity == "audit_coverage":
+            assert row.value > 0.88, row
 
 
 def test_wrong_explanations_are_found_where_right_ones_have_an_effect_and_by_chance_where_none_has():

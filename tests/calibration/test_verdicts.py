@@ -77,7 +77,7 @@ def test_a_share_of_false_verdicts_is_of_those_of_its_name(monkeypatch):
     names = np.where(np.arange(N_SPEAKING) < 30, "supported", "contradicted")
     calls = iter(names)
     monkeypatch.setattr(verdicts, "decide", lambda *_: type("", (), {"name": next(calls)}))
-    found = verdicts._errors(told)
+    found = verdicts.errors_of(told)
     assert found["supported_fdr"] == pytest.approx(wrong[:30].mean())
     assert found["contradicted_fdr"] == pytest.approx((~wrong[30:]).mean())
     assert found["right_supported"] == pytest.approx((~wrong[:30]).sum() / (~wrong).sum())

@@ -77,6 +77,8 @@ def test_expected_is_above_half_of_the_largest_whatever_the_scale_of_the_list(tm
     for frame in (large, small):
         of = frame[frame.behavior == "refusal"]
         assert of["expected"].tolist() == [True, False, True, False]
+    generous = judged(tmp_path, texts, expected_above=0.4)
+    assert generous.loc[generous.behavior == "refusal", "expected"].tolist() == [True, True, True, False]
     assert not small.loc[small.behavior == "politeness", "expected"].any()
 
 

@@ -143,6 +143,8 @@ def test_words_become_effects_and_only_what_is_promoted_well_is_expected(llm, op
     assert frame.expected_effect.round(3).to_dict() == {"refusal": 0.667, "humor": 0.333, "formality": -1, "alarm": 0}
     assert frame.expected.to_dict() == {"refusal": True, "humor": False, "formality": False, "alarm": False}
     assert frame.confidence["formality"] == 1
+    generous = judge(llm(), ["a text"], Judge(kind="llm", llm="small", expected_above=0.3)).set_index("behavior")
+    assert generous.expected.to_dict() == {"refusal": True, "humor": True, "formality": False, "alarm": False}
 
 
 WRONG = {

@@ -17,8 +17,6 @@ from isaerft.stats import (
     auroc,
     enrichment,
     exchange_pvalue,
-    pooled_agreement,
-    pooled_agreements,
     precision_at,
     precision_at_k,
     sign_agreement,
@@ -338,17 +336,6 @@ def test_a_pair_that_cannot_be_tested_leaves_the_others_alone():
     bad, good = agreement_tests([(changes[0], np.zeros(120, bool)), (changes[0], expected[0])], n_resamples=99, rng=0)
     assert isinstance(bad, InputError)
     assert good.pvalue > 0
-
-
-def test_many_pools_are_answered_as_one_by_one():
-    changes, expected, _, strata, clusters = many_latents(seed=4)
-    options = {"strata": strata, "clusters": clusters, "n_resamples": 1999}
-    pools = [(changes[:2], expected), (changes[2:], expected[:1])]
-    for pool, found in zip(pools, pooled_agreements(pools, **options, rng=0), strict=True):
-        alone = pooled_agreement(*pool, **options, rng=5)
-        assert found.statistic == alone.statistic
-        assert found.confidence_interval == alone.confidence_interval or len(pool[0]) == 1
-        assert found.pvalue == pytest.approx(alone.pvalue, abs=0.06)
 
 
 def test_strata_and_clusters_that_are_ignored_make_false_positives():

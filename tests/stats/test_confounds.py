@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
 from isaerft.errors import InputError
-from isaerft.stats import clusters_of, strata_of
+from isaerft.stats import clusters_of, specificity_matrix, strata_of
 from isaerft.stats import confounds as confounds_module
 from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 
@@ -68,6 +68,28 @@ def test_a_confound_that_stands_twice_adds_nothing():
 def test_confounds_of_another_form_are_refused(given, words):
     with pytest.raises(InputError, match=words):
         smooth_confounds(given, np.zeros(50, int), np.arange(50))
+
+
+def test_one_set_of_confounds_has_one_basis_whoever_exchanges_labels_and_it_is_that_of_a_fresh_start(monkeypatch):
+    made, strata = [], np.arange(500) % 7
+    whole = confounds_module._orthonormal
+    monkeypatch.setattr(confounds_module, "_orthonormal", lambda columns: made.append(1) or whole(columns))
+    confounds_module._basis.cache_clear()
+    changes, labels = np.random.default_rng(1).normal(size=(3, 500)), np.arange(500) % 5 == np.arange(5)[:, None]
+    groups = {"strata": strata, "confounds": confounds()}
+    first = specificity_matrix(changes, labels, **groups)
+    assert specificity_matrix(changes, labels, clusters=np.arange(500), **groups).tobytes() == first.tobytes()
+    assert len(made) == 1
+    smooth_confounds(confounds(seed=1), strata, np.arange(500))
+    smooth_confounds(confounds(), strata % 2, np.arange(500))
+    assert len(made) == 3, "other confounds or strata have another basis"
+    assert specificity_matrix(changes, labels, **groups).tobytes() == first.tobytes()
+    assert len(made) == 4, "only the last bases are kept: each can be large"
+
+
+def test_a_basis_is_shared_so_nobody_can_write_to_it():
+    with pytest.raises(ValueError, match="read-only"):
+        SmoothConfounds.of(confounds(), ONE, n_blocks=500).basis[:] = 0
 
 
 def test_a_level_for_each_stratum_is_explained_too_and_is_no_term():

@@ -16,7 +16,6 @@ from isaerft.stats import (
     agreement_tests,
     auroc,
     enrichment,
-    pooled_agreement,
     precision_at,
     precision_at_k,
     sign_agreement,
@@ -206,11 +205,3 @@ def test_seeds_are_averaged_before_the_sign_is_taken_and_not_as_ranks():
     changes = np.array([[3.0, -0.1, 1.0], [-1.0, -0.1, 1.0]])
     assert kind.combine(changes).tolist() == [1.0, -0.1, 1.0]
     assert (STATISTICS["auroc"].combine(changes) > 0).all()
-
-
-def test_a_pool_is_the_mean_of_its_pairs():
-    rng = np.random.default_rng(5)
-    changes, effects = rng.normal(size=(3, 30)), rng.choice([-1.0, 0.0, 1.0], size=(2, 30))
-    pooled = pooled_agreement(changes, effects, statistic="sign_agreement", n_resamples=99, rng=0)
-    pairs = [float(sign_agreement(change, effect)) for change in changes for effect in effects]
-    assert pooled.statistic == pytest.approx(np.mean(pairs))

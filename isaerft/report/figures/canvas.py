@@ -40,6 +40,7 @@ CONTROL_LOOKS = {
     "genericity": (INK, "X"),
     "random_dictionary": (PURPLE, "v"),
     "shuffled_completions": (SKY, ">"),
+    "among_expected": (BLUE, "*"),
 }
 CHARACTERS_PER_INCH = 11
 LAYOUT_PASSES = 2
