@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 CHUNK_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 1024
+# Characters; Python's own limit, 131,072, is below the length of a pasted document.
+MAX_CELL = 10**8
 
 
 @contextmanager
@@ -282,6 +284,7 @@ def _array(path: Path, stream: IO[bytes], inside: str) -> Iterator[Row]:
 
 
 def _csv(path: Path, stream: IO[bytes]) -> Iterator[Row]:
+    csv.field_size_limit(MAX_CELL)
     reader = csv.reader((text for _, text in _lines(path, stream)), strict=True)
     try:
         header = next(reader, [])

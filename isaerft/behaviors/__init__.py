@@ -2,7 +2,6 @@
 
 from isaerft.behaviors.elicited import read_prompts, read_requests
 from isaerft.behaviors.prepare import Elicited, prepare_behavior, split_file
-from isaerft.behaviors.readers import read_rows
 from isaerft.behaviors.records import (
     Record,
     is_heldout,
@@ -12,6 +11,7 @@ from isaerft.behaviors.records import (
     training_splits,
     write_records,
 )
+from isaerft.behaviors.rows import read_rows
 
 __all__ = [
     "Elicited",
