@@ -178,30 +178,33 @@ def tokenize(record: Record, language: LoadedModel, max_length: int) -> Tokenize
 
 def encode(record: Record, language: LoadedModel) -> TokenizedRow:
     """Return a record's tokens as `tokenize` does, however many they are."""
-    tokenizer, chat = language.tokenizer, render_chat(record, language)
-    end = "" if record.is_truncated else chat.end
-    encoded = tokenizer(chat.prompt + chat.reply + end, add_special_tokens=False, return_offsets_mapping=True)
-    tokens, places = encoded["input_ids"], encoded["offset_mapping"]
+    chat = render_chat(record, language)
+    text = chat.prompt + chat.reply
+    written = text if record.is_truncated else text + chat.end
+    encoded = language.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, stops = encoded["input_ids"], [stop for _, stop in encoded["offset_mapping"]]
     # A token that straddles the border of prompt and completion belongs to the completion.
-    n_prompt = next((at for at, (_, stop) in enumerate(places) if stop > len(chat.prompt)), len(places))
-    n_reply = next((at for at, (start, _) in enumerate(places) if start >= len(chat.prompt + chat.reply)), len(places))
-    if n_reply <= n_prompt:
+    n_prompt, n_text = (
+        next((at for at, stop in enumerate(stops) if stop > border), len(stops))
+        for border in (len(chat.prompt), len(text))
+    )
+    if n_text == n_prompt:
         raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} has no token")
     if not record.is_truncated:
-        tokens = [*tokens[:n_reply], *_turn_end(tokens[n_reply:], language)]
+        tokens = [*tokens[:n_text], *_turn_end(tokens[n_text:], language)]
     return TokenizedRow([*language.bos, *tokens], len(language.bos) + n_prompt)
 
 
 def _turn_end(after: list[int], language: LoadedModel) -> list[int]:
     """Return the tokens that end a turn, of those that the template writes after a reply.
 
-    That is up to its own end token; white space and the end of the chat may follow. Without such a token EOS ends it.
+    That is up to its own end token; a new line or the end of the chat may follow. Without such a token EOS ends it.
     """
     own = next((at for at, token in enumerate(after) if token in language.special_ids), None)
     if own is not None:
         return after[: own + 1]
     eos = language.tokenizer.eos_token_id
-    return [*(after if language.decode(after).strip() else []), *([] if eos is None else [eos])]
+    return after if eos is None else [*after, eos]
 
 
 def _fitted(row: TokenizedRow, record: Record, language: LoadedModel, max_length: int) -> TokenizedRow:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
 from isaerft.behaviors import Record, prompt_messages, prompt_text
 from isaerft.errors import InputError, shown
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from isaerft.behaviors.records import Message
     from isaerft.subjects.load import LoadedModel
 
@@ -50,7 +50,7 @@ class Chat(NamedTuple):
     reply : str
         As the template writes it: some remove white space at its ends, or put a space in front of it.
     end : str
-        What the template writes after the reply; "" where there is no template, or nothing.
+        What the template writes after the reply; "" where there is no template, or only white space.
     """
 
     prompt: str
@@ -84,7 +84,7 @@ def render_chat(record: Record, language: LoadedModel) -> Chat:
             remedy=f"take out what the template removes, such as thoughts or its own marks; or {_OWN_TEMPLATE}",
         )
     prompt = _completed(opened, before)
-    return Chat(prompt, whole[len(prompt) : len(whole) - len(after)], after)
+    return Chat(prompt, whole[len(prompt) : len(whole) - len(after)], after if after.strip() else "")
 
 
 def render_prompt(record: Record, language: LoadedModel) -> str:
