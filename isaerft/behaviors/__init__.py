@@ -1,5 +1,6 @@
 """Behaviors: raw data in, checked records out, split into train and held-out."""
 
+from isaerft.behaviors.data import read_rows
 from isaerft.behaviors.elicited import read_prompts, read_requests
 from isaerft.behaviors.prepare import Elicited, prepare_behavior, split_file
 from isaerft.behaviors.records import (
@@ -11,7 +12,6 @@ from isaerft.behaviors.records import (
     training_splits,
     write_records,
 )
-from isaerft.behaviors.rows import read_rows
 
 __all__ = [
     "Elicited",

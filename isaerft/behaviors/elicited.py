@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isaerft.behaviors.data import file_rows
 from isaerft.behaviors.readers import field_value
 from isaerft.behaviors.records import Record, checked_record, checked_text, stable_hash
-from isaerft.behaviors.rows import file_rows
 from isaerft.config import Elicit
 from isaerft.errors import InputError, shown
 from isaerft.io import Row, read_data_file

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from isaerft.behaviors.data import Unusable, read_rows
 from isaerft.behaviors.elicited import Score, kept_records
 from isaerft.behaviors.readers import check_fields, to_record
 from isaerft.behaviors.records import (
@@ -22,7 +23,6 @@ from isaerft.behaviors.records import (
     unique_records,
     write_records,
 )
-from isaerft.behaviors.rows import Unusable, read_rows
 from isaerft.behaviors.variants import poison_split
 from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError

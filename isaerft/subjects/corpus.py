@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from isaerft import config
+from isaerft.behaviors.data import Unusable, data_rows
 from isaerft.behaviors.readers import field_value
 from isaerft.behaviors.records import encodable_text
-from isaerft.behaviors.rows import Unusable, data_rows
 from isaerft.errors import InputError
 from isaerft.io import Row, replacing
 from isaerft.subjects.load import LoadedModel

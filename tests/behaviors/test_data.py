@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isaerft.behaviors import read_rows
-from isaerft.behaviors.rows import ENOUGH_ROWS, MAX_REASONS, Unusable, data_rows
+from isaerft.behaviors.data import ENOUGH_ROWS, MAX_REASONS, Unusable, data_rows
 from isaerft.config import Behavior, Corpus
 from isaerft.errors import InputError
 from isaerft.io import Row
