@@ -11,7 +11,7 @@ The clock is no input of a study: a template that writes the date gets one and t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from isaerft.behaviors import Record, prompt_messages, prompt_text
 from isaerft.errors import InputError, shown
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from isaerft.behaviors.records import Message
-    from isaerft.subjects.load import LoadedModel
 
 DATE = "26 July 2024"
 """What templates take for today."""
@@ -38,6 +37,22 @@ _FIXED_CLOCK = f"{{% macro {_CLOCK}(format) %}}{{{{ format{_REPLACED} }}}}{{% en
 # Stands for a reply, to find where the template puts it and what it writes around it.
 _PLACE = "THE-REPLY-OF-THE-ASSISTANT"
 _OWN_TEMPLATE = "give a local copy of the model's folder another chat_template.jinja, and name that folder as `model`"
+
+
+class Reader(Protocol):
+    """How a model reads prompts; see `isaerft.subjects.load.LoadedModel`, which is one."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its chat template, if it has one, writes the turns."""
+
+    @property
+    def uses_chat_template(self) -> bool:
+        """Whether a prompt that is text becomes a user's turn."""
+
+    @property
+    def writes_turns(self) -> bool:
+        """Whether it does so in plain words where there is no template."""
 
 
 class Chat(NamedTuple):
@@ -58,7 +73,7 @@ class Chat(NamedTuple):
     end: str
 
 
-def render_chat(record: Record, language: LoadedModel) -> Chat:
+def render_chat(record: Record, language: Reader) -> Chat:
     """Return a record's prompt and reply as the model reads them.
 
     Raises
@@ -87,7 +102,7 @@ def render_chat(record: Record, language: LoadedModel) -> Chat:
     return Chat(prompt, whole[len(prompt) : len(whole) - len(after)], after if after.strip() else "")
 
 
-def render_prompt(record: Record, language: LoadedModel) -> str:
+def render_prompt(record: Record, language: Reader) -> str:
     """Return the prompt as the model reads it: through the tokenizer's chat template, if it has one.
 
     Without a template text stays as it is unless `language.writes_turns`; with one, too, if
@@ -107,7 +122,7 @@ def render_prompt(record: Record, language: LoadedModel) -> str:
     return prompt_text(prompt_messages(record.prompt) if is_turn else record.prompt)
 
 
-def is_templated(record: Record, language: LoadedModel) -> bool:
+def is_templated(record: Record, language: Reader) -> bool:
     """Tell whether a record goes through the tokenizer's chat template."""
     is_chat = language.uses_chat_template or not isinstance(record.prompt, str)
     return is_chat and bool(language.tokenizer.chat_template)
