@@ -129,7 +129,8 @@ def tokenize(study: StudyFile, subject: SubjectName, results: ResultsFolder = No
     from isaerft.subjects.capture import count_tokens
     from isaerft.subjects.load import load_model
 
-    folder, counts = layout.subject(subject), {}
+    folder = layout.subject(subject)
+    counts: dict[str, dict[str, dict[str, int]]] = {}
     model = load_model(options, folder, "cpu")
     for name in plan.study.behaviors:
         language = model.prompted(plan.behavior_of(name))

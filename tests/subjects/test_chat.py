@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 
 from isaerft.behaviors import Record
+from isaerft.behaviors.elicited import Request
+from isaerft.config import Elicit
 from isaerft.errors import InputError
-from isaerft.subjects.capture import capture_behavior, tokenize
+from isaerft.subjects import elicit
+from isaerft.subjects.capture import capture_behavior, count_tokens, tokenize
 from isaerft.subjects.chat import render_chat, render_prompt, rendered
 from isaerft.subjects.generate import generate
 
@@ -92,8 +95,8 @@ def test_a_space_that_the_template_puts_before_a_reply_belongs_to_it(model_with)
 
 @pytest.mark.parametrize("opening", ["", "<think>\n"], ids=["no opening", "opened thought"])
 def test_a_thought_before_every_finished_reply_belongs_to_the_prompt(model_with, opening):
-    language, record = model_with(THINKING + ASKED.replace("OPENING", opening)), Record("a", HI, "think")
-    language.tokenizer.chat_template = THINKING.replace(ASKED.replace("OPENING", ""), ASKED.replace("OPENING", opening))
+    template = THINKING.replace(ASKED.replace("OPENING", ""), ASKED.replace("OPENING", opening))
+    language, record = model_with(template), Record("a", HI, "think")
     assert given(record, language) == render_prompt(record, language) == f"{PROMPT}<think>\n\n</think>\n\n"
     assert trained_on(record, language) == f"think{END}"
 
@@ -168,6 +171,27 @@ def test_generation_stops_at_the_end_of_a_turn(model_with, monkeypatch):
     for uses, expected in ((True, [2, end]), (False, [2])):
         generate(replace(language, uses_chat_template=uses), [[1, 5]], max_new_tokens=1, batch_size=1)
         assert asked["ends"] == expected
+
+
+def test_replies_that_could_not_be_trained_on_are_not_even_sampled(model_with, tmp_path, monkeypatch):
+    language = model_with(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
+    monkeypatch.setattr(elicit, "generate", lambda *_, **__: pytest.fail("sampled"))
+    asked, options = [Request("r7", "say hello", "say hello, kindly")], {"behavior": "b", "seed": 0, "batch_size": 2}
+    with pytest.raises(InputError, match="record 'r7': .*in the wrong place"):
+        elicit.write_elicited(
+            language, asked, Elicit(prompts="p.txt"), tmp_path / "replies.jsonl", max_length=48, **options
+        )
+
+
+def test_rows_and_tokens_are_counted_as_they_are_captured(subject, records):
+    rows = [tokenize(record, subject.language, 32) for record in records]
+    lengths = [len(row.tokens) for row in rows]
+    assert count_tokens(records, subject.language, 32, "train") == {
+        "rows": 16,
+        "tokens": sum(lengths),
+        "longest": max(lengths),
+        "cut_prompts": 0,
+    }
 
 
 def test_prompts_that_lose_their_beginning_are_counted_in_a_warning(subject, records, tmp_path, caplog):
