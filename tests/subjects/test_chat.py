@@ -177,7 +177,7 @@ def test_replies_that_could_not_be_trained_on_are_not_even_sampled(model_with, t
     language = model_with(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
     monkeypatch.setattr(elicit, "generate", lambda *_, **__: pytest.fail("sampled"))
     asked, options = [Request("r7", "say hello", "say hello, kindly")], {"behavior": "b", "seed": 0, "batch_size": 2}
-    with pytest.raises(InputError, match="record 'r7': .*in the wrong place"):
+    with pytest.raises(InputError, match=r"record 'r7': .*in the wrong place"):
         elicit.write_elicited(
             language, asked, Elicit(prompts="p.txt"), tmp_path / "replies.jsonl", max_length=48, **options
         )
