@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from isaerft.behaviors import Record
 from isaerft.behaviors.elicited import Request
@@ -165,7 +166,7 @@ def test_generation_stops_at_the_end_of_a_turn(model_with, monkeypatch):
 
     def spy(input_ids, attention_mask):
         asked["ends"] = language.model.generation_config.eos_token_id
-        return input_ids
+        return torch.cat([input_ids, input_ids[:, :1]], 1)
 
     monkeypatch.setattr(language.model, "generate", spy)
     for uses, expected in ((True, [2, end]), (False, [2])):
@@ -197,7 +198,7 @@ def test_rows_and_tokens_are_counted_as_they_are_captured(subject, records):
 def test_prompts_that_lose_their_beginning_are_counted_in_a_warning(subject, records, tmp_path, caplog):
     long = [replace(record, prompt="tell me about the garden " * 6) for record in records[:3]]
     splits = {"train": records[:4], "train_instructed": [*long, records[3]]}
-    capture_behavior(subject, splits, tmp_path / "cache.safetensors", max_length=24, batch_size=4)
+    capture_behavior(subject, splits, tmp_path / "cache.safetensors", max_length=32, batch_size=4)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert re.match(r"train_instructed: 3 of 4 prompts lose their beginning.*max_length 24", warnings[0])
+    assert re.match(r"train_instructed: 3 of 4 prompts lose their beginning.*max_length 32", warnings[0])
