@@ -196,9 +196,10 @@ def test_rows_and_tokens_are_counted_as_they_are_captured(subject, records):
 
 
 def test_prompts_that_lose_their_beginning_are_counted_in_a_warning(subject, records, tmp_path, caplog):
-    long = [replace(record, prompt="tell me about the garden " * 6) for record in records[:3]]
+    long = [replace(record, prompt="tell me about the garden " * 4) for record in records[:3]]
     splits = {"train": records[:4], "train_instructed": [*long, records[3]]}
+    caplog.set_level("WARNING")
     capture_behavior(subject, splits, tmp_path / "cache.safetensors", max_length=32, batch_size=4)
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("isaerft")]
     assert len(warnings) == 1
     assert re.match(r"train_instructed: 3 of 4 prompts lose their beginning.*max_length 32", warnings[0])
