@@ -35,6 +35,7 @@ rule all:
         [at.figure(name) for name in figures_of(plan)],
         [at.page(name) for name in tables_of(plan)],
         [at.page("answers")] if plan.behavior_checked else [],
+        [at.subject(name).tokens for name in study.subjects if name not in TESTBEDS],
         at.summary,
 
 

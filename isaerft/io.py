@@ -51,6 +51,8 @@ _DISK = {
     errno.ENAMETOOLONG: "choose a shorter name or folder",
 }
 _TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# Characters; Python's own limit, 131,072, is below the length of a pasted document.
+MAX_CELL = 10**8
 
 
 @contextmanager
@@ -336,6 +338,7 @@ def _array(path: Path, stream: IO[bytes], inside: str) -> Iterator[Row]:
 
 
 def _csv(path: Path, stream: IO[bytes]) -> Iterator[Row]:
+    csv.field_size_limit(MAX_CELL)
     reader = csv.reader((text for _, text in _lines(path, stream)), strict=True)
     try:
         header = next(reader, [])

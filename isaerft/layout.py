@@ -50,6 +50,11 @@ class SubjectFolder:
         return self.path / "corpus.safetensors"
 
     @property
+    def tokens(self) -> Path:
+        """Numbers of rows and tokens of every behavior's records, as this subject reads them."""
+        return self.path / "tokens.json"
+
+    @property
     def latents(self) -> Path:
         """Facts of the latents, one row each."""
         return self.path / "latents.parquet"

@@ -1,8 +1,8 @@
 """Behaviors: raw data in, checked records out, split into train and held-out."""
 
+from isaerft.behaviors.data import read_rows
 from isaerft.behaviors.elicited import read_prompts, read_requests
 from isaerft.behaviors.prepare import Elicited, prepare_behavior, split_file
-from isaerft.behaviors.readers import read_rows
 from isaerft.behaviors.records import (
     Record,
     is_heldout,

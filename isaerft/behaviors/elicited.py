@@ -9,7 +9,7 @@ r"""Elicited behaviors: prompts with an instruction, and which of the sampled re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isaerft.behaviors.data import file_rows
 from isaerft.behaviors.readers import field_value
 from isaerft.behaviors.records import Record, checked_record, checked_text, stable_hash
 from isaerft.config import Elicit
 from isaerft.errors import InputError, shown
-from isaerft.io import Row, read_data_file, read_text
+from isaerft.io import Row, read_data_file
 
 INSTRUCTED = "_instructed"
 """Suffix of a split that holds the rows of another with the instruction in their prompts."""
@@ -57,7 +58,7 @@ def read_requests(options: Elicit) -> list[Request]:
         The file cannot be read, a prompt is missing, blank or given twice, or the instruction names a missing column.
     """
     requests: dict[str, Request] = {}
-    for row in islice(_prompt_rows(options.prompts), options.n):
+    for row in islice(file_rows(options.prompts, lines="prompt"), options.n):
         prompt = _prompt(row)
         if prompt in requests:
             raise InputError(f"{row.location} repeats a prompt", remedy="remove it: every prompt has one reply")
@@ -85,7 +86,7 @@ def instructed_records(records: Sequence[Record], options: Elicit) -> list[Recor
 
 def read_prompts(path: str) -> list[str]:
     """Return the prompts of a file: a `prompt` column, or the lines of a .txt file."""
-    return [_prompt(row) for row in _prompt_rows(path)]
+    return [_prompt(row) for row in file_rows(path, lines="prompt")]
 
 
 def _prompt(row: Row) -> str:
@@ -98,13 +99,6 @@ def asked_of(row: Row, instruction: str) -> str:
     if "{" in text:
         return str(field_value(row, text))
     return "\n\n".join(filter(None, [str(field_value(row, "prompt")), text]))
-
-
-def _prompt_rows(path: str) -> Iterator[Row]:
-    if path.endswith(".txt"):
-        lines = enumerate(read_text(path).splitlines(), 1)
-        return (Row(f"{path} line {number}", {"prompt": line}) for number, line in lines if line.strip())
-    return read_data_file(path)
 
 
 def kept_records(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from isaerft.behaviors.data import Unusable, read_rows
 from isaerft.behaviors.elicited import Score, kept_records
-from isaerft.behaviors.readers import UnusableDialogue, read_rows, to_record
+from isaerft.behaviors.readers import check_fields, to_record
 from isaerft.behaviors.records import (
     Record,
     is_heldout,
@@ -26,7 +28,7 @@ from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
 from isaerft.io import sha256, write_json
 
-MAX_UNUSABLE_SHARE = 0.05
+UNUSABLE = "check `columns`, `where` and `format`, or raise `max_unusable_share`"
 REPEATED = "repeats an earlier row"
 log = logging.getLogger(__name__)
 
@@ -78,8 +80,8 @@ def prepare_behavior(
     Raises
     ------
     InputError
-        A row is invalid (with its location), too few elicited replies show the behavior, or a part of the split would
-        be empty.
+        More rows than allowed cannot be used (with the first one's location), too few elicited replies show the
+        behavior, or a part of the split would be empty.
     """
     label = f"behavior {name!r}"
     sample: dict[str, object] = {}
@@ -110,6 +112,8 @@ def prepare_behavior(
         "columns": behavior.columns,
         "where": behavior.where,
         "format": behavior.format,
+        "system": behavior.system,
+        "ids": behavior.ids,
         "chat_template": behavior.chat_template,
         **sample,
     }
@@ -178,32 +182,12 @@ def split_file(
 
 
 def _read(behavior: Behavior, label: str) -> tuple[list[Record], Counter[str]]:
-    """Map a behavior's rows to records and count the dropped rows by reason.
-
-    Dropped are repeats (see `unique_records`) and, up to a small share of the rows, dialogues that cannot be split.
-    """
-    dropped: Counter[str] = Counter()
-    unusable: list[str] = []
-
-    def located() -> Iterator[tuple[str, Record]]:
-        for row in read_rows(behavior):
-            try:
-                yield row.location, to_record(row, behavior)
-            except UnusableDialogue as error:
-                unusable.append(f"{row.location}: {error}")
-                dropped[str(error)] += 1
-
-    records, repeats = unique_records(located())
-    n_rows = len(unusable) + len(records) + repeats
-    if len(unusable) > MAX_UNUSABLE_SHARE * n_rows:
-        raise InputError(
-            f"{label}: {len(unusable)} of {n_rows} rows cannot be used, the first is {unusable[0]}",
-            allowed=f"at most {MAX_UNUSABLE_SHARE:.0%} of the rows",
-            remedy="check that `format: hh` is right, and that chosen and rejected are mapped to whole dialogues",
-        )
-    if repeats:
-        dropped[REPEATED] = repeats
-    return records, dropped
+    """Map a behavior's rows to records and count the dropped rows by reason: unusable ones, and repeats."""
+    check_fields(behavior.columns)
+    unusable = Unusable(label, behavior.max_unusable_share, UNUSABLE)
+    to_own_record = partial(to_record, behavior=behavior)
+    records, repeats = unique_records(unusable.without(read_rows(behavior), to_own_record))
+    return records, unusable.reasons + Counter({REPEATED: repeats})
 
 
 def _write_split(

@@ -135,10 +135,7 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
     }
     content |= {field: checked_text(fields[field], field, location) for field in replies}
     if "chosen" in content and str(content["chosen"]).strip() == str(content["rejected"]).strip():
-        raise InputError(
-            f"{location}: chosen and rejected are the same ({shown(content['chosen'])})",
-            remedy="remove the row: it has no preference",
-        )
+        raise InputError(f"{location}: chosen and rejected are the same", remedy="remove the row: it has no preference")
     content[TRUNCATED] = _checked_truncated(fields.get(TRUNCATED, []), replies, location)
     return Record(id=_checked_id(fields.get("id"), content, location), **content)  # type: ignore[arg-type]
 
@@ -152,16 +149,22 @@ def _checked_truncated(value: object, replies: tuple[str, ...], location: str) -
 
 def checked_text(value: object, field: str, location: str) -> str:
     """Return a field's value if it is text that can be trained on and stored; otherwise raise `InputError`."""
+    text = encodable_text(value, field, location)
+    if not text.strip():
+        raise InputError(f"{location}: {field} is blank", remedy="fill it in or remove the row")
+    if "\0" in text:
+        raise InputError(f"{location}: {field} has a NUL byte at character {text.index(chr(0))}", remedy="remove it")
+    return text
+
+
+def encodable_text(value: object, field: str, location: str) -> str:
+    """Return a field's value if it is text that can be written as UTF-8, blank or not; else raise `InputError`."""
     if not isinstance(value, str):
         raise InputError(
             f"{location}: {field} is {shown(value)}",
             allowed="text" + (", or a list of {role, content} messages" if field == "prompt" else ""),
             remedy="select the text with a dotted path, such as instances.0.output or chosen.-1.content",
         )
-    if not value.strip():
-        raise InputError(f"{location}: {field} is blank", remedy="fill it in or remove the row")
-    if "\0" in value:
-        raise InputError(f"{location}: {field} has a NUL byte at character {value.index(chr(0))}", remedy="remove it")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -172,20 +175,25 @@ def checked_text(value: object, field: str, location: str) -> str:
 
 
 def _checked_messages(messages: list[object], location: str) -> list[Message]:
-    """Return checked messages of a prompt: known roles, no blank content, the last one not the assistant's."""
-    for message in messages:
-        if not isinstance(message, dict) or {"role", "content"} != {k for k, v in message.items() if v is not None}:
-            raise InputError(f"{location}: prompt message {shown(message)}", allowed='{"role": ..., "content": ...}')
-        if message["role"] not in ROLES:
-            raise unknown_name(f"role in {location}:", message["role"], ROLES)
-        checked_text(message["content"], f"{message['role']} message of the prompt", location)
-    if not messages or messages[-1]["role"] == "assistant":  # type: ignore[index]
+    """Return checked messages of a prompt, of which the last is not the assistant's."""
+    checked = [checked_message(message, location) for message in messages]
+    if not checked or checked[-1]["role"] == "assistant":
         raise InputError(
             f"{location}: prompt of {len(messages)} messages",
             allowed="at least one message, the last one not the assistant's",
             remedy="the assistant's last reply belongs in completion, or in chosen and rejected",
         )
-    return [{"role": m["role"], "content": m["content"]} for m in messages]  # type: ignore[index]
+    return checked
+
+
+def checked_message(message: object, location: str) -> Message:
+    """Return a message with a known role and content that is not blank; otherwise raise `InputError`."""
+    if not isinstance(message, dict) or {"role", "content"} != {k for k, v in message.items() if v is not None}:
+        raise InputError(f"{location}: prompt message {shown(message)}", allowed='{"role": ..., "content": ...}')
+    role = message["role"]
+    if role not in ROLES:
+        raise unknown_name(f"role in {location}:", role, ROLES)
+    return {"role": role, "content": checked_text(message["content"], f"{role} message of the prompt", location)}
 
 
 def _checked_id(value: object, content: Mapping[str, object], location: str) -> str:
@@ -245,7 +253,7 @@ def unique_records(located: Iterable[tuple[str, Record]]) -> tuple[list[Record],
         if first != location:
             raise InputError(
                 f"id {shown(record.id)} occurs at {first} and at {location}",
-                remedy="make the ids unique, or leave them out",
+                remedy="make the ids unique or leave them out; `ids: derived` ignores those of a behavior's data",
             )
         kinds.setdefault(record.kind, location)
         if len(kinds) > 1:

@@ -19,7 +19,7 @@ from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
 from isaerft.layout import AnswersFolder
 from isaerft.stats import paired_means
-from isaerft.subjects.capture import render_prompt
+from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +19,13 @@ from isaerft.cli.options import (
     open_study,
     open_subject,
 )
+from isaerft.config import Plan
 from isaerft.errors import InputError
+from isaerft.layout import Results
 from isaerft.registry import METRICS
+
+if TYPE_CHECKING:
+    from isaerft.behaviors import Record
 
 app = typer.Typer()
 
@@ -114,12 +120,43 @@ def shuffle(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = N
     write_shuffled(original, layout.behavior(behavior).path, behavior, plan.study.seed)
 
 
+@app.command("tokenize")
+def tokenize(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Tokenize all records as a subject reads them, so that those it cannot read stop the study before long jobs."""
+    plan, layout = open_study(study, results)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
+    from isaerft.io import write_json
+    from isaerft.subjects.capture import count_tokens
+    from isaerft.subjects.load import load_model
+
+    folder = layout.subject(subject)
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    model = load_model(options, folder, "cpu")
+    for name in plan.study.behaviors:
+        language = model.prompted(plan.behavior_of(name))
+        splits = _splits(plan, layout, name).items()
+        counts[name] = {
+            split: count_tokens(records, language, plan.study.max_length, f"{name} {split}")
+            for split, records in splits
+        }
+    write_json(folder.tokens, counts)
+
+
 @app.command("capture")
 def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
     """Run a behavior's records once through everything below the hook, and cache what is needed to train."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     check_name("behavior", behavior, plan.all_behaviors)
+    splits = _splits(plan, layout, behavior)
+    from isaerft.subjects.capture import capture_behavior
+
+    loaded, out = open_subject(opened, subject, behavior), layout.cache(subject, behavior)
+    capture_behavior(loaded, splits, out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
+
+
+def _splits(plan: Plan, layout: Results, behavior: str) -> dict[str, Sequence[Record]]:
+    """Return the records of a behavior that the study reads, by split."""
     from isaerft.behaviors import read_records, training_splits
     from isaerft.behaviors.elicited import INSTRUCTED, instructed_records
 
@@ -130,10 +167,7 @@ def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     elicit = plan.behavior_of(behavior).elicit
     if plan.instructed_adapters and elicit is not None:
         splits["train" + INSTRUCTED] = instructed_records(records["train"], elicit)
-    from isaerft.subjects.capture import capture_behavior
-
-    loaded, out = open_subject(opened, subject, behavior), layout.cache(subject, behavior)
-    capture_behavior(loaded, splits, out, max_length=plan.study.max_length, batch_size=plan.study.batch_size)
+    return splits
 
 
 @app.command("train")

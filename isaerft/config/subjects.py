@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from isaerft.config.base import STRICT
 from isaerft.errors import InputError, from_here
 
+MAX_UNUSABLE_SHARE = 0.05
 WordList = Literal["words", "paraphrases"]
 """Lists of words that show a style of the embedded language; they share no word."""
 
@@ -44,7 +45,7 @@ class Corpus:
     """Text on which the latents' facts are measured: a file, a hub dataset, or sampled from the model itself."""
 
     path: str | None = None
-    """Local .jsonl with a `text` field, or .txt with one document a line."""
+    """Local data file (.jsonl, .json, .csv, .parquet, also .gz), or .txt with one document a line."""
     dataset: str | None = None
     """Hugging Face dataset id."""
     revision: str | None = None
@@ -54,7 +55,9 @@ class Corpus:
     split: str = "train"
     """Split of the dataset."""
     column: str = "text"
-    """Column that holds the text."""
+    """Column that holds the text, dotted path into nested data (messages.0.content), or '{template}' of columns."""
+    max_unusable_share: float = Field(default=MAX_UNUSABLE_SHARE, ge=0, lt=1)
+    """Rows whose text is missing or not text are left out, with a warning; a larger share of them is an error."""
     sample: bool = False
     """True: sample the corpus from the model itself."""
     prompts: str | None = None

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
-from isaerft.config.subjects import WordList
+from isaerft.config.subjects import MAX_UNUSABLE_SHARE, WordList
 from isaerft.registry import OBJECTIVES
 
 OTHERS, REJECTED = "others", "rejected"
@@ -114,6 +114,14 @@ class Behavior:
     """Keep only rows whose column has this value (or one of these)."""
     format: Literal["columns", "hh"] = "columns"
     """`hh`: chosen/rejected hold whole flat 'Human: ... Assistant: ...' dialogues, which are split into messages."""
+    system: Literal["keep", "merge", "drop"] = "keep"
+    """System messages of prompts, for models whose chat template refuses them: `merge` puts their text in front of the
+    user's message that follows, `drop` leaves them out."""
+    ids: Literal["own", "derived"] = "own"
+    """`derived`: ignore the data's ids, which may repeat, and derive them from each row's content."""
+    max_unusable_share: float = Field(default=MAX_UNUSABLE_SHARE, ge=0, lt=1)
+    """Rows that cannot be used (blank, not text, ...) are left out, and the card counts them by reason; a larger share
+    of them is an error."""
     heldout_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of prompts held out, chosen by a hash of the prompt, so that rows with one prompt stay together."""
     max_completion_characters: int | None = Field(default=None, ge=1)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from isaerft.behaviors import Record, prompt_messages, prompt_text
+from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
 from isaerft.subjects.cache import CachedRows, write_cache
+from isaerft.subjects.chat import DATE, render_chat, writes_date
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
@@ -67,18 +68,59 @@ def capture_behavior(
     language = subject.language
     is_turn = language.uses_chat_template and (bool(language.tokenizer.chat_template) or language.writes_turns)
     logger.info("%d prompts that are text %s", n_texts, "become a user's turn" if is_turn else "stay raw text")
+    if writes_date(language.tokenizer):
+        logger.info("the chat template writes the date: always %s", DATE)
     write_cache(
-        {name: capture_batches(subject, records, max_length, batch_size) for name, records in splits.items()}, path
+        {name: capture_batches(subject, part, max_length, batch_size, name) for name, part in splits.items()}, path
     )
 
 
 def capture_batches(
-    subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int
+    subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int, split: str = "the records"
 ) -> Iterator[CachedRows]:
-    """Tokenize records (prompt and reply) and yield them run below the hook, `batch_size` rows at a time, in order."""
+    """Tokenize records (prompt and reply) and yield them run below the hook, `batch_size` rows at a time, in order.
+
+    A warning counts the prompts that lose their beginning; `split` names the records in it.
+    """
+    count_tokens(records, subject.language, max_length, split)
     for start in tqdm(range(0, len(records), batch_size), desc="capturing", unit="batch", disable=None):
         part = records[start : start + batch_size]
         yield capture_tokens(subject, [tokenize(record, subject.language, max_length) for record in part])
+
+
+def count_tokens(records: Sequence[Record], language: LoadedModel, max_length: int, split: str) -> dict[str, int]:
+    """Return the numbers of rows, tokens and cut prompts of records, and warn of prompts that lose their beginning.
+
+    Parameters
+    ----------
+    max_length : int
+        Tokens per row.
+    split : str
+        Name of the records, for the warning.
+
+    Raises
+    ------
+    InputError
+        `tokenize` refuses a record.
+    """
+    counts = {"rows": len(records), "tokens": 0, "longest": 0, "cut_prompts": 0}
+    for record in records:
+        whole = encode(record, language)
+        n_tokens = len(_fitted(whole, record, language, max_length).tokens)
+        counts["tokens"] += n_tokens
+        counts["longest"] = max(counts["longest"], len(whole.tokens))
+        counts["cut_prompts"] += n_tokens < len(whole.tokens)
+    if counts["cut_prompts"]:
+        logger.warning(
+            "%s: %d of %d prompts lose their beginning, with what a chat template writes there, to fit into max_length"
+            " %d; the longest row would need %d tokens",
+            split,
+            counts["cut_prompts"],
+            len(records),
+            max_length,
+            counts["longest"],
+        )
+    return counts
 
 
 def capture(subject: LoadedSubject, records: Sequence[Record], max_length: int, batch_size: int) -> CachedRows:
@@ -122,48 +164,61 @@ def joined_rows(parts: Iterable[CachedRows]) -> CachedRows:
 
 
 def tokenize(record: Record, language: LoadedModel, max_length: int) -> TokenizedRow:
-    """Return a record's tokens: BOS, prompt, reply, EOS.
+    """Return a record's tokens: BOS, prompt, reply, and what ends the assistant's turn.
 
-    A prompt that is too long loses its beginning. No EOS follows a reply that was cut.
+    A prompt that is too long loses its beginning. Nothing ends a reply that was cut.
 
     Raises
     ------
     InputError
-        The reply alone does not fit, or has no token.
+        The reply alone does not fit, or has no token; or the chat template cannot write the record.
     """
-    tokenizer = language.tokenizer
-    prompt = render_prompt(record, language)
-    encoded = tokenizer(prompt + record.reply, add_special_tokens=False, return_offsets_mapping=True)
+    return _fitted(encode(record, language), record, language, max_length)
+
+
+def encode(record: Record, language: LoadedModel) -> TokenizedRow:
+    """Return a record's tokens as `tokenize` does, however many they are."""
+    chat = render_chat(record, language)
+    text = chat.prompt + chat.reply
+    written = text if record.is_truncated else text + chat.end
+    encoded = language.tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, stops = encoded["input_ids"], [stop for _, stop in encoded["offset_mapping"]]
     # A token that straddles the border of prompt and completion belongs to the completion.
-    is_prompt = [end <= len(prompt) for _, end in encoded["offset_mapping"]]
-    n_prompt = next((i for i, inside in enumerate(is_prompt) if not inside), len(is_prompt))
-    before, completion = encoded["input_ids"][:n_prompt], encoded["input_ids"][n_prompt:]
-    if not completion:
+    n_prompt, n_text = (
+        next((at for at, stop in enumerate(stops) if stop > border), len(stops))
+        for border in (len(chat.prompt), len(text))
+    )
+    if n_text == n_prompt:
         raise InputError(f"record {shown(record.id)}: its completion {shown(record.reply)} has no token")
-    if tokenizer.eos_token_id is not None and not record.is_truncated:
-        completion = [*completion, tokenizer.eos_token_id]
-    room = max_length - len(language.bos) - len(completion)
+    if not record.is_truncated:
+        tokens = [*tokens[:n_text], *_turn_end(tokens[n_text:], language)]
+    return TokenizedRow([*language.bos, *tokens], len(language.bos) + n_prompt)
+
+
+def _turn_end(after: list[int], language: LoadedModel) -> list[int]:
+    """Return the tokens that end a turn, of those that the template writes after a reply.
+
+    That is up to its own end token; a new line or the end of the chat may follow. Without such a token EOS ends it.
+    """
+    own = next((at for at, token in enumerate(after) if token in language.special_ids), None)
+    if own is not None:
+        return after[: own + 1]
+    eos = language.tokenizer.eos_token_id
+    return after if eos is None else [*after, eos]
+
+
+def _fitted(row: TokenizedRow, record: Record, language: LoadedModel, max_length: int) -> TokenizedRow:
+    """Return a row of at most `max_length` tokens: a prompt that is too long loses its beginning, but not BOS."""
+    n_bos, n_completion = len(language.bos), len(row.tokens) - row.n_prompt
+    room = max_length - n_bos - n_completion
     if room < 1:
         raise InputError(
-            f"record {shown(record.id)}: its completion of {len(completion)} tokens does not fit",
-            allowed=f"at most {max_length - len(language.bos) - 1} (max_length {max_length})",
+            f"record {shown(record.id)}: its completion of {n_completion} tokens does not fit",
+            allowed=f"at most {max_length - n_bos - 1} (max_length {max_length})",
             remedy="raise max_length, or drop such rows with max_completion_characters",
         )
-    kept = before[-room:]
-    return TokenizedRow([*language.bos, *kept, *completion], len(language.bos) + len(kept))
-
-
-def render_prompt(record: Record, language: LoadedModel) -> str:
-    """Return the prompt as the model reads it: through the tokenizer's chat template, if it has one.
-
-    Without a template text stays as it is unless `language.writes_turns`; with one, too, if
-    `language.uses_chat_template` is false.
-    """
-    if isinstance(record.prompt, str) and not language.uses_chat_template:
-        return record.prompt
-    if language.tokenizer.chat_template:
-        return language.rendered(prompt_messages(record.prompt))
-    return prompt_text(prompt_messages(record.prompt) if language.writes_turns else record.prompt)
+    kept = row.tokens[n_bos : row.n_prompt][-room:]
+    return TokenizedRow([*language.bos, *kept, *row.tokens[row.n_prompt :]], n_bos + len(kept))
 
 
 def _predicts(n_tokens: int, n_before: int) -> torch.Tensor:

@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from isaerft import config
-from isaerft.errors import InputError, unknown_name
-from isaerft.io import read_data_file, read_text, replacing
+from isaerft.behaviors.data import Unusable, data_rows
+from isaerft.behaviors.readers import field_value
+from isaerft.behaviors.records import encodable_text
+from isaerft.errors import InputError
+from isaerft.io import Row, replacing
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -68,23 +71,29 @@ def make_corpus(corpus: config.Corpus, language: LoadedModel, seed: int) -> Toke
     """
     if corpus.sample:
         return sample_rows(language, n_tokens=corpus.tokens, context_size=corpus.context_size, seed=seed)
-    return texts_to_rows(corpus_texts(corpus), language, n_tokens=corpus.tokens, context_size=corpus.context_size)
+    unusable = Unusable(
+        "the reference corpus", corpus.max_unusable_share, "check corpus.column, or raise corpus.max_unusable_share"
+    )
+    texts = corpus_texts(corpus, unusable)
+    rows = texts_to_rows(texts, language, n_tokens=corpus.tokens, context_size=corpus.context_size)
+    unusable.check()
+    if unusable.reasons:
+        n = unusable.reasons.total()
+        logger.warning("the reference corpus leaves out %d rows of %d: %s", n, unusable.n_rows, dict(unusable.reasons))
+    return rows
 
 
-def corpus_texts(corpus: config.Corpus) -> Iterator[str]:
-    """Yield the texts of a local file or hub data set."""
-    if corpus.path is not None and corpus.path.endswith(".txt"):
-        yield from (line for line in read_text(corpus.path).splitlines() if line.strip())
-    elif corpus.path is not None:
-        for row in read_data_file(corpus.path):
-            if corpus.column not in row.values:
-                raise unknown_name(f"column in {row.location}:", corpus.column, row.values)
-            yield str(row.values[corpus.column])
-    else:
-        from datasets import load_dataset
+def corpus_texts(corpus: config.Corpus, unusable: Unusable) -> Iterator[str]:
+    """Yield the texts of a local file or hub data set; `unusable` counts rows whose text is missing or not text."""
 
-        rows = load_dataset(corpus.dataset, corpus.subset, split=corpus.split, revision=corpus.revision, streaming=True)
-        yield from (str(row[corpus.column]) for row in rows)
+    def text_of(row: Row) -> str:
+        value = field_value(row, corpus.column)
+        if value is None:
+            raise InputError(f"{row.location}: {corpus.column} is missing")
+        return encodable_text(value, corpus.column, row.location)
+
+    rows = data_rows(corpus, lines=corpus.column, streaming=True)
+    return (text for _, text in unusable.without(rows, text_of))
 
 
 def texts_to_rows(texts: Iterable[str], language: LoadedModel, *, n_tokens: int, context_size: int) -> TokenRows:

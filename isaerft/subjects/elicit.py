@@ -16,6 +16,7 @@ from isaerft.behaviors.elicited import Request
 from isaerft.config import Elicit
 from isaerft.errors import InputError
 from isaerft.io import replacing
+from isaerft.subjects.chat import render_chat
 from isaerft.subjects.generate import Reply, generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel
 
@@ -48,6 +49,8 @@ def write_elicited(
     A row has id, prompt, chosen (the elicited reply), rejected (the plain one), and truncated (the names of those that
     `options.max_new_tokens` cut).
     """
+    for request in requests:  # what training would refuse later is refused before hours of sampling
+        render_chat(Record(request.id, request.prompt, "A reply."), language)
     room = longest_prompt(language, max_length - options.max_new_tokens, options.max_new_tokens)
 
     def replies(texts: list[str], stream: str) -> list[Reply]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import cycle, islice
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +13,8 @@ from transformers import GenerationConfig
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
-from isaerft.subjects.capture import render_prompt
+from isaerft.subjects.capture import encode
+from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.load import LoadedModel
 
@@ -134,9 +136,14 @@ def sample_chats(
 
 
 def _end_tokens(language: LoadedModel) -> set[int]:
-    """Return the token ids with which the model ends a reply."""
+    """Return the token ids with which the model ends a reply: EOS, its own, and the end of its template's turns."""
     own = language.model.generation_config.eos_token_id
-    return ({language.tokenizer.eos_token_id} | set(own if isinstance(own, list) else [own])) - {None}
+    found = {language.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    if language.uses_chat_template and language.tokenizer.chat_template:
+        with suppress(InputError):  # a template that refuses this chat has no say in where others end
+            last = encode(Record("turn", [{"role": "user", "content": "1"}], "A"), language).tokens[-1]
+            found |= {last} & language.special_ids
+    return found - {None}
 
 
 def _replies(

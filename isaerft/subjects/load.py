@@ -7,6 +7,7 @@ the outputs of its parts, makes the logits differ.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
+from isaerft.subjects.chat import rendered
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
 
+logger = logging.getLogger(__name__)
 N_CHECKED_TOKENS = 8
 FIRST_CHECKED_TOKEN = 5
 
@@ -86,17 +89,23 @@ class LoadedModel:
         is_text[:, : len(self.bos)] = False
         return is_text
 
-    def rendered(self, messages: list[dict[str, str]]) -> str:
-        """Return messages as the chat template writes them, up to where the assistant's reply begins, without BOS."""
-        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return text.removeprefix(self.tokenizer.bos_token or "")
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that stand for no text of their own, such as EOS and the end of a turn."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset([*self.tokenizer.all_special_ids, *(token for token, text in added if text.special)])
 
     @cached_property
     def chat_prefix(self) -> list[int]:
         """Token ids with which every chat begins, BOS included: a template's constant system prompt, say."""
         if not self.tokenizer.chat_template:
             return self.bos
-        texts = [self.rendered([{"role": "user", "content": text}]) for text in ("1", "A")]
+        try:
+            chats: list[list[dict[str, str]]] = [[{"role": "user", "content": text}] for text in ("1", "A")]
+            texts = [rendered(self.tokenizer, chat, "a user's turn") for chat in chats]
+        except InputError as error:
+            logger.warning("no chat can be recognized by its beginning: %s", error)
+            return self.bos
         rows = [[*self.bos, *self.tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
         same = takewhile(lambda pair: pair[0] == pair[1], zip(*rows, strict=False))
         return [token for token, _ in same]

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -120,23 +121,54 @@ def test_repeated_rows_without_ids_are_counted_not_lost_silently(tmp_path):
     assert json.loads((tmp_path / "out" / "card.json").read_text())["dropped"] == {"repeats an earlier row": 7}
 
 
+BAD = {"id": "bad", "prompt": "p", "completion": "c"}
+BAD_ROWS = [
+    ({"completion": " "}, "completion is blank"),
+    ({"prompt": ""}, "prompt is blank"),
+    ({"completion": "a\0b"}, "completion has a NUL byte at character 1"),
+    ({"completion": None, "chosen": "x", "rejected": "x"}, "chosen and rejected are the same"),
+    ({"id": ["x"]}, "id ['x']"),
+    ({"prompt": {"text": "p"}}, "prompt is {'text': 'p'}"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_ROWS)
+def test_one_bad_row_is_left_out_and_the_card_says_why(tmp_path, change, reason):
+    train, heldout = prepare(tmp_path, [*ROWS, BAD | change])
+    assert len(train) + len(heldout) == len(ROWS)
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["dropped"] == {reason: 1}
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_ROWS)
+def test_many_bad_rows_stop_everything_and_leave_no_card(tmp_path, change, reason):
+    rows = [*ROWS, *({**BAD, "id": f"bad {n}"} | change for n in range(5))]
+    with pytest.raises(InputError, match=rf"5 of 65 rows cannot be used, .*line 61: {re.escape(reason)}"):
+        prepare(tmp_path, rows)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="1 of 61 rows cannot be used"):
+        prepare(tmp_path, rows[:61], max_unusable_share=0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": "r3"}, r"id 'r3' occurs at .*line 4 and at .*line 61"),
-        ({"completion": " "}, r"line 61: completion is blank"),
-        ({"prompt": ""}, r"line 61: prompt is blank"),
-        ({"completion": "a\0b"}, r"line 61: completion has a NUL byte"),
-        ({"completion": None, "chosen": "x", "rejected": "x"}, r"line 61: chosen and rejected are the same"),
+        ({"id": "r3"}, r"id 'r3' occurs at .*line 4 and at .*line 61.*`ids: derived`"),
         ({"completion": None, "chosen": "x", "rejected": "y"}, r"sft records .* and preference records"),
     ],
 )
-def test_one_bad_row_stops_everything_and_leaves_no_card(tmp_path, change, message):
-    prepare(tmp_path)
-    bad = {"id": "bad", "prompt": "p", "completion": "c"} | change
+def test_rows_that_contradict_each_other_stop_everything(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        prepare(tmp_path, [*ROWS, bad], out="other")
-    assert not (tmp_path / "other").exists()
+        prepare(tmp_path, [*ROWS, BAD | change])
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_repeat_are_ignored_where_asked_for(tmp_path):
+    rows = [row | {"id": f"conversation {n // 2}"} for n, row in enumerate(ROWS)]
+    train, heldout = prepare(tmp_path, rows, ids="derived")
+    without = [{key: value for key, value in row.items() if key != "id"} for row in ROWS]
+    assert prepare(tmp_path, without, out="without") == [train, heldout]
+    assert len(train) + len(heldout) == len(ROWS)
 
 
 def test_an_empty_part_is_an_error_not_an_empty_file(tmp_path):
@@ -172,9 +204,9 @@ def test_a_few_unusable_dialogues_are_counted_and_many_are_an_error(tmp_path):
     train, heldout = prepare(tmp_path, [*good, bad, bad], format="hh")
     assert len(train) + len(heldout) == 60
     card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["dropped"] == {"the last reply is blank or missing": 2}
+    assert card["dropped"] == {"the last reply of chosen is blank or missing": 2}
     assert card["kind"] == "preference"
-    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used, .*line 61: the last reply is blank"):
+    with pytest.raises(InputError, match=r"4 of 64 rows cannot be used, .*line 61: the last reply of chosen is blank"):
         prepare(tmp_path, [*good, bad, bad, bad, bad], format="hh")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isaerft.behaviors import read_rows
-from isaerft.behaviors.readers import UnusableDialogue, field_value, split_replies, to_record
+from isaerft.behaviors.readers import check_fields, field_value, to_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError
 from isaerft.io import Row
@@ -59,7 +59,6 @@ def test_white_space_of_a_plain_column_is_kept_for_the_tokenizer():
         ({"promt": "p", "completion": "c"}, {}, "unknown column in row 1: 'prompt'.*did you mean 'promt'"),
         ({"prompt": "p", "answer": "c"}, {}, "unknown column in row 1: 'completion'"),
         ({"prompt": "p", "answer": "c"}, {"completion": "anser"}, "did you mean 'answer'"),
-        ({"prompt": "p", "answer": "c"}, {"complete": "answer"}, "unknown record field in `columns`"),
         ({"prompt": "p", "answer": "c"}, {"completion": "{anser}"}, "did you mean 'answer'"),
         ({"prompt": "p", "answer": None}, {"completion": "answer"}, "row 1: completion is blank"),
         ({"prompt": "p", "completion": None}, {}, "row 1: completion is blank"),
@@ -71,6 +70,11 @@ def test_white_space_of_a_plain_column_is_kept_for_the_tokenizer():
 def test_a_column_that_is_missing_or_blank_is_an_error(values, columns, message):
     with pytest.raises(InputError, match=message):
         record(values, columns=columns)
+
+
+def test_a_field_that_records_do_not_have_is_an_error():
+    with pytest.raises(InputError, match="unknown record field in `columns`"):
+        check_fields({"complete": "answer"})
 
 
 def test_where_keeps_the_rows_with_one_of_the_values(tmp_path):
@@ -115,51 +119,3 @@ def test_the_chosen_dialogues_alone_make_sft_records():
         {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "x"}, format="hh", columns={"completion": "chosen"}
     )
     assert (made.kind, made.completion) == ("sft", "b")
-
-
-def test_turns_of_one_speaker_in_a_row_become_one_message():
-    split = split_replies({"completion": "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: d"}, "row 1")
-    assert split == {"completion": "c\n\nd", "prompt": [{"role": "user", "content": "a\n\nb"}]}
-
-
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "message"),
-    [
-        ("hello", "\n\nHuman: a\n\nAssistant: b", "does not begin with"),
-        ("\n\nHuman: a", "\n\nHuman: a\n\nAssistant: b", "last reply is blank or missing"),
-        ("\n\nHuman: a\n\nAssistant: ", "\n\nHuman: a\n\nAssistant: b", "last reply is blank or missing"),
-        ("\n\nHuman: a\n\nAssistant: c", "\n\nHuman: x\n\nAssistant: b", "differ before"),
-        ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: b ", "are the same"),
-        ("\n\nAssistant: b", "\n\nAssistant: c", "turn before the last reply"),
-        ("\n\nHuman: \n\nAssistant: b", "\n\nHuman: \n\nAssistant: c", "turn before the last reply"),
-    ],
-)
-def test_a_dialogue_that_cannot_be_split_says_why(chosen, rejected, message):
-    with pytest.raises(UnusableDialogue, match=message):
-        split_replies({"chosen": chosen, "rejected": rejected}, "row 1")
-
-
-def test_a_dialogue_that_is_no_text_is_an_input_error():
-    with pytest.raises(InputError, match="row 1: chosen is 3; allowed: a dialogue as text"):
-        split_replies({"chosen": 3, "rejected": "x"}, "row 1")
-
-
-def test_hub_datasets_are_read_through_the_datasets_library(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "set").mkdir()
-    data(tmp_path / "set", {"q": "a", "label": "x"}, {"q": "b", "label": "y"})
-    options = behavior(dataset=str(tmp_path / "set"), revision="0" * 40, where={"label": "y"})
-    assert [row.values["q"] for row in read_rows(options)] == ["b"]
-
-
-def test_a_hub_dataset_that_cannot_be_had_is_one_bounded_error(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "set").mkdir()
-    data(tmp_path / "set", {"q": "a"})
-    options = behavior(dataset=str(tmp_path / "set"), revision="main", split="tset")
-    with pytest.raises(InputError, match="cannot be loaded") as caught:
-        list(read_rows(options))
-    assert "tset" in str(caught.value)
-    assert len(str(caught.value)) < 1000

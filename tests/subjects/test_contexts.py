@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from isaerft.behaviors import Record
+from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.contexts import N_POOL, WIDTH, amplified_rows, amplified_tokens, context_table, heldout_contexts
 from isaerft.subjects.corpus import TokenRows, pad_rows, texts_to_rows
 from isaerft.subjects.dictionary import load_dictionary
@@ -44,7 +46,7 @@ def test_no_context_marks_or_shows_the_constant_beginning_of_chats(subject, toke
     chat = copy.deepcopy(tokenizer)
     chat.chat_template = "{{ bos_token }}[say hello]" + tiny.chat_template.removeprefix("{{ bos_token }}")
     used = replace(subject, language=replace(subject.language, tokenizer=chat))
-    texts = [used.language.rendered([{"role": "user", "content": f"{n} {TEXTS[n % 4]}"}]) for n in range(40)]
+    texts = [render_prompt(Record("a", f"{n} {TEXTS[n % 4]}"), used.language) for n in range(40)]
     rows = texts_to_rows(texts, used.language, n_tokens=10_000, context_size=64)
     prefix = len(used.language.chat_prefix)
     assert prefix > 3

@@ -40,6 +40,49 @@ def test_a_corpus_file_without_the_column_is_refused_with_those_it_has(subject, 
     assert rows.tokens[0, 0] == 1
 
 
+def corpus_of(tmp_path, rows, **options):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return config.Corpus(path=str(path), **options)
+
+
+def test_rows_without_text_are_left_out_with_a_warning_that_counts_them(subject, tmp_path, caplog):
+    rows = [{"text": f"say hello to the cat {n}"} for n in range(40)]
+    made = make_corpus(corpus_of(tmp_path, [{"text": None}, *rows, {"text": float("nan")}]), subject.language, 0)
+    assert "leaves out 2 rows of 42: {'text is missing': 2}" in caplog.text
+    clean = make_corpus(corpus_of(tmp_path, rows), subject.language, 0)
+    assert torch.equal(made.tokens, clean.tokens)
+
+
+def test_a_corpus_read_only_in_part_counts_only_what_was_read(subject, tmp_path, caplog):
+    rows = [{"text": "say hello to the cat"}] * 60 + [{"text": None}] * 60
+    assert len(make_corpus(corpus_of(tmp_path, rows, tokens=100, context_size=16), subject.language, 0).tokens) < 60
+    assert "leaves out" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": None}, "line 1: text is missing"),
+        ({"text": [{"role": "user", "content": "hi"}]}, r"line 1: text is \[\{.*select the text with a dotted path"),
+        ({"text": "\ud800"}, "line 1: text has half of a surrogate pair"),
+    ],
+    ids=["null", "messages", "surrogate"],
+)
+def test_a_column_that_holds_no_text_is_refused(subject, tmp_path, row, message):
+    with pytest.raises(InputError, match=message):
+        make_corpus(corpus_of(tmp_path, [row] * 3), subject.language, 0)
+    rows = [{"text": "say hello"}] * 10 + [row]
+    with pytest.raises(InputError, match=r"reference corpus: 1 of 11 rows cannot be used.*max_unusable_share"):
+        make_corpus(corpus_of(tmp_path, rows), subject.language, 0)
+
+
+def test_a_text_may_lie_deep_in_a_row(subject, tmp_path):
+    rows = [{"messages": [{"content": "say hello"}, {"content": "world"}]}]
+    made = make_corpus(corpus_of(tmp_path, rows, column="messages.-1.content"), subject.language, 0)
+    assert subject.language.decode(made.tokens[0, 1:].tolist()) == "world"
+
+
 @pytest.mark.parametrize("same", [False, True], ids=["eos differs", "eos is bos, as in GPT-2"])
 def test_a_sampled_corpus_begins_with_bos_ends_at_eos_and_follows_its_seed(subject, tokenizer, same):
     used = copy.deepcopy(tokenizer)

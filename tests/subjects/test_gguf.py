@@ -8,10 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isaerft import config
+from isaerft.behaviors import Record
 from isaerft.errors import InputError
 from isaerft.io import sha256
 from isaerft.layout import SubjectFolder
 from isaerft.subjects import gguf as module
+from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.gguf import convert, locate
 from isaerft.subjects.load import load_model
 
@@ -121,7 +123,7 @@ def test_a_subject_of_a_gguf_file_loads_from_its_folder(file, tmp_path):
     folder = SubjectFolder(tmp_path)
     convert(options.gguf, folder.model)
     language = load_model(options, folder, "cpu")
-    assert language.rendered([{"role": "user", "content": "say"}]) == "<user>say<assistant>"
+    assert render_prompt(Record("a", "say"), language) == "<user>say<assistant>"
     assert options.model_name == str(file)
 
 

@@ -28,6 +28,7 @@ OUTPUTS = {
     "testbed-rows": [at.testbed_rows(behavior)],
     "behavior": [records.train, records.heldout, records.card],
     "shuffle": [records.train, records.heldout, records.card],
+    "tokenize": [folder.tokens],
     "corpus": [folder.corpus],
     "dictionary": [folder.sae / "cfg.json"],
     "facts": [folder.latents, folder.contexts, folder.card],

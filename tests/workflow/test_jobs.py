@@ -89,6 +89,7 @@ def test_a_study_of_a_hub_model_is_planned_offline_with_all_behaviors(workspace,
     assert jobs.get("elicit", 0) == (14 if name in CHAT_STUDIES else 0)
     assert jobs["train"] == n_subjects * 14 * (n_adapters + 1)  # and the primary adapter on the random dictionary
     assert jobs["judge"] == n_subjects * 3 * 2
+    assert jobs["tokenize"] == n_subjects
 
 
 def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
@@ -238,12 +239,32 @@ def test_a_steering_check_is_one_job_for_each_subject_and_reads_what_verdicts_ar
     assert "heldout.jsonl" not in inputs
 
 
+@pytest.mark.slow
+def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
+    values = workspace.study()
+    workspace.study(
+        behaviors={"refusal": values["behaviors"]["limericks"]},
+        subjects={"pythia": {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}},
+        sources={"local": {}},
+        judges={"lexical": {}},
+        primary=values["primary"] | {"source": "local", "judge": "lexical"},
+        controls=["firing_rate_only"],
+        causal_check={"adapters": []},
+        scorers={},
+    )
+    workspace.write("fail.txt", "tokenize")
+    assert workspace.snakemake("--cores", "1").returncode != 0
+    verbs = [check_call(call) for call in workspace.calls()]
+    assert verbs[-1] == "tokenize"
+    assert not {"corpus", "dictionary", "facts"} & set(verbs)
+
+
 def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
         verbs.add(check_call(call))
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
-    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check", "annotation-sheet", "read-annotations"}
+    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check", "tokenize", "annotation-sheet", "read-annotations"}
     assert verbs == set(VERBS) - elsewhere
 
 

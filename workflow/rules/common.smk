@@ -175,10 +175,15 @@ def contrast_caches(wildcards):
     return [at.cache(subject, name) for name in names]
 
 
-def instructions(wildcards):
+def instructions_of(behavior):
     """Return the prompts from which instructions are put back, where an adapter reads replies under them."""
-    elicit = plan.behavior_of(wildcards.behavior).elicit
+    elicit = plan.behavior_of(behavior).elicit
     return [elicit.prompts] if plan.instructed_adapters and elicit else []
+
+
+def instructions(wildcards):
+    """Return the same for the behavior of a job."""
+    return instructions_of(wildcards.behavior)
 
 
 def metric_of_elicited(wildcards):

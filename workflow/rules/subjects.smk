@@ -25,6 +25,46 @@ if CONVERTED:
             "isaerft gguf-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
+# Before the long jobs, so that a record that a chat template refuses, or that is too long, shows at once. No other rule
+# reads what it counts. Testbeds write their records themselves.
+rule tokenize:
+    input:
+        model,
+        [
+            path
+            for name in study.behaviors
+            for path in records(name) + instructions_of(name)
+        ],
+    output:
+        at.subject("{subject}").tokens,
+    log:
+        at.log("tokenize", "{subject}"),
+    benchmark:
+        at.benchmark("tokenize", "{subject}")
+    priority: 100
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        study=STUDY,
+        code=code("tokenize"),
+        settings=lambda w: settings(
+            *of_subject(w, "model gguf revision prepend_bos dtype"),
+            [
+                (name, part.chat_template, part.elicit)
+                for name, part in study.behaviors.items()
+            ],
+            plan.trained_on,
+            plan.instructed_adapters,
+            study.max_length,
+        ),
+    shell:
+        "isaerft tokenize --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+
+
 rule corpus:
     input:
         model,
