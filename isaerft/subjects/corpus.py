@@ -17,6 +17,7 @@ from tqdm import tqdm
 from isaerft import config
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import read_data_file, read_text, replacing
+from isaerft.outside import loading
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -180,5 +181,6 @@ def read_corpus(path: str | Path) -> TokenRows:
     """
     if not Path(path).is_file():
         raise InputError(f"corpus {str(path)!r} does not exist", remedy="run `isaerft corpus` first")
-    tensors = load_file(path)
+    with loading(f"corpus {str(path)!r}", path, remedy="run `isaerft corpus` again"):
+        tensors = load_file(path)
     return TokenRows(tensors["tokens"], tensors["mask"])
