@@ -18,6 +18,7 @@ from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import heldout_loss
 
 HOOK = "blocks.1.hook_resid_post"
+METADATA = {"hook_name": HOOK, "sae_lens_version": "6.0.0"}
 N_LAYERS, D_MODEL, D_SAE, VOCABULARY = 3, 64, 512, 128
 PROMPT, COMPLETION = 4, 12
 N_PLANTED, N_TRAIN, N_HELDOUT = 8, 1200, 200
@@ -50,7 +51,7 @@ def make_subject(folder: Path) -> LoadedSubject:
     center = residual.mean(0)
     threshold = torch.quantile((residual - center) @ rows.T, 0.95, dim=0)
     cfg = {"architecture": "standard", "d_in": D_MODEL, "d_sae": D_SAE, "normalize_activations": "none"}
-    write_json(folder / "cfg.json", cfg | {"apply_b_dec_to_input": True, "metadata": {"hook_name": HOOK}})
+    write_json(folder / "cfg.json", cfg | {"apply_b_dec_to_input": True, "metadata": METADATA})
     weights = {"W_enc": rows.T.contiguous(), "b_enc": -threshold, "W_dec": rows, "b_dec": center}
     save_file(weights, folder / "sae_weights.safetensors")
     language = LoadedModel(model, tokenizer=None, prepend_bos=False)

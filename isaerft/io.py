@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from isaerft.errors import InputError, from_here, printable, shown, unknown_name
+from isaerft.outside import lfs_pointer, loading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,12 +170,8 @@ def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame
 
     if not Path(path).is_file():
         raise InputError(missing, remedy=remedy)
-    try:
+    with loading(f"Parquet file {path}", path, remedy="make it again"):
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a complete Parquet file ({str(error)[:200]})", remedy="make it again"
-        ) from None
 
 
 def sha256(path: str | Path) -> str:
@@ -273,10 +270,12 @@ def _no_column(row: Row, column: str, node: object, part: str) -> InputError:
 
 
 def _existing(path: str | Path) -> Path:
-    """Return the path of a file that exists; otherwise raise `InputError`."""
+    """Return the path of a file that exists, and is not a git-lfs pointer to one; otherwise raise `InputError`."""
     if not Path(path).is_file():
         remedy = f"check the path in the config{from_here(path)}"
         raise InputError(f"file {str(path)!r} does not exist", remedy=remedy)
+    if found := lfs_pointer(path):
+        raise InputError(f"file {found.reason}", remedy=found.remedy)
     return Path(path)
 
 
@@ -361,20 +360,15 @@ def _csv(path: Path, stream: IO[bytes]) -> Iterator[Row]:
 
 
 def _parquet(path: Path, stream: IO[bytes]) -> Iterator[Row]:
-    import pyarrow
     import pyarrow.parquet
 
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     number = 0
-    try:
+    with loading(f"Parquet file {path}", path, remedy="download it again"):
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=PARQUET_BATCH_ROWS):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{path} row {number}", values)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not a complete Parquet file ({str(error)[:200]})", remedy="download it again"
-        ) from None
 
 
 _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

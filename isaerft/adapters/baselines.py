@@ -70,7 +70,7 @@ class Steering(LatentAdapter):
         self.direction.copy_(torch.as_tensor(direction))
         if threshold is None and fitting.contrast:
             center = (fitting.texts.mean(True) + fitting.texts.mean(False)) / 2
-            threshold = float(center @ self.direction.double().cpu().numpy())
+            threshold = float(center @ self.direction.cpu().double().numpy())
         self.threshold.fill_(threshold or 0.0)
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from isaerft.errors import InputError
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses
+from isaerft.subjects.device import in_float64
 from isaerft.subjects.load import LoadedSubject
 
 ROWS_AT_ONCE = 64
@@ -173,11 +174,11 @@ class Fitting:
         The loss is the mean over all completion tokens of the behavior, that of the objective sft.
         """
         device = self.subject.model.device
-        total, n_tokens = torch.zeros(self.subject.dictionary.d_in, dtype=torch.float64, device=device), 0
+        total, n_tokens = in_float64(torch.zeros(self.subject.dictionary.d_in, device=device)), 0
         for batch in self.behavior.batches(self.batch_size):
             moved = batch.to(device)
             push = torch.zeros(self.subject.dictionary.d_in, device=device, requires_grad=True)
             loss = completion_losses(self.subject, moved, moved.residual + push).sum()
-            total += torch.autograd.grad(loss, push)[0]
+            total += in_float64(torch.autograd.grad(loss, push)[0])
             n_tokens += moved.n_terms
         return total / n_tokens

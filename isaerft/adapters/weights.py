@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from isaerft.adapters.base import check_count
 from isaerft.adapters.model import RANK, ModelAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
+from isaerft.outside import loading
 from isaerft.subjects.cache import Batch, base_state, rerun_below
 from isaerft.subjects.hooks import HookPoint, HookState, decoder_blocks
 from isaerft.subjects.load import LoadedSubject
@@ -251,32 +252,30 @@ def load_checkpoint(subject: LoadedSubject, path: str) -> PreTrainedModel:
             allowed=f"a local folder with {MODEL_CONFIG} (Hugging Face) or {PEFT_CONFIG} (PEFT)",
             remedy="check the adapter's option `path`",
         )
-    try:
-        return load(subject, folder)
-    except InputError:
-        raise
-    # A broken folder raises whatever its reader raises: pickle errors, missing keys, wrong sizes.
-    except Exception as error:
-        raise InputError(
-            f"checkpoint {path!r} cannot be loaded ({' '.join(str(error).split())[:300]})", remedy=_REMEDY
-        ) from None
+    return load(subject, folder)
+
+
+def _loading(folder: Path) -> AbstractContextManager[None]:
+    return loading(f"checkpoint {str(folder)!r}", folder, remedy=_REMEDY)
 
 
 def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
     base = subject.model.config.get_text_config()
-    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     for name in _SAME:
         own, wanted = getattr(config, name, None), getattr(base, name, None)
         if own != wanted:
             raise InputError(f"checkpoint {str(folder)!r} has {name} {own}", allowed=str(wanted), remedy=_REMEDY)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=subject.model.dtype,
-        attn_implementation=subject.model.config._attn_implementation,
-        output_loading_info=True,
-        local_files_only=True,
-        weights_only=True,
-    )
+    with _loading(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=subject.model.dtype,
+            attn_implementation=subject.model.config._attn_implementation,
+            output_loading_info=True,
+            local_files_only=True,
+            weights_only=True,
+        )
     model: PreTrainedModel = loaded[0]
     found: dict[str, Any] = loaded[1]
     if found["missing_keys"] or found["mismatched_keys"]:
@@ -292,13 +291,16 @@ def _load_peft(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     peft_config: Any = read_json(folder / PEFT_CONFIG)
-    model = PeftModel.from_pretrained(copy.deepcopy(subject.model), folder, local_files_only=True)
+    base = copy.deepcopy(subject.model)
+    with _loading(folder):
+        model = PeftModel.from_pretrained(base, folder, local_files_only=True)
     if not hasattr(model.base_model, "merge_and_unload"):
         raise InputError(
             f"checkpoint {str(folder)!r} is a PEFT adapter of type {shown(peft_config.get('peft_type'))}",
             allowed="types that merge into the weights (LORA, IA3, LOHA, LOKR, OFT, ...)",
         )
-    merged: PreTrainedModel = model.merge_and_unload()
+    with _loading(folder):
+        merged: PreTrainedModel = model.merge_and_unload()
     return merged
 
 

@@ -22,6 +22,7 @@ from isaerft.changes.pullback import Trained, load_trained
 from isaerft.io import replacing
 from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
+from isaerft.subjects.device import in_float64
 from isaerft.subjects.load import LoadedSubject
 
 MOST_CHANGED, MATCHED_RANDOM = "most_changed", "matched_random"
@@ -182,8 +183,8 @@ def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -
 def _per_row(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
     """Return the summed loss of each row's completion, (n_rows,) float64."""
     row = batch.mask.nonzero()[:, 0][batch.predicts]
-    losses = completion_losses(subject, batch, residual).double()
-    return losses.new_zeros(len(batch.mask)).index_add(0, row, losses)
+    losses = in_float64(completion_losses(subject, batch, residual))
+    return losses.new_zeros(len(batch.mask)).index_add(0, row.to(losses.device), losses)
 
 
 def _ranked(changes: str | Path, adapter: str, measure: str, alive: pd.DataFrame) -> pd.DataFrame:

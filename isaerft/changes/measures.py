@@ -94,7 +94,7 @@ def _measured(measure: str, trained: Trained) -> np.ndarray:
     d_sae = trained.subject.dictionary.d_sae
     if tuple(change.shape) != (d_sae,):
         raise InputError(f"measure {measure!r} returned shape {tuple(change.shape)}", allowed=f"({d_sae},)")
-    result: np.ndarray = change.detach().double().cpu().numpy()
+    result: np.ndarray = change.detach().cpu().double().numpy()
     return result
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from isaerft import config
-from isaerft.errors import InputError, unknown_name
+from isaerft.errors import unknown_name
+from isaerft.outside import loading, origin_remedy
 from isaerft.registry import METRICS
 
 Metric = Callable[[Sequence[str]], np.ndarray]
@@ -70,14 +71,14 @@ def classifier(options: config.Metric) -> Metric:
     """
     from transformers import pipeline  # the other metrics need no torch
 
-    try:
-        run = pipeline("text-classification", model=options.model, revision=options.revision, device="cpu")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"classifier {options.model!r} cannot be loaded ({' '.join(str(error).split())[:200]})",
-            allowed="a Hugging Face text-classification model, by id or folder",
-            remedy="check the id and the network",
-        ) from None
+    name = options.model or ""
+    with loading(
+        f"classifier {name!r}",
+        name,
+        allowed="a Hugging Face text-classification model, by id or folder",
+        remedy=origin_remedy(name),
+    ):
+        run = pipeline("text-classification", model=name, revision=options.revision, device="cpu")
     names: dict[Any, str] = dict(run.model.config.id2label or {})
     label = options.label or (names[1] if len(names) == 2 else "")
     if label not in names.values():

@@ -19,6 +19,7 @@ from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter
 from isaerft.adapters.shift import Shift
 from isaerft.subjects.cache import Batch, CachedRows, bos_mask, completion_losses
+from isaerft.subjects.device import in_float64
 from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
@@ -125,8 +126,8 @@ class PulledBack(Trained):
             for batch in self.heldout.batches(self.batch_size):
                 moved = batch.to(device)
                 kept = ~bos_mask(self.subject, moved)
-                displaced = self.displacement(moved)[kept].double()
-                explained = self.shift(moved).residual(decoder)[kept].double()
+                displaced = in_float64(self.displacement(moved)[kept])
+                explained = in_float64(self.shift(moved).residual(decoder)[kept])
                 missed += float((displaced - explained).square().sum())
                 whole += float(displaced.square().sum())
         return 1 - missed / whole if whole > 0 else None
@@ -138,7 +139,7 @@ class PulledBack(Trained):
             for batch in self.heldout.batches(self.batch_size):
                 moved = batch.to(self.subject.model.device)
                 losses = completion_losses(self.subject, moved, moved.residual + displace(moved))
-                total += float(losses.double().sum())
+                total += float(in_float64(losses).sum())
                 n_tokens += len(losses)
         return total / n_tokens
 

@@ -15,7 +15,7 @@ from isaerft.layout import Results
 
 if TYPE_CHECKING:
     from isaerft.llm import LanguageModel
-    from isaerft.subjects.load import LoadedSubject
+    from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 StudyFile = Annotated[Path, typer.Option("--study", help="Config file of the study.")]
 ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Results folder.", show_default="results/STUDY")]
@@ -47,16 +47,26 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     return name
 
 
+def open_model(opened: Opened, subject: str) -> LoadedModel:
+    """Load a subject's model, which may not have an SAE yet."""
+    from isaerft.subjects.device import set_up_torch
+    from isaerft.subjects.load import load_model
+
+    study, device = opened.plan.study, set_up_torch(opened.plan)
+    return load_model(study.subjects[subject], opened.results.subject(subject), device, max_length=study.max_length)
+
+
 def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
     """Load a subject; a random-dictionary twin loads its base subject.
 
     With `behavior`, the model reads prompts as that behavior's options say.
     """
-    from isaerft.subjects.load import load_subject, set_up_torch
+    from isaerft.subjects.device import set_up_torch
+    from isaerft.subjects.load import load_subject
 
-    base = opened.plan.base_subject(subject)
+    base, study = opened.plan.base_subject(subject), opened.plan.study
     folder, device = opened.results.subject(base).path, set_up_torch(opened.plan)
-    loaded = load_subject(opened.plan.study.subjects[base], folder, device)
+    loaded = load_subject(study.subjects[base], folder, device, max_length=study.max_length)
     if behavior is None:
         return loaded
     return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior)))

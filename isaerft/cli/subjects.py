@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study, open_subject
+from isaerft.cli.options import (
+    ResultsFolder,
+    StudyFile,
+    SubjectName,
+    check_name,
+    open_model,
+    open_study,
+    open_subject,
+)
 from isaerft.config import TrainSae
 from isaerft.errors import InputError
 
@@ -18,7 +26,7 @@ def train_testbed_model(study: StudyFile, subject: SubjectName, results: Results
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
     if options is None:
         raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
-    from isaerft.subjects.load import set_up_torch
+    from isaerft.subjects.device import set_up_torch
     from isaerft.testbed.model import train_model
 
     set_up_torch(plan)
@@ -40,13 +48,11 @@ def convert_gguf(study: StudyFile, subject: SubjectName, results: ResultsFolder 
 @app.command("corpus")
 def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Tokenize a subject's reference corpus, or sample it from the model."""
-    plan, layout = open_study(study, results)
+    opened = plan, layout = open_study(study, results)
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
     from isaerft.subjects.corpus import make_corpus, write_corpus
-    from isaerft.subjects.load import load_model, set_up_torch
 
-    folder = layout.subject(subject)
-    model = load_model(options, folder, set_up_torch(plan))
+    folder, model = layout.subject(subject), open_model(opened, subject)
     if options.testbed is not None:
         from isaerft.testbed.model import corpus_rows
 
@@ -77,14 +83,12 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 @app.command("dictionary")
 def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Fetch or train a subject's SAE, and write it with its normalization folded in."""
-    plan, layout = open_study(study, results)
+    opened = plan, layout = open_study(study, results)
     options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
     from isaerft.subjects.corpus import read_corpus
-    from isaerft.subjects.load import load_model, set_up_torch
     from isaerft.subjects.sae import fetch_sae, train_sae
 
-    folder = layout.subject(subject)
-    model = load_model(options, folder, set_up_torch(plan))
+    folder, model = layout.subject(subject), open_model(opened, subject)
     if options.testbed is None and options.train_sae is None:
         fetch_sae(options, model, folder.sae)
         return

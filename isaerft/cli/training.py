@@ -16,6 +16,7 @@ from isaerft.cli.options import (
     StudyFile,
     SubjectName,
     check_name,
+    open_model,
     open_study,
     open_subject,
 )
@@ -50,16 +51,15 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
 @app.command("elicit")
 def elicit(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = None) -> None:
     """Sample a subject's replies to prompts, with the behavior's instruction and without it."""
-    plan, layout = open_study(study, results)
+    opened = plan, layout = open_study(study, results)
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
     if options.elicit is None:
         raise InputError(f"behavior {behavior!r} is not elicited", remedy="give it an `elicit:` section")
     from isaerft.behaviors import read_requests
     from isaerft.subjects.elicit import write_elicited
-    from isaerft.subjects.load import load_model, set_up_torch
 
-    requests, subject = read_requests(options.elicit), plan.eliciting_subject(behavior)
-    model = load_model(plan.study.subjects[subject], layout.subject(subject), set_up_torch(plan))
+    requests = read_requests(options.elicit)
+    model = open_model(opened, plan.eliciting_subject(behavior))
     write_elicited(
         model.prompted(options),
         requests,

@@ -184,8 +184,8 @@ class Study:
     """CPU threads of one job, of each of its processes."""
     processes: int = Field(default=1, ge=1)
     """Processes that train one adapter together, each on its own GPU if there are GPUs."""
-    device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
     record_seconds: bool = False
     """Fill `seconds` in training.csv; off by default, so that two runs write the same bytes."""
     rules: list[str] = Field(default_factory=list)

@@ -19,14 +19,14 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from isaerft.config import Source
 from isaerft.errors import InputError, printable, shown, unknown_name
-from isaerft.io import read_parquet, replacing
+from isaerft.io import read_json, read_parquet, replacing
 from isaerft.llm import LanguageModel, Prompt
 from isaerft.registry import SOURCES
 from isaerft.table import CONTROL, MAX_TEXT
@@ -34,6 +34,8 @@ from isaerft.table import CONTROL, MAX_TEXT
 COLUMNS = ("latent_index", "explanation", "side", "url")
 SIDES = ("input", "output", "both")
 MAX_URL = 500
+# The name that SAELens gives for the embedding layer of pythia-70m-deduped-res-sm does not exist at Neuronpedia.
+CORRECTED = {"pythia-70m-deduped/e-att-sm": "pythia-70m-deduped/e-res-sm"}
 # Terminal commands, which begin with ESC and another character or with one control character.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-Z\\^_]"
@@ -233,3 +235,11 @@ def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
         listed = ", ".join(prefer)
         raise unknown_name("maker of explanations in `prefer`:", listed, map(printable, set(makers) - {""}))
     return [rank_of[maker] for maker in makers]
+
+
+def sae_metadata(subject_dir: Path) -> dict[str, Any]:
+    """Return what the SAE in a subject's folder says of itself (hook_name, neuronpedia_id); {} if there is none."""
+    path = subject_dir / "sae" / "cfg.json"
+    card = read_json(path) if path.is_file() else {}
+    metadata = card.get("metadata") if isinstance(card, dict) else None
+    return metadata if isinstance(metadata, dict) else {}

@@ -21,6 +21,7 @@ from isaerft.errors import InputError
 from isaerft.io import sha256
 from isaerft.judges.base import distinct_texts, judgements, refuse_options, top_share
 from isaerft.judges.lexical import centered_over_behaviors
+from isaerft.outside import loading, origin_remedy
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -119,12 +120,10 @@ def _load(model: str | None) -> SentenceTransformer:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    try:
+    with loading(
+        f"embedding model {folder!r}",
+        folder,
+        allowed="a sentence-transformers id, or a local folder",
+        remedy=f"{origin_remedy(folder)}; or omit `model` to use the packaged one",
+    ):
         return SentenceTransformer(folder, device="cpu", local_files_only=local)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"embedding model {model!r} cannot be loaded: {reason}",
-            allowed="a sentence-transformers id, or a local folder",
-            remedy="check the name and the network, or omit `model` to use the packaged one",
-        ) from error

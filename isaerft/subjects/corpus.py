@@ -20,6 +20,7 @@ from isaerft.behaviors.readers import field_value
 from isaerft.behaviors.records import encodable_text
 from isaerft.errors import InputError
 from isaerft.io import Row, replacing
+from isaerft.outside import loading
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -189,5 +190,6 @@ def read_corpus(path: str | Path) -> TokenRows:
     """
     if not Path(path).is_file():
         raise InputError(f"corpus {str(path)!r} does not exist", remedy="run `isaerft corpus` first")
-    tensors = load_file(path)
+    with loading(f"corpus {str(path)!r}", path, remedy="run `isaerft corpus` again"):
+        tensors = load_file(path)
     return TokenRows(tensors["tokens"], tensors["mask"])

@@ -12,18 +12,21 @@ latents (L0) and not the size of the dictionary.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import embedding_bag
 
-from isaerft.errors import InputError, shown, unknown_name
+from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import read_json
+from isaerft.outside import loading
 
 WEIGHTS = "sae_weights.safetensors"
 CHUNK = 2048
@@ -31,6 +34,14 @@ TINY = 1e-12
 LAYER_NORM_EPSILON = 1e-5
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "abstopk")
 NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
+FIRST_CURRENT_RELEASE = 6
+# Tensors of an architecture beside W_enc, W_dec and b_dec; b_enc alone where nothing is said.
+_OWN_TENSORS = {"gated": ("b_gate", "r_mag", "b_mag"), "jumprelu": ("b_enc", "threshold")}
+# Earlier releases than SAELens 6 also write the last one as true or false.
+_WORDS = ("architecture", "reshape_activations", "normalize_activations")
+_NAMES = ("hook_name", "model_name", "neuronpedia_id", "release", "sae_id")
+FINGERPRINT_ROWS = 64
+_SAVE_AGAIN = "save it again with SAELens: SAE.load_from_disk(folder).save_model(folder)"
 _OTHER = "choose another SAE"
 _REASONS = {
     "transcoder": ("it reads at one hook and writes at another", _OTHER),
@@ -165,6 +176,10 @@ class Dictionary:
         Empty if the SAE's metadata have none. `model_name` is the model on which it was trained.
     signed : bool
         AbsTopK: the `k` latents of largest absolute value are active, and may be negative.
+    prepend_bos : bool or None
+        Whether it was trained on texts that begin with BOS; None if its metadata do not say.
+    release, sae_id : str
+        Where SAELens' directory has it; empty for any other.
     normalization : str
         What each token is divided by before encoding: `none`, its standard deviation about its mean (`layer_norm`), or
         its norm over sqrt(d_in) (`constant_norm_rescale`).
@@ -182,6 +197,9 @@ class Dictionary:
     hook_name: str
     neuronpedia_id: str
     model_name: str = ""
+    prepend_bos: bool | None = None
+    release: str = ""
+    sae_id: str = ""
     signed: bool = False
     normalization: str = "none"
 
@@ -249,6 +267,12 @@ class Dictionary:
         values = pre.gather(-1, top)
         return torch.zeros_like(pre).scatter(-1, top, values if self.signed else torch.relu(values))
 
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that tell the SAE from others: a hash of decoder rows spread over the latents."""
+        rows = self.W_dec[:: max(1, self.d_sae // FINGERPRINT_ROWS)].detach().cpu().float().contiguous()
+        return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
+
     def permuted(self, seed: int) -> Dictionary:
         """Return a random dictionary: the same encoder with the decoder rows permuted.
 
@@ -282,35 +306,136 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
     Raises
     ------
     InputError
-        The folder does not exist, its SAE is not a linear dictionary, or its normalization is not folded.
+        The folder does not exist, its SAE is not a linear dictionary, its normalization is not folded, its tensors are
+        not those of its architecture, or it is in the format of SAELens before 6 (see `isaerft.subjects.sae.read_sae`).
     """
     folder = Path(folder)
-    cfg = read_json(folder / "cfg.json")
-    architecture, normalization = cfg.get("architecture", "standard"), cfg.get("normalize_activations", "none")
-    check_linear(str(folder), architecture, normalization, cfg.get("reshape_activations", "none"))
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(f"SAE in {folder} has no {WEIGHTS}", remedy="run `isaerft dictionary` again")
-    weights = load_file(folder / WEIGHTS)
-    metadata = cfg.get("metadata", cfg)
-    W_dec = weights["W_dec"].float()
+    card = read_card(folder)
+    if not card.is_current:
+        raise InputError(f"SAE in {folder} was saved by SAELens before 6", remedy=_SAVE_AGAIN)
+    cfg, metadata = card.options, card.metadata
+    architecture = cfg.get("architecture", "standard")
+    weights = _read_weights(folder, architecture)
+    W_dec = weights["W_dec"]
+    for name, size in zip(("d_sae", "d_in"), W_dec.shape, strict=True):
+        if cfg.get(name, size) != size:
+            raise InputError(f"{card.path}: {name} is {shown(cfg[name])}", allowed=f"{size}, as W_dec has")
     # A TopK SAE that ranks activations times decoder norm is an ordinary one once that norm is folded in.
     norm = W_dec.norm(dim=1).clamp_min(TINY) if cfg.get("rescale_acts_by_decoder_norm") else torch.ones(len(W_dec))
     return Dictionary(
-        W_enc=weights["W_enc"].float() * norm,
-        b_enc=weights.get("b_enc", torch.zeros(len(W_dec))).float() * norm,
+        W_enc=weights["W_enc"] * norm,
+        b_enc=weights.get("b_enc", torch.zeros(len(W_dec))) * norm,
         W_dec=W_dec / norm[:, None],
-        b_dec=weights["b_dec"].float(),
-        threshold=weights["threshold"].float() if architecture == "jumprelu" else None,
-        gate=Gate(*(weights[name].float() for name in Gate._fields)) if architecture == "gated" else None,
-        k=int(cfg["k"]) if architecture in ("topk", "abstopk") else None,
+        b_dec=weights["b_dec"],
+        threshold=weights.get("threshold"),
+        gate=Gate(*(weights[name] for name in Gate._fields)) if architecture == "gated" else None,
+        k=card.k_of(len(W_dec)) if architecture in ("topk", "abstopk") else None,
         signed=architecture == "abstopk",
-        normalization=normalization,
+        normalization=cfg.get("normalize_activations", "none"),
         apply_b_dec_to_input=bool(cfg.get("apply_b_dec_to_input", True)),
         center=center,
         hook_name=metadata.get("hook_name") or "",
         neuronpedia_id=metadata.get("neuronpedia_id") or "",
         model_name=metadata.get("model_name") or "",
+        prepend_bos=metadata.get("prepend_bos"),
+        release=metadata.get("release") or "",
+        sae_id=metadata.get("sae_id") or "",
     )
+
+
+@dataclass(frozen=True)
+class SaeCard:
+    """What an SAE's cfg.json says.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    options : dict
+        Its options, of a kind that is supported.
+    metadata : dict
+        Where the SAE belongs: hook_name, model_name, neuronpedia_id, prepend_bos and others, each possibly missing.
+    is_current : bool
+        Whether SAELens 6 or later wrote it; earlier releases name and mean some options otherwise.
+    """
+
+    path: Path
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    is_current: bool
+
+    def k_of(self, d_sae: int) -> int:
+        """Return the number of active latents of a TopK SAE of `d_sae` latents."""
+        k = self.options.get("k")
+        if not isinstance(k, int) or not 0 < k <= d_sae:
+            raise InputError(f"{self.path}: k is {shown(k)}", allowed=f"an integer from 1 to d_sae, {d_sae}")
+        return k
+
+
+def read_card(folder: str | Path, *, folded: bool = True) -> SaeCard:
+    """Read the cfg.json of an SAE's folder.
+
+    Parameters
+    ----------
+    folded : bool
+        Refuse an SAE whose normalization is not folded into its weights; not asked of earlier releases than SAELens 6.
+
+    Raises
+    ------
+    InputError
+        There is none, its entries are not what SAELens writes, or the SAE is not a linear dictionary.
+    """
+    path = Path(folder) / "cfg.json"
+    cfg: object = read_json(path)
+    metadata = cfg.get("metadata", cfg) if isinstance(cfg, dict) else None
+    if not isinstance(cfg, dict) or not isinstance(metadata, dict):
+        what = "metadata is" if isinstance(cfg, dict) else "it holds"
+        raise InputError(
+            f"{path}: {what} {shown(cfg.get('metadata') if isinstance(cfg, dict) else cfg)}",
+            allowed="an object, as SAELens writes it",
+            remedy=_SAVE_AGAIN,
+        )
+    version = re.match(r"\d+", str(cfg.get("sae_lens_version") or metadata.get("sae_lens_version") or ""))
+    card = SaeCard(path, cfg, metadata, version is not None and int(version[0]) >= FIRST_CURRENT_RELEASE)
+    words = {name: cfg.get(name, "none") for name in _WORDS[: None if card.is_current else -1]}
+    for name, value in (words | {name: metadata.get(name) or "" for name in _NAMES}).items():
+        if not isinstance(value, str):
+            raise InputError(f"{path}: {name} is {shown(value)}", allowed="text", remedy=_SAVE_AGAIN)
+    if metadata.get("prepend_bos") not in (None, True, False):
+        raise InputError(f"{path}: prepend_bos is {shown(metadata['prepend_bos'])}", allowed="true or false")
+    normalization = cfg.get("normalize_activations", "none") if folded and card.is_current else "none"
+    architecture, reshaping = cfg.get("architecture", "standard"), cfg.get("reshape_activations", "none")
+    check_linear(str(folder), architecture, normalization, reshaping)
+    return card
+
+
+def _read_weights(folder: Path, architecture: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of an SAE in float32: exactly those of its architecture, of one size, all finite."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise InputError(f"SAE in {folder} has no {WEIGHTS}", remedy=_SAVE_AGAIN)
+    with loading(f"SAE in {folder}", path, remedy=_SAVE_AGAIN):
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+    names = {"W_enc", "W_dec", "b_dec", *_OWN_TENSORS.get(architecture, ("b_enc",))}
+    lacking, unread = sorted(names - weights.keys()), sorted(weights.keys() - names)
+    for wrong, problem in ((lacking, "lacks"), (unread, "has tensors that nothing reads:")):
+        if wrong:
+            raise InputError(
+                f"SAE in {folder} ({architecture}) {problem} {', '.join(map(printable, wrong))}",
+                allowed=", ".join(sorted(names)),
+                remedy="check its architecture; the codes would be those of another SAE",
+            )
+    shape = tuple(weights["W_dec"].shape)
+    d_sae, d_in = shape if len(shape) == 2 else (0, 0)
+    for name, tensor in weights.items():
+        wanted = {"W_dec": (d_sae, d_in), "W_enc": (d_in, d_sae), "b_dec": (d_in,)}.get(name, (d_sae,))
+        if tuple(tensor.shape) != wanted:
+            raise InputError(
+                f"SAE in {folder}: {name} has the shape {tuple(tensor.shape)}", allowed=str(wanted), remedy=_SAVE_AGAIN
+            )
+        if not tensor.isfinite().all():
+            raise InputError(f"SAE in {folder}: {name} holds numbers that are not finite", remedy=_SAVE_AGAIN)
+    return weights
 
 
 def check_linear(name: str, architecture: str, normalization: str, reshaping: str = "none") -> None:

@@ -56,7 +56,7 @@ def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> 
     n_tokens = 0
     for codes, entries in encode_corpus(subject, rows, batch_size, "firing rates"):
         count += torch.bincount(codes.indices, minlength=d_sae).cpu().numpy()
-        total += codes.sum_over_tokens().double().cpu().numpy()
+        total += codes.sum_over_tokens().cpu().double().numpy()
         latent, value = entries["latent_index"].to_numpy(np.int64), entries["value"].to_numpy()
         np.maximum.at(highest, latent, value)
         np.minimum.at(lowest, latent, value)
@@ -91,11 +91,11 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
             "firing_rate": firing.count / firing.n_tokens,
             "mean_activation": mean,
             "max_activation": firing.maximum,
-            "decoder_norm": dictionary.decoder_norm.double().cpu().numpy(),
+            "decoder_norm": dictionary.decoder_norm.cpu().double().numpy(),
             "density": density,
             "nearest_latent": nearest,
             "nearest_cosine": cosine,
-            "encoder_decoder_cosine": aligned.double().cpu().numpy(),
+            "encoder_decoder_cosine": aligned.cpu().double().numpy(),
             "cluster": clusters_of(dictionary.W_dec.cpu().numpy(), cluster_cosine),
         }
     )
@@ -119,7 +119,7 @@ def encode_corpus(
         entries = pd.DataFrame(
             {
                 "latent_index": codes.indices.cpu().numpy(),
-                "value": codes.values.double().cpu().numpy(),
+                "value": codes.values.cpu().double().numpy(),
                 "row": (row + first_row)[token].numpy(),
                 "position": position[token].numpy(),
             }
@@ -147,6 +147,6 @@ def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarra
         index = torch.arange(len(cosines), device=cosines.device)
         cosines[index, index + start] = -torch.inf
         parts.append(cosines.topk(k, dim=1))
-    values = torch.cat([part.values for part in parts]).double().cpu().numpy()
+    values = torch.cat([part.values for part in parts]).cpu().double().numpy()
     indices = torch.cat([part.indices for part in parts]).cpu().numpy()
     return values.mean(1), indices[:, 0], values[:, 0]

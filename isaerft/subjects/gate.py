@@ -2,6 +2,12 @@
 
 An SAE on the wrong model, layer, normalization or BOS convention still encodes and decodes, but all results would be
 meaningless. The gate measures the variance explained and the loss with the SAE spliced in, and stops such a subject.
+
+In some models a few tokens beside BOS carry activations a hundred times larger than all others (attention sinks; Sun
+et al. 2024, "Massive Activations in Large Language Models", arXiv 2402.17762). They would decide the variance
+explained, so it is judged without them, and they are named. Splicing shows whether the model can do without what the
+SAE loses there.
+
 For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, and
 the subject's rows of subjects.csv.
 """
@@ -10,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -18,22 +25,58 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from isaerft import config
-from isaerft.errors import InputError
+from isaerft.errors import InputError, shown
 from isaerft.io import replacing, write_json
 from isaerft.layout import SubjectFolder
 from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.device import in_float64
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import hidden_above, run_below, unembed
-from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 N_ROWS = 256
 """Rows of the corpus on which the fit is measured."""
 N_ROWS_ALTERNATIVES = 16
+OUTLIER_NORM = 10.0
+"""A token is an outlier if its activation's norm is above this multiple of the median."""
+MAX_OUTLIER_SHARE = 0.02
+"""If more than this share of the tokens are as large, none of them is an outlier: they are what the SAE should know."""
+MAX_SHOWN_OUTLIERS = 3
 # TransformerLens' names, which SAELens uses, that are not the last part of the hub's.
 HUB_NAMES = {"gpt2-small": "gpt2"}
 _GGUF_ENDING = re.compile(r"([.-](i?q\d\w*|b?f16|f32))?\.gguf$")
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Tokens whose activation is many times larger than the others'.
+
+    Attributes
+    ----------
+    share : float
+        Share of the tokens.
+    norm : float
+        Mean norm of their activations, over the median norm of all tokens.
+    tokens : tuple of str
+        The most frequent of them.
+    variance_explained : float
+        Of the variance at all other tokens.
+    """
+
+    share: float
+    norm: float
+    tokens: tuple[str, ...]
+    variance_explained: float
+
+    def __str__(self) -> str:
+        named = ", ".join(map(shown, self.tokens))
+        return (
+            f"{100 * self.share:.2g} % of its tokens ({named}) have activations {self.norm:.0f} times as large as the"
+            f" median; without these its SAE explains {self.variance_explained:.2f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +91,8 @@ class Fit:
         Mean number of active latents per token.
     loss_base, loss_spliced, loss_unigram : float
         Nats per token: of the model, of the model with the SAE's reconstruction spliced in, and of a unigram model.
+    outliers : Outliers or None
+        Tokens without which the variance explained is judged.
     """
 
     variance_explained: float
@@ -55,6 +100,12 @@ class Fit:
     loss_base: float
     loss_spliced: float
     loss_unigram: float
+    outliers: Outliers | None = None
+
+    @property
+    def judged_variance_explained(self) -> float:
+        """Variance explained without outliers."""
+        return self.variance_explained if self.outliers is None else self.outliers.variance_explained
 
     @property
     def loss_increase(self) -> float:
@@ -82,6 +133,13 @@ def describe_subject(
             " but what others wrote about its latents is about that model",
             *(name, made_for, options.model_name, fit.variance_explained),
         )
+    if other_bos(options, subject.dictionary):
+        logger.warning(
+            "subject %r: its SAE was trained %s BOS, as its metadata say, and prepend_bos is %s; check which is right",
+            *(name, "with" if subject.dictionary.prepend_bos else "without", options.prepend_bos),
+        )
+    if fit.outliers is not None:
+        logger.warning("subject %r: %s", name, fit.outliers)
     firing = measure_firing(subject, rows, plan.study.batch_size)
     facts = latent_facts(subject, firing, cluster_cosine=plan.study.agreement.cluster_cosine)
     with replacing(folder.latents) as temporary:
@@ -100,17 +158,22 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
     """Measure how well the SAE fits the model on the first rows of the corpus."""
     error = squares = l0 = base = spliced = 0.0
     n_tokens = n_predicted = 0
-    total = torch.zeros(subject.dictionary.d_in, dtype=torch.float64, device=subject.model.device)
+    total = in_float64(torch.zeros(subject.dictionary.d_in, device=subject.model.device))
     counts = torch.zeros(subject.language.n_vocabulary, dtype=torch.float64)
-    for tokens, mask in rows.first(N_ROWS).batches(batch_size):
+    rows = rows.first(N_ROWS)
+    largest = _LargestTokens(int(MAX_OUTLIER_SHARE * int(rows.mask.sum())))
+    for tokens, mask in rows.batches(batch_size):
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
         below = run_below(subject.model, subject.hook, tokens, mask)
         is_text = subject.language.content_mask(tokens, mask)
         kept = below.activation[is_text]
         rebuilt = subject.dictionary.reconstruct(kept)
-        error += float((kept.float() - rebuilt).double().square().sum())
-        squares += float(kept.double().square().sum())
-        total += kept.double().sum(0)
+        errors = in_float64(kept.float() - rebuilt).square()
+        error += float(errors.sum())
+        exact = in_float64(kept)
+        squares += float(exact.square().sum())
+        total += exact.sum(0)
+        largest.add(tokens[is_text], exact, errors.sum(1))
         l0 += float(subject.dictionary.encode(kept).counts().sum())
         n_tokens += len(kept)
         patched = below.residual.clone()
@@ -124,8 +187,64 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
         counts += torch.bincount(tokens[:, 1:][predicted].cpu(), minlength=len(counts))
     shares = counts[counts > 0] / counts.sum()
     unigram = float(-(shares * shares.log()).sum())
-    variance = squares - float(total.square().sum()) / n_tokens
-    return Fit(1 - error / variance, l0 / n_tokens, base / n_predicted, spliced / n_predicted, unigram)
+    return Fit(
+        _explained(error, squares, total, n_tokens),
+        l0 / n_tokens,
+        base / n_predicted,
+        spliced / n_predicted,
+        unigram,
+        largest.outliers(subject.language, error, squares, total, n_tokens),
+    )
+
+
+def _explained(error: float, squares: float, total: torch.Tensor, n_tokens: int) -> float:
+    """Return the variance explained, from sums over tokens: of squared errors, squares, and activations (d_in,)."""
+    return 1 - error / (squares - float(total.square().sum()) / n_tokens)
+
+
+class _LargestTokens:
+    """The tokens of largest activation among those seen, and the norms of all.
+
+    Parameters
+    ----------
+    n : int
+        How many are kept.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.norms: list[torch.Tensor] = []
+        self.kept: tuple[torch.Tensor, ...] = ()
+
+    def add(self, tokens: torch.Tensor, activations: torch.Tensor, errors: torch.Tensor) -> None:
+        """See more tokens: their ids (n,), activations (n, d_in) float64 and squared errors (n,) float64."""
+        norms = activations.norm(dim=1)
+        self.norms.append(norms.cpu())
+        new = (norms, tokens.to(norms.device), activations, errors)
+        joined = tuple(map(torch.cat, zip(self.kept, new, strict=True))) if self.kept else new
+        order = joined[0].topk(min(self.n, len(joined[0]))).indices
+        self.kept = tuple(part[order] for part in joined)
+
+    def outliers(
+        self, language: LoadedModel, error: float, squares: float, total: torch.Tensor, n_tokens: int
+    ) -> Outliers | None:
+        """Return the outliers among all tokens, whose sums are as for `_explained`; None if there are none."""
+        norms, tokens, activations, errors = self.kept
+        seen = torch.cat(self.norms)
+        median = float(seen.median())
+        n_out = int((seen > OUTLIER_NORM * median).sum())
+        if not 0 < n_out <= self.n or not median:
+            return None
+        out = norms > OUTLIER_NORM * median
+        others = _explained(
+            error - float(errors[out].sum()),
+            squares - float(activations[out].square().sum()),
+            total - activations[out].sum(0),
+            n_tokens - n_out,
+        )
+        common = Counter(tokens[out].tolist()).most_common(MAX_SHOWN_OUTLIERS)
+        named = tuple(language.decode([token]) for token, _ in common)
+        return Outliers(n_out / n_tokens, float(norms[out].mean()) / median, named, others)
 
 
 def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: Fit, rows: TokenRows) -> None:
@@ -136,14 +255,18 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
     InputError
         The variance explained is too low, or the loss added by splicing the SAE in is too high, for the config.
     """
-    if fit.variance_explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
+    explained = fit.judged_variance_explained
+    if explained >= options.min_variance_explained and fit.loss_increase <= options.max_loss_increase:
         return
     made_for = other_model(options, subject.dictionary.model_name)
     origin = f"choose an SAE of {options.model_name}: this one's metadata name {made_for}; " if made_for else ""
+    if other_bos(options, subject.dictionary):
+        origin += f"set prepend_bos: {str(not options.prepend_bos).lower()}, as this SAE's metadata say; "
     tried = ", ".join(f"{setting}: {value:.2f}" for setting, value in _alternatives(subject, rows).items())
     raise InputError(
         f"subject {name!r}: its SAE explains {fit.variance_explained:.2f} of the variance at its hook, and"
-        f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model",
+        f" splicing it in costs {fit.loss_increase:.2f} of the gap to a unigram model"
+        + (f"; {fit.outliers}" if fit.outliers else ""),
         allowed=f"at least {options.min_variance_explained:g}, and at most {options.max_loss_increase:g}",
         remedy=(
             f"{origin}variance explained under other settings: {tried}; also check prepend_bos (now"
@@ -163,6 +286,11 @@ def other_model(options: config.Subject, trained_on: str) -> str | None:
     return None if _GGUF_ENDING.sub("", ours) == HUB_NAMES.get(theirs, theirs) else trained_on
 
 
+def other_bos(options: config.Subject, dictionary: Dictionary) -> bool:
+    """Tell whether an SAE's metadata contradict the subject's `prepend_bos`."""
+    return dictionary.prepend_bos is not None and dictionary.prepend_bos != options.prepend_bos
+
+
 def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
     """Return the variance explained with the other centering and at the neighboring blocks."""
     hook, dictionary = subject.hook, subject.dictionary
@@ -179,7 +307,8 @@ def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
             others[setting] = replace(subject, hook=other)
     few = rows.first(N_ROWS_ALTERNATIVES)
     return {
-        setting: measure_fit(other, few, N_ROWS_ALTERNATIVES).variance_explained for setting, other in others.items()
+        setting: measure_fit(other, few, N_ROWS_ALTERNATIVES).judged_variance_explained
+        for setting, other in others.items()
     }
 
 

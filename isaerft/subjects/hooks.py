@@ -37,6 +37,8 @@ from isaerft.errors import InputError, shown
 Part = Literal["attention", "mlp"]
 
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+# Modules of Hugging Face models by which some SAEs name the block whose output they read.
+_MODULE = re.compile(r"(?:\w+\.)*(?:layers|h|blocks)\.(\d+)")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _LARGE = 128.0
 _ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
@@ -142,10 +144,14 @@ def find_hook(model: PreTrainedModel, hook_name: str) -> HookPoint:
     match = _HOOK.fullmatch(hook_name)
     if match is None:
         heads = "hook_z" in hook_name
+        remedy = "choose an SAE on the residual stream, or on the output of attention or of an MLP"
+        if not heads:
+            block = _MODULE.fullmatch(hook_name)
+            remedy += f"; if this is one, say where: hook_name: blocks.{block[1] if block else 'L'}.hook_resid_post"
         raise InputError(
             f"unsupported SAE hook {shown(hook_name)}" + (" (attention heads before the output projection)" * heads),
             allowed=_ALLOWED,
-            remedy="choose an SAE on the residual stream, or on the output of attention or of an MLP",
+            remedy=remedy,
         )
     block, at = int(match[1]), match[2]
     n_blocks = len(decoder_blocks(model))

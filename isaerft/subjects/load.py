@@ -8,8 +8,7 @@ the outputs of its parts, makes the logits differ.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -23,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
+from isaerft.outside import loading, origin_remedy
 from isaerft.subjects.chat import rendered
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
@@ -30,6 +30,8 @@ from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below
 logger = logging.getLogger(__name__)
 N_CHECKED_TOKENS = 8
 FIRST_CHECKED_TOKEN = 5
+# OPT's table has two rows more than positions.
+MAX_SPARE_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -147,37 +149,30 @@ class LoadedSubject:
         return replace(self, dictionary=self.dictionary.permuted(seed))
 
 
-def set_up_torch(plan: config.Plan) -> str:
-    """Set the number of CPU threads of this process and return the device to work on."""
-    torch.set_num_threads(plan.study.threads)
-    if plan.study.device not in ("auto", "cuda"):
-        return plan.study.device
-    if plan.study.device == "auto" and not torch.cuda.is_available():
-        return "cpu"
-    # Launchers that start several processes on one machine number them in LOCAL_RANK.
-    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
-
-
-def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> LoadedModel:
+def load_model(
+    subject: config.Subject, folder: SubjectFolder, device: str, *, max_length: int | None = None
+) -> LoadedModel:
     """Load a subject's model and tokenizer from the hub, a local folder, or the folder that the study made.
+
+    Parameters
+    ----------
+    max_length : int, optional
+        Longest row of a behavior in tokens; checked, like the corpus's `context_size`, against the model's positions.
 
     Raises
     ------
     InputError
-        The model cannot be loaded, texts should begin with BOS but the tokenizer has none, or the tokenizer does not
-        give the character offsets of its tokens.
+        The model cannot be loaded, has fewer positions than rows have tokens, texts should begin with BOS but the
+        tokenizer has none, or the tokenizer does not give the character offsets of its tokens.
     """
     name = subject.model or str(folder.model)
     revision = {"revision": subject.revision} if subject.revision else {}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, subject.dtype), **revision)
+    dtype = getattr(torch, subject.dtype)
+    with loading(f"model {name!r}", name, allowed="a Hugging Face id, or a local folder", remedy=origin_remedy(name)):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **revision)
         tokenizer = AutoTokenizer.from_pretrained(name, **revision)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model {name!r} cannot be loaded ({' '.join(str(error).split())[:200]})",
-            allowed="a Hugging Face id, or a local folder",
-            remedy="check the id, the network and HF_TOKEN",
-        ) from None
+    lengths = {"corpus.context_size": subject.corpus.context_size}
+    check_positions(model, lengths if max_length is None else lengths | {"max_length": max_length})
     if subject.prepend_bos and tokenizer.bos_token_id is None:
         raise InputError(
             f"model {name!r} has no BOS token", remedy="set prepend_bos: false if its SAE was trained without BOS"
@@ -188,12 +183,49 @@ def load_model(subject: config.Subject, folder: SubjectFolder, device: str) -> L
             allowed="fast tokenizers (with a tokenizer.json)",
             remedy="convert it to a fast tokenizer and save that with the model",
         )
-    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
-    return LoadedModel(model, tokenizer, subject.prepend_bos)
+    with loading(f"model {name!r} on {device}"):
+        model.to(device)  # type: ignore[arg-type]
+    return LoadedModel(model.eval().requires_grad_(False), tokenizer, subject.prepend_bos)
 
 
-def load_subject(subject: config.Subject, folder: str | Path, device: str) -> LoadedSubject:
-    """Load a subject whose SAE is already in its folder.
+def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
+    """Compare the lengths of rows, option -> tokens, with the positions that a model's config states.
+
+    A model with a table of positions cannot read beyond it. Rotary and relative positions go on, into lengths on which
+    the model was not trained, which is only warned of.
+
+    Raises
+    ------
+    InputError
+        A length is beyond the model's table of positions.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    too_long = {option: length for option, length in lengths.items() if positions and length > positions}
+    if not too_long:
+        return
+    said = ", ".join(f"{option} {length}" for option, length in too_long.items())
+    if not _has_position_table(model, int(positions)):
+        logger.warning("%s: the model was trained on at most %d tokens, as its config states", said, positions)
+        return
+    raise InputError(
+        f"{said}, but the model {str(model.name_or_path)!r} has {positions} positions",
+        allowed=f"{' and '.join(too_long)} up to {positions}",
+        remedy="lower them in the config, or choose a model with more positions",
+    )
+
+
+def _has_position_table(model: PreTrainedModel, positions: int) -> bool:
+    """Tell whether a model looks its positions up: in an embedding that is not the tokens', or a buffer (GPT-J)."""
+    tokens = model.get_input_embeddings()
+    rows = [part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding) and part is not tokens]
+    rows += [len(buffer) for name, buffer in model.named_buffers() if name.endswith("embed_positions")]
+    return any(positions <= n <= positions + MAX_SPARE_POSITIONS for n in rows)
+
+
+def load_subject(
+    subject: config.Subject, folder: str | Path, device: str, *, max_length: int | None = None
+) -> LoadedSubject:
+    """Load a subject whose SAE is already in its folder; see `load_model` for `max_length`.
 
     Raises
     ------
@@ -201,7 +233,7 @@ def load_subject(subject: config.Subject, folder: str | Path, device: str) -> Lo
         The model or the SAE cannot be read, or they do not fit together.
     """
     paths = SubjectFolder(Path(folder))
-    language = load_model(subject, paths, device)
+    language = load_model(subject, paths, device, max_length=max_length)
     dictionary = load_dictionary(paths.sae, center=subject.center_writing_weights).to(device)
     hook = find_hook(language.model, dictionary.hook_name)
     check_fit(language.d_model, dictionary.d_in, dictionary.hook_name)

@@ -14,17 +14,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from isaerft import config
-from isaerft.errors import InputError, shown
-from isaerft.io import read_json, replacing
+from isaerft.errors import InputError
+from isaerft.io import replacing
+from isaerft.outside import loading
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import ARCHITECTURES, NORMALIZATIONS, WEIGHTS, check_linear
+from isaerft.subjects.dictionary import WEIGHTS, Dictionary, check_linear, load_dictionary, read_card
 from isaerft.subjects.hooks import find_hook, run_below
 from isaerft.subjects.load import LoadedModel, check_fit
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 FINAL_LEARNING_RATE_FACTOR = 0.1
 DEAD_AFTER_STEPS = 100
@@ -50,19 +55,12 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     """
     from sae_lens import SAE
 
-    if subject.sae_path is not None:
-        _check_folder(Path(subject.sae_path))
     name = subject.sae_path or f"{subject.release}, {subject.sae_id}"
-    try:
-        if subject.sae_path is not None:
-            sae = SAE.load_from_disk(subject.sae_path)
-        else:
+    if subject.sae_path is not None:
+        sae = _from_folder(Path(subject.sae_path))
+    else:
+        with loading(f"SAE ({name})", remedy="check release, sae_id and the network"):
             sae = SAE.from_pretrained(subject.release, subject.sae_id)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"SAE ({name}) cannot be loaded: {shown(' '.join(str(error).split()) or type(error).__name__)}",
-            remedy="check release, sae_id and the network",
-        ) from None
     if subject.norm_scaling_factor is not None:
         if sae.cfg.normalize_activations != "expected_average_only_in":
             raise InputError(
@@ -75,6 +73,7 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     if subject.hook_name:
         sae.cfg.metadata.hook_name = subject.hook_name
     if subject.release is not None:
+        sae.cfg.metadata.release, sae.cfg.metadata.sae_id = subject.release, subject.sae_id
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
         sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(
@@ -87,14 +86,30 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         sae.save_model(temporary)
 
 
-def _check_folder(folder: Path) -> None:
-    """Check a local folder before SAELens reads it: a linear dictionary, with weights in safetensors."""
-    if (folder / "cfg.json").is_file():
-        cfg = read_json(folder / "cfg.json")
-        architecture, reshaping = cfg.get("architecture", ARCHITECTURES[0]), cfg.get("reshape_activations", "none")
-        check_linear(str(folder), architecture, NORMALIZATIONS[0], reshaping)
-        if not (folder / WEIGHTS).is_file():
-            raise InputError(f"SAE ({folder}) has no {WEIGHTS}", remedy="save it with SAELens (sae.save_model)")
+def read_sae(folder: str | Path, *, center: bool = False) -> Dictionary:
+    """Read a dictionary from a folder that any release of SAELens wrote, by the rules of a study.
+
+    Raises
+    ------
+    InputError
+        As for `load_dictionary`, or SAELens cannot read a folder of an earlier release.
+    """
+    if read_card(folder).is_current:
+        return load_dictionary(folder, center=center)
+    with TemporaryDirectory() as temporary:
+        _from_folder(Path(folder)).save_model(temporary)
+        return load_dictionary(temporary, center=center)
+
+
+def _from_folder(folder: Path) -> SAE[Any]:
+    """Return the SAE in a local folder as SAELens reads it: a linear dictionary, with weights in safetensors."""
+    from sae_lens import SAE
+
+    read_card(folder, folded=False)
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"SAE ({folder}) has no {WEIGHTS}", remedy="save it with SAELens (sae.save_model)")
+    with loading(f"SAE ({folder})", folder, remedy="save it again with SAELens (sae.save_model)"):
+        return SAE.load_from_disk(folder)
 
 
 def train_sae(

@@ -89,7 +89,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
             push = (activation * subject.dictionary.W_dec[int(latent)]).to(residual.dtype)
             changed = torch.where(answer[..., None], residual + push, residual)
             rows.append(_group_log_probability(subject, changed, table.mask, answer, members) - base)
-    effect = torch.stack(rows).double().cpu().numpy()
+    effect = torch.stack(rows).cpu().double().numpy()
     deviations = (effect - effect.mean(0)) / effect.std(0)
     best = deviations.argmax(1)
     size = deviations[np.arange(len(best)), best]

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,15 +24,17 @@ from transformers import PreTrainedModel
 
 from isaerft.adapters.base import LatentAdapter, make_adapter
 from isaerft.adapters.hooked import AdapterHook, PassTracker
-from isaerft.adapters.saved import CONFIG, load_adapter, open_adapter, save_adapter
+from isaerft.adapters.saved import CONFIG, open_adapter, save_adapter
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import check_fit
+from isaerft.subjects.sae import read_sae
 
 ATTRIBUTE = "isaerft"
 CHECKPOINT = "model.safetensors"
+logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -57,7 +60,7 @@ def attach(
     model : PreTrainedModel
         A decoder-only language model.
     sae : sae_lens.SAE, Dictionary, str or Path
-        The SAE, or a folder in SAELens' format.
+        The SAE, or a folder in SAELens' format, also of its earlier releases.
     adapter : str, LatentAdapter or Path
         A registered kind (with its `options`), an adapter, or the folder of a saved one.
     name : str
@@ -79,7 +82,7 @@ def attach(
     Raises
     ------
     InputError
-        SAE, adapter and model do not fit together, or the name is taken at this SAE.
+        SAE, adapter and model do not fit together, another SAE is attached at the hook, or the name is taken there.
     """
     dictionary = _dictionary_of(sae, hook_name, center_writing_weights)
     check_fit(model.config.get_text_config().hidden_size, dictionary.d_in, dictionary.hook_name)
@@ -90,6 +93,10 @@ def attach(
     attached: Attached = getattr(model, ATTRIBUTE, None) or Attached(model, bos_token_id)
     key = _key_of(dictionary.hook_name)
     hook = attached.hook_at(key) or AdapterHook(dictionary, site, attached.tracker)
+    if hook.dictionary.fingerprint != dictionary.fingerprint:
+        raise InputError(
+            f"another SAE is already attached at {dictionary.hook_name}", remedy="detach it, or attach at another hook"
+        )
     if name in hook.adapters:
         raise InputError(
             f"adapter {name!r} is already attached at {dictionary.hook_name}", remedy="give another `name`"
@@ -123,6 +130,8 @@ class Attached(nn.Module):
         model.add_module(ATTRIBUTE, self)
         model.save_pretrained = self.save_pretrained  # type: ignore[method-assign,assignment]
         self._handles = self.tracker.track(model, self.bos_token_id)
+        self._warned = False
+        self._handles.append(model.base_model.register_forward_pre_hook(self._warn_if_frozen))
 
     @property
     def names(self) -> list[str]:
@@ -191,7 +200,7 @@ class Attached(nn.Module):
         """Write every adapter to `folder`/{name}/{hook_name}/, as adapter_config.json and adapter_model.safetensors."""
         for key, hook in self._hooks.items():
             for name, adapter in _adapters_at(hook).items():
-                save_adapter(adapter, Path(folder) / name / _hook_name_of(key))
+                save_adapter(adapter, Path(folder) / name / _hook_name_of(key), hook.dictionary)
 
     def load(self, folder: str | Path) -> None:
         """Load the parameters of every attached adapter from a folder that `save` wrote.
@@ -199,11 +208,11 @@ class Attached(nn.Module):
         Raises
         ------
         InputError
-            An adapter is missing there, or is of another kind or size.
+            An adapter is missing there, or is of another SAE, kind or size.
         """
         for key, hook in self._hooks.items():
             for name, adapter in _adapters_at(hook).items():
-                read = load_adapter(Path(folder) / name / _hook_name_of(key), adapter.d_sae)
+                read = open_adapter(Path(folder) / name / _hook_name_of(key), hook.dictionary)
                 if (read.kind, read.options()) != (adapter.kind, adapter.options()):
                     raise InputError(
                         f"adapter {name!r} in {str(folder)!r} is {read.kind!r} with options {shown(read.options())}",
@@ -211,18 +220,42 @@ class Attached(nn.Module):
                     )
                 adapter.load_state_dict(read.state_dict())
 
-    def save_pretrained(self, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None, **_: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        *,
+        push_to_hub: bool = False,
+        **_: Any,
+    ) -> None:
         """Write the adapters as `save` does, and again as one file from which a Trainer resumes; no base weights.
+
+        Other options of the model's own `save_pretrained`, which say how to write base weights, have no effect.
 
         Parameters
         ----------
+        is_main_process : bool
+            Whether to write: of several processes, only one should.
         state_dict : dict, optional
             State of the whole model, if a Trainer has gathered it.
+
+        Raises
+        ------
+        InputError
+            `push_to_hub` is asked for.
         """
-        self.save(folder)
+        if push_to_hub:
+            raise InputError(
+                "save_pretrained with push_to_hub=True of a model with attached adapters",
+                remedy="save to a folder, and upload it with huggingface_hub.upload_folder",
+            )
+        if not is_main_process:
+            return
+        self.save(save_directory)
         weights = state_dict if state_dict is not None else self.model.state_dict()
         kept = {key: value.cpu().contiguous() for key, value in weights.items() if key.startswith(f"{ATTRIBUTE}.")}
-        save_file(kept, Path(folder) / CHECKPOINT, metadata={"format": "pt"})
+        save_file(kept, Path(save_directory) / CHECKPOINT, metadata={"format": "pt"})
 
     def detach(self) -> None:
         """Remove all adapters and restore the model."""
@@ -233,6 +266,19 @@ class Attached(nn.Module):
         del self.model.save_pretrained
         self.model._keys_to_ignore_on_save = self._ignored
         delattr(self.model, ATTRIBUTE)
+
+    def _warn_if_frozen(self, *_: object) -> None:
+        """Warn once of a training pass in which adapters act, and something frozen keeps all of them from learning."""
+        if self._warned or not (self.model.training and torch.is_grad_enabled() and self.active):
+            return
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            self._warned = True
+            logger.warning(
+                "the attached adapters (%s) act in this training, but all are frozen and learn nothing. PEFT freezes"
+                " what it finds in a model: call model.isaerft.set(%s) after get_peft_model, or attach after it",
+                ", ".join(sorted(self.active)),
+                ", ".join(map(repr, sorted(self.active))),
+            )
 
     @property
     def _hooks(self) -> dict[str, AdapterHook]:
@@ -289,7 +335,7 @@ def _dictionary_of(sae: object, hook_name: str | None, center_writing_weights: b
     if isinstance(sae, Dictionary):
         dictionary = replace(sae, center=sae.center or center_writing_weights)
     elif isinstance(sae, str | Path):
-        dictionary = load_dictionary(sae, center=center_writing_weights)
+        dictionary = read_sae(sae, center=center_writing_weights)
     else:
         save = getattr(sae, "save_inference_model", None) or getattr(sae, "save_model", None)
         if save is None:

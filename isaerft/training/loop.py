@@ -20,6 +20,7 @@ from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
 from isaerft.subjects.cache import Batch, completion_losses
+from isaerft.subjects.device import in_float64
 from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.objectives import Adapt, Objective, is_completion_loss, make_objective
@@ -263,7 +264,7 @@ def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: Batched, batch_size
         for batch in own_batches(rows.batches(batch_size)):
             moved = batch.to(subject.model.device)
             losses = completion_losses(subject, moved, adapt(moved))
-            total += float(losses.double().sum())
+            total += float(in_float64(losses).sum())
             n_tokens += len(losses)
     total, n_tokens = sum_over_processes(total, n_tokens)
     return total / n_tokens
@@ -275,7 +276,7 @@ def heldout_objective(subject: LoadedSubject, objective: Objective, adapt: Adapt
     with torch.no_grad():
         for batch in own_batches(rows.batches(batch_size)):
             moved = batch.to(subject.model.device)
-            total += moved.n_terms * float(objective(subject, moved, adapt(moved)).double())
+            total += moved.n_terms * float(objective(subject, moved, adapt(moved)))
             weights += moved.n_terms
     total, weights = sum_over_processes(total, weights)
     return total / weights

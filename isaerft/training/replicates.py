@@ -218,7 +218,7 @@ def _train_on_latents(replicate: Replicate) -> ReplicateResult:
     sparse = sparsity(adapter, options.sparsity, options.steps, replicate.seed)
     with trainable(adapter, subject.dictionary, options, sparse) as (module, adapt):
         training = replicate.run_training(module, adapt, sparse)
-    save_adapter(adapter, replicate.out)
+    save_adapter(adapter, replicate.out, subject.dictionary)
     return ReplicateResult(training, options.objective, n_trainable(adapter))
 
 
@@ -251,7 +251,7 @@ def _fit(replicate: Replicate) -> ReplicateResult:
         batch_size=replicate.batch_size,
         instructed=replicate.instructed,
     )
-    save_adapter(adapter, replicate.out)
+    save_adapter(adapter, replicate.out, subject.dictionary)
     training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
     separation = score_steering(adapter, completions(replicate.heldout), [rows for _, rows in contrast])
     return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, separation | {"steering_strength": strength})
@@ -270,7 +270,7 @@ def _load_saved(replicate: Replicate) -> ReplicateResult:
     subject = replicate.subject
     opened = ADAPTERS[replicate.kind].open(dict(replicate.options.options), subject.dictionary)
     adapter = opened.to(subject.model.device)
-    save_adapter(adapter, replicate.out)
+    save_adapter(adapter, replicate.out, subject.dictionary)
     training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
     return ReplicateResult(training, NOT_TRAINED, n_trainable(adapter))
 

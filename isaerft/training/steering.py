@@ -87,7 +87,7 @@ def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[Ca
 
     groups = [completion_means(rows) for rows in (heldout, *contrast)]
     texts = Texts.of(groups[0], groups[1:])
-    score = texts.activations @ adapter.direction.double().cpu().numpy()
+    score = texts.activations @ adapter.direction.cpu().double().numpy()
     return {
         "heldout_auroc": float(roc_auc_score(texts.is_behavior, score, sample_weight=texts.weight)),
         "heldout_accuracy": float(

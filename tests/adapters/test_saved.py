@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from isaerft.adapters.base import make_adapter
-from isaerft.adapters.saved import load_adapter, load_model_adapter, open_adapter, read_tensors, save_adapter
+from isaerft.adapters.saved import (
+    Saved,
+    load_adapter,
+    load_model_adapter,
+    open_adapter,
+    read_tensors,
+    save_adapter,
+)
 from isaerft.adapters.weights import Lora
 from isaerft.errors import InputError
 from isaerft.subjects.hooks import HookPoint
@@ -111,7 +118,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, dictionar
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"scaling_factors": Harmful(touched)}))
     torch.save({"scaling_factors": Harmful(touched)}, tmp_path / "zip.pt")
     torch.save({"scaling_factors": torch.ones(48)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    for name, message in [("plain", "not a zip file"), ("zip", "cannot be read"), ("old", "not a zip file")]:
+    for name, message in [("plain", "not a zip file"), ("zip", "cannot be loaded"), ("old", "not a zip file")]:
         with pytest.raises(InputError, match=message + r".*weights_only=True"):
             open_adapter(tmp_path / f"{name}.pt", dictionary)
     assert not touched.exists()
@@ -119,7 +126,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, dictionar
 
 def test_what_is_broken_or_no_state_dict_is_refused(tmp_path, dictionary):
     (tmp_path / "broken.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0nothi")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         read_tensors(tmp_path / "broken.safetensors")
     torch.save(torch.ones(48), tmp_path / "tensor.pt")
     with pytest.raises(InputError, match="hold a Tensor; allowed: a state dict"):
@@ -130,7 +137,7 @@ def test_what_is_broken_or_no_state_dict_is_refused(tmp_path, dictionary):
     whole = tmp_path / "cut.pt"
     torch.save({"scaling_factors": torch.ones(48)}, whole)
     whole.write_bytes(whole.read_bytes()[:-200])
-    with pytest.raises(InputError, match=r"not a zip file|cannot be read"):
+    with pytest.raises(InputError, match=r"not a zip file|cannot be loaded"):
         read_tensors(whole)
 
 
@@ -173,8 +180,54 @@ def test_a_saved_lora_comes_back_as_it_was_and_fits_no_other_place(subject, cach
     with load_model_adapter(tmp_path / "a", subject) as adapter:
         torch.testing.assert_close(adapter.adapted(subject, batch), expected, rtol=0, atol=0)
     with (
-        pytest.raises(InputError, match="does not fit the subject"),
+        pytest.raises(InputError, match="on this subject cannot be loaded"),
         load_model_adapter(tmp_path / "a", replace(subject, hook=HookPoint(1, 3))),
     ):
         pass
     assert not any(hasattr(part, "peft_config") for part in subject.model.modules())
+
+
+def test_an_adapter_of_another_sae_of_the_same_size_is_refused_unless_it_is_meant(tmp_path, dictionary):
+    save_adapter(make_adapter("bias", 48, {}), tmp_path / "own", dictionary)
+    assert open_adapter(tmp_path / "own", dictionary).kind == "bias"
+    permuted, moved = dictionary.permuted(1), replace(dictionary, hook_name="blocks.0.hook_resid_post")
+    for other in (permuted, moved):
+        with pytest.raises(InputError, match=r"was trained at another SAE .* other_sae: true"):
+            open_adapter(tmp_path / "own", other)
+        options = {"path": str(tmp_path / "own"), "other_sae": True}
+        assert Saved.open(options, other).kind == "bias"
+    save_adapter(make_adapter("bias", 48, {}), tmp_path / "silent")
+    assert open_adapter(tmp_path / "silent", permuted).kind == "bias"
+
+
+def test_the_release_in_an_adapter_of_the_original_code_is_compared_where_the_sae_has_one(original, dictionary):
+    folder = original({BLOCK: {"scaling_factors": torch.ones(48)}})
+    assert open_adapter(folder, replace(dictionary, release="release", sae_id="id")).kind == "scale"
+    with pytest.raises(InputError, match=r"another SAE .*'release', 'id'.*allowed: one trained at \['release', 'x'\]"):
+        open_adapter(folder, replace(dictionary, release="release", sae_id="x"))
+    assert open_adapter(folder, replace(dictionary, release="release", sae_id="x"), other_sae=True).kind == "scale"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("[]", r"holds \[\]; allowed: kind and options"),
+        ('{"peft_type": "LORA"}', "use kind `checkpoint` for an adapter of PEFT"),
+        ('{"kind": "biass", "options": {}}', "did you mean 'bias'"),
+        ('{"kind": "bias", "options": [], "d_sae": 48}', r"options are \[\]"),
+    ],
+)
+def test_a_config_that_is_not_of_an_adapter_is_refused(tmp_path, dictionary, config, said):
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(InputError, match=said):
+        open_adapter(tmp_path, dictionary)
+
+
+def test_weights_that_are_not_those_of_the_config_are_refused(tmp_path, dictionary):
+    save_adapter(make_adapter("bias", 48, {}), tmp_path / "own", dictionary)
+    save_file({"weight": torch.ones(48)}, tmp_path / "own" / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="weights are not those of its config"):
+        open_adapter(tmp_path / "own", dictionary)
+    (tmp_path / "own" / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="git-lfs pointer"):
+        open_adapter(tmp_path / "own", dictionary)

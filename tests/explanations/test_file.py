@@ -231,3 +231,46 @@ def test_real_feature_circuits_annotations():
     attention = read(path, d_sae=32768, component="attn", layer=5)
     assert (len(attention), attention.attrs["counts"]["not_chosen"]) == (6, 1)
     assert len(read(path, d_sae=32768, component="embed")) == 60
+
+
+def subject_with(tmp_path, **metadata):
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "cfg.json").write_text(json.dumps({"metadata": metadata}))
+    return tmp_path
+
+
+def read_for(subject_dir, path, **options):
+    return explain("s", Source(kind="file", path=str(path), options=options), subject_dir=subject_dir, d_sae=100)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "layer", "other"),
+    [
+        ({"neuronpedia_id": "gemma-2-2b/20-gemmascope-res-16k"}, "20-gemmascope-res-16k", False),
+        ({"neuronpedia_id": "gemma-2-2b/20-gemmascope-res-16k"}, "10-gemmascope-res-16k", True),
+        ({"neuronpedia_id": "gemma-2-2b/20-gemmascope-res-16k__l0-77"}, "20-gemmascope-res-16k", True),
+        ({"neuronpedia_id": "gemma-2-2b-it/20-gemmascope-res-16k"}, "20-gemmascope-res-16k", True),
+        ({"hook_name": "blocks.20.hook_resid_post"}, "20-gemmascope-res-16k", False),
+        ({"hook_name": "blocks.10.hook_resid_post"}, "20-gemmascope-res-16k", True),
+        ({"hook_name": "blocks.10.hook_resid_post"}, "e-res-sm", False),
+        ({}, "20-gemmascope-res-16k", False),
+    ],
+)
+def test_explanations_of_another_sae_are_refused_unless_they_are_meant(tmp_path, metadata, layer, other):
+    subject_dir = subject_with(tmp_path, **metadata)
+    exported = written(tmp_path, [neuronpedia(3, "cats", layer=layer)])
+    refs = written(tmp_path, [{"concept": "cats", "ref": f"https://neuronpedia.org/gemma-2-2b/{layer}/3"}], "a.jsonl")
+    for path in (exported, refs):
+        if other:
+            with pytest.raises(InputError, match=rf"of another SAE: gemma-2-2b/{layer}; allowed: those of .*other_sae"):
+                read_for(subject_dir, path)
+        assert texts(read_for(subject_dir, path, other_sae=other)) == {3: "cats"}
+
+
+def test_the_layer_in_feature_circuits_is_compared_with_the_hook(tmp_path):
+    subject_dir = subject_with(tmp_path, hook_name="blocks.3.hook_resid_post")
+    rows = [{"Name": "resid_5/7", "Annotation": "cats"}]
+    with pytest.raises(InputError, match=r"another SAE: 5; allowed: those of blocks\.3\.hook_resid_post"):
+        read_for(subject_dir, written(tmp_path, rows, "f.csv"))
+    rows[0]["Name"] = "resid_3/7"
+    assert texts(read_for(subject_dir, written(tmp_path, rows, "f.csv"))) == {7: "cats"}

@@ -264,3 +264,58 @@ def test_a_folder_without_sae_or_without_weights_is_named(tmp_path):
     (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "standard"}))
     with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
         load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scaling_factor": torch.ones(48)}, r"tensors that nothing reads: scaling_factor; allowed: W_dec, W_enc"),
+        ({"b_dec": None}, r"\(standard\) lacks b_dec"),
+        ({"W_enc": torch.zeros(48, 32)}, r"W_enc has the shape \(48, 32\); allowed: \(32, 48\)"),
+        ({"b_dec": torch.zeros(48)}, r"b_dec has the shape \(48,\); allowed: \(32,\)"),
+        ({"b_enc": torch.full((48,), torch.nan)}, "b_enc holds numbers that are not finite"),
+    ],
+)
+def test_tensors_that_are_not_those_of_the_architecture_are_named(tiny, tmp_path, change, said):
+    weights = {name: value for name, value in (tiny.random_sae() | change).items() if value is not None}
+    with pytest.raises(InputError, match=said):
+        load_dictionary(tiny.write_sae(tmp_path, weights))
+
+
+def rewritten(folder, **changes):
+    path = folder / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metadata": None}, "metadata is None; allowed: an object"),
+        ({"metadata": ["x"]}, r"metadata is \['x'\]"),
+        ({"metadata": {"hook_name": 3, "sae_lens_version": "6.0"}}, "hook_name is 3; allowed: text"),
+        ({"metadata": {"prepend_bos": "yes", "sae_lens_version": "6.0"}}, "prepend_bos is 'yes'"),
+        ({"architecture": None}, "architecture is None"),
+        ({"architecture": "topk", "k": "5"}, "k is '5'; allowed: an integer from 1 to d_sae, 48"),
+        ({"architecture": "topk", "k": 49}, "k is 49"),
+        ({"d_sae": 64}, "d_sae is 64; allowed: 48, as W_dec has"),
+        ({"metadata": {}}, "saved by SAELens before 6; save it again"),
+    ],
+)
+def test_a_card_that_is_not_as_saelens_writes_it_is_refused_in_one_line(tiny, tmp_path, changes, said):
+    folder = rewritten(tiny.write_sae(tmp_path, tiny.random_sae()), **changes)
+    with pytest.raises(InputError, match=said):
+        load_dictionary(folder)
+
+
+def test_a_card_that_is_no_object_is_refused(tiny, tmp_path):
+    folder = tiny.write_sae(tmp_path, tiny.random_sae())
+    (folder / "cfg.json").write_text("[]")
+    with pytest.raises(InputError, match=r"it holds \[\]"):
+        load_dictionary(folder)
+
+
+def test_two_saes_of_one_size_have_two_fingerprints(tiny, tmp_path):
+    one = load_dictionary(tiny.write_sae(tmp_path / "1", tiny.random_sae()))
+    assert one.fingerprint == load_dictionary(tiny.write_sae(tmp_path / "2", tiny.random_sae())).fingerprint
+    assert one.fingerprint != load_dictionary(tiny.write_sae(tmp_path / "3", tiny.random_sae(seed=1))).fingerprint

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -73,7 +74,8 @@ def test_an_sae_that_gives_the_mean_explains_nothing(right, rows):
 
 def test_the_fit_does_not_depend_on_the_batch_size(subject, rows):
     one, all_at_once = measure_fit(subject, rows, 1), measure_fit(subject, rows, 6)
-    assert list(vars(one).values()) == pytest.approx(list(vars(all_at_once).values()), rel=1e-5)
+    assert list(vars(one).values())[:5] == pytest.approx(list(vars(all_at_once).values())[:5], rel=1e-5)
+    assert one.outliers is all_at_once.outliers is None
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2"])
@@ -232,3 +234,75 @@ def test_a_subject_that_does_not_pass_leaves_no_card(subject, rows, tmp_path):
     assert not folder.card.exists()
     with pytest.raises(InputError):
         read_json(folder.card)
+
+
+SINK = 77
+
+
+@pytest.fixture(scope="module")
+def with_sink(right):
+    """A model in which one token is huge, an SAE that knows all but its direction, and a corpus that has it 3 times."""
+    model = deepcopy(right.model)
+    embedding = model.get_input_embeddings().weight.data
+    embedding[SINK] *= 1000
+    direction, eye = embedding[SINK] / embedding[SINK].norm(), torch.eye(32)
+    W_enc = eye - torch.outer(direction, direction)
+    blind = replace(right.dictionary, W_enc=torch.cat([W_enc, -W_enc], 1), W_dec=torch.cat([eye, -eye]))
+    tokens = torch.randint(100, 250, (20, 12), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = 1
+    tokens[[2, 7, 15], [3, 9, 5]] = SINK
+    return replace(right, language=replace(right.language, model=model), dictionary=blind), pad_rows(tokens.tolist(), 0)
+
+
+def test_a_few_huge_tokens_are_left_out_of_the_variance_explained_and_named(with_sink, right, rows):
+    subject, corpus = with_sink
+    fit = measure_fit(subject, corpus, 4)
+    assert fit.variance_explained < 0.3
+    assert fit.outliers.share == pytest.approx(3 / 220)
+    assert fit.outliers.norm > 20
+    assert fit.outliers.tokens == (subject.language.decode([SINK]),)
+    with torch.no_grad():
+        x = subject.model(input_ids=corpus.tokens, output_hidden_states=True).hidden_states[2][:, 1:].flatten(0, 1)
+    x = x[corpus.tokens[:, 1:].flatten() != SINK].double()
+    left = (x - subject.dictionary.reconstruct(x.float()).double()).square().sum()
+    assert fit.outliers.variance_explained == pytest.approx(1 - float(left / (x - x.mean(0)).square().sum()), abs=1e-5)
+    assert fit.outliers.variance_explained > 0.9
+    whole = measure_fit(subject, corpus, 20).outliers
+    assert whole.variance_explained == pytest.approx(fit.outliers.variance_explained, rel=1e-6)
+    assert (whole.share, whole.tokens) == (fit.outliers.share, fit.outliers.tokens)
+    assert measure_fit(right, rows, 4).outliers is None
+
+
+def test_the_gate_judges_without_outliers_and_tells_of_them(with_sink, options, tmp_path, caplog, monkeypatch):
+    subject, corpus = with_sink
+    fit = replace(measure_fit(subject, corpus, 4), loss_spliced=2.0, loss_base=2.0, loss_unigram=4.0)
+    check_gate("toy", options, subject, fit, corpus)
+    strict = replace(options, min_variance_explained=0.999)
+    with pytest.raises(InputError, match=r"1\.4 % of its tokens .* times as large as the median; without these"):
+        check_gate("toy", strict, subject, fit, corpus)
+    monkeypatch.setattr("isaerft.subjects.gate.measure_fit", lambda *_: fit)
+    describe_subject(study_of(), "toy", subject, corpus, SubjectFolder(tmp_path))
+    assert "1.4 % of its tokens" in caplog.text
+    assert SubjectFolder(tmp_path).read_cards()[0]["variance_explained"] == pytest.approx(fit.variance_explained)
+
+
+def test_tokens_of_which_many_are_large_are_not_outliers(with_sink):
+    subject, corpus = with_sink
+    common = corpus.tokens.clone()
+    common[4, 4] = SINK
+    assert measure_fit(subject, replace(corpus, tokens=common), 4).outliers.share == pytest.approx(4 / 220)
+    common[:, 5] = SINK
+    assert measure_fit(subject, replace(corpus, tokens=common), 4).outliers is None
+
+
+def test_a_bos_convention_that_the_metadata_contradict_is_named(right, subject, rows, options, tmp_path, caplog):
+    without = replace(subject, dictionary=replace(subject.dictionary, prepend_bos=False))
+    with pytest.raises(InputError, match="set prepend_bos: false, as this SAE's metadata say"):
+        check_gate("toy", options, without, measure_fit(without, rows, 4), rows)
+    fits = replace(right, dictionary=replace(right.dictionary, prepend_bos=False))
+    describe_subject(study_of(), "toy", fits, rows, SubjectFolder(tmp_path))
+    assert "trained without BOS, as its metadata say, and prepend_bos is True" in caplog.text
+    caplog.clear()
+    agrees = replace(right, dictionary=replace(right.dictionary, prepend_bos=True))
+    describe_subject(study_of(), "toy", agrees, rows, SubjectFolder(tmp_path))
+    assert "BOS" not in caplog.text

@@ -175,9 +175,9 @@ def test_an_architecture_that_transformers_cannot_read_is_refused_by_name(tmp_pa
 @pytest.mark.parametrize("content", [b"", b"not a model", b"GGUF\x03\x00\x00\x00"])
 def test_a_file_that_is_no_gguf_or_is_cut_is_refused(tmp_path, content):
     (tmp_path / "bad.gguf").write_bytes(content)
-    assert "cannot be read" in refused(tmp_path, file=str(tmp_path / "bad.gguf"))
+    assert "cannot be loaded" in refused(tmp_path, file=str(tmp_path / "bad.gguf"))
 
 
 def test_a_truncated_file_is_refused(file, tmp_path):
     (tmp_path / "cut.gguf").write_bytes(file.read_bytes()[:-5000])
-    assert "cannot be read" in refused(tmp_path, file=str(tmp_path / "cut.gguf"))
+    assert "cannot be loaded" in refused(tmp_path, file=str(tmp_path / "cut.gguf"))

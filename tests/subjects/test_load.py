@@ -1,4 +1,6 @@
 import copy
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from isaerft.layout import SubjectFolder
 from isaerft.subjects import hooks
 from isaerft.subjects.capture import capture
 from isaerft.subjects.hooks import HookPoint, find_hook
-from isaerft.subjects.load import check_fit, load_model, load_subject, verify_hook
+from isaerft.subjects.load import check_fit, check_positions, load_model, load_subject, verify_hook
 from isaerft.subjects.sae import fetch_sae
 
 HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
@@ -73,6 +75,79 @@ def test_a_model_without_bos_must_say_so(tmp_path, subject_folder, tokenizer):
     with pytest.raises(InputError, match="prepend_bos: false"):
         load_model(options, SubjectFolder(tmp_path), "cpu")
     assert load_model(replace(options, prepend_bos=False), SubjectFolder(tmp_path), "cpu").bos == []
+
+
+def cut(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:20_000])
+
+
+def of_git_lfs(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def of_other_tokenizers(folder):
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["merges"] = [[["x"]]]
+    path.write_text(json.dumps(tokenizer))
+
+
+def of_no_size(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "wide"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (cut, r"model\.safetensors is cut: it has 20000 of \d+ bytes\); download or copy the file again"),
+        (of_git_lfs, "is a git-lfs pointer, not the file itself.*git lfs pull"),
+        (of_other_tokenizers, "untagged enum.*tokenizer.json is of another release"),
+        (of_no_size, "cannot be loaded.*check that the folder is complete"),
+    ],
+)
+def test_a_damaged_model_is_refused_with_its_cause_and_what_mends_it(subject_folder, tmp_path, spoil, said):
+    shutil.copytree(subject_folder / "model", tmp_path / "model")
+    spoil(tmp_path / "model")
+    options = config.Subject(model=str(tmp_path / "model"), sae_path="sae")
+    with pytest.raises(InputError, match=said) as caught:
+        load_model(options, SubjectFolder(tmp_path), "cpu")
+    assert "network" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gptj"])
+def test_rows_beyond_a_table_of_positions_are_refused_with_what_is_allowed(model_of, family):
+    model = model_of(family)
+    check_positions(model, {"corpus.context_size": 64, "max_length": 64})
+    with pytest.raises(InputError, match=r"max_length 65, but .* has 64 positions; allowed: max_length up to 64"):
+        check_positions(model, {"corpus.context_size": 64, "max_length": 65})
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, 65), 5))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gemma2"])
+def test_rows_beyond_what_a_rotary_model_was_trained_on_are_warned_of(model_of, family, caplog):
+    check_positions(model_of(family), {"max_length": 64})
+    assert not caplog.text
+    check_positions(model_of(family), {"max_length": 65})
+    assert "max_length 65: the model was trained on at most 64 tokens" in caplog.text
+
+
+def test_a_table_with_spare_rows_is_known_and_a_model_without_a_limit_has_none():
+    with pytest.raises(InputError, match="has 64 positions"):
+        check_positions(other_model("OPT", OTHERS["OPT"]), {"max_length": 65})
+    check_positions(other_model("Bloom", OTHERS["Bloom"]), {"max_length": 10_000})
+
+
+def test_the_corpus_and_the_behaviors_are_compared_when_the_model_is_loaded(model_of, tokenizer, tmp_path):
+    for part in (model_of("gpt2"), tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    options = config.Subject(model=str(tmp_path / "model"), sae_path="sae", corpus=config.Corpus(context_size=65))
+    with pytest.raises(InputError, match=r"corpus\.context_size 65, max_length 66, but"):
+        load_model(options, SubjectFolder(tmp_path), "cpu", max_length=66)
+    short = replace(options, corpus=config.Corpus(context_size=64))
+    assert load_model(short, SubjectFolder(tmp_path), "cpu", max_length=64).d_model == 32
 
 
 def test_two_subjects_of_one_study_sit_at_two_hooks_of_one_model(subject_folder, tiny, tmp_path, records):

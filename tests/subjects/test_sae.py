@@ -14,7 +14,7 @@ from isaerft.explanations.neuronpedia.records import parse_source_id
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
-from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, train_sae
+from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, read_sae, train_sae
 
 ROOT = Path(__file__).parents[2]
 DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
@@ -268,3 +268,64 @@ def test_an_id_that_saelens_drops_reaches_the_subjects_folder(directory, tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((tmp_path / "sae/cfg.json").read_text())
     assert card["metadata"]["neuronpedia_id"] == "gemma-2-2b/12-res-matryoshka-dc"
+
+
+def changed(folder, **changes):
+    path = folder / "cfg.json"
+    cfg = {name: value for name, value in (json.loads(path.read_text()) | changes).items() if value != "none at all"}
+    path.write_text(json.dumps(cfg))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metadata": {"hook_name": "model.layers.1", "sae_lens_version": "6"}}, "hook_name: blocks.1.hook_resid_post"),
+        ({"metadata": {"hook_name": None, "sae_lens_version": "6"}}, "hook_name: blocks.L.hook_resid_post"),
+        ({"dtype": "none at all"}, "it lacks 'dtype'"),
+        ({"metadata": None}, "metadata is None"),
+    ],
+)
+def test_a_local_sae_that_lacks_something_is_refused_with_what_mends_it(subject, tiny, tmp_path, changes, said):
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), dtype="float32", device="cpu")
+    changed(source, **changes)
+    with pytest.raises(InputError) as caught:
+        fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+    assert said in str(caught.value)
+    assert "network" not in str(caught.value)
+
+
+def test_weights_of_git_lfs_are_named(subject, tiny, tmp_path):
+    source = tiny.write_sae(tmp_path / "given", tiny.random_sae(), dtype="float32", device="cpu")
+    (source / "sae_weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"sae_weights\.safetensors is a git-lfs pointer"):
+        fetch_sae(config.Subject(model="a/b", sae_path=str(source)), subject.language, tmp_path / "sae")
+
+
+def early(tiny, folder, weights, **cfg):
+    """Write an SAE as SAELens 2 to 5 did: options and metadata in one object, and without a version of 6."""
+    tiny.write_sae(folder, weights)
+    old = {"d_in": 32, "d_sae": 48, "dtype": "float32", "device": "cpu", "normalize_activations": "none"}
+    old |= {"hook_name": "blocks.1.hook_resid_post", "model_name": "llama", "prepend_bos": False} | cfg
+    (folder / "cfg.json").write_text(json.dumps(old))
+    return folder
+
+
+def test_a_folder_of_an_earlier_saelens_is_read_as_saelens_reads_it(tiny, tmp_path):
+    topk = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 5}, "normalize_activations": False}
+    folder = early(tiny, tmp_path, tiny.random_sae() | {"scaling_factor": torch.ones(48)}, **topk)
+    dictionary = read_sae(folder)
+    assert (dictionary.k, dictionary.hook_name, dictionary.model_name) == (5, "blocks.1.hook_resid_post", "llama")
+    assert dictionary.prepend_bos is False
+    x = torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
+    assert int(dictionary.encode(x).counts().max()) <= 5
+    with pytest.raises(InputError, match="saved by SAELens before 6"):
+        load_dictionary(folder)
+
+
+def test_what_an_earlier_saelens_left_unfolded_is_refused(tiny, tmp_path):
+    scaled = tiny.random_sae() | {"scaling_factor": torch.full((48,), 2.0)}
+    with pytest.raises(InputError, match=r"cannot be loaded .*[Ss]caling"):
+        read_sae(early(tiny, tmp_path / "a", scaled))
+    unfolded = early(tiny, tmp_path / "b", tiny.random_sae(), normalize_activations="expected_average_only_in")
+    with pytest.raises(InputError, match="which is not folded in"):
+        read_sae(unfolded)

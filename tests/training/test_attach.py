@@ -291,7 +291,7 @@ def test_adapters_are_saved_in_the_pipelines_files_and_read_again(model, model_o
     attached.save(tmp_path / "out")
     leaf = tmp_path / "out" / "a" / HOOK
     assert torch.equal(load_adapter(leaf, 48).bias, attached.adapter("a").bias)
-    save_adapter(attached.adapter("a"), tmp_path / "pipeline")
+    save_adapter(attached.adapter("a"), tmp_path / "pipeline", sae)
     assert all((tmp_path / "pipeline" / path.name).read_bytes() == path.read_bytes() for path in leaf.iterdir())
     fresh = deepcopy(model_of("llama"))
     again = isaerft.attach(fresh, sae, leaf, name="a")
@@ -393,3 +393,60 @@ def test_what_does_not_fit_is_refused_with_the_mend(model, sae, tmp_path):
     isaerft.attach(model, sae, "bias")
     with pytest.raises(InputError, match=r"'default' is already attached at blocks\.1\.hook_resid_post; give another"):
         isaerft.attach(model, sae, "scale")
+
+
+def test_a_second_sae_at_the_same_hook_is_refused(model, sae, tiny, tmp_path):
+    isaerft.attach(model, sae, "bias")
+    other = tiny.write_sae(tmp_path, tiny.random_sae(seed=5))
+    with pytest.raises(InputError, match=rf"another SAE is already attached at {HOOK}"):
+        isaerft.attach(model, other, "bias", name="b")
+
+
+def test_a_damaged_sae_is_refused_in_one_line(model, tiny, tmp_path):
+    folder = tiny.write_sae(tmp_path, tiny.random_sae())
+    (folder / "sae_weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="is a git-lfs pointer"):
+        isaerft.attach(model, folder, "bias")
+
+
+def test_a_saved_adapter_is_attached_only_at_the_sae_it_was_trained_at(model, model_of, sae, tiny, tmp_path):
+    isaerft.attach(model, sae, "bias").save(tmp_path / "out")
+    leaf, fresh = tmp_path / "out" / "default" / HOOK, deepcopy(model_of("llama"))
+    other = tiny.write_sae(tmp_path / "sae", tiny.random_sae(seed=5))
+    with pytest.raises(InputError, match=r"was trained at another SAE .*; choose the subject"):
+        isaerft.attach(fresh, other, leaf)
+    with pytest.raises(InputError, match=rf"was trained at another SAE \('{HOOK}'\)"):
+        isaerft.attach(fresh, sae, leaf, hook_name="blocks.0.hook_resid_post")
+    isaerft.attach(fresh, other, load_adapter(leaf, 48))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_training_in_which_every_adapter_is_frozen_is_warned_of_once(model, sae, table, caplog, own):
+    from peft import LoraConfig, get_peft_model
+
+    attached = isaerft.attach(model, sae, "bias")
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2))
+    assert not any(p.requires_grad for p in attached.parameters())
+    if own:
+        attached.set("default")
+    wrapped.eval()
+    wrapped(**table)
+    wrapped.train()
+    with torch.no_grad():
+        wrapped(**table)
+    assert not caplog.text
+    for _ in range(2):
+        wrapped(**table, labels=table["input_ids"]).loss.backward()
+    assert caplog.text.count("learn nothing") == (not own)
+    assert ("call model.isaerft.set('default') after get_peft_model" in caplog.text) == (not own)
+    assert (attached.adapter().bias.grad is not None) == own
+
+
+def test_save_pretrained_refuses_an_upload_and_only_the_main_process_writes(model, sae, tmp_path):
+    isaerft.attach(model, sae, "bias")
+    with pytest.raises(InputError, match=r"push_to_hub=True .*huggingface_hub\.upload_folder"):
+        model.save_pretrained(tmp_path / "out", push_to_hub=True)
+    model.save_pretrained(tmp_path / "out", is_main_process=False)
+    assert not (tmp_path / "out").exists()
+    model.save_pretrained(save_directory=tmp_path / "out", safe_serialization=True)
+    assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -14,6 +14,7 @@ order, independent of the order in which they came:
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,13 +23,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from isaerft.errors import InputError, shown
-from isaerft.explanations.base import clean_text, ranks_of_makers
+from isaerft.explanations.base import CORRECTED, clean_text, ranks_of_makers, sae_metadata
 from isaerft.explanations.neuronpedia.client import BadAnswer
-from isaerft.io import read_json
 
-# The name that SAELens gives for the embedding layer of pythia-70m-deduped-res-sm does not exist at Neuronpedia.
-CORRECTED = {"pythia-70m-deduped/e-att-sm": "pythia-70m-deduped/e-res-sm"}
 MAX_DIGITS = 18
+log = logging.getLogger(__name__)
 _ID = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<layer>[A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -58,16 +57,15 @@ def source_id_of(configured: str | None, subject_dir: Path) -> SourceId:
     InputError
         Neither names one, or the name is malformed.
     """
-    source_id: object = configured
-    if source_id is None:
-        card = read_json(subject_dir / "sae" / "cfg.json")
-        metadata = card.get("metadata") if isinstance(card, dict) else None
-        source_id = metadata.get("neuronpedia_id") if isinstance(metadata, dict) else None
+    own = sae_metadata(subject_dir).get("neuronpedia_id")
+    source_id = own if configured is None else configured
     if not isinstance(source_id, str) or not source_id:
         raise InputError(
             f"the SAE in {str(subject_dir)!r} does not name its source at Neuronpedia",
             remedy="add `neuronpedia: {source_id: MODEL/LAYER}` to the explanation source",
         )
+    if own and own != source_id:
+        log.warning("explanations are those of %s, as configured; the SAE names %s itself", source_id, shown(own))
     return parse_source_id(source_id)
 
 
