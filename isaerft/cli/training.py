@@ -131,7 +131,7 @@ def tokenize(study: StudyFile, subject: SubjectName, results: ResultsFolder = No
 
     folder = layout.subject(subject)
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    model = load_model(options, folder, "cpu")
+    model = load_model(options, folder, "cpu", max_length=plan.study.max_length)
     for name in plan.study.behaviors:
         language = model.prompted(plan.behavior_of(name))
         splits = _splits(plan, layout, name).items()

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -125,10 +125,9 @@ def _location(parts: Sequence[int | str], values: object, *, missing: bool) -> l
     """Return the keys that lead to a problem, without pydantic's names of the types that it tried there."""
     location: list[str] = []
     for part in parts:
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
-            values = values[part]
-        else:
+        if not ((isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int))):
             break
+        values = cast("Any", values)[part]
         location.append(str(part))
     return [*location, str(parts[-1])] if missing else location
 

@@ -146,8 +146,8 @@ def find_hook(model: PreTrainedModel, hook_name: str) -> HookPoint:
         heads = "hook_z" in hook_name
         remedy = "choose an SAE on the residual stream, or on the output of attention or of an MLP"
         if not heads:
-            block = _MODULE.fullmatch(hook_name)
-            remedy += f"; if this is one, say where: hook_name: blocks.{block[1] if block else 'L'}.hook_resid_post"
+            module = _MODULE.fullmatch(hook_name)
+            remedy += f"; if this is one, say where: hook_name: blocks.{module[1] if module else 'L'}.hook_resid_post"
         raise InputError(
             f"unsupported SAE hook {shown(hook_name)}" + (" (attention heads before the output projection)" * heads),
             allowed=_ALLOWED,

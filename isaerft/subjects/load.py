@@ -204,7 +204,7 @@ def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
     if not too_long:
         return
     said = ", ".join(f"{option} {length}" for option, length in too_long.items())
-    if not _has_position_table(model, int(positions)):
+    if positions is None or not _has_position_table(model, int(positions)):
         logger.warning("%s: the model was trained on at most %d tokens, as its config states", said, positions)
         return
     raise InputError(
