@@ -550,6 +550,7 @@ def test_the_parts_of_the_calibration_study_follow_from_its_config():
         "power-100",
         "across-1.5",
         "verdict_errors",
+        "audits",
         "judges-140",
         *(f"verdicts-{share}" for share in (0.05, 0.1, 0.2, 0.4)),
     ]

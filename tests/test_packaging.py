@@ -149,7 +149,6 @@ def test_make_test_leaves_out_the_slow_tests_and_make_test_all_none():
     ]
     (pytest_all,) = [line for line in everything if line.startswith("pytest")]
     assert " -m " not in pytest_all
-    assert "snakemake --lint" in everything
 
 
 def test_some_tests_are_slow():

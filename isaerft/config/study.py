@@ -362,9 +362,7 @@ class Study:
         parts += [("judge", name, part) for name, part in self.judges.items()]
         for kind, name, part in parts:
             if part.path is not None and "{" not in part.path and not Path(part.path).exists():
-                raise InputError(
-                    f"{kind} {name!r}: {part.path!r} does not exist", remedy=f"check the path{from_here(part.path)}"
-                )
+                raise _missing(f"{kind} {name!r}: {part.path!r}", part.path)
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
@@ -440,15 +438,17 @@ class Study:
                 raise InputError(f"behavior {name!r}: metric {kind!r} without {needs}", remedy=f"add `{needs}:`")
 
 
+def _missing(what: str, path: str, option: str = "the path") -> InputError:
+    return InputError(f"{what} does not exist", remedy=f"check {option}{from_here(path)}")
+
+
 def _check_behavior(name: str, behavior: Behavior) -> None:
     """A behavior has exactly one origin, and a local file exists."""
     origins = [behavior.path, behavior.dataset, behavior.elicit, behavior.testbed, behavior.rule or None]
     n_origins = sum(origin is not None for origin in origins)
     if n_origins != 1:
-        raise InputError(
-            f"behavior {name!r} names {n_origins} origins",
-            allowed="exactly one of path, dataset, elicit, testbed, rule",
-        )
+        allowed = "exactly one of path, dataset, elicit, testbed, rule"
+        raise InputError(f"behavior {name!r} names {n_origins} origins", allowed=allowed)
     if behavior.elicit is not None:
         _check_elicit(name, behavior, behavior.elicit)
     if behavior.dataset is not None and not behavior.revision:
@@ -457,12 +457,8 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
             remedy="add `revision:` with the dataset's commit, so that the data cannot change under the study",
         )
     if behavior.path is not None:
-        path = Path(behavior.path)
-        if not path.is_file():
-            raise InputError(
-                f"behavior {name!r}: file {behavior.path!r} does not exist",
-                remedy=f"check the path{from_here(behavior.path)}",
-            )
+        if not (path := Path(behavior.path)).is_file():
+            raise _missing(f"behavior {name!r}: file {behavior.path!r}", behavior.path)
         if path.stat().st_size == 0:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
 
@@ -489,10 +485,7 @@ def _check_pattern(name: str, pattern: str) -> None:
 def _check_elicit(name: str, behavior: Behavior, elicit: Elicit) -> None:
     """An elicited behavior has prompts, and a metric if an instruction asks for something."""
     if not Path(elicit.prompts).is_file():
-        raise InputError(
-            f"behavior {name!r}: file {elicit.prompts!r} does not exist",
-            remedy=f"check elicit.prompts{from_here(elicit.prompts)}",
-        )
+        raise _missing(f"behavior {name!r}: file {elicit.prompts!r}", elicit.prompts, "elicit.prompts")
     if behavior.columns or behavior.where or behavior.format != "columns":
         raise InputError(
             f"behavior {name!r} is elicited and maps columns", remedy="remove columns, where and format: they are fixed"

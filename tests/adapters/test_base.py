@@ -280,12 +280,15 @@ def kinds():
 
 @pytest.fixture(scope="module")
 def dictionaries(tiny, tmp_path_factory):
-    """One random dictionary of each architecture; each file holds every tensor that one of them reads."""
+    """One random dictionary of each architecture."""
     made = {}
     for architecture in ARCHITECTURES:
         weights = tiny.random_sae()
-        weights |= {"threshold": torch.full((tiny.d_sae,), 0.1), "b_gate": weights["b_enc"].clone()}
-        weights |= {"r_mag": torch.full((tiny.d_sae,), 0.2), "b_mag": torch.full((tiny.d_sae,), 0.3)}
+        if architecture == "jumprelu":
+            weights["threshold"] = torch.full((tiny.d_sae,), 0.1)
+        if architecture == "gated":
+            weights["b_gate"] = weights.pop("b_enc")
+            weights |= {"r_mag": torch.full((tiny.d_sae,), 0.2), "b_mag": torch.full((tiny.d_sae,), 0.3)}
         folder = tiny.write_sae(tmp_path_factory.mktemp("sae"), weights, architecture=architecture, k=6)
         made[architecture] = load_dictionary(folder)
     return made

@@ -226,11 +226,8 @@ def test_failed_replies_are_asked_for_again_in_a_later_run_and_answers_are_not(a
     assert (ask().plan(prompts(6)).prompts, ask().plan(prompts(6)).calls) == (6, 3)
     openai_server.answer = numbered
     assert words(ask().ask(prompts(6))) == [f"number {i}" for i in range(6)]
-    assert [body["messages"][1]["content"] for body in openai_server.requests[6:]] == [
-        "number 1",
-        "number 3",
-        "number 5",
-    ]
+    asked_again = {body["messages"][1]["content"] for body in openai_server.requests[6:]}
+    assert asked_again == {"number 1", "number 3", "number 5"}
     ask().ask(prompts(6))
     assert openai_server.received == 9
 

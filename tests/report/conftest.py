@@ -213,7 +213,7 @@ class Maker:
             estimate, qvalue = (0.9, 0.004) if found else (0.6 - place / 50, 0.3)
             rank = {"planted": [2, 1]}.get(audit, [1, 2])[place] if place < 2 else place + 1
             keys = (subject, audit, *PRIMARY[:2], source, PRIMARY[3], rank, self.behaviors[place])
-            numbers = (estimate, estimate - 0.1, min(1, estimate + 0.1), qvalue / 8, qvalue, qvalue / 8, qvalue / 9)
+            numbers = (estimate, estimate - 0.1, min(1, estimate + 0.1), qvalue / 8, qvalue)
             rows.append((*keys, *numbers, 412, 37, 4, is_primary))
         return self._frame("audit", rows)
 

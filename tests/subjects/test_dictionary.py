@@ -258,12 +258,16 @@ def test_weights_stay_float32_whatever_the_model_runs_in(tiny, tmp_path):
     assert torch.equal(dictionary.reconstruct(x), dictionary.reconstruct(x.float()))
 
 
-def test_a_folder_without_sae_or_without_weights_is_named(tmp_path):
+def test_a_folder_without_sae_or_without_weights_is_named(tiny, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_dictionary(tmp_path / "none")
     (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "standard"}))
-    with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
+    with pytest.raises(InputError, match=r"saved by SAELens before 6"):
         load_dictionary(tmp_path)
+    folder = tiny.write_sae(tmp_path, tiny.random_sae())
+    (folder / "sae_weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no sae_weights\.safetensors"):
+        load_dictionary(folder)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def find_command():
             f"the rules call `isaerft`, which is neither on the PATH nor in {beside};"
             " activate the environment in which it is installed"
         )
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), beside])
+    os.environ.update(PATH=os.pathsep.join([os.getenv("PATH", ""), beside]))
 
 
 def check_rules():
