@@ -1,6 +1,6 @@
 """Write what a study found, from its tables, into a page of the documentation.
 
-$ python benchmarks/study_page.py results/smollm2 --write docs/real_models.md
+$ python benchmarks/study_page.py results/smollm2 --write docs/real_models.md --figure docs/figures/smollm2.svg
 
 Adapters by specificity, behaviors one by one, controls, verdicts with steering, judges, and five explanations of each
 verdict with their strongest context: first those that the verdict is surest of, otherwise drawn with seed 0.
@@ -86,8 +86,8 @@ def behaviors(tables: Tables) -> str:
         }
         if name in text.index:
             found = text.loc[name]
-            interval = shown(found.after, found.ci_low, found.ci_high)
-            line["shown in text"] = f"{found.before:.2f} → {interval}; data {found.target:.2f}"
+            rise = f"{found.ci_low:.2f} to {found.ci_high:.2f}"
+            line["shown in text (rise)"] = f"{found.before:.2f} → {found.after:.2f} ({rise})"
         lines.append(line)
     return markdown(pd.DataFrame(lines).fillna(""))
 
@@ -204,6 +204,34 @@ def plain(text: str) -> str:
     return line
 
 
+def draw(tables: Tables, path: Path) -> None:
+    """Draw specificity by adapter, for every judge of the primary source."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": "isaerft", "font.size": 9}
+    import matplotlib.pyplot as plt
+
+    rows = tables.like_primary(tables["overall"], "subject", "measure", "source").query("quantity == 'specificity'")
+    main = tables.like_primary(rows, "judge").sort_values("estimate")
+    names = list(main.adapter)
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(names) + 1.3), layout="constrained")
+    judges = [tables.primary.judge, *sorted(set(rows.judge) - {tables.primary.judge})]
+    for place, judge in enumerate(judges):
+        part = rows[rows.judge == judge].set_index("adapter").loc[names]
+        heights = [number + 0.15 * (len(judges) / 2 - place) for number in range(len(names))]
+        errors = [part.estimate - part.ci_low, part.ci_high - part.estimate]
+        axes.errorbar(part.estimate, heights, xerr=errors, fmt="osD^v"[place], markersize=5 - 0.5 * place, label=judge)
+    axes.axvline(0, color="0.3", linestyle="--", linewidth=1)
+    axes.set_yticks(
+        range(len(names)), [f"{name} (primary)" if name == tables.primary.adapter else name for name in names]
+    )
+    axes.set_xlabel("specificity: AUROC for the behavior's own explanations less that for other behaviors'")
+    axes.legend(title="explanations judged by", frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
 BLOCKS = {
     "adapters": adapters,
     "behaviors": behaviors,
@@ -219,8 +247,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="results of the study, such as results/smollm2")
     parser.add_argument("--write", type=Path, help="page with a block for each table, such as <!-- adapters -->")
+    parser.add_argument("--figure", type=Path, help="SVG file for specificity by adapter")
     options = parser.parse_args()
     tables = Tables(options.results)
+    if options.figure:
+        draw(tables, options.figure)
     for name, make in BLOCKS.items():
         text = make(tables)
         if options.write:
