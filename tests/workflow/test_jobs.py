@@ -343,7 +343,7 @@ def test_the_calibration_study_is_a_target_of_its_own_and_runs_part_by_part(work
     )
     jobs = workspace.planned("calibration")
     assert jobs == {
-        "calibration_part": 7,
+        "calibration_part": 8,
         "calibration": 1,
     }
     assert not {"calibration_part", "calibration"} & set(workspace.planned())
@@ -368,6 +368,9 @@ def test_the_calibration_study_ends_in_its_table(workspace):
         "right_called_contradicted",
         "any_wrong_supported",
         "supported_fdr",
+        "audit_any_found",
+        "audit_coverage",
+        "audit_false_positive_rate",
         "right_supported",
         "contradicted_fdr",
         "wrong_contradicted",

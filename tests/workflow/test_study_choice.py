@@ -62,6 +62,7 @@ def test_a_mistake_in_the_config_is_one_line_before_anything_runs(workspace, cha
 @pytest.mark.slow
 def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "data").symlink_to(workspace.folder / "data")
     options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "Snakefile"))
     done = workspace.snakemake(*options, folder=elsewhere)
     relative = os.path.relpath(workspace.folder / "config/small.yaml", elsewhere)
@@ -76,6 +77,7 @@ def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow
 @pytest.mark.slow
 def test_a_module_says_its_study_and_is_never_given_another(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "data").symlink_to(workspace.folder / "data")
     module = f'module isaerft:\n    snakefile: "{workspace.folder}/Snakefile"\n'
     (elsewhere / "Snakefile").write_text(module + '    config: {"study": "small"}\nuse rule * from isaerft\n')
     done = workspace.snakemake("--dry-run", "--printshellcmds", folder=elsewhere, study=None)
