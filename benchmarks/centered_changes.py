@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from page import markdown
+from page import markdown, shown
 
 from isaerft import analysis, stats
 from isaerft.config import load_plan
@@ -50,8 +50,7 @@ def main() -> None:
         line = {"adapter": adapter}
         for title, values in (("as they are", stacked), ("less the mean", stacked - stacked.mean(axis=0))):
             found = stats.overall_specificity(stats.specificity_matrix(values[changed], labels), rng=0)
-            low, high = found.confidence_interval
-            line[title] = f"{found.statistic:.3f} ({low:.3f} to {high:.3f})"
+            line[title] = shown(found.statistic, *found.confidence_interval, digits=3)
         lines.append(line)
     print(markdown(pd.DataFrame(lines)))
 

@@ -26,6 +26,14 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def shown(estimate: float, low: float, high: float, digits: int = 2) -> str:
+    """Return an estimate with its interval; empty if there is none."""
+    if pd.isna(estimate):
+        return ""
+    interval = "" if pd.isna(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{estimate:.{digits}f}{interval}"
+
+
 def write_block(page: Path, name: str, text: str) -> None:
     """Replace what is between the marks `<!-- name -->` and `<!-- /name -->` of a page by `text`."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from page import markdown, write_block
+from page import markdown, shown, write_block
 
 from isaerft import analysis, stats
 from isaerft.config import Study, load_plan
@@ -24,17 +24,12 @@ def read(results: Path, name: str) -> pd.DataFrame:
     return analysis.table(name).read(results / "tables" / f"{name}.csv")
 
 
-def shown(estimate: float, low: float, high: float) -> str:
-    """Return an estimate with its interval."""
-    return f"{estimate:.3f} ({low:.3f} to {high:.3f})"
-
-
 def dictionaries(results: list[Path]) -> pd.DataFrame:
     """Return the specificity of local explanations by adapter and judge (rows) and dictionary (columns)."""
     rows = pd.concat([read(folder, "overall").assign(study=folder.name) for folder in results])
     rows = rows.query("quantity == 'specificity' and measure == 'contribution' and source == @SOURCE")
     rows = rows.assign(
-        shown=[shown(*row) for row in rows[["estimate", "ci_low", "ci_high"]].itertuples(index=False)],
+        shown=[shown(*row, digits=3) for row in rows[["estimate", "ci_low", "ci_high"]].itertuples(index=False)],
         dictionary=rows.study + ": " + rows.subject,
     )
     table = rows.pivot(index=["judge", "adapter"], columns="dictionary", values="shown")[list(rows.dictionary.unique())]
@@ -58,7 +53,7 @@ def halves(results: Path, study: Study) -> pd.DataFrame:
             kept = [name for name in square.index if name in square.columns]
             codes = np.unique([family[name] for name in kept], return_inverse=True)[1]
             found = stats.overall_specificity(square.loc[kept, kept], families=codes, rng=0)
-            interval = shown(found.statistic, *found.confidence_interval)
+            interval = shown(found.statistic, *found.confidence_interval, digits=3)
             row[f"{title}: {', '.join(kept)}"] = f"{interval}, p = {found.pvalue:.2g}"
         table.append(row)
     return pd.DataFrame(table)

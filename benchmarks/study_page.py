@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from page import markdown, write_block
+from page import markdown, shown, write_block
 
 from isaerft import analysis
 from isaerft.explanations.contexts import clean_token, read_contexts, without_marks
@@ -35,14 +35,6 @@ class Tables:
     def like_primary(self, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         """Return the rows that are equal to the primary result in some columns."""
         return table[(table[list(columns)] == self.primary[list(columns)]).all(axis=1)]
-
-
-def shown(estimate: float, low: float, high: float, digits: int = 2) -> str:
-    """Return an estimate with its interval; empty if there is none."""
-    if pd.isna(estimate):
-        return ""
-    interval = "" if pd.isna(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
-    return f"{estimate:.{digits}f}{interval}"
 
 
 def adapters(tables: Tables) -> str:
@@ -121,6 +113,12 @@ def controls(tables: Tables) -> str:
     return markdown(pd.DataFrame(lines))
 
 
+def estimates(rows: pd.DataFrame, *columns: str) -> str:
+    """Return some columns of a table and its estimates with their intervals."""
+    values = [shown(*row) for row in rows[["estimate", "ci_low", "ci_high"]].itertuples(index=False)]
+    return markdown(rows[list(columns)].assign(estimate=values))
+
+
 def verdicts(tables: Tables) -> str:
     """Return how many explanations of the primary source have each verdict, and what steering says of them."""
     found = tables.like_primary(tables["explanation_verdicts"], "subject", "source", "judge")
@@ -128,32 +126,14 @@ def verdicts(tables: Tables) -> str:
     text = markdown(counts)
     summary = tables["steering_summary"]
     if len(summary):
-        lines = [
-            {
-                "quantity": row.quantity,
-                "of": row.of,
-                "latents": row.n_latents,
-                "estimate": shown(row.estimate, row.ci_low, row.ci_high),
-            }
-            for row in summary.itertuples()
-        ]
-        text += "\n\n" + markdown(pd.DataFrame(lines).fillna(""))
+        text += "\n\n" + estimates(summary.rename(columns={"n_latents": "latents"}), "quantity", "of", "latents")
     return text
 
 
 def judges(tables: Tables) -> str:
     """Return how far judges agree on the primary source."""
     rows = tables.like_primary(tables["judge_quality"], "subject", "source")
-    lines = [
-        {
-            "judge": row.judge,
-            "against": row.against,
-            "statistic": row.statistic,
-            "estimate": shown(row.estimate, row.ci_low, row.ci_high),
-        }
-        for row in rows.itertuples()
-    ]
-    return markdown(pd.DataFrame(lines).fillna(""))
+    return estimates(rows, "judge", "against", "statistic")
 
 
 def quoted(tables: Tables) -> str:

@@ -175,12 +175,12 @@ def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_
     assert workspace.planned("--", "results/small/tables/agreement.csv") == {}
 
 
-@pytest.mark.slow
-def test_what_a_study_leaves_out_makes_no_jobs(workspace):
+def study_of_little(workspace, subject):
+    """Write a study of one behavior, one source and one judge, without checks."""
     values = workspace.study()
     workspace.study(
         behaviors={"refusal": values["behaviors"]["limericks"]},
-        subjects={"pythia": {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}}},
+        subjects={"pythia": subject},
         sources={"local": {}},
         judges={"lexical": {}},
         primary=values["primary"] | {"source": "local", "judge": "lexical"},
@@ -188,6 +188,11 @@ def test_what_a_study_leaves_out_makes_no_jobs(workspace):
         causal_check={"adapters": []},
         scorers={},
     )
+
+
+@pytest.mark.slow
+def test_what_a_study_leaves_out_makes_no_jobs(workspace):
+    study_of_little(workspace, {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}})
     jobs = workspace.planned()
     assert not {"causal_check", "behavior_check", "answers_page"} & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth"} & set(jobs)
@@ -241,17 +246,7 @@ def test_a_steering_check_is_one_job_for_each_subject_and_reads_what_verdicts_ar
 
 @pytest.mark.slow
 def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
-    values = workspace.study()
-    workspace.study(
-        behaviors={"refusal": values["behaviors"]["limericks"]},
-        subjects={"pythia": {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}},
-        sources={"local": {}},
-        judges={"lexical": {}},
-        primary=values["primary"] | {"source": "local", "judge": "lexical"},
-        controls=["firing_rate_only"],
-        causal_check={"adapters": []},
-        scorers={},
-    )
+    study_of_little(workspace, {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"})
     workspace.write("fail.txt", "tokenize")
     assert workspace.snakemake("--cores", "1").returncode != 0
     verbs = [check_call(call) for call in workspace.calls()]
