@@ -17,6 +17,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/study.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/worker.smk"
 
 
 wildcard_constraints:

@@ -218,7 +218,8 @@ class Registry(Mapping[str, Any], Generic[Facts]):
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in list(iter(self))
+        # Outside packages last: to look for them reads the metadata of all installed packages.
+        return name in self._parts or name in self._targets or name in list(iter(self))
 
 
 ADAPTERS = Registry("adapter", AdapterFacts, group="isaerft.adapters")

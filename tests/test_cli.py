@@ -9,7 +9,8 @@ import sys
 import pytest
 import yaml
 
-from isaerft.cli import app, main
+from isaerft.cli import main
+from isaerft.cli.app import app
 from isaerft.cli.steering import side_by_side
 from isaerft.layout import Results
 

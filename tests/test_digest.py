@@ -85,7 +85,7 @@ def test_editing_a_file_of_an_outside_package_changes_its_digest_and_no_other(ou
 
 
 def test_every_verb_of_the_command_line_has_a_digest_of_its_own():
-    from isaerft.cli import app
+    from isaerft.cli.app import app
 
     found = {command.name: code(command.name) for command in app.registered_commands}
     assert len(set(found.values())) == len(found)

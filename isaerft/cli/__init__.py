@@ -1,71 +1,19 @@
-"""The command line: one typed function per verb, and one verb per rule of the workflow.
-
-$ isaerft train --study config/testbed.yaml --subject testbed --behavior refusal --adapter bias
-"""
+"""The command line: `isaerft VERB`, by the warm worker where the environment names one, else in this process."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from isaerft.cli import annotation, calibration, planning, results, steering, subjects, training
-from isaerft.errors import InputError
-from isaerft.io import disk_problem
-from isaerft.version import VERSION
-
-# Libraries whose every request or file would be a line of the log.
-NOISY = ("httpx", "httpx2", "openai", "huggingface_hub", "datasets", "sentence_transformers", "filelock")
-HELP = """Find out whether SAE explanations are true.
-
-The workflow calls these verbs: run `snakemake --cores` in a clone of the repository for a whole study. Each verb can
-also be run by hand; it reads and writes below results/STUDY.
-"""
-
-app = typer.Typer(
-    name="isaerft", help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)  # fmt: skip
-for part in (subjects, training, results, annotation, steering, planning, calibration):
-    app.registered_commands += part.app.registered_commands
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"isaerft {VERSION}")
-        raise typer.Exit
-
-
-@app.callback()
-def _start(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0, or 2 after a user's error, which is printed in one line."""
+    """Run one verb; return its exit status: 0, or 2 after a user's error, which is printed in one line."""
+    from isaerft.cli.worker import run_by_worker
+
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    except InputError as error:
-        return _told(arguments, error)
-    except OSError as error:
-        problem = disk_problem(error)
-        if problem is None:
-            raise
-        return _told(arguments, problem)
-    return 0
+    status = run_by_worker(arguments)
+    if status is None:
+        from isaerft.cli.app import run_here
 
-
-def _told(arguments: Sequence[str], error: InputError) -> int:
-    """Print a user's error in one line; return the exit status."""
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    sys.stderr.write(f"isaerft {verb}: error: {' '.join(str(error).split())}\n")
-    return 2
+        status = run_here(arguments)
+    return status

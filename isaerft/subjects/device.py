@@ -1,13 +1,19 @@
-"""The device of a study: whether it is there, and float64 on it."""
+"""The device of a study: whether it is there, float64 on it, and what is slow on a CPU."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from isaerft import config
 from isaerft.errors import InputError
+
+WIDE_ATTENTION = "isaerft_sdpa_in_float32"
 
 
 def set_up_torch(plan: config.Plan) -> str:
@@ -50,3 +56,26 @@ def devices() -> list[str]:
 def in_float64(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in float64, on the CPU if its device (Metal) has none."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def widen_attention(model: PreTrainedModel) -> None:
+    """Compute the attention of a narrow model on a CPU in float32; its weights and the rest keep their dtype.
+
+    PyTorch's attention kernel for CPUs takes three to eight times as long backward in bfloat16 as in float32
+    (`benchmarks/cpu_attention.py`), and a third of a training step with it.
+    """
+    if model.device.type == "cpu" and model.dtype != torch.float32 and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(WIDE_ATTENTION)
+
+
+def _attention_in_float32(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
+    return output.to(query.dtype), None
+
+
+AttentionInterface.register(WIDE_ATTENTION, _attention_in_float32)
+AttentionMaskInterface.register(WIDE_ATTENTION, sdpa_mask)

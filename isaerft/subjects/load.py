@@ -24,6 +24,7 @@ from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.outside import loading, origin_remedy
 from isaerft.subjects.chat import rendered
+from isaerft.subjects.device import widen_attention
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
 
@@ -185,6 +186,7 @@ def load_model(
         )
     with loading(f"model {name!r} on {device}"):
         model.to(device)  # type: ignore[arg-type]
+    widen_attention(model)
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, subject.prepend_bos)
 
 

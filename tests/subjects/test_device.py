@@ -1,3 +1,4 @@
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.subjects.device import check_device, devices, in_float64, set_up_torch
+from isaerft.subjects.device import WIDE_ATTENTION, check_device, devices, in_float64, set_up_torch, widen_attention
 
 
 def plan_on(device):
@@ -63,3 +64,19 @@ def test_float64_is_made_on_the_cpu_where_the_device_has_none():
     metal = SimpleNamespace(device=SimpleNamespace(type="mps"), cpu=lambda: x)
     assert torch.equal(in_float64(metal), x.double())
     assert torch.equal(in_float64(x), x.double())
+
+
+def test_a_narrow_model_on_a_cpu_attends_in_float32_and_gives_the_same_logits(model_of):
+    model, tokens = deepcopy(model_of("llama")).to(torch.bfloat16), torch.arange(5, 25)[None]
+    mask = torch.ones_like(tokens)
+    mask[:, :3] = 0
+    before = model(input_ids=tokens, attention_mask=mask).logits[:, 3:]
+    widen_attention(model)
+    assert model.config._attn_implementation == WIDE_ATTENTION
+    after = model(input_ids=tokens, attention_mask=mask).logits[:, 3:]
+    assert torch.allclose(after, before, atol=0.1)
+    assert model.dtype == torch.bfloat16
+    wide = model.float()
+    wide.set_attn_implementation("sdpa")
+    widen_attention(wide)
+    assert wide.config._attn_implementation == "sdpa"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from isaerft.analysis import TABLES
-from isaerft.cli import app
+from isaerft.cli.app import app
 from isaerft.config import CONTROLS
 
 ROOT = Path(__file__).parents[2]

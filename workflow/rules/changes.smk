@@ -49,6 +49,8 @@ rule placebos:
         at.log("placebos", "{subject}"),
     benchmark:
         at.benchmark("placebos", "{subject}")
+    # One long job, which would else run alone at the end.
+    priority: 50
     threads: study.threads
     resources:
         **GPU,

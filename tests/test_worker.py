@@ -1,0 +1,132 @@
+"""The warm worker: what it runs is what the caller's own process would have run."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from isaerft.cli import main
+from isaerft.cli.worker import SOCKET, run_by_worker
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there are workers on Linux only"),
+]
+CALL = [sys.executable, "-c", "import sys; from isaerft.cli import main; sys.exit(main())"]
+READ = ["split", "--description", "a behavior", "--out", "records", "--input"]
+# Ends with 0 if the worker ran the verb.
+ASKED = "import os, sys; from isaerft.cli.worker import run_by_worker; sys.exit(run_by_worker(sys.argv[1:]) is None)"
+
+
+def wait_until(reached, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listens(name):
+    with open("/proc/net/unix") as table:
+        return f"@{name}\n" in table.read()
+
+
+def started(environment):
+    worker = subprocess.Popen([sys.executable, "-P", "-m", "isaerft.cli.worker"], env=environment)
+    wait_until(lambda: listens(environment[SOCKET]) or worker.poll() is not None)
+    assert worker.poll() is None
+    return worker
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return os.environ | {SOCKET: f"isaerft-{secrets.token_hex(8)}"}
+
+
+@pytest.fixture(scope="module")
+def worker(environment):
+    process = started(environment)
+    yield process
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe: a verb that reads its records from it waits until someone writes."""
+    path = tmp_path / "records.jsonl"
+    os.mkfifo(path)
+    return path
+
+
+def is_read(pipe):
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def called(arguments, environment, **options):
+    return subprocess.run([*CALL, *arguments], env=environment, capture_output=True, text=True, check=False, **options)
+
+
+def test_the_worker_runs_a_verb_on_the_streams_and_in_the_folder_of_the_caller(worker, environment, tmp_path):
+    asked = subprocess.run([sys.executable, "-c", ASKED, "--version"], env=environment, capture_output=True, text=True)
+    assert asked.returncode == 0
+    assert asked.stdout.startswith("isaerft ")
+    (tmp_path / "bad.yaml").write_text("studdy: x\n")
+    for arguments in (["power", "--auroc", "0.6"], ["tables", "--study", "bad.yaml"], ["tables", "--study", "no.yaml"]):
+        by_worker, alone = (called(arguments, e, cwd=tmp_path) for e in (environment, environment | {SOCKET: "off"}))
+        assert (by_worker.returncode, by_worker.stdout, by_worker.stderr) == (
+            alone.returncode,
+            alone.stdout,
+            alone.stderr,
+        )
+
+
+def test_a_caller_with_another_environment_or_none_to_ask_runs_the_verb_itself(worker, environment, monkeypatch):
+    other = environment | {"OMP_NUM_THREADS": "3"}
+    asked = subprocess.run([sys.executable, "-c", ASKED, "--version"], env=other, capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert called(["--version"], other).stdout.startswith("isaerft ")
+    monkeypatch.setenv(SOCKET, "isaerft-nobody")
+    assert run_by_worker(["--version"]) is None
+    assert main(["--version"]) == 0
+
+
+def test_a_fork_ends_with_its_caller(worker, environment, pipe):
+    caller = subprocess.Popen([*CALL, *READ, str(pipe)], env=environment)
+    wait_until(lambda: is_read(pipe))
+    caller.kill()
+    caller.wait()
+    wait_until(lambda: not is_read(pipe))
+    assert called(["--version"], environment).returncode == 0
+
+
+def test_when_the_worker_dies_the_caller_runs_the_verb_itself(environment, pipe):
+    environment = environment | {SOCKET: f"isaerft-{secrets.token_hex(8)}"}
+    own = started(environment)
+    caller = subprocess.Popen([*CALL, *READ, str(pipe)], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: is_read(pipe))
+    own.send_signal(signal.SIGKILL)
+    own.wait()
+    pipe.write_text("no record\n")
+    _, errors = caller.communicate()
+    assert caller.returncode == 2
+    assert errors.startswith("isaerft split: error: ")
+
+
+def test_a_worker_ends_with_the_process_that_started_it(environment):
+    name = f"isaerft-{secrets.token_hex(8)}"
+    start = "import subprocess, sys, time; subprocess.Popen([sys.executable, *sys.argv[1:]]); time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, "-P", "-m", "isaerft.cli.worker"], env=environment | {SOCKET: name}
+    )
+    wait_until(lambda: listens(name))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not listens(name))
