@@ -16,8 +16,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there are workers on Linux only"),
 ]
+WORKER = ["-P", "-m", "isaerft.cli.worker"]
 CALL = [sys.executable, "-c", "import sys; from isaerft.cli import main; sys.exit(main())"]
-READ = ["split", "--description", "a behavior", "--out", "records", "--input"]
 # Ends with 0 if the worker ran the verb.
 ASKED = "import os, sys; from isaerft.cli.worker import run_by_worker; sys.exit(run_by_worker(sys.argv[1:]) is None)"
 
@@ -34,8 +34,8 @@ def listens(name):
         return f"@{name}\n" in table.read()
 
 
-def started(environment):
-    worker = subprocess.Popen([sys.executable, "-P", "-m", "isaerft.cli.worker"], env=environment)
+def started(environment, *program):
+    worker = subprocess.Popen([sys.executable, *(program or WORKER)], env=environment)
     wait_until(lambda: listens(environment[SOCKET]) or worker.poll() is not None)
     assert worker.poll() is None
     return worker
@@ -54,18 +54,41 @@ def worker(environment):
     process.wait()
 
 
+# A worker whose verbs write down their process and never end.
+ENDLESS = """
+import os, pathlib, time
+from isaerft.cli import app, worker
+
+def run(arguments):
+    pathlib.Path("running").write_text(str(os.getpid()))
+    time.sleep(600)
+
+app.run_here, worker._warm_up = run, lambda: None
+worker.serve()
+"""
+MISSING = ["tables", "--study", "no.yaml"]
+
+
 @pytest.fixture
-def pipe(tmp_path):
-    """A named pipe: a verb that reads its records from it waits until someone writes."""
-    path = tmp_path / "records.jsonl"
-    os.mkfifo(path)
-    return path
+def endless(environment, tmp_path):
+    """A worker whose verbs never end, a caller of it that is waiting, and the fork that it waits for."""
+    environment = environment | {SOCKET: f"isaerft-{secrets.token_hex(8)}"}
+    worker = started(environment, "-c", ENDLESS)
+    caller = subprocess.Popen(
+        [*CALL, *MISSING], env=environment, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    running = tmp_path / "running"
+    wait_until(lambda: running.is_file() and running.read_text())
+    yield worker, caller, int(running.read_text())
+    for process in (worker, caller):
+        process.kill()
+        process.wait()
 
 
-def is_read(pipe):
+def is_alive(process):
     try:
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:
+        os.kill(process, 0)
+    except ProcessLookupError:
         return False
     return True
 
@@ -98,34 +121,32 @@ def test_a_caller_with_another_environment_or_none_to_ask_runs_the_verb_itself(w
     assert main(["--version"]) == 0
 
 
-def test_a_fork_ends_with_its_caller(worker, environment, pipe):
-    caller = subprocess.Popen([*CALL, *READ, str(pipe)], env=environment)
-    wait_until(lambda: is_read(pipe))
+def test_a_fork_ends_with_its_caller(endless):
+    worker, caller, fork = endless
     caller.kill()
-    caller.wait()
-    wait_until(lambda: not is_read(pipe))
-    assert called(["--version"], environment).returncode == 0
+    wait_until(lambda: not is_alive(fork))
+    assert worker.poll() is None
 
 
-def test_when_the_worker_dies_the_caller_runs_the_verb_itself(environment, pipe):
-    environment = environment | {SOCKET: f"isaerft-{secrets.token_hex(8)}"}
-    own = started(environment)
-    caller = subprocess.Popen([*CALL, *READ, str(pipe)], env=environment, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: is_read(pipe))
-    own.send_signal(signal.SIGKILL)
-    own.wait()
-    pipe.write_text("no record\n")
+def test_when_the_worker_dies_its_forks_die_and_the_caller_runs_the_verb_itself(endless):
+    worker, caller, fork = endless
+    worker.kill()
     _, errors = caller.communicate()
     assert caller.returncode == 2
-    assert errors.startswith("isaerft split: error: ")
+    assert errors.startswith("isaerft tables: error: ")
+    wait_until(lambda: not is_alive(fork))
+
+
+def test_a_fork_that_is_killed_fails_as_a_shell_says_it(endless):
+    _, caller, fork = endless
+    os.kill(fork, signal.SIGKILL)
+    assert caller.wait() == 128 + signal.SIGKILL
 
 
 def test_a_worker_ends_with_the_process_that_started_it(environment):
     name = f"isaerft-{secrets.token_hex(8)}"
     start = "import subprocess, sys, time; subprocess.Popen([sys.executable, *sys.argv[1:]]); time.sleep(600)"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", start, "-P", "-m", "isaerft.cli.worker"], env=environment | {SOCKET: name}
-    )
+    parent = subprocess.Popen([sys.executable, "-c", start, *WORKER], env=environment | {SOCKET: name})
     wait_until(lambda: listens(name))
     parent.kill()
     parent.wait()

@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, TypedDict
 
 SOCKET, OFF = "ISAERFT_WORKER", "off"
@@ -33,6 +34,9 @@ _CHECK_SECONDS = 1.0
 
 Run = Callable[[Sequence[str]], int]
 """Runs a verb with its arguments and returns its exit status."""
+
+Interrupt = Callable[[int, FrameType | None], object] | int | None
+"""What a process does when it is interrupted, as `signal.signal` returns it."""
 
 
 class Request(TypedDict):
@@ -97,7 +101,7 @@ def serve() -> None:
 
 
 def _answer(
-    connection: socket.socket, run: Run, interrupt: signal.Handlers, difference: Callable[[Request], str]
+    connection: socket.socket, run: Run, interrupt: Interrupt, difference: Callable[[Request], str]
 ) -> NoReturn:
     """Run what one connection asks for in a fork of its own, answer with its exit status, and end."""
     with connection:
@@ -119,7 +123,8 @@ def _answer(
             os.close(stream)
         ended = os.pidfd_open(verb)
         # The caller sends nothing more: its end of the connection is readable when it has died.
-        if connection in select.select([connection, ended], [], [])[0]:
+        waited: list[socket.socket | int] = [connection, ended]
+        if connection in select.select(waited, [], [])[0]:
             os.kill(verb, signal.SIGTERM)
         status = os.waitstatus_to_exitcode(os.waitpid(verb, 0)[1])
         connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
@@ -204,9 +209,7 @@ def _warm_up() -> None:
     import importlib
     import pkgutil
 
-    import isaerft
-
-    for module in pkgutil.walk_packages(isaerft.__path__, "isaerft."):
+    for module in pkgutil.walk_packages([str(PACKAGE)], "isaerft."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 

@@ -32,7 +32,7 @@ TABLES = [
 PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
 
 
-def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None):
+def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None, **variables):
     """Copy the workflow into `folder` and run a small study there; `site` is a folder of installed packages."""
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
@@ -44,7 +44,7 @@ def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", sit
     paths = [str(path) for path in (site, ROOT) if path is not None]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"study={config.stem}", "--", *targets]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder / "results" / config.stem
 
@@ -127,7 +127,10 @@ def test_figures_pages_and_summary_are_made(results):
 
 @pytest.mark.slow
 def test_a_second_run_from_scratch_gives_the_same_bytes(results, tmp_path):
-    again = run_study(tmp_path, "results/small/tables/agreement.csv")
+    """The second without the warm worker, which served the first."""
+    assert (results / "logs/worker.log").read_text() == ""
+    again = run_study(tmp_path, "results/small/tables/agreement.csv", ISAERFT_WORKER="off")
+    assert not (again / "logs/worker.log").exists()
     for name in TABLES:
         path = f"tables/{name}.csv"
         assert (again / path).read_bytes() == (results / path).read_bytes(), name

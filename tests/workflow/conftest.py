@@ -56,6 +56,7 @@ class Workspace:
         command = [sys.executable, "-m", "snakemake", *chosen, *arguments]
         path = os.pathsep.join([*([] if real else [str(self.folder / "bin")]), str(Path(sys.executable).parent)])
         own = {"PATH": os.pathsep.join([path, os.environ["PATH"]]), "PYTHONPATH": str(self.folder)}
+        own["ISAERFT_WORKER"] = "off"
         return subprocess.run(
             command,
             cwd=folder or self.folder,

@@ -3,8 +3,7 @@
 import secrets
 import subprocess
 
-from isaerft.cli.worker import SOCKET
-
+SOCKET = "ISAERFT_WORKER"
 # Importing takes as long as two or three jobs.
 WORTH_A_WORKER = 8
 
