@@ -19,7 +19,7 @@ from isaerft.registry import JUDGES, STATISTICS
 ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "config" / "calibration.yaml"
 STUDIES = sorted(set((ROOT / "config").glob("*.yaml")) - {CALIBRATION})
-REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/options/; run `{COMMAND}`"
+REGENERATE = f"config/schema.json and docs/config.md are not those of isaerft/config/; run `{COMMAND}`"
 
 
 @pytest.fixture

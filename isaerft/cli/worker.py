@@ -92,18 +92,28 @@ def serve() -> None:
             if not select.select([listening], [], [], _CHECK_SECONDS)[0]:
                 continue
             connection, _ = listening.accept()
+            own = os.getpid()
             if _user_of(connection) == os.getuid() and os.fork() == 0:
+                _die_with(parent=own)
                 listening.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _die_with(parent=os.getppid())
-                _answer(connection, run_here, interrupt, partial(_difference, serves, environment))
+                try:
+                    _answer(connection, run_here, interrupt, partial(_difference, serves, environment))
+                except (OSError, struct.error):  # the caller has gone
+                    os._exit(0)
             connection.close()
 
 
 def _answer(
     connection: socket.socket, run: Run, interrupt: Interrupt, difference: Callable[[Request], str]
 ) -> NoReturn:
-    """Run what one connection asks for in a fork of its own, answer with its exit status, and end."""
+    """Run what one connection asks for in a fork of its own, answer with its exit status, and end.
+
+    Raises
+    ------
+    OSError, struct.error
+        The caller has gone.
+    """
     with connection:
         message, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
         (length,) = _LENGTH.unpack(message)
@@ -113,9 +123,9 @@ def _answer(
             sys.stderr.flush()
             connection.sendall(b"\n")
             os._exit(0)
-        verb = os.fork()
+        own, verb = os.getpid(), os.fork()
         if verb == 0:
-            _die_with(parent=os.getppid())
+            _die_with(parent=own)
             connection.close()
             signal.signal(signal.SIGINT, interrupt)
             _become(request, streams, run)

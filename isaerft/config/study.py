@@ -102,7 +102,7 @@ class BehaviorCheck:
     """The behavior check: held-out prompts are answered before and after training, and a score compares the answers."""
 
     behaviors: list[str] | None = None
-    """Behaviors to check: all that have a `score` or are the testbed's when not given, none (off) when empty."""
+    """Behaviors to check: all that have a `metric` or are the testbed's when not given, none (off) when empty."""
     adapters: list[str] | None = None
     """Adapters to check: the primary result's and the reference when not given, none (off) when empty."""
     n_prompts: int = Field(default=24, ge=2)

@@ -34,7 +34,7 @@ class Metric:
     label: str | None = None
     """`classifier`: the class whose probability is the score."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    """Options of a score from another package."""
+    """Options of a metric from another package."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
