@@ -6,6 +6,7 @@ them as config/schema.json (for editors) and docs/config.md (for readers).
 
 from __future__ import annotations
 
+import inspect
 import json
 import types
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def _section(owner: type) -> str:
         for name, field in _fields(owner).items()
     )
     return (
-        f"\n## {owner.__name__}\n{owner.__doc__}\n\n| option | type | default | what it is |\n|---|---|---|---|\n{rows}"
+        f"\n## {owner.__name__}\n{inspect.getdoc(owner)}\n\n| option | type | default | what it is |\n|---|---|---|---|\n{rows}"
     )
 
 
