@@ -32,7 +32,9 @@ TABLE = ResultTable(
         SUBJECT,
         BEHAVIOR,
         ADAPTER,
-        Column("score", "text", "Metric of the answers: words, phrases, pattern, length, classifier (docs/config.md, Metric)."),
+        Column(
+            "score", "text", "Metric of the answers, such as words, pattern or classifier (docs/config.md, Metric)."
+        ),
         Column("n_prompts", "int", "Distinct held-out prompts that were answered; the unit of the interval."),
         Column("before", "float", "Mean score of the unchanged model's answers."),
         Column("after", "float", "Mean score of the answers with the adapter."),

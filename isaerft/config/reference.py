@@ -94,9 +94,8 @@ def _section(owner: type) -> str:
         f"| `{name}` | {_cell(_type(field))} | {_cell(_default(field))} | {_cell(_help(field))} |\n"
         for name, field in _fields(owner).items()
     )
-    return (
-        f"\n## {owner.__name__}\n{inspect.getdoc(owner)}\n\n| option | type | default | what it is |\n|---|---|---|---|\n{rows}"
-    )
+    head = "| option | type | default | what it is |\n|---|---|---|---|"
+    return f"\n## {owner.__name__}\n{inspect.getdoc(owner)}\n\n{head}\n{rows}"
 
 
 def _cell(text: str) -> str:
