@@ -42,8 +42,6 @@ rule tokenize:
     benchmark:
         at.benchmark("tokenize", "{subject}")
     priority: 100
-    conda:
-        "../../environment.yml"
     threads: study.threads
     resources:
         mem_mb=16000,
