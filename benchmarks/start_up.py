@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-VARIABLE = "ISAERFT_WORKER"
+from isaerft.cli.worker import OFF, SOCKET
+
 CALL = [sys.executable, "-c", "import sys; from isaerft.cli import main; sys.exit(main())"]
 
 
@@ -34,19 +35,19 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    environment = os.environ | {VARIABLE: f"isaerft-{secrets.token_hex(8)}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {SOCKET: f"isaerft-{secrets.token_hex(8)}", "OMP_NUM_THREADS": "1"}
     found: dict[str, list[float]] = {"a process of its own": [], "forked from the warm worker": []}
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(options.results, Path(scratch, "results"))
         verb = ["train", "--study", options.study, "--results", str(copy), "--subject", options.subject]
         verb += ["--behavior", options.behavior, "--adapter", options.adapter]
         worker = subprocess.Popen([sys.executable, "-P", "-m", "isaerft.cli.worker"], env=environment)
-        while not listens(environment[VARIABLE]):
+        while not listens(environment[SOCKET]):
             time.sleep(0.1)
         for _ in range(options.runs):
-            for name, asked in zip(found, ("off", environment[VARIABLE]), strict=True):
+            for name, asked in zip(found, (OFF, environment[SOCKET]), strict=True):
                 began = time.perf_counter()
-                subprocess.run([*CALL, *verb], env=environment | {VARIABLE: asked}, check=True, capture_output=True)
+                subprocess.run([*CALL, *verb], env=environment | {SOCKET: asked}, check=True, capture_output=True)
                 found[name].append(time.perf_counter() - began)
         worker.terminate()
     print("| a training | median, s |\n|---|---:|")

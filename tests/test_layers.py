@@ -121,3 +121,9 @@ def test_modules_are_neither_too_long_nor_called_utils():
     long = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
     assert {name: lines for name, lines in long.items() if lines > MAX_LINES} == {}
     assert not [path for path in MODULES.values() if path.stem in {"utils", "util", "helpers", "common", "misc"}]
+
+
+def test_no_rule_declares_an_environment_of_its_own():
+    """Rules run in the environment that runs Snakemake, so `--sdm conda` makes none."""
+    for path in sorted((ROOT / "workflow").rglob("*.smk")):
+        assert "conda:" not in path.read_text(encoding="utf-8").split(), path.name
