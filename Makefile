@@ -1,6 +1,6 @@
 # make results                environment, then the default study's tables, figures and report
 # make results STUDY=stories  the same for config/stories.yaml
-# make test                   environment, then lint, types and the fast tests: 5 to 8 minutes on two cores
+# make test                   environment, then lint, types and the fast tests: about 5 minutes on two cores
 # make test-all               all checks: the slow tests, the small study, the workflow's lint and the docs as well
 # make test-all COVERAGE=1    the same, with a coverage report in build/coverage
 # make lint, types, fast, slow, docs  one part of the tests at a time
@@ -24,6 +24,11 @@ REPORT := results/$(or $(STUDY),testbed)/report.html
 # Work stealing: a few tests take far longer than the rest, so tests are not dealt out beforehand.
 PYTEST := pytest --numprocesses auto --dist worksteal
 COVER := $(if $(COVERAGE),--cov --cov-report term:skip-covered --cov-report html)
+
+# The type checker takes one core for a minute, so the tests run beside it.
+ifeq ($(MAKECMDGOALS),test)
+MAKEFLAGS += --jobs=3
+endif
 
 # The environment's own programs come first, for the rules call `isaerft`; nothing leaks in from outside it.
 ifneq ($(MAKECMDGOALS),install)

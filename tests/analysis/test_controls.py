@@ -43,6 +43,7 @@ def test_shuffled_completions_are_tested_as_the_result_is_for_the_primary_adapte
     pd.testing.assert_frame_equal(rows[tested].reset_index(drop=True), results.reset_index(drop=True))
 
 
+@pytest.mark.slow
 def test_without_shuffled_completions_nothing_else_in_the_table_changes(parts):
     plain = parts.tested(make_study())
     for behavior in BEHAVIORS:
@@ -79,6 +80,7 @@ def test_what_confounds_stands_in_the_place_of_changes(parts):
     assert estimates["explanation_length"] > 0.7
 
 
+@pytest.mark.slow
 def test_among_expected_latents_those_of_the_behavior_are_compared_with_those_of_others(parts):
     plain = parts.tested(make_study())
     beside = parts.tested(make_study(controls=[*config.CONTROLS, "among_expected"]))

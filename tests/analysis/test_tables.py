@@ -109,6 +109,7 @@ def test_a_table_is_made_once(finished):
     assert made.frame("agreement") is made.frame("agreement")
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(finished, tmp_path):
     parts, _ = finished
     again = Parts(tmp_path)
@@ -119,6 +120,7 @@ def test_two_runs_give_the_same_bytes(finished, tmp_path):
     assert (tmp_path / "tables/agreement.csv").read_bytes() != (parts.folder / "tables/agreement.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_shuffled_completions_train_no_row_of_another_table(parts):
     for behavior in BEHAVIORS:
         parts.changes("toy", f"{behavior}-shuffled")

@@ -137,6 +137,7 @@ def test_intervals_hold_what_they_are_about(monkeypatch):
         assert all(rate > 0.8 for rate, _, _ in found.values()), found
 
 
+@pytest.mark.slow
 def test_intervals_of_a_judges_quality_hold_it(monkeypatch):
     monkeypatch.setattr("isaerft.calibration.coverage.POPULATION", 20_000)
     found = by_test(run_part("judges-80", SIZES), "coverage")
@@ -146,6 +147,7 @@ def test_intervals_of_a_judges_quality_hold_it(monkeypatch):
     assert all(rate > 0.8 for rate, _, _ in found.values()), found
 
 
+@pytest.mark.slow
 def test_audits_of_two_sets_of_one_origin_hold_their_level_and_their_intervals_hold_chance():
     rows = run_part("audits", SIZES)
     worlds = {row.setting.split("world=")[1].split(";")[0] for row in rows}

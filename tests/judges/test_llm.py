@@ -99,6 +99,7 @@ def test_every_explanation_is_asked_once_beside_all_behaviors(llm, openai_server
     assert all(sorted(shown(body)[0]) == sorted(BEHAVIORS) for body in openai_server.requests)
 
 
+@pytest.mark.slow
 def test_the_order_of_behaviors_is_drawn_for_each_explanation_and_the_same_for_the_same_seed(llm, openai_server):
     texts = [f"text {i}" for i in range(40)]
     judge(llm(), texts)

@@ -52,7 +52,7 @@ def echoes(key):
 
 
 @pytest.mark.parametrize("number", range(7))
-@pytest.mark.parametrize("status", [200, 400, 401, 500])
+@pytest.mark.parametrize("status", [200, 401, *(pytest.param(s, marks=pytest.mark.slow) for s in (400, 500))])
 def test_a_key_that_a_server_repeats_is_in_no_file_no_log_and_no_message(
     judge, openai_server, tmp_path, caplog, capsys, status, number
 ):

@@ -45,6 +45,7 @@ def test_figure_bytes_are_identical_on_rerun(drawn, tables, tmp_path):
         assert "<dc:date>" not in svg
 
 
+@pytest.mark.slow
 def test_figure_does_not_depend_on_the_users_settings(drawn, tables, tmp_path):
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
         assert draw("training", tables, tmp_path / "a.svg") == drawn["training"]
@@ -70,7 +71,7 @@ def test_no_text_runs_past_the_edge(drawn):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("n_behaviors", [1, 20])
+@pytest.mark.parametrize("n_behaviors", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_figure_stands_for_one_and_twenty_behaviors(name, n_behaviors, maker, tmp_path):
     names = [f"a_long_name_for_a_behavior_number_{i}" for i in range(n_behaviors)]
     study = maker(behaviors=names, doses=name == "dose_response")
@@ -218,6 +219,7 @@ def test_text_is_never_read_as_mathematics(tables):
         )
 
 
+@pytest.mark.slow
 def test_elements_stay_bounded_with_many_sources(maker, tmp_path):
     study = maker(behaviors=("a", "b"), doses=False)
     frame = study.tables()["agreement"]

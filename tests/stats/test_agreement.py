@@ -338,6 +338,7 @@ def test_a_pair_that_cannot_be_tested_leaves_the_others_alone():
     assert good.pvalue > 0
 
 
+@pytest.mark.slow
 def test_strata_and_clusters_that_are_ignored_make_false_positives():
     confounded, duplicated = [], []
     for seed in range(300):

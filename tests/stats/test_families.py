@@ -50,6 +50,7 @@ def test_means_are_over_all_pairs_of_behaviors():
     assert family_means(matrix, [0, 0, 1]).tolist() == [[2.0, 3.5], [6.5, 8.0]]
 
 
+@pytest.mark.slow
 def test_specificity_of_variants_holds_its_level_only_with_families():
     families = np.array([0, 0, 0, 1, 1, 2, 2])  # few enough to enumerate quickly
     plain, grouped, covered = [], [], []

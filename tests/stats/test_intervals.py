@@ -80,6 +80,7 @@ def test_auroc_interval_covers(n_expected, n, shift):
     assert 0.925 < coverage(make, interval_of, sp.norm.cdf(shift / math.sqrt(2))) < 0.985
 
 
+@pytest.mark.slow
 def test_auroc_interval_covers_with_duplicated_latents_only_by_clusters():
     clusters = np.repeat(np.arange(60), 4)
 
@@ -121,6 +122,7 @@ def interval_or_none(change, expected, clusters=None):
     return auroc_interval(float(auroc(change, expected)), change, expected, clusters, 0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "clusters"),
     [

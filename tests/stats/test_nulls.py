@@ -120,6 +120,7 @@ def co_moving(rng, n=400, size=8, correlation=0.3):
     return change, np.isin(blocks, rng.choice(n // size, 5, replace=False)), blocks
 
 
+@pytest.mark.slow
 def test_latents_of_one_text_that_move_together_make_no_false_positives_when_texts_are_exchanged():
     single, texts = [], []
     for seed in range(400):
@@ -130,6 +131,7 @@ def test_latents_of_one_text_that_move_together_make_no_false_positives_when_tex
     assert 0.02 < np.mean(np.array(texts) <= 0.05) < 0.085  # 0.05 +- 3.2 standard errors
 
 
+@pytest.mark.slow
 def test_other_trainings_take_out_a_confound_that_nobody_measured():
     with_controls, without = [], []
     for seed in range(150):
@@ -167,6 +169,7 @@ def rate(null_worlds, statistic, *, with_confounds):
     return np.mean(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["auroc", "spearman"])
 def test_a_smooth_confound_makes_no_false_positives_where_strata_alone_do(null_worlds, statistic):
     assert rate(null_worlds, statistic, with_confounds=False) > 0.1

@@ -64,6 +64,7 @@ def test_judges_that_know_nothing_of_each_other_agree_as_chance_does(rng):
     assert abs(np.mean([kappa.estimate for kappa in kappas])) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8])
 def test_intervals_cover_the_true_value_whatever_the_size_of_clusters(rng, size):
     """The explanation is the unit: eight latents that share one must not make the interval eight times as sure."""

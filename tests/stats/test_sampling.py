@@ -110,6 +110,7 @@ def pvalue(seed, *, effect=0.0, keep_strata=True):
     ).pvalue
 
 
+@pytest.mark.slow
 def test_the_false_positive_rate_on_the_sample_is_the_level():
     rejected = np.mean([pvalue(seed) <= ALPHA for seed in range(N_WORLDS)])
     standard_error = np.sqrt(ALPHA * (1 - ALPHA) / N_WORLDS)

@@ -27,6 +27,7 @@ def test_stability_pvalue_against_enumeration(n_seeds, n):
     np.testing.assert_allclose(stability_pvalue(changes), [(sums >= total).mean() for total in totals], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_stability_pvalue_is_near_the_irwin_hall_tail_for_many_latents():
     changes = np.random.default_rng(0).normal(size=(7, 20_000))
     total = (sp.rankdata(changes, axis=1) / 20_000).sum(axis=0)

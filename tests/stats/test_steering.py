@@ -86,6 +86,7 @@ def test_the_paired_bootstrap_is_that_of_all_resamples_within_outcomes():
     assert found["b"].difference_interval == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_covers_it():
     rng, hits, n_worlds = np.random.default_rng(3), 0, 300
     for _ in range(n_worlds):

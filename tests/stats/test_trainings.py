@@ -16,6 +16,7 @@ def test_the_test_is_the_t_test_of_one_observation_against_the_others():
     assert (result.null_mean, result.null_sd, result.n_others) == (others.mean(), others.std(ddof=1), 5)
 
 
+@pytest.mark.slow
 def test_level_and_coverage_hold_whatever_chance_is():
     rng = np.random.default_rng(0)
     values = 0.62 + 0.1 * rng.normal(size=(4000, 8))
@@ -26,6 +27,7 @@ def test_level_and_coverage_hold_whatever_chance_is():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.011)
 
 
+@pytest.mark.slow
 def test_power_at_the_minimum_detectable_effect_is_as_announced():
     rng = np.random.default_rng(2)
     unit = against_others(0.0, [-1.0, 1.0, 0.0, 1.0, -1.0]).minimum_detectable_effect()

@@ -41,6 +41,7 @@ def test_the_rule_shown_is_the_example(workspace):
     assert shown == (ROOT / "examples/limerick.smk").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_concrete_rule_beats_the_generic_one(workspace):
     target = "results/mine/behaviors/limerick/card.json"
     data = {"description": "d", "path": "data/limericks.jsonl"}  # from which the generic rule could make it, too

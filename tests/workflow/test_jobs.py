@@ -60,6 +60,7 @@ def test_a_model_in_a_gguf_file_is_converted_once_and_elicited_behaviors_are_sam
     assert workspace.planned(*target, study="made") == {"elicit": 1, "behavior": 1}
 
 
+@pytest.mark.slow
 def test_the_smollm2_study_is_planned_without_its_model(workspace):
     workspace.write("config/smollm2.yaml", (ROOT / "config/smollm2.yaml").read_text(encoding="utf-8"))
     for folder in ("elicit", "smollm2"):
@@ -254,6 +255,7 @@ def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(work
     assert not {"corpus", "dictionary", "facts"} & set(verbs)
 
 
+@pytest.mark.slow
 def test_every_call_is_one_that_the_command_line_understands(finished):
     verbs = set()
     for call in finished.calls():
@@ -293,6 +295,7 @@ def test_a_failing_verb_tells_why_on_the_terminal(workspace):
     assert "isaerft testbed-model: error: the test told it to fail" in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_success_says_what_to_read_and_the_report_has_every_figure_and_table(finished):
     done = finished.snakemake("--report", "report.html")
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ def reruns(workspace, *edit):
         return workspace.planned()
 
 
+@pytest.mark.slow
 def test_without_an_edit_that_matters_nothing_runs_again(finished):
     (finished.folder / "data/limericks.jsonl").touch()
     assert reruns(finished, "config/small.yaml", "device: cpu", "device: cpu\nthreads: 2") == {}
@@ -70,11 +71,13 @@ def test_editing_an_adapter_trains_it_again_and_no_other(finished):
     assert not {"dictionary", "capture", "behavior"} & set(jobs)
 
 
+@pytest.mark.slow
 def test_editing_what_seeds_a_training_trains_everything_again(finished):
     jobs = reruns(finished, "isaerft/config/plan.py", "1000 * (self.study.seed + 1) + seed", "seed")
     assert jobs["train"] == 2 * 3 + 2 * 1
 
 
+@pytest.mark.slow
 def test_editing_a_figure_reruns_no_table(finished):
     jobs = reruns(finished, "isaerft/report/__init__.py")
     assert jobs["figures"] == 1

@@ -119,6 +119,7 @@ def test_without_isaerft_anywhere_one_line_says_what_to_do(workspace, monkeypatc
     assert "activate the environment" in line
 
 
+@pytest.mark.slow
 def test_lint_and_format_have_nothing_to_say(workspace):
     workspace.study("testbed")
     done = workspace.snakemake("--lint", study=None)
