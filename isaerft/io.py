@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from isaerft import ledger
 from isaerft.errors import InputError, from_here, printable, shown, unknown_name
 from isaerft.outside import lfs_pointer, loading
 
@@ -74,9 +75,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
         temporary = scratch / final.name
         yield temporary
+        ledger.sync(temporary)
         if temporary.is_dir() and final.is_dir():
             os.replace(final, scratch / f"{final.name}.replaced")
         os.replace(temporary, final)
+        ledger.note(final)
     except Exception as error:
         problem = disk_problem(error, final)
         if problem is None:

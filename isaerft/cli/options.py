@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from isaerft import ledger
 from isaerft.config import Plan, load_plan
 from isaerft.errors import unknown_name
 from isaerft.layout import Results
@@ -35,9 +36,14 @@ class Opened(NamedTuple):
 
 
 def open_study(study: Path, results: Path | None = None) -> Opened:
-    """Read a study's config and locate its files; `results` replaces results/{study}."""
+    """Read a study's config and locate its files; `results` replaces results/{study}.
+
+    From now on finished files are noted with their checksums.
+    """
     plan = load_plan(study)
-    return Opened(plan, plan.results if results is None else Results(results))
+    opened = Opened(plan, plan.results if results is None else Results(results))
+    ledger.keep(opened.results.root)
+    return opened
 
 
 def check_name(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import typer
 
+from isaerft import ledger
 from isaerft.cli.options import (
     AdapterName,
     JudgeName,
@@ -18,6 +21,20 @@ from isaerft.cli.options import (
 )
 
 app = typer.Typer()
+
+
+@app.command("verify")
+def verify(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Find finished files that have changed since they were written, after a crash or power loss, and remove them.
+
+    Snakemake then makes them again.
+    """
+    _, layout = open_study(study, results)
+    found = ledger.damaged(layout.root)
+    for path, why in found:
+        typer.echo(f"removed {path}: {why}")
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    typer.echo(f"{ledger.n_noted(layout.root):,} files noted below {layout.root}; {len(found):,} damaged")
 
 
 @app.command("design")

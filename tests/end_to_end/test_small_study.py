@@ -137,6 +137,39 @@ def test_a_second_run_from_scratch_gives_the_same_bytes(results, tmp_path):
 
 
 @pytest.mark.slow
+def test_files_that_a_power_loss_cut_are_found_before_anything_is_planned_and_made_again(results):
+    folder = results.parents[1]
+    unnoted = {"logs", "benchmarks"}
+    files = [path.relative_to(results) for path in results.rglob("*") if path.is_file()]
+    noted = (results / ".checksums.jsonl").read_text()
+    for file in files:
+        if file.parts[0] not in unnoted and not file.name.startswith("."):
+            assert any(f'"path": "{part.as_posix()}"' in noted for part in (file, *file.parents)), file
+    victims = [
+        results / "tables/training.csv",
+        results / "changes/tiny/humor.parquet",
+        next((results / "adapters/tiny/humor/bias").rglob("*.safetensors")),
+    ]
+    before = {path: path.read_bytes() for path in victims}
+    for path in victims:
+        path.write_bytes(before[path][: len(before[path]) // 2])
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True
+        )
+
+    refused = run("snakemake", "--cores", "2", "--config", "study=small")
+    assert refused.returncode != 0
+    assert "were written, and 2 more like it; remove what is damaged with `isaerft verify --study" in refused.stderr
+    done = run("isaerft.cli", "verify", "--study", "config/small.yaml")
+    assert done.stdout.count("removed ") == 3
+    assert run("snakemake", "--cores", "2", "--config", "study=small").returncode == 0
+    assert {path: path.read_bytes() for path in victims} == before
+
+
+@pytest.mark.slow
 def test_a_study_made_of_another_packages_parts_alone_runs_to_the_end(tmp_path):
     """One part of every kind, registered by an installed package: nothing here knows their names."""
     site, given = tmp_path / "site", ROOT / "tests/end_to_end/outside"

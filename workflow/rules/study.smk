@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isaerft.config import Study, load_plan
 from isaerft.errors import InputError
+from isaerft.ledger import damaged
 
 
 def stop(problem):
@@ -121,6 +122,16 @@ def print_cost():
     print(done.stdout or done.stderr, end="", file=sys.stderr)
 
 
+def check_files():
+    """Stop where a finished file has another size than it was written with, as after a power loss."""
+    found = damaged(plan.results.root, contents=False)
+    if found:
+        stop(
+            f"{found[0].why}{f', and {len(found) - 1} more like it' if len(found) > 1 else ''};"
+            f" remove what is damaged with `isaerft verify --study {STUDY}`, then run again"
+        )
+
+
 OPTIONS = [option.name for option in fields(Study)]
 find_command()
 STUDY = study_file()
@@ -130,3 +141,4 @@ except InputError as error:
     stop(f"{STUDY}: {error}")
 study = plan.study
 check_rules()
+check_files()

@@ -1,0 +1,77 @@
+"""The ledger of finished files: whatever changes behind its back is found, and nothing else."""
+
+import pytest
+
+from isaerft import ledger
+from isaerft.io import replacing, write_json, write_text
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A results folder whose files are noted: a table, and a folder with two files."""
+    ledger.keep(tmp_path / "results/small")
+    write_text(tmp_path / "results/small/tables/a.csv", "x\n1\n2\n")
+    with replacing(tmp_path / "results/small/adapters/bias") as folder:
+        (folder / "seed_0").mkdir(parents=True)
+        write_text(folder / "seed_0/weights", "0123456789")
+        write_json(folder / "training.json", {"steps": 3})
+    yield tmp_path / "results/small"
+    ledger.keep(None)
+
+
+def found(root, **options):
+    return {path.relative_to(root).as_posix(): why for path, why in ledger.damaged(root, **options)}
+
+
+def test_what_nobody_touched_is_whole(root):
+    assert ledger.n_noted(root) == 3
+    assert found(root) == {}
+
+
+def test_a_cut_file_is_found_by_its_size_and_the_folder_that_was_written_as_a_whole_is_named(root):
+    (root / "tables/a.csv").write_text("x\n1\n")
+    (root / "adapters/bias/seed_0/weights").write_text("")
+    assert found(root, contents=False) == {
+        "tables/a.csv": f"{root}/tables/a.csv has 4 bytes; 6 were written",
+        "adapters/bias": f"{root}/adapters/bias/seed_0/weights has 0 bytes; 10 were written",
+    }
+
+
+def test_other_contents_of_the_same_size_are_found_by_the_checksum_alone(root):
+    (root / "tables/a.csv").write_bytes(b"\0" * 6)
+    assert found(root, contents=False) == {}
+    assert found(root) == {"tables/a.csv": f"{root}/tables/a.csv has other contents than were written"}
+
+
+def test_a_missing_part_of_a_folder_is_found_and_a_missing_output_is_snakemakes_affair(root):
+    (root / "tables/a.csv").unlink()
+    (root / "adapters/bias/training.json").unlink()
+    assert found(root) == {"adapters/bias": f"{root}/adapters/bias/training.json is missing"}
+
+
+def test_what_is_written_anew_counts_as_a_whole_or_inside_a_folder(root):
+    write_text(root / "tables/a.csv", "x\n")
+    write_text(root / "adapters/bias/seed_0/weights", "new")
+    assert found(root) == {}
+    (root / "adapters/bias/seed_0/weights").write_text("cut")
+    assert set(found(root)) == {"adapters/bias", "adapters/bias/seed_0/weights"}
+    with replacing(root / "adapters/bias") as folder:
+        folder.mkdir()
+        write_text(folder / "other", "")
+    assert found(root) == {}
+
+
+def test_files_elsewhere_and_without_a_study_are_not_noted(root, tmp_path):
+    write_text(tmp_path / "sheet.html", "")
+    ledger.keep(None)
+    write_text(root / "tables/b.csv", "")
+    assert ledger.n_noted(root) == 3
+    assert not (tmp_path / ledger.NAME).exists()
+
+
+def test_a_ledger_that_was_cut_or_holds_other_things_says_nothing_of_what_it_lost(root):
+    with (root / ledger.NAME).open("ab") as stream:
+        stream.write(b'{"path": "tables/a.csv", "files": {"": [1, "a')
+    (root / ledger.NAME).open("ab").write(b'\n[1]\n{"path": "x"}\n\xff\n')
+    assert found(root) == {}
+    assert ledger.n_noted(root) == 3
