@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import seed_folders, seed_of
@@ -25,6 +24,7 @@ from isaerft.behaviors import Record
 from isaerft.changes.measures import measured_changes
 from isaerft.changes.pullback import load_trained
 from isaerft.io import replacing
+from isaerft.progress import Progress
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.capture import TokenizedRow, capture_tokens, joined_rows, tokenize
@@ -58,7 +58,7 @@ def train_placebos(
     """
     splits = [_Prompts.of(records, plan, subject.language) for records in (train, heldout)]
     tables: list[pd.DataFrame] = []
-    for placebo in tqdm(range(plan.study.placebos.n), desc="placebos", unit="placebo", disable=None):
+    for placebo in Progress(range(plan.study.placebos.n), desc="placebos", unit="placebo"):
         rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
         tables += _placebo_changes(plan, subject, _placebo_rows(plan, subject, splits, rng), placebo)
     with replacing(out) as temporary:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable, is_primary, with_qvalues
@@ -54,6 +53,7 @@ from isaerft.analysis.specificity import specificity_rows
 from isaerft.config import Plan
 from isaerft.io import replacing
 from isaerft.layout import AgreementFolder, Results
+from isaerft.progress import Progress
 from isaerft.registry import MEASURES
 from isaerft.table import Column
 
@@ -83,7 +83,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     rows: dict[str, list[dict[str, object]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
     matrices: dict[tuple[str, str, str], BehaviorMatrix] = {}
     read = list(readings(plan, results, subject, sources=plan.sources_of(subject, adapter)))
-    for reading in tqdm(read, desc="agreement", disable=None):
+    for reading in Progress(read, desc="agreement"):
         source, judge, n_latents = reading.source, reading.judge, len(reading.latents)
         logger.info("%s, %s: %d latents; left out: %s", source, judge, n_latents, reading.left_out)
         same = reading.names | {"adapter": adapter}

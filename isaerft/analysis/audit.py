@@ -10,7 +10,6 @@ import logging
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from isaerft import stats
 from isaerft.analysis.base import ResultTable
@@ -33,6 +32,7 @@ from isaerft.config import Plan
 from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.layout import Results
+from isaerft.progress import Progress
 from isaerft.registry import ADAPTERS, STATISTICS
 from isaerft.table import Column
 
@@ -54,7 +54,7 @@ def write_audits(plan: Plan, results: Results, subject: str) -> None:
         share = rows_seen(plan, adapter)
         sets = sorted({name for audit in plan.study.audits.values() for name in (audit.clean, audit.suspect)})
         changes = read_changes(plan, results, subject, adapter, sets)
-        for name, audit in tqdm(plan.study.audits.items(), desc=f"audits {adapter}", disable=None):
+        for name, audit in Progress(plan.study.audits.items(), desc=f"audits {adapter}"):
             for measure in plan.study.measures:
                 pair = changes[audit.clean, measure], changes[audit.suspect, measure]
                 same = {"subject": subject, "audit": name, "adapter": adapter, "measure": measure}

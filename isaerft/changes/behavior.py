@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter, seed_folders
@@ -18,6 +17,7 @@ from isaerft.behaviors import Record, prompt_text
 from isaerft.changes.metrics import make_metric
 from isaerft.io import replacing
 from isaerft.layout import AnswersFolder
+from isaerft.progress import Progress
 from isaerft.stats import paired_means
 from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
@@ -74,7 +74,7 @@ def check_behavior(
     score_before = score(before)
     target = float(np.mean(score([record.completion or record.chosen or "" for record in chosen])))
     table, lines = [], []
-    for name in tqdm(names, desc="behavior check", unit="adapter", disable=None):
+    for name in Progress(names, desc="behavior check", unit="adapter"):
         scores_after = []
         folders = seed_folders(Path(adapters) / name)[: options.n_seeds]
         for replicate, folder in enumerate(folders):

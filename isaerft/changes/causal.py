@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import seed_folders
 from isaerft.changes.pullback import Trained, load_trained
 from isaerft.io import replacing
+from isaerft.progress import Progress
 from isaerft.stats import Share, matched_draws, median_of_draws, remaining_share
 from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
 from isaerft.subjects.device import in_float64
@@ -75,7 +75,7 @@ def check_causes(
     rows = torch.from_numpy(np.sort(drawn))
     alive = facts[facts.firing_rate >= plan.study.agreement.min_firing_rate]
     parts = []
-    for name in tqdm(plan.causally_checked, desc="causal check", unit="adapter", disable=None):
+    for name in Progress(plan.causally_checked, desc="causal check", unit="adapter"):
         folders = seed_folders(Path(adapters) / name)
         trained = _replicates(folders, subject, heldout, plan.study.batch_size)
         ranked = _ranked(changes, name, plan.study.primary.measure, alive)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.saved import seed_folders, seed_of
 from isaerft.changes.pullback import PulledBack, Trained, load_trained
 from isaerft.errors import InputError
 from isaerft.io import replacing, write_json
+from isaerft.progress import Progress
 from isaerft.registry import MEASURES
 from isaerft.subjects.cache import Batch, completion_losses, read_cache
 from isaerft.subjects.load import LoadedSubject
@@ -67,7 +67,7 @@ def score_changes(
     found = []
     names = dict.fromkeys([*measured, *diagnosed])
     folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
-    for name, folder in tqdm(folders, desc="changes", disable=None):
+    for name, folder in Progress(folders, desc="changes"):
         seed = seed_of(folder)
         used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
         with load_trained(folder, used, heldout, plan.study.batch_size) as trained:

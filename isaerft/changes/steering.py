@@ -26,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.adapters.hooked import AdapterHook, PassTracker
@@ -35,6 +34,7 @@ from isaerft.changes.metrics import make_metric
 from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.layout import AnswersFolder
+from isaerft.progress import Progress
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
@@ -136,7 +136,7 @@ def steered_answers(
     # The random numbers of a row depend on its place in the batch.
     at_once = max(1, batch_size // len(prompts)) if temperature == 0 else 1
     found: list[list[str]] = []
-    for chunk in tqdm(pushes.split(at_once), desc="steering", unit="batch", disable=None):
+    for chunk in Progress(pushes.split(at_once), desc="steering", unit="batch"):
         rows = [prompt.tokens for prompt in prompts] * len(chunk)
         hook = Steering(subject, chunk.repeat_interleave(len(prompts), dim=0))
         with hook.registered(subject.model, bos=None):

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from isaerft.config import Llm, Plan
 from isaerft.errors import InputError, one_line
 from isaerft.llm.cache import ResponseCache
 from isaerft.llm.dialect import Dialect, complaint
 from isaerft.llm.prompts import Prompt, Reply, canonical
+from isaerft.progress import Progress
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -191,7 +190,7 @@ class LanguageModel:
     ) -> None:
         """Let `concurrency` workers take prompts; after a problem the requests under way are still finished."""
         problems: list[InputError] = []
-        progress = tqdm(total=count, desc=f"asking {self.name}", disable=None)
+        progress = Progress(total=count, desc=f"asking {self.name}")
 
         async def worker() -> None:
             for number in waiting:

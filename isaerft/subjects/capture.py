@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
+from isaerft.progress import Progress
 from isaerft.subjects.cache import CachedRows, write_cache
 from isaerft.subjects.chat import DATE, render_chat, writes_date
 from isaerft.subjects.corpus import pad_rows
@@ -83,7 +83,7 @@ def capture_batches(
     A warning counts the prompts that lose their beginning; `split` names the records in it.
     """
     count_tokens(records, subject.language, max_length, split)
-    for start in tqdm(range(0, len(records), batch_size), desc="capturing", unit="batch", disable=None):
+    for start in Progress(range(0, len(records), batch_size), desc="capturing", unit="batch"):
         part = records[start : start + batch_size]
         yield capture_tokens(subject, [tokenize(record, subject.language, max_length) for record in part])
 

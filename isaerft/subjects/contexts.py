@@ -31,8 +31,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
+from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing, encode_corpus
 from isaerft.subjects.hooks import hidden_above, residual_stream, token_directions, unembed
@@ -155,7 +155,7 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
     with torch.no_grad():
         plain = _log_probability(subject, residual, mask, last)
         blocks = alive.split(max(1, AMPLIFIED_ROWS_AT_ONCE // n_rows)) if len(alive) else ()
-        for latents in tqdm(blocks, desc="amplifying", unit="block", disable=None):
+        for latents in Progress(blocks, desc="amplifying", unit="block"):
             size = torch.from_numpy(firing.maximum[latents.numpy()]).to(residual)
             push = size[:, None] * subject.dictionary.W_dec[latents.to(device)].to(residual)
             changed = residual + is_text[None, :, :, None] * push[:, None, None, :]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
 from isaerft import config
 from isaerft.behaviors.data import Unusable, data_rows
@@ -21,6 +20,7 @@ from isaerft.behaviors.records import encodable_text
 from isaerft.errors import InputError
 from isaerft.io import Row, replacing
 from isaerft.outside import loading
+from isaerft.progress import Progress
 from isaerft.subjects.load import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TokenRows:
     def batches(self, n: int, description: str = "") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (tokens, mask) of at most `n` rows each, cut to the longest row."""
         parts = range(0, len(self.tokens), n)
-        for start in tqdm(parts, desc=description, unit="batch", disable=None if description else True):
+        for start in Progress(parts, desc=description, unit="batch", shown=bool(description)):
             mask = self.mask[start : start + n]
             length = int(mask.sum(1).max())
             yield self.tokens[start : start + n, :length], mask[:, :length]
@@ -150,7 +150,7 @@ def sample_rows(language: LoadedModel, *, n_tokens: int, context_size: int, seed
     torch.manual_seed(seed)
     rows: list[list[int]] = []
     total = 0
-    with tqdm(total=n_tokens, desc="sampling the corpus", unit="token", disable=None) as progress, torch.no_grad():
+    with Progress(total=n_tokens, desc="sampling the corpus", unit="token") as progress, torch.no_grad():
         while total < n_tokens:
             start = torch.full((ROWS_PER_SAMPLE, 1), tokenizer.bos_token_id, device=model.device)
             mask = torch.ones_like(start)

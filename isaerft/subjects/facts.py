@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
+from isaerft.progress import Progress
 from isaerft.stats import clusters_of
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.dictionary import Codes
@@ -142,7 +142,7 @@ def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarra
     directions = normalize(decoder, dim=1)
     k = min(N_NEIGHBOURS, len(directions) - 1)
     parts = []
-    for start in tqdm(range(0, len(directions), BLOCK), desc="neighbors", unit="block", disable=None):
+    for start in Progress(range(0, len(directions), BLOCK), desc="neighbors", unit="block"):
         cosines = directions[start : start + BLOCK] @ directions.T
         index = torch.arange(len(cosines), device=cosines.device)
         cosines[index, index + start] = -torch.inf

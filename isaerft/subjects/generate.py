@@ -8,11 +8,11 @@ from itertools import cycle, islice
 from typing import Any, NamedTuple, cast
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig
 
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
+from isaerft.progress import Progress
 from isaerft.subjects.capture import encode
 from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.corpus import TokenRows, pad_rows
@@ -84,7 +84,7 @@ def generate(
     with torch.random.fork_rng(enabled=temperature > 0), torch.no_grad():
         if temperature > 0:
             torch.manual_seed(seed)
-        for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+        for start in Progress(starts, desc=description, unit="batch"):
             rows = _replies(language, prompts[start : start + batch_size], max_new_tokens, temperature)
             texts = language.tokenizer.batch_decode(rows, skip_special_tokens=True)
             found += [Reply(row, text, row[-1] not in ends) for row, text in zip(rows, texts, strict=True)]
@@ -120,7 +120,7 @@ def sample_chats(
     total = 0
     waiting = cycle(asked)
     with (
-        tqdm(total=n_tokens, desc="sampling chats", unit="token", disable=None) as progress,
+        Progress(total=n_tokens, desc="sampling chats", unit="token") as progress,
         torch.random.fork_rng(),
         torch.no_grad(),
     ):

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from isaerft import config
 from isaerft.config.subjects import WordList
 from isaerft.io import replacing
+from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows, texts_to_rows
 from isaerft.subjects.load import LoadedModel
 from isaerft.testbed.dialogues import sample_dialogues
@@ -48,7 +48,7 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
         optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=options.steps, pct_start=0.1
     )
     losses = []
-    for _ in tqdm(range(options.steps), desc="language model", unit="step", disable=None):
+    for _ in Progress(range(options.steps), desc="language model", unit="step"):
         tokens, labels = _batch(tokenizer, rng, options)
         loss = _loss(model, tokens, labels, deep=options.deep_supervision)
         optimizer.zero_grad(set_to_none=True)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from isaerft.io import replacing
+from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedSubject
@@ -85,7 +85,7 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     with torch.no_grad():
         base = _group_log_probability(subject, residual, table.mask, answer, members)
         rows = []
-        for latent, activation in tqdm(list(alive.itertuples(index=False)), desc="amplifying", disable=None):
+        for latent, activation in Progress(list(alive.itertuples(index=False)), desc="amplifying"):
             push = (activation * subject.dictionary.W_dec[int(latent)]).to(residual.dtype)
             changed = torch.where(answer[..., None], residual + push, residual)
             rows.append(_group_log_probability(subject, changed, table.mask, answer, members) - base)

@@ -13,12 +13,12 @@ from typing import NoReturn, Protocol, cast
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
+from isaerft.progress import Progress
 from isaerft.subjects.cache import Batch, completion_losses
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.hooks import decoder_blocks
@@ -219,8 +219,7 @@ def train(
         order, optimizer = _row_order(len(train_rows), options, seed), Optimizer(module, options)
         base = loss_base if is_completion_loss(options) else own_objective()
         best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
-        silent = rank() > 0 or None
-        for step in tqdm(range(1, options.steps + 1), desc=description, unit="step", disable=silent, leave=False):
+        for step in Progress(range(1, options.steps + 1), desc=description, unit="step", shown=rank() == 0):
             rows = own_rows(next(order))
             cuts = rows.tensor_split(max(1, min(options.gradient_accumulation, len(rows))))
             parts = [train_rows.batch(part) for part in cuts if len(part)]

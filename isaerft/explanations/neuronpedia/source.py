@@ -21,7 +21,6 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from isaerft.config import Neuronpedia, Source
 from isaerft.errors import InputError
@@ -30,6 +29,7 @@ from isaerft.explanations.neuronpedia.api import list_page, read_batch, read_lat
 from isaerft.explanations.neuronpedia.client import Client, FailedRequest
 from isaerft.explanations.neuronpedia.records import Explanation, SourceId, choose, page_url, source_id_of
 from isaerft.explanations.neuronpedia.store import STORE, Store
+from isaerft.progress import Progress
 
 GIVE_UP = 5
 MAX_PAGES = 10_000
@@ -105,7 +105,7 @@ class _Fetch:
         self.reason = ""
 
     async def all_routes(self, client: Client) -> None:
-        with tqdm(total=len(self.gaps), desc="Neuronpedia", unit="latent", disable=None) as self.bar:
+        with Progress(total=len(self.gaps), desc="Neuronpedia", unit="latent") as self.bar:
             if self.options.bulk != "never":
                 await self._bulk(client)
             await self._many(client)
