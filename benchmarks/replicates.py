@@ -54,7 +54,7 @@ def halves(results: Path, study: Study) -> pd.DataFrame:
             codes = np.unique([family[name] for name in kept], return_inverse=True)[1]
             found = stats.overall_specificity(square.loc[kept, kept], families=codes, rng=0)
             interval = shown(found.statistic, *found.confidence_interval, digits=3)
-            row[f"{title}: {', '.join(kept)}"] = f"{interval}, p = {found.pvalue:.2g}"
+            row[title] = f"{interval}, p = {found.pvalue:.2g}, {len(kept)} behaviors"
         table.append(row)
     return pd.DataFrame(table)
 
