@@ -54,7 +54,7 @@ def two_lines(path: Path) -> None:
     ],
 )
 def test_misbehavior_is_told(tmp_path, monkeypatch, read, said):
-    monkeypatch.setattr(fuzz, "TIMERS", [(number, timer, 0.05) for number, timer, _ in fuzz.TIMERS])
+    monkeypatch.setattr(fuzz, "TIMERS", [(*fuzz.TIMERS[0][:2], 0.05)])
     assert fuzz.tried(Valid("a.txt", read, b"abc"), b"abc", tmp_path / "a.txt").startswith(said)
 
 

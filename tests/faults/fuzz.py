@@ -51,27 +51,27 @@ TIMERS = ((signal.SIGPROF, signal.ITIMER_PROF, SECONDS), (signal.SIGALRM, signal
 MAX_FAULTS, REDUCTIONS, SHOWN = 3, 200, 160
 DEEP = 3000
 TOKENS = [
-    *(b"\0", b"\xef\xbb\xbf", b"\r\n", b"\r", b"\xff", b"\xed\xa0\x80", b"\xc3", b"\xe2\x80\xae", b"\x1b[31m"),
-    *(b"\xf0\x9f\x98\x80"),
-    *(b"1e400", b"-1e400", b"NaN", b"Infinity", b"-0", b"9" * 20, b"9" * 5000, b"0x10", b"1_0", b"nan"),
-    *(b".inf", b"1e-400"),
-    *(b"[" * DEEP, b"{" * DEEP, b'{"a":' * DEEP, b"- " * DEEP, b"[" * 100 + b"]" * 100, b"[" * DEEP + b"]" * DEEP),
-    *(b'"', b"'", b",", b"\n", b"\t", b":", b": ", b"{", b"}", b"[", b"]", b"\\", b"\\ud800", b"\\u0000"),
-    *(b"null", b"true", b"~"),
-    *(b"&a ", b"*a", b"<<: ", b"? ", b"!!python/object:os.system ", b"!!timestamp ", b"!!int ", b"!!binary "),
-    *(b"2024-99-99", b"%"),
-    *(b"{{", b"}}", b"{%", b"{x}", b"<a>", b"<!", b"&lt;", b"Human:", b"</think>"),
-    *(b"version https://git-lfs.github.com/spec/"),
-    *(b"\xe2\x80\xa8", b"\xc2\x85", b"\x0c", b"=1+1", b"\xd9\xa1", b"\xc2\xb2", b"1:30:00", b"0o7", b"+1", b"../"),
+    b"\0", b"\xef\xbb\xbf", b"\r\n", b"\r", b"\xff", b"\xed\xa0\x80", b"\xc3", b"\xe2\x80\xae", b"\x1b[31m",
+    b"\xf0\x9f\x98\x80",
+    b"1e400", b"-1e400", b"NaN", b"Infinity", b"-0", b"9" * 20, b"9" * 5000, b"0x10", b"1_0", b"nan",
+    b".inf", b"1e-400",
+    b"[" * DEEP, b"{" * DEEP, b'{"a":' * DEEP, b"- " * DEEP, b"[" * 100 + b"]" * 100, b"[" * DEEP + b"]" * DEEP,
+    b'"', b"'", b",", b"\n", b"\t", b":", b": ", b"{", b"}", b"[", b"]", b"\\", b"\\ud800", b"\\u0000",
+    b"null", b"true", b"~",
+    b"&a ", b"*a", b"<<: ", b"? ", b"!!python/object:os.system ", b"!!timestamp ", b"!!int ", b"!!binary ",
+    b"2024-99-99", b"%",
+    b"{{", b"}}", b"{%", b"{x}", b"<a>", b"<!", b"&lt;", b"Human:", b"</think>",
+    b"version https://git-lfs.github.com/spec/",
+    b"\xe2\x80\xa8", b"\xc2\x85", b"\x0c", b"=1+1", b"\xd9\xa1", b"\xc2\xb2", b"1:30:00", b"0o7", b"+1", b"../",
 ]  # fmt: skip
 LEAVES: list[Any] = [
-    *(None, "", [], {}, True, False, 0, 1, -1, 2, 0.5, -0.0, 2**31, 2**63 - 1, 2**63, -(2**70), 10**400),
-    *(1e308, 1e-320, float("nan"), float("inf"), float("-inf")),
-    *(" ", "\0", "\ud800", "\u202e", "NaN", "1e400", "inf", "true", "1", "-1", "b'abc'", "=1+1", "{", "{x}"),
-    *("{0}", "..", "/", "*"),
-    *("x" * 5000, "\u00b2", "\u0661", "9" * 5000, "a\nb\r\nc\u2028d", "user", "assistant", "\\", "(", "[^", "a/b", "."),
-    *([None], [[]], [{}], {"": None}, ["x"], [1, "x"], {"role": "assistant", "content": None}, {"x": {"y": [0]}}),
-    *([[[[[[[[]]]]]]]], ["x"] * 300, {"role": ["user"], "content": "x"}, [{"role": "user", "content": [{"text": 1}]}]),
+    None, "", [], {}, True, False, 0, 1, -1, 2, 0.5, -0.0, 2**31, 2**63 - 1, 2**63, -(2**70), 10**400,
+    1e308, 1e-320, float("nan"), float("inf"), float("-inf"),
+    " ", "\0", "\ud800", "\u202e", "NaN", "1e400", "inf", "true", "1", "-1", "b'abc'", "=1+1", "{", "{x}",
+    "{0}", "..", "/", "*",
+    "x" * 5000, "\u00b2", "\u0661", "9" * 5000, "a\nb\r\nc\u2028d", "user", "assistant", "\\", "(", "[^", "a/b", ".",
+    [None], [[]], [{}], {"": None}, ["x"], [1, "x"], {"role": "assistant", "content": None}, {"x": {"y": [0]}},
+    [[[[[[[[]]]]]]]], ["x"] * 300, {"role": ["user"], "content": "x"}, [{"role": "user", "content": [{"text": 1}]}],
 ]  # fmt: skip
 
 
@@ -213,7 +213,8 @@ class Watch:
             self.deeds.add(event)
 
     def _is_free(self, path: object) -> bool:
-        return str(path).startswith(self.free) or str(path) == os.devnull
+        # Python keeps what it has compiled.
+        return "__pycache__" in str(path) or str(path).startswith(self.free) or str(path) == os.devnull
 
 
 _WATCH: list[Watch] = []
