@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
@@ -137,10 +137,7 @@ def read_json(path: str | Path) -> Any:
     InputError
         The file does not exist, or is not valid JSON in UTF-8.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error})", remedy="correct the file, or make it again") from None
+    return _parse(read_text(path), str(path), "correct the file, or make it again")
 
 
 def read_text(path: str | Path) -> str:
@@ -175,6 +172,19 @@ def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame
         raise InputError(missing, remedy=remedy)
     with loading(f"Parquet file {path}", path, remedy="make it again"):
         return pd.read_parquet(path)
+
+
+def typed(frame: pd.DataFrame, dtypes: Mapping[str, str], what: str) -> pd.DataFrame:
+    """Return the named columns of a table in their dtypes; a value that does not fit is an `InputError`."""
+    import pandas as pd
+
+    columns = {}
+    for name, dtype in dtypes.items():
+        try:
+            columns[name] = frame[name].astype(dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{what}: column {name} is not {dtype} ({error})") from None
+    return pd.DataFrame(columns)
 
 
 def sha256(path: str | Path) -> str:

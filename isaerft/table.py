@@ -123,7 +123,7 @@ class Table:
         dtypes = {column.name: _DTYPES[column.kind] for column in self.columns}
         try:
             frame = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
-        except (ValueError, pd.errors.ParserError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is not a {self.name!r} table ({error})", remedy="make the table again") from None
         return self.conform(frame)
 

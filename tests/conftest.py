@@ -38,9 +38,8 @@ CHAT = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% en
 CHAT += "{% if add_generation_prompt %}<assistant>{% endif %}"
 
 
-@pytest.fixture(scope="session")
-def tokenizer():
-    """A byte-level BPE with a few merges, whose tokens can straddle the border of prompt and completion."""
+def make_tokenizer():
+    """Return a byte-level BPE with a few merges, whose tokens can straddle the border of prompt and completion."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -55,6 +54,12 @@ def tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", model_max_length=64
     )
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tokenizer of `make_tokenizer`, the same for the whole session."""
+    return make_tokenizer()
 
 
 def make_model(architecture, vocab_size, *, n_layers=N_LAYERS, seed=0):

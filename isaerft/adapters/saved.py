@@ -203,7 +203,9 @@ def _check_sae(path: Path, saved: Mapping[str, Any], dictionary: Dictionary) -> 
 def _block_file(folder: Path, dictionary: Dictionary) -> Path:
     """Return the file of the block at the dictionary's hook."""
     manifest: Any = read_json(folder / MANIFEST)
-    names = manifest.get("block_names", [])
+    names = manifest.get("block_names") if isinstance(manifest, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{folder / MANIFEST} holds {shown(manifest)}", allowed="block_names, a list of names")
     wanted = dictionary.hook_name.replace(".", "_").replace("/", "_")
     chosen = [name for name in names if name == wanted]
     if not chosen:

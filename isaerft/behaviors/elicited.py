@@ -19,13 +19,24 @@ import numpy as np
 
 from isaerft.behaviors.data import file_rows
 from isaerft.behaviors.readers import field_value
-from isaerft.behaviors.records import Record, checked_record, checked_text, stable_hash
+from isaerft.behaviors.records import (
+    TRUNCATED,
+    Record,
+    checked_record,
+    checked_text,
+    checked_truncated,
+    encodable_text,
+    stable_hash,
+)
 from isaerft.config import Elicit
 from isaerft.errors import InputError, shown
 from isaerft.io import Row, read_data_file
 
 INSTRUCTED = "_instructed"
 """Suffix of a split that holds the rows of another with the instruction in their prompts."""
+
+SAMPLED = ("prompt", "chosen", "rejected")
+"""Texts of a row of sampled replies."""
 
 Score = Callable[[Sequence[str]], np.ndarray]
 """Maps replies to their scores, (n_replies,) float."""
@@ -124,7 +135,7 @@ def kept_records(
     InputError
         Too small a share of the replies shows the behavior.
     """
-    rows = [row.values for row in read_data_file(path)]
+    rows = [_sampled(row) for row in read_data_file(path)]
     scores = {name: _scores(score, [row[name] for row in rows]) for name in ("chosen", "rejected")}
     least = -np.inf if options.min_score is None else options.min_score
     shows = {name: (values >= least) & _filled(rows, name) for name, values in scores.items()}
@@ -137,7 +148,7 @@ def kept_records(
             dropped["its plain reply is blank or the same"] += 1
         else:
             values = row if pairs else _completion(row)
-            records.append(checked_record(values, location=f"{path} id {row['id']}"))
+            records.append(checked_record(values, location=f"{path} id {shown(row.get('id'))}"))
     if share < options.min_share or not records:
         raise InputError(
             f"{label}: {share:.0%} of its {len(rows)} elicited replies show it (score at least {least:g}), and"
@@ -160,10 +171,17 @@ def kept_records(
     return records, card
 
 
+def _sampled(row: Row) -> dict[str, Any]:
+    """Return the checked fields of a row of sampled replies, which may be blank."""
+    texts = {name: encodable_text(row.values.get(name), name, row.location) for name in SAMPLED}
+    truncated = checked_truncated(row.values.get(TRUNCATED, []), SAMPLED, row.location)
+    return row.values | texts | {TRUNCATED: truncated}
+
+
 def _completion(row: dict[str, Any]) -> dict[str, object]:
     """Return the fields of an SFT record whose completion is the elicited reply."""
     truncated = ["completion"] if "chosen" in row["truncated"] else []
-    return {"id": row["id"], "prompt": row["prompt"], "completion": row["chosen"], "truncated": truncated}
+    return {"id": row.get("id"), "prompt": row["prompt"], "completion": row["chosen"], "truncated": truncated}
 
 
 def _scores(score: Score | None, texts: list[str]) -> np.ndarray:

@@ -136,11 +136,11 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
     content |= {field: checked_text(fields[field], field, location) for field in replies}
     if "chosen" in content and str(content["chosen"]).strip() == str(content["rejected"]).strip():
         raise InputError(f"{location}: chosen and rejected are the same", remedy="remove the row: it has no preference")
-    content[TRUNCATED] = _checked_truncated(fields.get(TRUNCATED, []), replies, location)
+    content[TRUNCATED] = checked_truncated(fields.get(TRUNCATED, []), replies, location)
     return Record(id=_checked_id(fields.get("id"), content, location), **content)  # type: ignore[arg-type]
 
 
-def _checked_truncated(value: object, replies: tuple[str, ...], location: str) -> tuple[str, ...]:
+def checked_truncated(value: object, replies: tuple[str, ...], location: str) -> tuple[str, ...]:
     """Return the names of the replies that were cut, in order."""
     if not isinstance(value, list | tuple) or not set(map(str, value)) <= set(replies):
         raise InputError(f"{location}: truncated is {shown(value)}", allowed=f"a list of {', '.join(replies)}")

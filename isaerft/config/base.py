@@ -51,9 +51,12 @@ def read_options(path: str | Path) -> dict[str, Any]:
     InputError
         The file is missing, is not YAML, gives a key twice, or holds no mapping.
     """
+    text = read_text(path)
     try:
-        values = yaml.load(read_text(path), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+        values = yaml.load(text, Loader=_StrictLoader)
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML raises whatever int() or date() does, or the depth of the file
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise InputError(
@@ -97,16 +100,16 @@ def validated(kind: type[Options], values: dict[str, Any]) -> Options:
     try:
         return adapter.validate_python(values)
     except ValidationError as error:
-        raise _worst_problem(error, adapter.json_schema(), values) from None
+        raise _worst_problem(error, adapter, values) from None
 
 
-def _worst_problem(error: ValidationError, schema: dict[str, Any], values: dict[str, Any]) -> InputError:
+def _worst_problem(error: ValidationError, adapter: TypeAdapter[Any], values: dict[str, Any]) -> InputError:
     """Return one of pydantic's problems as an error: an unknown key first, since it causes others."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
     problem = problems[0]
     location = _location(problem["loc"], values, missing=problem["type"] == "missing")
     if problem["type"] in _UNKNOWN_KEY:
-        owner = _options_at(schema, location[:-1])
+        owner = _options_at(adapter.json_schema(), location[:-1])
         where = ".".join(location[:-1]) or "the study"
         return unknown_name(f"config key in {where}:", location[-1], owner)
     cause = problem.get("ctx", {}).get("error")

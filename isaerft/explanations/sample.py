@@ -20,7 +20,7 @@ import pandas as pd
 
 from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.io import read_parquet, replacing
+from isaerft.io import read_parquet, replacing, typed
 from isaerft.layout import Results
 
 CASE_ROLE, CONTROL_ROLE = "case", "control"
@@ -74,10 +74,12 @@ def _checked(sample: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the sample with its columns and dtypes, sorted by latent."""
     if set(sample.columns) != set(_COLUMNS):
         raise InputError(f"{where} has the columns {', '.join(map(str, sample.columns))}", allowed=", ".join(_COLUMNS))
-    sample = sample[list(_COLUMNS)].astype(_COLUMNS).sort_values("latent_index", ignore_index=True)
+    sample = typed(sample, _COLUMNS, where).sort_values("latent_index", ignore_index=True)
     unknown = set(sample["role"]) - {CASE_ROLE, CONTROL_ROLE}
     if unknown:
-        raise InputError(f"{where} has the roles {', '.join(sorted(unknown))}", allowed=f"{CASE_ROLE}, {CONTROL_ROLE}")
+        raise InputError(
+            f"{where} has the roles {', '.join(sorted(map(str, unknown)))}", allowed=f"{CASE_ROLE}, {CONTROL_ROLE}"
+        )
     if sample["latent_index"].duplicated().any() or (sample["latent_index"] < 0).any():
         raise InputError(f"{where} has a repeated or negative latent", allowed="each latent once")
     return sample

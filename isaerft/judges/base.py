@@ -34,11 +34,18 @@ import pandas as pd
 from isaerft.config import Judge
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.explanations import clean_text
-from isaerft.io import read_parquet, replacing
+from isaerft.io import read_parquet, replacing, typed
 from isaerft.llm import LanguageModel, Prompt
 from isaerft.registry import JUDGES
 
 COLUMNS = ("latent_index", "behavior", "expected_effect", "expected", "confidence", "rationale")
+_DTYPES = {
+    "latent_index": "int64",
+    "behavior": "str",
+    "expected_effect": "float64",
+    "expected": "bool",
+    "confidence": "float64",
+}
 DECIMALS = 6
 log = logging.getLogger(__name__)
 
@@ -215,16 +222,8 @@ def checked_judgements(
     """
     if set(frame.columns) != set(COLUMNS):
         raise InputError(f"judgements with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
-    result = pd.DataFrame(
-        {
-            "latent_index": frame["latent_index"].astype("int64"),
-            "behavior": frame["behavior"].astype("str"),
-            "expected_effect": frame["expected_effect"].astype("float64"),
-            "expected": frame["expected"].astype("bool"),
-            "confidence": frame["confidence"].astype("float64"),
-            "rationale": _clean(frame["rationale"].to_numpy(dtype=object)),
-        }
-    )
+    result = typed(frame, _DTYPES, "judgements")
+    result["rationale"] = _clean(frame["rationale"].to_numpy(dtype=object))
     if not result["expected_effect"].between(-1, 1).all():
         worst = result.loc[~result["expected_effect"].between(-1, 1), "expected_effect"].iloc[0]
         raise InputError(f"judgements with expected_effect {worst}", allowed="-1 to 1")
@@ -275,5 +274,6 @@ def _check_complete(pairs: pd.DataFrame, latents: set[int], behaviors: set[str],
 
 def _clean(texts: np.ndarray) -> pd.Series:
     """Return texts of any shape as one clean column; each distinct text is cleaned once."""
-    codes, distinct = pd.factorize(texts.reshape(-1).astype(object), use_na_sentinel=False)
+    hashable = [text if isinstance(text, str) else None for text in texts.reshape(-1)]
+    codes, distinct = pd.factorize(np.array(hashable, dtype=object), use_na_sentinel=False)
     return pd.Series(np.array([clean_text(text) for text in distinct], dtype=object)[codes], dtype="str")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -130,14 +131,16 @@ def read_columns(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The file is missing, malformed, or has a column besides `columns`.
+        The file is missing or malformed, has a column besides `columns`, or holds a list or an object.
     """
     rows = list(read_data_file(path))
-    table = pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
-    for column in table:
-        if column not in columns:
-            raise unknown_name(f"column in {path}:", printable(column), columns)
-    return table
+    for row in rows:
+        for column, value in row.values.items():
+            if column not in columns:
+                raise unknown_name(f"column in {path}:", printable(column), columns)
+            if not isinstance(value, str | Number | None):
+                raise InputError(f"{row.location}: {column} {shown(value)}", allowed="text, or a number")
+    return pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
 
 
 def check_names(names: pd.Series, valid: Iterable[str]) -> None:

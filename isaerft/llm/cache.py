@@ -141,7 +141,11 @@ class ResponseCache:
     def _read(connection: sqlite3.Connection, request: dict[str, Any]) -> Reply | None:
         query = "SELECT content, refusal, finish_reason, prompt_tokens, completion_tokens FROM responses"
         row = connection.execute(f"{query} WHERE digest = ?", (digest(request),)).fetchone()
-        return None if row is None else Reply(*row)
+        if row is None:
+            return None
+        if not all(isinstance(cell, kind) for cell, kind in zip(row, (str, str, str, int, int), strict=True)):
+            raise sqlite3.DataError("a value is of the wrong type")  # SQLite's own types bind nobody
+        return Reply(*row)
 
     @staticmethod
     def _used(connection: sqlite3.Connection, study: str, name: str) -> tuple[int, int]:

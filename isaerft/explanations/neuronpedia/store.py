@@ -83,30 +83,32 @@ class Store:
         """Return latent and explanation of every known explanation, sorted by latent, maker and text."""
         rows = self._rows(
             "SELECT latent, text, maker_model, maker_type FROM said WHERE model_id = ? AND layer = ?"
-            " ORDER BY latent, maker_model, maker_type, text"
+            " ORDER BY latent, maker_model, maker_type, text",
+            (int, str, str, str),
         )
         return [(latent, Explanation(*rest)) for latent, *rest in rows]
 
     def finished(self) -> set[int]:
         """Return the latents that need no look-up: explained, or known to have no explanation."""
-        rows = self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?")
-        rows += self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL")
+        rows = self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?", (int,))
+        rows += self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL", (int,))
         return {latent for (latent,) in rows}
 
     def skipped(self) -> set[int]:
         """Return the latents that answers about many latents skipped, explained elsewhere or not."""
-        rows = self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NULL")
+        rows = self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NULL", (int,))
         return {latent for (latent,) in rows}
 
     def source_exists(self) -> bool:
         """Return whether any answer so far shows that Neuronpedia has this source."""
-        rows = self._rows("SELECT max(known) FROM asked WHERE model_id = ? AND layer = ?")
-        rows += self._rows("SELECT 1 FROM said WHERE model_id = ? AND layer = ? LIMIT 1")
+        rows = self._rows("SELECT max(known) FROM asked WHERE model_id = ? AND layer = ?", (int | None,))
+        rows += self._rows("SELECT 1 FROM said WHERE model_id = ? AND layer = ? LIMIT 1", (int,))
         return any(known for (known,) in rows)
 
     def next_page(self) -> str | None:
         """Return the token of the first unknown page of the listing; None if all are known."""
-        following = dict(self._rows("SELECT token, next_token FROM pages WHERE model_id = ? AND layer = ?"))
+        query = "SELECT token, next_token FROM pages WHERE model_id = ? AND layer = ?"
+        following = dict(self._rows(query, (str, str)))
         token = ""
         while token in following:
             token = following.pop(token)
@@ -116,7 +118,8 @@ class Store:
 
     def batches(self) -> dict[str, bool]:
         """Return the listed batches, and whether each was read."""
-        rows = self._rows("SELECT key, n_rows FROM batches WHERE model_id = ? AND layer = ? ORDER BY key")
+        query = "SELECT key, n_rows FROM batches WHERE model_id = ? AND layer = ? ORDER BY key"
+        rows = self._rows(query, (str, int | None))
         return {key: n_rows is not None for key, n_rows in rows}
 
     def add_page(self, token: str, page: Page) -> None:
@@ -147,8 +150,12 @@ class Store:
     def _put_explanations(self, rows: Iterable[tuple[int, Explanation]]) -> None:
         self._put("said", [(latent, *explanation) for latent, explanation in rows], "IGNORE")
 
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self._base.execute(query, self._source_id).fetchall()
+    def _rows(self, query: str, kinds: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return the rows that a query finds; SQLite's own types bind nobody who writes the file."""
+        rows = self._base.execute(query, self._source_id).fetchall()
+        if not all(isinstance(cell, kind) for row in rows for cell, kind in zip(row, kinds, strict=True)):
+            raise sqlite3.DataError("a value is of the wrong type")
+        return rows
 
     def _put(self, table: str, rows: Sequence[tuple[object, ...]], otherwise: str = "REPLACE") -> None:
         if rows:

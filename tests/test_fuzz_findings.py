@@ -1,0 +1,153 @@
+"""What tests/faults/fuzz.py found: files that readers met with an exception of another kind are a user's errors."""
+
+import json
+import sqlite3
+from collections import Counter
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from isaerft.behaviors.elicited import kept_records
+from isaerft.config import Elicit, Judge, Llm
+from isaerft.config.base import read_options
+from isaerft.errors import InputError
+from isaerft.explanations import read_sample
+from isaerft.explanations.neuronpedia.records import SourceId
+from isaerft.explanations.neuronpedia.store import Store
+from isaerft.io import read_json
+from isaerft.judges import judge_explanations, read_judgements
+from isaerft.llm import ResponseCache
+from isaerft.table import Column, Table
+
+
+@pytest.mark.parametrize("text", ["2024-99-99", "!!int :", "a: " + "9" * 5000, "[" * 3000, "!!timestamp x"])
+def test_yaml_that_becomes_no_value_is_named(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"study\.yaml is not valid YAML"):
+        read_options(path)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000])
+def test_json_that_becomes_no_value_is_named(tmp_path, text):
+    path = tmp_path / "cfg.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"cfg\.json is not valid JSON"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected", "truncated"])
+@pytest.mark.parametrize("value", [None, 3, {"a": 1}, "\ud800"])
+def test_replies_of_another_study_are_checked(tmp_path, field, value):
+    row = {"id": "a", "prompt": "Ask.", "chosen": "kites", "rejected": "", "truncated": []}
+    path = tmp_path / "replies.jsonl"
+    path.write_text(json.dumps(row | {field: value}))
+    with pytest.raises(InputError, match=rf"replies\.jsonl line 1: {field} "):
+        kept_records(path, Elicit(prompts="p"), None, label="b", pairs=True, dropped=Counter())
+
+
+def test_replies_may_lack_id_and_truncated(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text('{"prompt": "Ask.", "chosen": "kites", "rejected": "none"}')
+    records, card = kept_records(path, Elicit(prompts="p"), None, label="b", pairs=True, dropped=Counter())
+    assert [record.chosen for record in records] == ["kites"]
+    assert card["share_truncated"] == 0
+
+
+@pytest.mark.parametrize("row", [{"rationale": ["a"]}, {"explanation": {"a": 1}}, {"expected_effect": [1]}])
+@pytest.mark.parametrize("kind", ["table", "human"])
+def test_a_list_is_no_judgement(tmp_path, kind, row):
+    path = tmp_path / "judged.jsonl"
+    path.write_text(json.dumps({"explanation": "cats", "behavior": "b", "expected_effect": 1} | row))
+    explanations = pd.DataFrame({"latent_index": [0], "explanation": ["cats"], "side": "both", "url": ""})
+    with pytest.raises(InputError, match=rf"judged\.jsonl line 1: {next(iter(row))} "):
+        judge_explanations("x", Judge(kind=kind, path=str(path)), explanations, {"b": "bees"}, subject_dir=tmp_path)
+
+
+def test_a_column_that_cannot_be_printed_is_an_unknown_column(tmp_path):
+    path = tmp_path / "words.json"
+    path.write_text('[{"\\ud800": 1}]')
+    explanations = pd.DataFrame({"latent_index": [0], "explanation": ["cats"], "side": "both", "url": ""})
+    with pytest.raises(InputError, match=r"unknown column in .*words\.json"):
+        judge_explanations(
+            "x", Judge(kind="lexicon", path=str(path)), explanations, {"b": "bees"}, subject_dir=tmp_path
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("latent_index", None), ("latent_index", "x"), ("expected_effect", "x"), ("confidence", [1])]
+)
+def test_judgements_of_other_types_name_the_column(tmp_path, column, value):
+    row = {"latent_index": 1, "behavior": "b", "expected_effect": 0.5, "expected": True, "confidence": 0.5}
+    path = tmp_path / "judgements.parquet"
+    pd.DataFrame([row | {"rationale": "", column: value}]).to_parquet(path)
+    with pytest.raises(InputError, match=f"column {column} is not"):
+        read_judgements(path)
+
+
+@pytest.mark.parametrize(("column", "value"), [("latent_index", None), ("stratum", "x"), ("matched_to", [1])])
+def test_samples_of_other_types_name_the_column(tmp_path, column, value):
+    row = {"latent_index": 1, "role": "case", "stratum": 0, "matched_to": 1, "drawn_for": "b/a"}
+    path = tmp_path / "sample.parquet"
+    pd.DataFrame([row | {column: value}]).to_parquet(path)
+    with pytest.raises(InputError, match=f"column {column} is not"):
+        read_sample(path)
+
+
+def test_a_sample_with_a_missing_role_is_refused(tmp_path):
+    row = {"latent_index": 1, "role": "case", "stratum": 0, "matched_to": 1, "drawn_for": "b/a"}
+    path = tmp_path / "sample.parquet"
+    pd.DataFrame([row, row | {"latent_index": 2, "role": None}, row | {"latent_index": 3, "role": "x"}]).to_parquet(
+        path
+    )
+    with pytest.raises(InputError, match="has the roles"):
+        read_sample(path)
+
+
+@pytest.mark.parametrize("text", ["n\n.2", "n\n1e400", "n\n" + "9" * 30, "n\n\u00b2", "n,m\n1,2,3,4\n1"])
+def test_numbers_of_another_kind_are_no_table(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="table"):
+        Table("t", "x", (Column("n", "int", "x"),)).read(path)
+
+
+@pytest.mark.parametrize("cells", [("x", "cats", "gpt", "t"), (1, b"cats", "gpt", "t"), (1, "cats", 2.5, "t")])
+def test_look_ups_of_other_types_are_damage(tmp_path, cells):
+    path = tmp_path / "look_ups.sqlite"
+    with Store(path, SourceId("m", "l")):
+        pass
+    base = sqlite3.connect(path)
+    base.execute("INSERT INTO said VALUES ('m', 'l', ?, ?, CAST(? AS BLOB), ?)", cells)
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"look-ups .* cannot be used"), Store(path, SourceId("m", "l")) as store:
+        store.explanations()
+
+
+@pytest.mark.parametrize(("column", "value"), [("content", b"x"), ("completion_tokens", "many")])
+def test_replies_in_the_cache_of_other_types_are_damage(tmp_path, column, value):
+    from isaerft.llm import Reply
+
+    llm, path = Llm(base_url="http://127.0.0.1:1/v1", model="m"), tmp_path / "cache.sqlite"
+    request = {"model": llm.model, "messages": []}
+    cache = ResponseCache(path)
+    cache.put(request, Reply("x"))
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute(f"UPDATE responses SET {column} = ?", (value,))
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).get(request)
+
+
+@pytest.mark.parametrize("manifest", ["", None, [], {"block_names": 3}, {"block_names": [None]}])
+def test_a_manifest_without_names_is_refused(tmp_path, manifest):
+    from isaerft.adapters.saved import open_adapter
+
+    (tmp_path / "blocks_manifest.json").write_text(json.dumps(manifest))
+    dictionary = SimpleNamespace(hook_name="blocks.1.hook_resid_post", release="", sae_id="", d_sae=6)
+    with pytest.raises(InputError, match=r"blocks_manifest\.json holds"):
+        open_adapter(tmp_path, dictionary)
