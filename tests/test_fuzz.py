@@ -10,12 +10,11 @@ from isaerft.errors import InputError
 from tests.faults import fuzz
 from tests.faults.readers import READERS, Valid
 
-# What they import or load takes longer than all the rest.
-SLOW = ("earlier-saes", "gguf", "model")
 INPUTS = 12
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in READERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused(tmp_path, name):
     outcome = fuzz.fuzz(name, INPUTS, 1, tmp_path)
     assert outcome.inputs == INPUTS
