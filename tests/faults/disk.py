@@ -38,6 +38,8 @@ KILLS = runpy.run_path(str(HERE / "kills.py"))
 NO_RIGHTS = "-dac_override,-dac_read_search,-fowner"
 INSIDE = ["unshare", "-rm", "setpriv", f"--bounding-set={NO_RIGHTS}", f"--inh-caps={NO_RIGHTS}"]
 PAGE, ROOMY = 4096, 1 << 28
+# The limit on files holds for the log of the verb, too.
+ROOM_FOR_A_LINE = 500
 JOB = re.compile(r"^    output: (.+)\n(?:    .+\n)*?Shell command: isaerft (.+?) > ", re.MULTILINE)
 RESULTS = Path("results/small")
 # Verbs that no rule of the small study runs, and what they write.
@@ -278,8 +280,8 @@ def full(base: Path) -> list[Row]:
             chosen = sorted({round(k * (pages - 1) / 9) for k in range(10)})
             made = [Fault(f"{k} pages", lambda k=k: leave(pages=k), lambda: roomy(disk)) for k in chosen]
             made += [Fault(f"{k} inodes", lambda k=k: leave(inodes=k), lambda: roomy(disk)) for k in (0, 1)]
-            for k in range(20 - len(made)):
-                limit = max(sizes) * k // (20 - len(made))
+            for k in range(n := 20 - len(made)):
+                limit = ROOM_FOR_A_LINE + max(sizes) * k // n
                 made.append(Fault(f"{limit} bytes", lambda limit=limit: limit_to(limit), lambda: None))
             return made
 
@@ -588,6 +590,7 @@ def compared(base: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Return the files of a study's results that are as in the calm one, and those that are not."""
     calm, other = content(base / "calm" / RESULTS), content(folder / RESULTS)
     names = [path for path in calm.keys() | other.keys() if path.parts[0] not in ("logs", "benchmarks")]
+    names = [path for path in names if path.name != ".snakemake_timestamp"]
     same = [str(path) for path in names if calm.get(path) == other.get(path)]
     return same, sorted({str(path) for path in names} - set(same))
 
