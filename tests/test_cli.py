@@ -1,4 +1,5 @@
 import ast
+import errno
 import inspect
 import os
 import re
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from isaerft.cli import main
-from isaerft.cli.app import app
+from isaerft.cli.app import app, run_here
 from isaerft.cli.steering import side_by_side
+from isaerft.cli.worker import _become
 from isaerft.layout import Results
 
 VERBS = {command.name: command.callback for command in app.registered_commands}
@@ -150,6 +152,31 @@ def test_a_results_folder_that_cannot_be_written_is_one_line_and_exit_2(study, t
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("isaerft testbed-rows: error: ")
     assert line.endswith("cannot be written (Not a directory); move away what is in its place, then run again")
+
+
+class FullLog:
+    """A stream on a full disk."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self):
+        """Do nothing: nothing was written."""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_log_on_a_full_disk_does_not_hide_that_a_verb_failed(tmp_path, monkeypatch):
+    missing = ["tables", "--study", str(tmp_path / "none.yaml")]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", FullLog())
+        assert main(missing) == 2
+    streams = [os.open("/dev/full", os.O_RDWR) for _ in range(3)]
+    if (fork := os.fork()) == 0:
+        try:  # as the warm worker does, where an error of the system means that the caller has gone
+            _become({"arguments": missing, "folder": str(tmp_path), "environment": {}}, streams, run_here)
+        except OSError:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 2
 
 
 def test_the_program_itself_prints_no_traceback_for_bad_input(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 
@@ -66,5 +67,7 @@ def run_here(arguments: Sequence[str]) -> int:
 def _told(arguments: Sequence[str], error: InputError) -> int:
     """Print a user's error in one line; return the exit status."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    sys.stderr.write(f"isaerft {verb}: error: {' '.join(str(error).split())}\n")
+    with suppress(OSError):  # a log on the same full disk; the exit status still tells
+        sys.stderr.write(f"isaerft {verb}: error: {' '.join(str(error).split())}\n")
+        sys.stderr.flush()
     return 2

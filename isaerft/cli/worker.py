@@ -161,9 +161,11 @@ def _become(request: Request, streams: Sequence[int], run: Run) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        for text in (sys.stdout, sys.stderr):
-            text.flush()
-        os._exit(status)
+        try:
+            for text in (sys.stdout, sys.stderr):
+                text.flush()
+        finally:  # whatever a full disk refuses, this fork must not go on as the worker
+            os._exit(status)
 
 
 def _difference(serves: list[object], environment: dict[str, str], request: Request) -> str:

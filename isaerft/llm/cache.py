@@ -2,7 +2,8 @@
 
 Write-ahead logging lets jobs read while one writes, and each reply is committed on arrival, so a kill loses none. The
 file also keeps an account of what each study has used. A request is entered before it is sent, in one transaction, so
-that parallel jobs cannot pass the cap together. Keep the file on a local disk: SQLite's locks need one.
+that parallel jobs cannot pass the cap together. Each reply has a checksum, because SQLite itself does not notice a
+changed byte in a text. Keep the file on a local disk: SQLite's locks need one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ BUSY_SECONDS = 120
 _TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     digest TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, content TEXT NOT NULL, refusal TEXT NOT NULL,
-    finish_reason TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
+    finish_reason TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, checksum TEXT
 );
 CREATE TABLE IF NOT EXISTS used (
     id INTEGER PRIMARY KEY, study TEXT NOT NULL, llm TEXT NOT NULL, tokens INTEGER NOT NULL
@@ -31,6 +32,12 @@ CREATE TABLE IF NOT EXISTS used (
 CREATE INDEX IF NOT EXISTS used_by ON used (study, llm);
 CREATE INDEX IF NOT EXISTS responses_of ON responses (model);
 """
+_REPLY = tuple(field.name for field in fields(Reply))
+# The system's refusals. SQLITE_ERROR is a table that lacks what is asked of it; the other errors are damage.
+_REFUSED = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+}  # fmt: skip
 
 
 class ResponseCache:
@@ -54,10 +61,10 @@ class ResponseCache:
 
     def get(self, request: dict[str, Any]) -> Reply | None:
         """Return the reply to a request, None if it is not known."""
-        if self._connection is None and not self.path.exists():
+        if self._is_absent():
             return None
         with self._opened() as connection:
-            return self._read(connection, request)
+            return self._read(connection, digest(request))
 
     def put(
         self,
@@ -81,13 +88,17 @@ class ResponseCache:
         """
         content, refusal, finish_reason = map(_storable, (reply.content, reply.refusal, reply.finish_reason))
         reply = Reply(content, refusal, finish_reason, reply.prompt_tokens, reply.completion_tokens)
-        row = (digest(request), request["model"], canonical(sent or request), *astuple(reply))
+        row = {"digest": digest(request), "model": request["model"], "request": canonical(sent or request)}
+        row |= asdict(reply) | {"checksum": _checksum(row["digest"], reply)}
         with self._opened() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            kept = self._read(connection, request)
+            kept = self._read(connection, row["digest"])
             if kept is not None and is_answer(kept):
                 return kept
-            connection.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute(
+                f"INSERT OR REPLACE INTO responses ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",
+                tuple(row.values()),
+            )
         return reply
 
     def take(self, study: str, name: str, llm: Llm, tokens: int) -> int:
@@ -123,14 +134,14 @@ class ResponseCache:
 
     def used(self, study: str, name: str) -> tuple[int, int]:
         """Return the number of requests and of tokens that a study has used of a model."""
-        if self._connection is None and not self.path.exists():
+        if self._is_absent():
             return 0, 0
         with self._opened() as connection:
             return self._used(connection, study, name)
 
     def mean_completion_tokens(self, model: str) -> float | None:
         """Return the mean length in tokens of a model's replies in the cache; None where no length is known."""
-        if self._connection is None and not self.path.exists():
+        if self._is_absent():
             return None
         with self._opened() as connection:
             query = "SELECT AVG(completion_tokens) FROM responses WHERE model = ? AND completion_tokens > 0"
@@ -138,14 +149,18 @@ class ResponseCache:
         return None if mean is None else float(mean)
 
     @staticmethod
-    def _read(connection: sqlite3.Connection, request: dict[str, Any]) -> Reply | None:
-        query = "SELECT content, refusal, finish_reason, prompt_tokens, completion_tokens FROM responses"
-        row = connection.execute(f"{query} WHERE digest = ?", (digest(request),)).fetchone()
+    def _read(connection: sqlite3.Connection, key: str) -> Reply | None:
+        query = f"SELECT digest, checksum, {', '.join(_REPLY)} FROM responses WHERE digest = ?"
+        row = connection.execute(query, (key,)).fetchone()
         if row is None:
             return None
-        if not all(isinstance(cell, kind) for cell, kind in zip(row, (str, str, str, int, int), strict=True)):
+        if not all(isinstance(cell, kind) for cell, kind in zip(row[2:], (str, str, str, int, int), strict=True)):
             raise sqlite3.DataError("a value is of the wrong type")  # SQLite's own types bind nobody
-        return Reply(*row)
+        reply = Reply(*row[2:])
+        # Older releases kept no checksum.
+        if row[0] != key or row[1] not in (None, _checksum(key, reply)):
+            raise sqlite3.DatabaseError("an answer differs from its checksum")
+        return reply
 
     @staticmethod
     def _used(connection: sqlite3.Connection, study: str, name: str) -> tuple[int, int]:
@@ -166,10 +181,24 @@ class ResponseCache:
                 f"the LLM cache {str(self.path)!r} cannot be used ({error})", remedy=_remedy(error)
             ) from None
 
+    def _is_absent(self) -> bool:
+        return self._connection is None and not self.path.exists() and not self._has_lost_file()
+
+    def _has_lost_file(self) -> bool:
+        """Tell whether a write-ahead log is all that is left; SQLite would delete it and begin anew."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        # The log first: another job that creates the cache writes the file before its log.
+        return log.is_file() and log.stat().st_size > 0 and not (self.path.exists() and self.path.stat().st_size > 0)
+
     def _connect(self) -> sqlite3.Connection:
+        if self._has_lost_file():
+            raise sqlite3.DatabaseError("it is missing or empty, but its -wal file is not")
         if self.path.is_file() and not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)):
             # A shipped file on read-only storage: nobody else writes to it either.
-            return sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+            if not _has_checksums(connection):
+                connection.execute("CREATE TEMP VIEW responses AS SELECT *, NULL AS checksum FROM main.responses")
+            return connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
         # With the lock taken first, jobs wait for each other here; changing the mode itself does not wait.
@@ -177,18 +206,34 @@ class ResponseCache:
         connection.commit()
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_TABLES)
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not _has_checksums(connection):
+                connection.execute("ALTER TABLE responses ADD COLUMN checksum TEXT")
         return connection
 
 
 def _remedy(error: Exception) -> str:
     """Return what to do about an error of the cache's file."""
-    # A locked, full or read-only file is an OperationalError; a file that is no database, or a damaged one, is not.
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-        return (
-            "put back a copy of it, or move it away with its -wal and -shm files: what it held is then asked"
-            " again; `sqlite3 FILE .recover` saves what can be saved; or change `llm_cache`"
-        )
-    return "check that it is an SQLite file on a local disk with free space, or change `llm_cache`"
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_ERROR:
+        return "another release or another program wrote it: use that release, or change `llm_cache`"
+    # The low byte of an extended code is the code itself.
+    if isinstance(error, OSError) or (code is not None and code & 0xFF in _REFUSED):
+        return "check that it is an SQLite file on a local disk with free space, or change `llm_cache`"
+    return (
+        "put back a copy of it, or move it away with its -wal and -shm files: what it held is then asked"
+        " again; `sqlite3 FILE .recover` saves what can be saved; or change `llm_cache`"
+    )
+
+
+def _has_checksums(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file is of a release that kept checksums."""
+    return any(column[1] == "checksum" for column in connection.execute("PRAGMA table_info(responses)"))
+
+
+def _checksum(key: str, reply: Reply) -> str:
+    return digest({"digest": key, **asdict(reply)})
 
 
 def _storable(text: str) -> str:

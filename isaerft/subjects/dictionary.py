@@ -28,6 +28,7 @@ from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import read_json
 from isaerft.outside import loading
 
+CARD = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 CHUNK = 2048
 TINY = 1e-12
@@ -385,7 +386,7 @@ def read_card(folder: str | Path, *, folded: bool = True) -> SaeCard:
     InputError
         There is none, its entries are not what SAELens writes, or the SAE is not a linear dictionary.
     """
-    path = Path(folder) / "cfg.json"
+    path = Path(folder) / CARD
     cfg: object = read_json(path)
     metadata = cfg.get("metadata", cfg) if isinstance(cfg, dict) else None
     if not isinstance(cfg, dict) or not isinstance(metadata, dict):

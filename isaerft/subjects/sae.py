@@ -12,7 +12,7 @@ would look right and mean nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,10 +21,10 @@ import torch
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.io import replacing
+from isaerft.io import read_json, replacing, write_json
 from isaerft.outside import loading
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import WEIGHTS, Dictionary, check_linear, load_dictionary, read_card
+from isaerft.subjects.dictionary import CARD, WEIGHTS, Dictionary, check_linear, load_dictionary, read_card
 from isaerft.subjects.hooks import find_hook, run_below
 from isaerft.subjects.load import LoadedModel, check_fit
 
@@ -82,8 +82,7 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     hook_name = sae.cfg.metadata.hook_name or ""
     find_hook(language.model, hook_name)
     check_fit(language.d_model, sae.cfg.d_in, hook_name)
-    with replacing(folder) as temporary:
-        sae.save_model(temporary)
+    _save(sae.save_model, folder)
 
 
 def read_sae(folder: str | Path, *, center: bool = False) -> Dictionary:
@@ -168,8 +167,14 @@ def train_sae(
         data_provider=_batches(activations, options.batch_size, seed),
     )
     trainer.fit()
+    _save(sae.save_inference_model, folder)
+
+
+def _save(save: Callable[[str], object], folder: str | Path) -> None:
+    """Write an SAE's folder; SAELens gives the options of its card another order in each process."""
     with replacing(folder) as temporary:
-        sae.save_inference_model(str(temporary))
+        save(str(temporary))
+        write_json(temporary / CARD, dict(sorted(read_json(temporary / CARD).items())))
 
 
 def corpus_activations(language: LoadedModel, rows: TokenRows, hook_name: str, batch_size: int = 64) -> torch.Tensor:

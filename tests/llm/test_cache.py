@@ -18,6 +18,7 @@ from isaerft.config import Llm
 from isaerft.errors import InputError
 from isaerft.explanations.contexts import COLUMNS
 from isaerft.llm import Reply, ResponseCache
+from isaerft.llm.prompts import digest
 
 N_JOBS, N_ROWS = 6, 60
 D_SAE = 6
@@ -159,6 +160,73 @@ def test_a_shipped_cache_that_cannot_be_written_is_read_and_a_new_answer_says_wh
         cache.put(request(2), Reply("new"))
     cache.close()
     assert [file.name for file in tmp_path.iterdir()] == ["cache.sqlite"]
+
+
+def kept(folder):
+    """Return the path of a cache with one answer, its file closed."""
+    cache = ResponseCache(folder / "cache.sqlite")
+    cache.put(request(1), Reply("known"))
+    cache.close()
+    return cache.path
+
+
+def test_an_answer_of_which_one_bit_has_changed_is_not_taken(tmp_path):
+    path = kept(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"known", b"knowl"))
+    with pytest.raises(InputError, match=r"differs from its checksum\); put back a copy of it, or move it away"):
+        ResponseCache(path).get(request(1))
+
+
+def test_an_answer_under_another_requests_digest_is_not_taken(tmp_path):
+    path = kept(tmp_path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE responses SET digest = ?", (digest(request(2)),))
+    with pytest.raises(InputError, match="differs from its checksum"):
+        ResponseCache(path).get(request(2))
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_log_without_its_file_is_not_deleted(tmp_path, left):
+    path, log = tmp_path / "cache.sqlite", tmp_path / "cache.sqlite-wal"
+    cache = ResponseCache(path)
+    cache.put(request(1), Reply("known"))
+    content = log.read_bytes()
+    cache.close()
+    path.unlink()
+    log.write_bytes(content)
+    if left is not None:
+        path.write_bytes(left)
+    for use in (lambda cache: cache.get(request(1)), lambda cache: cache.take("s", "m", Llm(model="m"), 1)):
+        with pytest.raises(InputError, match=r"its -wal file is not\); put back a copy"):
+            use(ResponseCache(path))
+    assert log.read_bytes() == content != b""
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_cache_of_a_release_without_checksums_is_read(tmp_path, monkeypatch, writable):
+    path = kept(tmp_path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE responses DROP COLUMN checksum")
+    connection.close()
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    cache = ResponseCache(path)
+    assert cache.get(request(1)) == Reply("known")
+    if writable:
+        cache.put(request(2), Reply("new"))
+        assert cache.get(request(2)) == Reply("new")
+
+
+def test_a_column_that_a_later_release_added_hinders_nothing_and_one_that_is_missing_is_told(tmp_path):
+    path = kept(tmp_path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE responses ADD COLUMN more TEXT")
+    cache = ResponseCache(path)
+    assert cache.put(request(2), Reply("new")) == cache.get(request(2))
+    cache.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE responses DROP COLUMN refusal")
+    with pytest.raises(InputError, match=r"no such column: refusal.*another release or another program wrote it"):
+        ResponseCache(path).get(request(1))
 
 
 def test_a_locked_file_is_waited_for(tmp_path):

@@ -88,6 +88,8 @@ def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
     read, given = load_dictionary(tmp_path / "sae"), load_dictionary(source)
     assert torch.equal(read.W_enc, given.W_enc)
     assert read.hook_name == "blocks.1.hook_resid_post"
+    options = list(json.loads((tmp_path / "sae/cfg.json").read_text()))
+    assert options == sorted(options), "SAELens' order is that of a set, and so another one in each process"
     moved = config.Subject(model="a/b", sae_path=str(source), hook_name="blocks.0.hook_resid_post")
     fetch_sae(moved, subject.language, tmp_path / "moved")
     assert load_dictionary(tmp_path / "moved").hook_name == "blocks.0.hook_resid_post"
