@@ -11,7 +11,7 @@ structure = runpy.run_path(str(ROOT / "benchmarks/structure.py"))
 MODULES = structure["modules"]()
 EDGES = structure["graph"]()
 # From the ground up. Folders on one floor do not import each other, but for the ground's.
-GROUND = ("errors", "version", "outside", "io", "registry", "layout", "table", "config", "digest")
+GROUND = ("errors", "http", "version", "outside", "io", "registry", "layout", "table", "config", "digest")
 FLOORS = [
     GROUND,
     ("stats", "llm", "behaviors"),
