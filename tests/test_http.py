@@ -67,7 +67,7 @@ def test_a_body_without_end_is_given_up_at_the_limit():
 def test_a_compressed_answer_is_unpacked_and_a_damaged_one_refused():
     with Wire() as wire:
         answer = get(wire.url)
-        assert wire.headers[0]["accept-encoding"] == "gzip"
+        assert wire.headers[0]["Accept-Encoding"] == "gzip"
     assert (answer.status_code, answer.content) == (200, b"{}" * 9)
     with Wire(fault="gzip") as wire, pytest.raises(BadAnswer, match="damaged gzip"):
         get(wire.url)

@@ -103,7 +103,7 @@ def test_a_passing_fault_is_tried_again(ask, openai_server, fault):
     ],
 )
 def test_a_broken_answer_ends_the_run_in_bounds_and_in_one_line(ask, openai_server, fault, said):
-    with Wire(openai_server.url, fault) as wire:
+    with Wire(openai_server.url, fault, pause=0.2) as wire:
         with pytest.raises(InputError, match=said):
             ask(base_url=wire.url, retries=0, timeout=0.5 if fault == "loris" else 20).ask(prompts(1))
         assert len(wire.seen) == 1

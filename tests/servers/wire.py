@@ -54,7 +54,7 @@ class Wire:
         self.behind, self.fault, self.rate, self.pause = urlsplit(behind), fault, rate, pause
         self.seen, self.sink, self.headers = [], None, []
         self._random, self._lock, self._over = random.Random(seed), threading.Lock(), threading.Event()
-        self._bomb = gzip.compress(b" " * 2**28, 9) if fault == "bomb" else b""
+        self._bomb = gzip.compress(b" " * 2**24) * 16 if fault == "bomb" else b""
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"wire": self})
