@@ -154,8 +154,8 @@ def neuronpedia(folder, fault, rate, options):
             except InputError as error:
                 reason = str(error)
             sent = len(server.seen) if fault == "mixed" else len(wire.seen)
-            latents = {latent for one in server.asked("features", "feature") for latent in one.asked}
-            yield Run(answers, sent, latents, reason, bool(wire.sink and wire.sink.seen))
+            asked_for = {latent for one in server.asked("features", "feature") for latent in one.asked}
+            yield Run(answers, sent, asked_for, reason, bool(wire.sink and wire.sink.seen))
 
 
 CLIENTS = {"llm": llm, "neuronpedia": neuronpedia}
