@@ -11,7 +11,8 @@ structure = runpy.run_path(str(ROOT / "benchmarks/structure.py"))
 MODULES = structure["modules"]()
 EDGES = structure["graph"]()
 # From the ground up. Folders on one floor do not import each other, but for the ground's.
-GROUND = ("ledger", "progress", "errors", "version", "outside", "io", "registry", "layout", "table", "config", "digest")
+BASE = ("errors", "ledger", "progress", "http", "version", "outside")
+GROUND = (*BASE, "io", "registry", "layout", "table", "config", "digest")
 FLOORS = [
     GROUND,
     ("stats", "llm", "behaviors"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 HIDDEN = "[key]"
 MAX_MESSAGE = 300
+MAX_BYTES = 2**24
 log = logging.getLogger(__name__)
 
 
@@ -271,12 +272,18 @@ class LanguageModel:
         )
 
     def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+        from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
+
+        from isaerft.http import BoundedClient
 
         self._key = self._read_key()
         options = self.llm
         return AsyncOpenAI(
-            api_key=self._key or "none", base_url=options.base_url, timeout=options.timeout, max_retries=options.retries
+            api_key=self._key or "none",
+            base_url=options.base_url,
+            timeout=options.timeout,
+            max_retries=options.retries,
+            http_client=BoundedClient(seconds=options.timeout, limit=MAX_BYTES, limits=DEFAULT_CONNECTION_LIMITS),
         )
 
     def _read_key(self) -> str:
@@ -301,7 +308,12 @@ class LanguageModel:
             # The server's own words are left out: some repeat the key.
             variable = self.llm.api_key_env or "no key (api_key_env is empty)"
             return InputError(f"{where} refuses the key ({status})", remedy=f"check {variable}; {kept}")
-        said = f"{status}: {reason}" if status and reason else str(error)
+        if status and 300 <= status < 400:
+            return InputError(
+                f"{where} redirects to another address ({status})",
+                remedy=f"check base_url, or give the other address there: no redirect is followed; {kept}",
+            )
+        said = f"{status}: {reason}" if status and reason else str(error.__cause__ or error)
         reason = one_line(self._without_key(said), MAX_MESSAGE)
         options = self._dialect.options(self.llm)
         if status is None or status in (408, 409, 429) or status >= 500:

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import runpy
 import sqlite3
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from isaerft.config import Llm
 from isaerft.errors import InputError
 from isaerft.llm import Failure, LanguageModel, Prompt, RequestPlan, parsed
+
+Wire = runpy.run_path(str(Path(__file__).parents[1] / "servers/wire.py"))["Wire"]
 
 
 class Word(BaseModel):
@@ -86,6 +90,25 @@ def test_a_passing_fault_is_tried_again(ask, openai_server, fault):
     openai_server.faults = [fault]
     assert words(ask(timeout=1).ask(prompts(1))) == ["number 0"]
     assert openai_server.received == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("loris", r"gave no answer after 1 tries \(no whole answer within 0\.5 s\).*run again to continue"),
+        ("endless", r"\(more than 16777216 bytes\)"),
+        ("elsewhere", r"redirects to another address \(307\).*check base_url.*no redirect is followed"),
+        ("gzip", r"\(damaged gzip\)"),
+        ("closed", r"\(Server disconnected without sending a response\.\)"),
+    ],
+)
+def test_a_broken_answer_ends_the_run_in_bounds_and_in_one_line(ask, openai_server, fault, said):
+    with Wire(openai_server.url, fault, pause=0.2) as wire:
+        with pytest.raises(InputError, match=said):
+            ask(base_url=wire.url, retries=0, timeout=0.5 if fault == "loris" else 20).ask(prompts(1))
+        assert len(wire.seen) == 1
+        assert not (wire.sink and wire.sink.seen), "text and key went to another host"
+    assert words(ask().ask(prompts(1))) == ["number 0"]
 
 
 def test_a_storm_of_429_loses_nothing(ask, openai_server):

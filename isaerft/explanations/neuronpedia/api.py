@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from isaerft.explanations.neuronpedia.client import BadAnswer, Client, as_json, as_json_lines
+from isaerft.explanations.neuronpedia.client import Client, as_json, as_json_lines
 from isaerft.explanations.neuronpedia.records import (
     Explanation,
     SourceId,
@@ -22,6 +22,7 @@ from isaerft.explanations.neuronpedia.records import (
     explanations_of_rows,
     latent_of,
 )
+from isaerft.http import BadAnswer
 
 _BATCH = re.compile(r"batch-\d+\.jsonl(\.gz)?")
 

@@ -14,16 +14,16 @@ import json
 import logging
 import os
 import random
-import zlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx
+import httpx2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from isaerft.config import Neuronpedia
 from isaerft.errors import InputError
+from isaerft.http import BadAnswer, BoundedClient
 from isaerft.version import VERSION
 
 KEY = "NEURONPEDIA_API_KEY"
@@ -31,14 +31,8 @@ MAX_PAUSE = 60.0
 MIN_REDACTED = 6
 # A whole answer may take this many times `timeout_seconds`, which bounds each piece of it.
 MAX_TIMEOUTS = 10
-_GZIP = b"\x1f\x8b"
-_MAX_LAYERS = 2  # a .gz object may be sent with Content-Encoding: gzip besides
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-class BadAnswer(Exception):
-    """An answer that cannot be read; the message says why, without quoting it."""
 
 
 class FailedRequest(Exception):
@@ -108,12 +102,12 @@ class Client:
         self._key = _read_key()
         self._pace = Pace(options.requests_per_second)
         self._slots = asyncio.Semaphore(options.concurrency)
-        self._limit = int(options.max_body_mb * 2**20)
-        self._http = httpx.AsyncClient(
+        self._http = BoundedClient(
+            seconds=MAX_TIMEOUTS * options.timeout_seconds,
+            limit=int(options.max_body_mb * 2**20),
             timeout=options.timeout_seconds,
-            follow_redirects=False,
-            headers={"User-Agent": f"isaerft/{VERSION}", "Accept-Encoding": "gzip"},
-            limits=httpx.Limits(max_connections=options.concurrency),
+            headers={"User-Agent": f"isaerft/{VERSION}"},
+            limits=httpx2.Limits(max_connections=options.concurrency),
         )
 
     async def __aenter__(self) -> Self:
@@ -169,37 +163,26 @@ class Client:
         async with self._slots:
             await self._pace.wait()
             try:
-                async with asyncio.timeout(MAX_TIMEOUTS * self.options.timeout_seconds):
-                    status, body = await self._send(method, url, **request)
-                if status == httpx.codes.OK:
-                    return read(self._without_key(unpacked(body, self._limit)))
-                if status == httpx.codes.NOT_FOUND:
-                    read_404(unpacked(body, self._limit))
+                answer = await self._http.request(method, url, **request)
+                status = answer.status_code
+                if status == httpx2.codes.OK:
+                    return read(self._without_key(answer.content))
+                if status == httpx2.codes.NOT_FOUND:
+                    read_404(answer.content)
                     return None
             except BadAnswer as error:
                 raise _Retryable(str(error)) from None
-            except (httpx.HTTPError, httpx.StreamError, TimeoutError) as error:
-                # Messages of httpx may quote headers, so only the kind of error is reported.
+            except (httpx2.HTTPError, httpx2.StreamError) as error:
+                # Messages of httpx2 may quote headers, so only the kind of error is reported.
                 raise _Retryable(type(error).__name__) from None
-            except httpx.InvalidURL:
+            except httpx2.InvalidURL:
                 raise FailedRequest("invalid address") from None
         reason = f"status {status}"
-        if status == httpx.codes.TOO_MANY_REQUESTS:
+        if status == httpx2.codes.TOO_MANY_REQUESTS:
             raise _TooManyRequests(reason)
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             raise _Retryable(reason)
         raise FailedRequest(reason)
-
-    async def _send(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:
-        """Return status and compressed body of one request; reading stops where the body exceeds the limit."""
-        async with self._http.stream(method, url, **request) as response:
-            parts, size = [], 0
-            async for part in response.aiter_raw():
-                parts.append(part)
-                size += len(part)
-                if size > self._limit:
-                    raise BadAnswer(f"more than {self._limit} bytes")
-        return response.status_code, b"".join(parts)
 
     def _wait(self, state: RetryCallState) -> float:
         """Return the pause after a failed attempt, in seconds: half of the doubled pause, and a random part."""
@@ -215,42 +198,6 @@ class Client:
         if len(self._key) < MIN_REDACTED:
             return body
         return body.replace(self._key.encode(), b"[key]")
-
-
-def unpacked(data: bytes, limit: int) -> bytes:
-    """Return `data` without gzip, at most `limit` bytes.
-
-    Raises
-    ------
-    BadAnswer
-        It is larger, truncated or damaged.
-    """
-    for _ in range(_MAX_LAYERS):
-        if not data.startswith(_GZIP):
-            break
-        data = _gunzip(data, limit)
-    if len(data) > limit:
-        raise BadAnswer(f"more than {limit} bytes")
-    return data
-
-
-def _gunzip(data: bytes, limit: int) -> bytes:
-    """Unpack all members of a gzip stream, at most one byte more than the limit."""
-    parts, size = [], 0
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            part = stream.decompress(data, limit + 1 - size)
-        except zlib.error:
-            raise BadAnswer("damaged gzip") from None
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise BadAnswer(f"more than {limit} bytes when unpacked")
-        if not stream.eof:
-            raise BadAnswer("truncated gzip")
-        data = stream.unused_data
-    return b"".join(parts)
 
 
 def as_json(data: bytes) -> Any:

@@ -24,7 +24,7 @@ import pandas as pd
 
 from isaerft.errors import InputError, shown
 from isaerft.explanations.base import CORRECTED, clean_text, ranks_of_makers, sae_metadata
-from isaerft.explanations.neuronpedia.client import BadAnswer
+from isaerft.http import BadAnswer
 
 MAX_DIGITS = 18
 log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 import pytest
 
 from isaerft.explanations.neuronpedia.api import parse_page
-from isaerft.explanations.neuronpedia.client import BadAnswer
 from isaerft.explanations.neuronpedia.records import SourceId
+from isaerft.http import BadAnswer
 
 SOURCE_ID = SourceId("gpt2-small", "8-res-jb")
 

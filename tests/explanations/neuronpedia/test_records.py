@@ -3,7 +3,6 @@
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.client import BadAnswer
 from isaerft.explanations.neuronpedia.records import (
     Explanation,
     SourceId,
@@ -14,6 +13,7 @@ from isaerft.explanations.neuronpedia.records import (
     parse_source_id,
     source_id_of,
 )
+from isaerft.http import BadAnswer
 
 SOURCE_ID = SourceId("gpt2-small", "8-res-jb")
 
