@@ -272,7 +272,8 @@ class LanguageModel:
         )
 
     def _client(self) -> AsyncOpenAI:
-        from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
+        from httpx2 import Limits
+        from openai import AsyncOpenAI
 
         from isaerft.http import BoundedClient
 
@@ -283,7 +284,9 @@ class LanguageModel:
             base_url=options.base_url,
             timeout=options.timeout,
             max_retries=options.retries,
-            http_client=BoundedClient(seconds=options.timeout, limit=MAX_BYTES, limits=DEFAULT_CONNECTION_LIMITS),
+            http_client=BoundedClient(
+                seconds=options.timeout, limit=MAX_BYTES, limits=Limits(max_connections=options.concurrency)
+            ),
         )
 
     def _read_key(self) -> str:
