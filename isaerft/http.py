@@ -39,7 +39,7 @@ class BoundedClient(httpx.AsyncClient):
         self.headers["Accept-Encoding"] = "gzip"
         self._seconds, self._limit = seconds, limit
 
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # type: ignore[override]
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request and return its whole answer.
 
         Raises
