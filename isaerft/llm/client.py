@@ -279,12 +279,14 @@ class LanguageModel:
 
         self._key = self._read_key()
         options = self.llm
+        # The package takes clients of httpx and of httpx2; its types know only one, by its version.
+        bounded: Any = BoundedClient(seconds=options.timeout, limit=MAX_BYTES, limits=DEFAULT_CONNECTION_LIMITS)
         return AsyncOpenAI(
             api_key=self._key or "none",
             base_url=options.base_url,
             timeout=options.timeout,
             max_retries=options.retries,
-            http_client=BoundedClient(seconds=options.timeout, limit=MAX_BYTES, limits=DEFAULT_CONNECTION_LIMITS),
+            http_client=bounded,
         )
 
     def _read_key(self) -> str:
