@@ -273,14 +273,17 @@ class LanguageModel:
         )
 
     def _client(self) -> AsyncOpenAI:
-        from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
+        from httpx import Limits
+        from openai import AsyncOpenAI
 
         from isaerft.http import BoundedClient
 
         self._key = self._read_key()
         options = self.llm
         # The package takes clients of httpx and of httpx2; its types know only one, by its version.
-        bounded: Any = BoundedClient(seconds=options.timeout, limit=MAX_BYTES, limits=DEFAULT_CONNECTION_LIMITS)
+        bounded: Any = BoundedClient(
+            seconds=options.timeout, limit=MAX_BYTES, limits=Limits(max_connections=options.concurrency)
+        )
         return AsyncOpenAI(
             api_key=self._key or "none",
             base_url=options.base_url,
