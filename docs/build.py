@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PACKAGE = ROOT / "isaerft"
 FIRST = ("quickstart", "reading_results", "faq")
 REFERENCE = ("tables", "config", "architecture")
-PROJECT = {"CONTRIBUTING.md": "Contributing", "CHANGELOG.md": "Changes"}
+PROJECT = {"CONTRIBUTING.md": "Contributing", "SECURITY.md": "Security", "CHANGELOG.md": "Changes"}
 LINK = re.compile(r"(\]\()([^)#\s:]+)")
 
 
