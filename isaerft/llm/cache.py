@@ -201,16 +201,26 @@ class ResponseCache:
             return connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
-        # With the lock taken first, jobs wait for each other here; changing the mode itself does not wait.
-        connection.execute("BEGIN EXCLUSIVE")
-        connection.commit()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(_TABLES)
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if not _has_checksums(connection):
-                connection.execute("ALTER TABLE responses ADD COLUMN checksum TEXT")
+        try:
+            _prepare(connection)
+        except BaseException:
+            # Left to the garbage collector, it would keep its lock as long as the error is held.
+            connection.close()
+            raise
         return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables, or those that an older release lacked."""
+    # With the lock taken first, jobs wait for each other here; changing the mode itself does not wait.
+    connection.execute("BEGIN EXCLUSIVE")
+    connection.commit()
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(_TABLES)
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if not _has_checksums(connection):
+            connection.execute("ALTER TABLE responses ADD COLUMN checksum TEXT")
 
 
 def _remedy(error: Exception) -> str:

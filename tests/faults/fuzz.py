@@ -205,6 +205,8 @@ class Watch:
             path, _, flags = arguments
             if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and not self._is_free(path):
                 self.deeds.add(f"writes {path}")
+        elif event in ("os.remove", "os.rmdir") and arguments[1] != -1:
+            pass  # rmtree inside a folder that it has opened: a temporary one's end
         elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink") and not self._is_free(
             arguments[0]
         ):

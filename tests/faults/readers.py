@@ -380,8 +380,8 @@ def annotations(folder: Path) -> Iterator[Valid]:
 def neuronpedia(folder: Path) -> Iterator[Valid]:
     """Answers of Neuronpedia: pages of the listing, batches of the export, one latent and many; no connection."""
     from isaerft.explanations.neuronpedia import api
-    from isaerft.explanations.neuronpedia.client import BadAnswer, unpacked
     from isaerft.explanations.neuronpedia.records import SourceId, choose
+    from isaerft.http import BadAnswer, unpacked
 
     source = SourceId("m", "1-res")
 
