@@ -261,7 +261,16 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     for call in finished.calls():
         verbs.add(check_call(call))
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
-    elsewhere |= {"gguf-model", "elicit", "steer", "steering-check", "tokenize", "annotation-sheet", "read-annotations"}
+    elsewhere |= {
+        "gguf-model",
+        "elicit",
+        "steer",
+        "steering-check",
+        "tokenize",
+        "annotation-sheet",
+        "read-annotations",
+        "verify",
+    }
     assert verbs == set(VERBS) - elsewhere
 
 
