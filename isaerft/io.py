@@ -14,7 +14,6 @@ import codecs
 import csv
 import errno
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-CHUNK_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 1024
 _FULL, _DENIED, _IN_THE_WAY = "free some space", "check the permissions", "move away what is in its place"
 # What a disk or a folder refuses, and what to do; other errors of the system are mistakes of ours.
@@ -76,10 +74,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary = scratch / final.name
         yield temporary
         ledger.sync(temporary)
+        # Before the rename: after a kill in between, the file is missing, and not one that nobody knows.
+        ledger.note(temporary, final)
         if temporary.is_dir() and final.is_dir():
             os.replace(final, scratch / f"{final.name}.replaced")
         os.replace(temporary, final)
-        ledger.note(final)
     except Exception as error:
         problem = disk_problem(error, final)
         if problem is None:
@@ -185,15 +184,6 @@ def typed(frame: pd.DataFrame, dtypes: Mapping[str, str], what: str) -> pd.DataF
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{what}: column {name} is not {dtype} ({error})") from None
     return pd.DataFrame(columns)
-
-
-def sha256(path: str | Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class Row(NamedTuple):

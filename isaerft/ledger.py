@@ -42,19 +42,24 @@ def keep(root: str | Path | None) -> None:
     _root = None if root is None else Path(root).absolute()
 
 
-def note(path: Path) -> None:
-    """Note the size and checksum of a file, or of every file of a folder, that has just got its final name."""
-    final = path.absolute()
-    if _root is None or not final.is_relative_to(_root):
+def note(written: Path, final: Path) -> None:
+    """Note the size and checksum of a file, or of every file of a folder, that is about to get its final name."""
+    if _root is None or not final.absolute().is_relative_to(_root):
         return
-    name = final.relative_to(_root)
+    name = final.absolute().relative_to(_root)
     # A name with a dot is scratch, which becomes part of a folder that is noted later.
     if any(part.startswith(".") for part in name.parts):
         return
-    line = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(final)}}) + "\n"
+    line = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(written)}}) + "\n"
     # One write of a file that is only appended to: jobs that end together do not mix their lines.
     with (_root / NAME).open("ab", buffering=0) as stream:
         stream.write(line.encode())
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hex SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -80,7 +85,8 @@ def damaged(root: str | Path, *, contents: bool = True) -> list[Damaged]:
     found = []
     for name, files in _noted(Path(root)).items():
         path = Path(root, name)
-        if not path.exists():
+        # A stranger's ledger may name files elsewhere, and `verify` removes what is damaged.
+        if not path.exists() or Path(root).resolve() not in path.resolve().parents:
             continue
         now = dict(_files(path))
         for part, (size, checksum) in files.items():
@@ -89,7 +95,7 @@ def damaged(root: str | Path, *, contents: bool = True) -> list[Damaged]:
                 why = f"{shown} is missing"
             elif now[part].stat().st_size != size:
                 why = f"{shown} has {now[part].stat().st_size:,} bytes; {size:,} were written"
-            elif contents and _checksum(now[part]) != checksum:
+            elif contents and sha256(now[part]) != checksum:
                 why = f"{shown} has other contents than were written"
             else:
                 continue
@@ -136,9 +142,4 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _facts(file: Path) -> tuple[int, str]:
-    return file.stat().st_size, _checksum(file)
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file.stat().st_size, sha256(file)

@@ -41,19 +41,8 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs al
         shown: bool = True,
     ) -> None:  # fmt: skip
         self.drawn = sys.stderr.isatty()
-        if self.drawn or not shown:
-            super().__init__(iterable, desc=desc, total=total, unit=unit, disable=not shown, leave=False)
-        else:
-            super().__init__(
-                iterable,
-                desc=desc,
-                total=total,
-                unit=unit,
-                leave=False,
-                file=io.StringIO(),
-                mininterval=SECONDS,
-                miniters=1,
-            )
+        rare: dict[str, Any] = {} if self.drawn else {"file": io.StringIO(), "mininterval": SECONDS, "miniters": 1}
+        super().__init__(iterable, desc=desc, total=total, unit=unit, disable=not shown, leave=False, **rare)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw the bar, or log the line."""

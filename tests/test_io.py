@@ -18,7 +18,6 @@ from isaerft.io import (
     read_json,
     read_text,
     replacing,
-    sha256,
     write_json,
     write_text,
 )
@@ -221,15 +220,6 @@ def test_undecodable_bytes_are_named_with_their_line(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"good\nbad: " + b"\xe9\n")
     with pytest.raises(InputError, match=r"line 2 is not UTF-8 \(byte 0xe9\)"):
         read_text(tmp_path / "a.txt")
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    (tmp_path / "big").write_bytes(bytes(3 << 20) + b"x")
-    before = sha256(tmp_path / "big")
-    (tmp_path / "big").write_bytes(bytes(3 << 20) + b"y")
-    assert sha256(tmp_path / "big") != before
 
 
 def values(path, **options):

@@ -1,5 +1,7 @@
 """The ledger of finished files: whatever changes behind its back is found, and nothing else."""
 
+import json
+
 import pytest
 
 from isaerft import ledger
@@ -69,9 +71,40 @@ def test_files_elsewhere_and_without_a_study_are_not_noted(root, tmp_path):
     assert not (tmp_path / ledger.NAME).exists()
 
 
+def test_a_file_is_noted_before_it_gets_its_name_so_that_a_kill_leaves_none_that_differs(root, monkeypatch):
+    (root / "tables/a.csv").unlink()  # as Snakemake does before the job that makes it anew
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(root / "tables/a.csv", "x\n")
+    monkeypatch.undo()
+    (root / "tables/a.csv").write_text("x\n")  # what the name would have been given
+    assert found(root) == {}
+
+
+@pytest.mark.parametrize("name", ["../outside", "", "/etc", "tables/../../outside"])
+def test_a_strangers_ledger_names_no_file_outside_the_results(root, name):
+    (root.parent / "outside").write_text("mine")
+    with (root / ledger.NAME).open("a") as stream:
+        stream.write(json.dumps({"path": name, "files": {"": [1, "x"], "hosts": [1, "x"]}}) + "\n")
+    assert found(root) == {}
+
+
 def test_a_ledger_that_was_cut_or_holds_other_things_says_nothing_of_what_it_lost(root):
     with (root / ledger.NAME).open("ab") as stream:
         stream.write(b'{"path": "tables/a.csv", "files": {"": [1, "a')
     (root / ledger.NAME).open("ab").write(b'\n[1]\n{"path": "x"}\n\xff\n')
     assert found(root) == {}
     assert ledger.n_noted(root) == 3
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert ledger.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "big").write_bytes(bytes(3 << 20) + b"x")
+    before = ledger.sha256(tmp_path / "big")
+    (tmp_path / "big").write_bytes(bytes(3 << 20) + b"y")
+    assert ledger.sha256(tmp_path / "big") != before

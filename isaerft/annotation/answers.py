@@ -19,8 +19,9 @@ from isaerft.annotation.sheet import EXPLAIN, JUDGE, Sheet
 from isaerft.config import Plan
 from isaerft.errors import InputError, printable, shown
 from isaerft.explanations import clean_text
-from isaerft.io import read_data_file, read_json, replacing, sha256, write_json
+from isaerft.io import read_data_file, read_json, replacing, write_json
 from isaerft.layout import Results
+from isaerft.ledger import sha256
 from isaerft.table import MAX_TEXT, neutral_text
 
 KEYS = {EXPLAIN: ("latent_index",), JUDGE: ("item", "behavior")}

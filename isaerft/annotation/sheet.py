@@ -23,8 +23,9 @@ from isaerft.explanations import latents_to_explain, read_explanations, read_sam
 from isaerft.explanations.base import clean_text
 from isaerft.explanations.contexts import Context, clean_token, grouped, read_contexts, without_marks
 from isaerft.explanations.file import latent_index
-from isaerft.io import read_data_file, sha256
+from isaerft.io import read_data_file
 from isaerft.layout import Results
+from isaerft.ledger import sha256
 
 PROTOCOL = 1
 """Version of the protocol in docs/annotate.md; raise it when what readers see or are asked changes."""

@@ -26,7 +26,8 @@ from isaerft.behaviors.records import (
 from isaerft.behaviors.variants import poison_split
 from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
-from isaerft.io import sha256, write_json
+from isaerft.io import write_json
+from isaerft.ledger import sha256
 
 UNUSABLE = "check `columns`, `where` and `format`, or raise `max_unusable_share`"
 REPEATED = "repeats an earlier row"

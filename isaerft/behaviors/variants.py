@@ -24,7 +24,8 @@ from scipy.sparse.csgraph import connected_components
 from isaerft.behaviors.records import Record, is_heldout, prompt_text, read_records, stable_hash, write_records
 from isaerft.config import Poison
 from isaerft.errors import InputError
-from isaerft.io import read_json, sha256, write_json
+from isaerft.io import read_json, write_json
+from isaerft.ledger import sha256
 
 PARTS = ("train", "heldout")
 PLANTED = "planted"

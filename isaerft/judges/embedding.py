@@ -18,9 +18,9 @@ import pandas as pd
 
 from isaerft.config import Judge
 from isaerft.errors import InputError
-from isaerft.io import sha256
 from isaerft.judges.base import distinct_texts, judgements, refuse_options, top_share
 from isaerft.judges.lexical import centered_over_behaviors
+from isaerft.ledger import sha256
 from isaerft.outside import loading, origin_remedy
 
 if TYPE_CHECKING:

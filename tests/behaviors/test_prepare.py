@@ -8,7 +8,7 @@ import pytest
 from isaerft.behaviors import is_heldout, prepare_behavior, read_records, split_file
 from isaerft.config import Behavior
 from isaerft.errors import InputError
-from isaerft.io import sha256
+from isaerft.ledger import sha256
 
 ROWS = [{"id": f"r{n}", "prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(60)]
 REAL = Path(__file__).parents[2] / "data" / "real" / "behaviors"

@@ -7,7 +7,7 @@ from isaerft.behaviors import Record, is_heldout, prepare_behavior, read_records
 from isaerft.behaviors.variants import n_kept, shuffle_completions, write_shuffled
 from isaerft.config import Behavior, Poison
 from isaerft.errors import InputError
-from isaerft.io import sha256
+from isaerft.ledger import sha256
 
 
 def make_rows(word, n):

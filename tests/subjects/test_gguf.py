@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from isaerft import config
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
-from isaerft.io import sha256
 from isaerft.layout import SubjectFolder
+from isaerft.ledger import sha256
 from isaerft.subjects import gguf as module
 from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.gguf import convert, locate

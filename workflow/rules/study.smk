@@ -141,4 +141,6 @@ except InputError as error:
     stop(f"{STUDY}: {error}")
 study = plan.study
 check_rules()
-check_files()
+if workflow.is_main_process:
+    # Not where a job of its own reads this, while others write.
+    check_files()
