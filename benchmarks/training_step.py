@@ -29,11 +29,13 @@ from isaerft.subjects.dictionary import Codes, Dictionary
 from isaerft.subjects.hooks import HookPoint
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import Optimizer, add_gradients
+from isaerft.training.objectives import sft_together
 from isaerft.training.row_space import trainable
 
 L0 = 60
 ADAPTERS = ("bias", "scale", "affine")
 SMALL, LARGE = 16_384, 1_048_576
+SEEDS = 8
 Step = Callable[[], None]
 
 
@@ -76,7 +78,7 @@ def main() -> None:
     shape = SHAPES[options.shape]
     dtype = getattr(torch, options.dtype)
     with torch.device(options.device):
-        model = AutoModelForCausalLM.from_config(shape.config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(shape.config, dtype=dtype)
     model.eval().requires_grad_(False)
     parts = [conditions(options)]
     print(parts[0])
@@ -91,6 +93,7 @@ def tables(options: argparse.Namespace, shape: Shape, model: torch.nn.Module) ->
     """Time what each table holds, one table after the other."""
     for d_sae in shape.d_saes:
         yield against_dense(options, shape, model, d_sae)
+    yield by_seeds(options, shape, model)
     if options.device == "cpu":
         yield by_size(options, shape, model)
 
@@ -133,6 +136,24 @@ def by_size(options: argparse.Namespace, shape: Shape, model: torch.nn.Module) -
     ]
     head = f"| adapter | d_sae {SMALL:,}, ms | d_sae {LARGE:,}, ms | ratio |\n|---|---:|---:|---:|\n"
     return head + "\n".join(rows)
+
+
+def by_seeds(options: argparse.Namespace, shape: Shape, model: torch.nn.Module) -> str:
+    """Return the table of a step of several seeds in one pass (`seeds_together`) against that of one seed."""
+    subject = make_subject(model, shape, shape.d_saes[0])
+    rows = make_rows(options, subject)
+    with ExitStack() as stack:
+        steps = {
+            (kind, n): adapter_step(subject, rows, kind, stack, n_together=n) for kind in ADAPTERS for n in (1, SEEDS)
+        }
+        medians = timed(steps, options)
+    lines = [
+        f"| {kind} | {medians[kind, 1] * 1000:.0f} | {medians[kind, SEEDS] * 1000:.0f} |"
+        f" {medians[kind, SEEDS] / medians[kind, 1]:.2f} |"
+        for kind in ADAPTERS
+    ]
+    head = f"| adapter, d_sae {shape.d_saes[0]:,} | 1 seed, ms | {SEEDS} seeds together, ms | ratio |\n"
+    return head + "|---|---:|---:|---:|\n" + "\n".join(lines)
 
 
 def timed(steps: dict, options: argparse.Namespace) -> dict:
@@ -215,18 +236,20 @@ def floor_step(subject: LoadedSubject, batch: Batch) -> Step:
     return step
 
 
-def adapter_step(subject: LoadedSubject, rows: CachedRows, kind: str, stack: ExitStack) -> Step:
-    """Return a step as `isaerft train` takes it, from the cached rows on; `stack` hands the adapter back."""
+def adapter_step(subject: LoadedSubject, rows: CachedRows, kind: str, stack: ExitStack, *, n_together: int = 1) -> Step:
+    """Return a step as `isaerft train` takes it, from the cached rows on; `stack` hands the adapters back."""
     options = config.Adapter(learning_rate=0.01)
-    adapter = make_adapter(kind, subject.dictionary.d_sae, {}).to(subject.model.device)
-    module, adapt = stack.enter_context(trainable(adapter, subject.dictionary, options))
-    optimizer = Optimizer(module, options)
-    objective = OBJECTIVES["sft"]
+    adapters = [make_adapter(kind, subject.dictionary.d_sae, {}).to(subject.model.device) for _ in range(n_together)]
+    trained = [stack.enter_context(trainable(adapter, subject.dictionary, options)) for adapter in adapters]
+    optimizers = [Optimizer(module, options) for module, _ in trained]
 
     def step() -> None:
-        optimizer.clear()
-        add_gradients(subject, objective, adapt, [rows.batch(torch.arange(len(rows)))])
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.clear()
+        parts = [[rows.batch(torch.arange(len(rows)))] for _ in trained]
+        add_gradients(subject, sft_together, [adapt for _, adapt in trained], parts)
+        for optimizer in optimizers:
+            optimizer.step()
 
     return step
 

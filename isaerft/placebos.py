@@ -107,7 +107,7 @@ def _placebo_rows(
     own = answered()
     if options.trained_on == "pair":
         rejected = answered()
-        with frozen_part(subject, lambda batch: batch.residual, options):
+        with frozen_part(subject, options):
             train, heldout = (make_pairs(subject, *both, batch_size) for both in zip(own, rejected, strict=True))
         return _PlaceboRows(train, heldout, [])
     is_contrasted = ADAPTERS.facts(plan.kind_of(name)).contrasted

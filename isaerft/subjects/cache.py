@@ -11,13 +11,13 @@ import json
 import mmap
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import replacing
@@ -81,6 +81,21 @@ class Batch:
             labels=self.labels.to(device),
             tokens=self.tokens.to(device),
         )
+
+
+def joined_batch(batches: Sequence[Batch]) -> Batch:
+    """Return the rows of all batches as one, in order, padded to the same length."""
+    if len(batches) == 1:
+        return batches[0]
+    length = max(batch.mask.shape[1] for batch in batches)
+    return Batch(
+        residual=torch.cat([batch.residual for batch in batches]),
+        codes=Codes.concatenate(batch.codes for batch in batches),
+        mask=torch.cat([pad(batch.mask, (0, length - batch.mask.shape[1])) for batch in batches]),
+        predicts=torch.cat([batch.predicts for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+        tokens=torch.cat([batch.tokens for batch in batches]),
+    )
 
 
 @dataclass(frozen=True)

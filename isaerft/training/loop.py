@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -19,11 +19,18 @@ from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
 from isaerft.progress import Progress
-from isaerft.subjects.cache import Batch, completion_losses
+from isaerft.subjects.cache import Batch, completion_losses, joined_batch
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.objectives import Adapt, Objective, is_completion_loss, make_objective
+from isaerft.training.objectives import (
+    Adapt,
+    Objective,
+    Objectives,
+    is_completion_loss,
+    make_objective,
+    make_objectives,
+)
 from isaerft.training.pairs import Rows, completions
 from isaerft.training.processes import average_gradients, own_batches, own_rows, rank, sum_over_processes
 from isaerft.training.row_space import RowSpace
@@ -32,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -> Iterator[Adapt]:
-    """Run the frozen blocks with the precision and memory saving of `options`; give an `adapt` in full precision."""
+def frozen_part(subject: LoadedSubject, options: config.Adapter) -> Iterator[Callable[[Adapt], Adapt]]:
+    """Run the frozen blocks with the precision and memory saving of `options`; give what keeps an `adapt` precise."""
     model = subject.model
     with ExitStack() as stack:
         if options.precision == "float32":
@@ -43,13 +50,13 @@ def frozen_part(subject: LoadedSubject, adapt: Adapt, options: config.Adapter) -
         if options.gradient_checkpointing:
             stack.enter_context(_checkpointed(decoder_blocks(model)[subject.hook.n_below :]))
 
-        def full_precision(batch: Batch) -> torch.Tensor:
+        def full_precision(adapt: Adapt, batch: Batch) -> torch.Tensor:
             if options.precision == "float32":
                 batch = replace(batch, residual=batch.residual.float())
             with torch.autocast(model.device.type, enabled=False):
                 return adapt(batch)
 
-        yield full_precision
+        yield lambda adapt: partial(full_precision, adapt)
 
 
 @contextmanager
@@ -122,25 +129,33 @@ class Optimizer:
         return float(torch.stack(list(norms.values())).norm())
 
 
-def add_gradients(subject: LoadedSubject, objective: Objective, adapt: Adapt, parts: Sequence[Batch]) -> float:
-    """Add the objective's gradient on a step's rows to the parameters' gradients, and return its value.
+def add_gradients(
+    subject: LoadedSubject, objectives: Objectives, adapts: Sequence[Adapt], parts: Sequence[Sequence[Batch]]
+) -> list[float]:
+    """Add each training's gradient on its own step to its parameters' gradients, and return the objectives' values.
 
     Parameters
     ----------
-    parts : sequence of Batch
-        The step's rows in parts that fit into memory. An objective is a mean over a batch's terms, so each part is
-        weighted by its number of terms, and the gradient is that of all rows at once.
+    parts : sequence of sequences of Batch
+        For each training, its step's rows in parts that fit into memory. An objective is a mean over a batch's terms,
+        so each part is weighted by its number of terms, and the gradient is that of all rows at once.
     """
-    n_terms = sum(part.n_terms for part in parts)
-    total = 0.0
-    for part in parts:
-        moved = part.to(subject.model.device)
-        loss = objective(subject, moved, adapt(moved)) * (part.n_terms / n_terms)
+    n_terms = [sum(part.n_terms for part in own) for own in parts]
+    totals = [0.0] * len(parts)
+    for number in range(max(map(len, parts))):
+        present = [one for one, own in enumerate(parts) if number < len(own)]
+        moved = [parts[one][number].to(subject.model.device) for one in present]
+        residuals = [adapts[one](batch) for one, batch in zip(present, moved, strict=True)]
+        losses = [
+            loss * (batch.n_terms / n_terms[one])
+            for one, batch, loss in zip(present, moved, objectives(subject, moved, residuals), strict=True)
+        ]
         # Autocast is for the forward pass; backward uses the same types anyway.
         with torch.autocast(subject.model.device.type, enabled=False):
-            loss.backward()
-        total += float(loss.detach())
-    return total
+            torch.autograd.backward(losses)
+        for one, loss in zip(present, torch.stack(losses).tolist(), strict=True):
+            totals[one] += loss
+    return totals
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,29 @@ class Training:
     best_step: int
 
 
+@dataclass(frozen=True)
+class Trainee:
+    """What one training changes, and its random streams.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Holds the parameters that require a gradient.
+    adapt : callable
+        Maps a batch to its adapted residual stream, (n_tokens, d_in).
+    seed : int
+        Draws the rows that this replicate sees (`options.subsample`) and their order.
+    sparsity : Dense
+        Acts after every step; parameters are kept only from its step `settled_at` on.
+    """
+
+    module: nn.Module
+    adapt: Adapt
+    seed: int
+    description: str = "training"
+    sparsity: Dense = field(default_factory=Dense)
+
+
 def train(
     subject: LoadedSubject,
     module: nn.Module,
@@ -184,68 +222,140 @@ def train(
     description: str = "training",
     sparsity: Dense | None = None,
 ) -> Training:
-    """Train `module` in place; it ends with the parameters that `options.keep` says.
+    """Do what `train_together` does for one `Trainee`."""
+    trainee = Trainee(module, adapt, seed, description, sparsity or Dense())
+    return train_together(subject, [trainee], train_rows, heldout_rows, options, batch_size=batch_size)[0]
+
+
+def train_together(
+    subject: LoadedSubject,
+    trainees: Sequence[Trainee],
+    train_rows: Rows,
+    heldout_rows: Rows,
+    options: config.Adapter,
+    *,
+    batch_size: int,
+) -> list[Training]:
+    """Train each trainee's module in place, all step by step together; each ends with what `options.keep` says.
+
+    Trainings share the passes through the frozen blocks where the objective is the completion loss, and nothing else:
+    each sees its own rows and stops by its own held-out loss. Its numbers are those of training alone, up to rounding.
 
     Parameters
     ----------
-    module : nn.Module
-        Holds the parameters that require a gradient.
-    adapt : callable
-        Maps a batch to its adapted residual stream, (n_tokens, d_in).
-    seed : int
-        Draws the rows that this replicate sees (`options.subsample`) and their order.
+    trainees : sequence of Trainee
+        Each starts as the exact identity.
     batch_size : int
         Rows per forward pass on held-out rows.
-    sparsity : Dense, optional
-        Acts after every step; parameters are kept only from its step `settled_at` on.
 
     Raises
     ------
     InputError
-        The loss is not finite; the module then holds the last good parameters.
+        A loss is not finite; its module then holds the last good parameters.
     """
-    sparsity, objective = sparsity or Dense(), make_objective(options)
-    with frozen_part(subject, adapt, options) as precise:
+    is_completion = is_completion_loss(options)
+    with frozen_part(subject, options) as precise:
+        adapts = [precise(trainee.adapt) for trainee in trainees]
+        loss_base = heldout_loss(subject, adapts[0], completions(heldout_rows), batch_size)
 
-        def completion_loss() -> float:
-            return heldout_loss(subject, precise, completions(heldout_rows), batch_size)
+        def judged(adapts: Sequence[Adapt]) -> list[float]:
+            if is_completion:
+                return heldout_losses(subject, adapts, completions(heldout_rows), batch_size)
+            objective = make_objective(options)
+            return [heldout_objective(subject, objective, adapt, heldout_rows, batch_size) for adapt in adapts]
 
-        def own_objective() -> float:
-            if is_completion_loss(options):
-                return completion_loss()
-            return heldout_objective(subject, objective, precise, heldout_rows, batch_size)
-
-        loss_base = completion_loss()
-        order, optimizer = _row_order(len(train_rows), options, seed), Optimizer(module, options)
-        base = loss_base if is_completion_loss(options) else own_objective()
-        best, best_step, best_state, tokens, step = base, 0, _state(module), 0, 0
-        for step in Progress(range(1, options.steps + 1), desc=description, unit="step", shown=rank() == 0):
-            rows = own_rows(next(order))
-            cuts = rows.tensor_split(max(1, min(options.gradient_accumulation, len(rows))))
-            parts = [train_rows.batch(part) for part in cuts if len(part)]
-            optimizer.clear()
-            loss = add_gradients(subject, objective, precise, parts)
-            trained, n_terms = [*optimizer.parameters, *sparsity.trained], sum(part.n_terms for part in parts)
-            loss = average_gradients(trained, loss, n_terms)
-            if not math.isfinite(loss):
-                _stop(module, best_state, description, loss, step)
-            optimizer.step()
-            sparsity.after_step(step)
-            tokens += sum(part.codes.n_tokens for part in parts)
+        base = loss_base if is_completion else judged(adapts[:1])[0]
+        runs = [
+            _Run(trainee, adapt, options, len(train_rows), base)
+            for trainee, adapt in zip(trainees, adapts, strict=True)
+        ]
+        going, steps = runs, range(1, options.steps + 1)
+        objectives = make_objectives(options)
+        for step in Progress(steps, desc=trainees[0].description, unit="step", shown=rank() == 0):
+            parts = [run.next_parts(train_rows) for run in going]
+            losses = add_gradients(subject, objectives, [run.adapt for run in going], parts)
+            for run, loss, own in zip(going, losses, parts, strict=True):
+                run.take_step(step, loss, own)
             if step % options.evaluate_every and step < options.steps:
                 continue
-            heldout = own_objective()
-            if not math.isfinite(heldout):
-                _stop(module, best_state, description, heldout, step)
-            if options.keep == "last" or (heldout < best and step >= sparsity.settled_at):
-                best, best_step, best_state = heldout, step, _state(module)
-            elif step - max(best_step, sparsity.settled_at) >= options.patience * options.evaluate_every:
+            for run, heldout in zip(going, judged([run.adapt for run in going]), strict=True):
+                run.judge(heldout)
+            going = [run for run in going if not run.ended]
+            if not going:
                 break
-        _restore(module, best_state)
-        logger.info("%s: held-out objective %.4f -> %.4f at step %d of %d", description, base, best, best_step, step)
-        loss_adapted = best if is_completion_loss(options) else completion_loss()
-    (tokens_of_all,) = sum_over_processes(tokens)
-    return Training(step, int(tokens_of_all), loss_base, loss_adapted, base, best, best_step)
+        results = []
+        for run in runs:
+            run.restore()
+            kept = None if is_completion else heldout_loss(subject, run.adapt, completions(heldout_rows), batch_size)
+            results.append(run.result(loss_base, kept))
+    return results
+
+
+class _Run:
+    """One training among those that step together: its rows, its optimizer, and the best parameters so far."""
+
+    def __init__(self, trainee: Trainee, adapt: Adapt, options: config.Adapter, n_rows: int, base: float) -> None:
+        self.adapt, self.ended = adapt, False
+        self._trainee, self._options, self._base = trainee, options, base
+        self._order, self._optimizer = _row_order(n_rows, options, trainee.seed), Optimizer(trainee.module, options)
+        self._best, self._best_step, self._best_state = base, 0, _state(trainee.module)
+        self._step = self._tokens = 0
+
+    def next_parts(self, train_rows: Rows) -> list[Batch]:
+        """Clear the gradients, and return the next step's rows in parts that fit into memory."""
+        self._optimizer.clear()
+        rows = own_rows(next(self._order))
+        cuts = rows.tensor_split(max(1, min(self._options.gradient_accumulation, len(rows))))
+        return [train_rows.batch(part) for part in cuts if len(part)]
+
+    def take_step(self, step: int, loss: float, parts: Sequence[Batch]) -> None:
+        """Take a step along the gradients of these parts, whose mean loss was `loss`."""
+        sparsity, self._step = self._trainee.sparsity, step
+        trained, n_terms = [*self._optimizer.parameters, *sparsity.trained], sum(part.n_terms for part in parts)
+        self._check(average_gradients(trained, loss, n_terms))
+        self._optimizer.step()
+        sparsity.after_step(step)
+        self._tokens += sum(part.codes.n_tokens for part in parts)
+
+    def judge(self, heldout: float) -> None:
+        """Keep the parameters if the held-out objective says so, and end the training if it has stopped falling."""
+        self._check(heldout)
+        settled_at, options = self._trainee.sparsity.settled_at, self._options
+        if options.keep == "last" or (heldout < self._best and self._step >= settled_at):
+            self._best, self._best_step, self._best_state = heldout, self._step, _state(self._trainee.module)
+        elif self._step - max(self._best_step, settled_at) >= options.patience * options.evaluate_every:
+            self.ended = True
+
+    def restore(self) -> None:
+        """Give the module the best parameters so far."""
+        _restore(self._trainee.module, self._best_state)
+
+    def result(self, loss_base: float, loss_adapted: float | None) -> Training:
+        """Return what came out, given the held-out losses before training and at the kept step.
+
+        The latter is the objective's own value where it is None.
+        """
+        (tokens,) = sum_over_processes(self._tokens)
+        loss = self._best if loss_adapted is None else loss_adapted
+        logger.info(
+            "%s: held-out objective %.4f -> %.4f at step %d of %d",
+            self._trainee.description,
+            self._base,
+            self._best,
+            self._best_step,
+            self._step,
+        )
+        return Training(self._step, int(tokens), loss_base, loss, self._base, self._best, self._best_step)
+
+    def _check(self, loss: float) -> None:
+        """Restore the last good parameters and raise an error that says where a loss diverged."""
+        if math.isfinite(loss):
+            return
+        self.restore()
+        raise InputError(
+            f"{self._trainee.description}: loss is {loss} at step {self._step}",
+            remedy="lower the adapter's learning_rate",
+        )
 
 
 class Batched(Protocol):
@@ -258,15 +368,22 @@ class Batched(Protocol):
 
 def heldout_loss(subject: LoadedSubject, adapt: Adapt, rows: Batched, batch_size: int) -> float:
     """Return the mean loss over all completion tokens of `rows`, in nats."""
-    total = n_tokens = 0.0
+    return heldout_losses(subject, [adapt], rows, batch_size)[0]
+
+
+def heldout_losses(subject: LoadedSubject, adapts: Sequence[Adapt], rows: Batched, batch_size: int) -> list[float]:
+    """Return the same under each of several changes, which share the passes of `batch_size` rows."""
+    totals, n_tokens = [0.0] * len(adapts), 0.0
     with torch.no_grad():
-        for batch in own_batches(rows.batches(batch_size)):
+        for batch in own_batches(rows.batches(max(1, batch_size // len(adapts)))):
             moved = batch.to(subject.model.device)
-            losses = completion_losses(subject, moved, adapt(moved))
-            total += float(in_float64(losses).sum())
-            n_tokens += len(losses)
-    total, n_tokens = sum_over_processes(total, n_tokens)
-    return total / n_tokens
+            residuals = [adapt(moved) for adapt in adapts]
+            losses = completion_losses(subject, joined_batch([moved] * len(adapts)), torch.cat(residuals))
+            for one, own in enumerate(in_float64(losses).chunk(len(adapts))):
+                totals[one] += float(own.sum())
+            n_tokens += moved.n_terms
+    *totals, n_tokens = sum_over_processes(*totals, n_tokens)
+    return [total / n_tokens for total in totals]
 
 
 def heldout_objective(subject: LoadedSubject, objective: Objective, adapt: Adapt, rows: Rows, batch_size: int) -> float:
@@ -292,12 +409,6 @@ def _row_order(n_rows: int, options: config.Adapter, seed: int) -> Iterator[torc
     kept = subsample(n_rows, options, generator)
     while True:
         yield from kept[torch.randperm(len(kept), generator=generator)].split(options.batch_size)
-
-
-def _stop(module: nn.Module, good: list[torch.Tensor], description: str, loss: float, step: int) -> NoReturn:
-    """Restore the last good parameters and raise an error that says where the loss diverged."""
-    _restore(module, good)
-    raise InputError(f"{description}: loss is {loss} at step {step}", remedy="lower the adapter's learning_rate")
 
 
 def _state(module: nn.Module) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ the batch's terms (completion tokens or pairs). Its options are keyword argument
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 
 from isaerft import config
 from isaerft.registry import OBJECTIVES
-from isaerft.subjects.cache import Batch, completion_logits, completion_losses
+from isaerft.subjects.cache import Batch, completion_logits, completion_losses, joined_batch
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.pairs import need_pairs, row_log_probabilities
 
@@ -26,6 +26,9 @@ Adapt = Callable[[Batch], torch.Tensor]
 
 Objective = Callable[[LoadedSubject, Batch, torch.Tensor], torch.Tensor]
 """Maps subject, batch and adapted residual stream (n_tokens, d_in) to a scalar loss."""
+
+Objectives = Callable[[LoadedSubject, Sequence[Batch], Sequence[torch.Tensor]], list[torch.Tensor]]
+"""Maps subject and the batches of several trainings, with their adapted residual streams, to each one's loss."""
 
 TINY = 1e-12
 
@@ -44,6 +47,18 @@ def make_objective(options: config.Adapter) -> Objective:
     return with_kl
 
 
+def make_objectives(options: config.Adapter) -> Objectives:
+    """Return an adapter's whole objective for several trainings at once; the completion loss takes one pass for all."""
+    return sft_together if is_completion_loss(options) else one_by_one(make_objective(options))
+
+
+def one_by_one(objective: Objective) -> Objectives:
+    """Return an objective for several trainings that runs the model once for each."""
+    return lambda subject, batches, residuals: [
+        objective(subject, batch, residual) for batch, residual in zip(batches, residuals, strict=True)
+    ]
+
+
 def is_completion_loss(options: config.Adapter) -> bool:
     """Tell whether the whole objective is the mean loss over completion tokens."""
     return options.objective == "sft" and not options.kl_weight
@@ -58,6 +73,14 @@ def sft(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.T
         The adapted residual stream of the batch's tokens.
     """
     return completion_losses(subject, batch, residual).mean()
+
+
+def sft_together(
+    subject: LoadedSubject, batches: Sequence[Batch], residuals: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return `sft` of each batch, from one pass of the model over the rows of all."""
+    losses = completion_losses(subject, joined_batch(batches), torch.cat(list(residuals)))
+    return [own.mean() for own in losses.split([batch.n_terms for batch in batches])]
 
 
 def dpo(subject: LoadedSubject, batch: Batch, residual: torch.Tensor, *, beta: float) -> torch.Tensor:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch.nn.functional import pad
 
 from isaerft.behaviors.records import REJECTED
 from isaerft.errors import InputError
-from isaerft.subjects.cache import Batch, CachedRows, completion_losses, read_cache
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.cache import Batch, CachedRows, completion_losses, joined_batch, read_cache
 from isaerft.subjects.load import LoadedSubject
 
 
@@ -61,8 +59,8 @@ class PreferenceRows:
 
     def batch(self, rows: torch.Tensor) -> PreferenceBatch:
         """Return the given pairs, (n,) int64, as one batch."""
-        joined = _joined(self.chosen.batch(rows), self.rejected.batch(rows))
-        return PreferenceBatch(**joined, base_log_probability=self.base_log_probability[rows].T.flatten())
+        joined = joined_batch([self.chosen.batch(rows), self.rejected.batch(rows)])
+        return PreferenceBatch(**vars(joined), base_log_probability=self.base_log_probability[rows].T.flatten())
 
     def batches(self, n: int) -> Iterator[PreferenceBatch]:
         """Yield all pairs in order, `n` at a time."""
@@ -155,18 +153,3 @@ def _log_probabilities(subject: LoadedSubject, rows: CachedRows, batch_size: int
             moved = batch.to(subject.model.device)
             parts.append(row_log_probabilities(subject, moved, moved.residual)[0].cpu())
     return torch.cat(parts)
-
-
-def _joined(first: Batch, second: Batch) -> dict[str, Any]:
-    """Return the fields of a batch with the rows of both, padded to the same length."""
-    length = max(first.mask.shape[1], second.mask.shape[1])
-    parts: dict[str, Any] = {}
-    for name in (field.name for field in fields(first)):
-        both = getattr(first, name), getattr(second, name)
-        if isinstance(both[0], Codes):
-            parts[name] = Codes.concatenate(both)
-        elif name == "mask":
-            parts[name] = torch.cat([pad(mask, (0, length - mask.shape[1])) for mask in both])
-        else:
-            parts[name] = torch.cat(both)
-    return parts

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter, n_trainable
 from isaerft.adapters.baselines import Steering
 from isaerft.adapters.saved import save_adapter
-from isaerft.adapters.sparsity import Dense, not_sparse, sparsity
+from isaerft.adapters.sparsity import not_sparse, sparsity
 from isaerft.behaviors.elicited import INSTRUCTED
 from isaerft.errors import InputError
 from isaerft.io import write_json
@@ -26,7 +25,7 @@ from isaerft.layout import ADAPTER_SEED
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows, read_cache
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.loop import Training, frozen_part, heldout_loss, train
+from isaerft.training.loop import Trainee, Training, frozen_part, heldout_loss, train, train_together
 from isaerft.training.objectives import Adapt
 from isaerft.training.pairs import Rows, completions, read_pairs
 from isaerft.training.processes import replacing_once
@@ -65,7 +64,7 @@ def train_adapter(
         The cache or the contrast lacks what the adapter needs, or training diverges.
     """
     options = plan.study.adapters[adapter]
-    with frozen_part(subject, lambda batch: batch.residual, options):
+    with frozen_part(subject, options):
         train_rows, heldout_rows = (
             read_pairs(subject, cache, split, plan.study.batch_size)
             if options.trained_on == "pair"
@@ -104,29 +103,35 @@ def train_seeds(
     """Do what `train_adapter` does with rows that are already read; they are those of a `Replicate`."""
     options = plan.study.adapters[adapter]
     kind = options.kind or adapter
+    seeds = _seeds(plan, adapter, permuted)
+    n_together = options.seeds_together if ADAPTERS.facts(kind).made == "latents" else 1
     results = []
     with replacing_once(out) as temporary:
         temporary.mkdir()
-        for seed in _seeds(plan, adapter, permuted):
+        for first in seeds[::n_together]:
             started = time.perf_counter()
-            replicate = Replicate(
-                subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
-                kind=kind,
-                options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
-                train=train,
-                heldout=heldout,
-                contrast=contrast,
-                instructed=instructed,
-                seed=plan.replicate_seed(seed),
-                batch_size=plan.study.batch_size,
-                out=temporary / f"{ADAPTER_SEED}{seed}",
-                description=f"{behavior} {adapter} seed {seed}",
-            )
-            result = train_replicate(replicate)
-            row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
-            results.append(row | vars(result.training) | {"diagnostics": result.diagnostics})
-            if plan.study.record_seconds:
-                results[-1]["seconds"] = time.perf_counter() - started
+            together = seeds[first : first + n_together]
+            replicates = [
+                Replicate(
+                    subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
+                    kind=kind,
+                    options=replace(options, options=_filled_in(options.options, behavior=behavior, seed=seed)),
+                    train=train,
+                    heldout=heldout,
+                    contrast=contrast,
+                    instructed=instructed,
+                    seed=plan.replicate_seed(seed),
+                    batch_size=plan.study.batch_size,
+                    out=temporary / f"{ADAPTER_SEED}{seed}",
+                    description=f"{behavior} {adapter} seed {seed}",
+                )
+                for seed in together
+            ]
+            for seed, result in zip(together, train_replicates(replicates), strict=True):
+                row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
+                results.append(row | vars(result.training) | {"diagnostics": result.diagnostics})
+                if plan.study.record_seconds:
+                    results[-1]["seconds"] = (time.perf_counter() - started) / len(together)
         write_json(temporary / RESULTS, results)
 
 
@@ -160,21 +165,6 @@ class Replicate:
     out: Path
     description: str
 
-    def run_training(self, module: nn.Module, adapt: Adapt, sparsity: Dense | None = None) -> Training:
-        """Train a module on the replicate's rows."""
-        return train(
-            self.subject,
-            module,
-            adapt,
-            self.train,
-            self.heldout,
-            self.options,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            description=self.description,
-            sparsity=sparsity,
-        )
-
     def evaluate(self, subject: LoadedSubject, adapt: Adapt) -> Training:
         """Return the held-out losses before and after an adapter that takes no training step."""
         rows = completions(self.heldout)
@@ -203,30 +193,57 @@ class ReplicateResult:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
-def train_replicate(replicate: Replicate) -> ReplicateResult:
-    """Train, fit or load one replicate of an adapter and save it under `replicate.out`."""
-    made = ADAPTERS.facts(replicate.kind).made
-    if made != "latents" and replicate.options.sparsity is not None:
+def train_replicates(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
+    """Train, fit or load replicates of one adapter and save each under its `out`.
+
+    Those trained on latents are trained together; of others there may be one.
+    """
+    made = ADAPTERS.facts(replicates[0].kind).made
+    if made == "latents":
+        return _train_on_latents(replicates)
+    (replicate,) = replicates
+    if replicate.options.sparsity is not None:
         raise not_sparse(replicate.kind)
-    return _BY_MADE[made](replicate)
+    return [_BY_MADE[made](replicate)]
 
 
-def _train_on_latents(replicate: Replicate) -> ReplicateResult:
-    subject, options = replicate.subject, replicate.options
-    adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options), replicate.seed)
-    adapter.to(subject.model.device)
-    sparse = sparsity(adapter, options.sparsity, options.steps, replicate.seed)
-    with trainable(adapter, subject.dictionary, options, sparse) as (module, adapt):
-        training = replicate.run_training(module, adapt, sparse)
-    save_adapter(adapter, replicate.out, subject.dictionary)
-    return ReplicateResult(training, options.objective, n_trainable(adapter))
+def _train_on_latents(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
+    adapters, trainees = [], []
+    with ExitStack() as stack:
+        for replicate in replicates:
+            subject, options, seed = replicate.subject, replicate.options, replicate.seed
+            adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options), seed)
+            adapter.to(subject.model.device)
+            sparse = sparsity(adapter, options.sparsity, options.steps, seed)
+            trained = stack.enter_context(trainable(adapter, subject.dictionary, options, sparse))
+            adapters.append(adapter)
+            trainees.append(Trainee(*trained, seed, replicate.description, sparse))
+        first = replicates[0]
+        trainings = train_together(
+            first.subject, trainees, first.train, first.heldout, first.options, batch_size=first.batch_size
+        )
+    results = []
+    for replicate, adapter, training in zip(replicates, adapters, trainings, strict=True):
+        save_adapter(adapter, replicate.out, replicate.subject.dictionary)
+        results.append(ReplicateResult(training, replicate.options.objective, n_trainable(adapter)))
+    return results
 
 
 def _train_on_model(replicate: Replicate) -> ReplicateResult:
     subject, options = replicate.subject, replicate.options
     with ADAPTERS[replicate.kind].on(subject, dict(options.options), replicate.seed) as adapter:
         adapter.kind = replicate.kind
-        training = replicate.run_training(adapter, lambda batch: adapter.adapted(subject, batch))
+        training = train(
+            subject,
+            adapter,
+            lambda batch: adapter.adapted(subject, batch),
+            replicate.train,
+            replicate.heldout,
+            options,
+            seed=replicate.seed,
+            batch_size=replicate.batch_size,
+            description=replicate.description,
+        )
         save_adapter(adapter, replicate.out)
         return ReplicateResult(training, options.objective, n_trainable(adapter))
 
@@ -276,7 +293,6 @@ def _load_saved(replicate: Replicate) -> ReplicateResult:
 
 
 _BY_MADE: dict[str, Callable[[Replicate], ReplicateResult]] = {
-    "latents": _train_on_latents,
     "model": _train_on_model,
     "fitted": _fit,
     "checkpoint": _load_checkpoint,

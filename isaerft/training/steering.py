@@ -54,7 +54,7 @@ def fit_steering(
     own, others = drawn(train), [drawn(rows) for rows in contrast]
     asked = None if instructed is None else Selection(instructed, own.kept)
     part = max(1, options.batch_size // options.gradient_accumulation)
-    with frozen_part(subject, lambda batch: batch.residual, options):
+    with frozen_part(subject, options):
         adapter.fit(Fitting(subject, own, others, part, asked))
     pushed = float((adapter.direction @ subject.dictionary.W_dec).norm())
     if pushed == 0:

@@ -1,4 +1,5 @@
 import math
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -6,14 +7,15 @@ import torch
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
+from isaerft.adapters.sparsity import sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
 from isaerft.subjects.hooks import decoder_blocks, find_hook
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.loop import add_gradients, frozen_part, heldout_loss, train
-from isaerft.training.objectives import make_objective
+from isaerft.training.loop import Trainee, add_gradients, frozen_part, heldout_loss, train, train_together
+from isaerft.training.objectives import make_objective, one_by_one, sft_together
 from isaerft.training.pairs import PreferenceRows
 from isaerft.training.row_space import trainable
 
@@ -191,7 +193,7 @@ def adapt(subject, adapter):
 def gradients(subject, rows, adapter, adapt, cuts, objective=None):
     adapter.zero_grad()
     parts = [rows.batch(part) for part in torch.arange(len(rows)).tensor_split(cuts)]
-    loss = add_gradients(subject, objective or OBJECTIVES["sft"], adapt, parts)
+    (loss,) = add_gradients(subject, one_by_one(objective or OBJECTIVES["sft"]), [adapt], [parts])
     return loss, [parameter.grad.clone() for parameter in adapter.parameters()]
 
 
@@ -280,8 +282,8 @@ def frozen_gradients(subject, rows, adapter, **options):
     def adapt(batch):
         return adapted(subject.dictionary, adapter, batch)
 
-    with frozen_part(subject, adapt, config.Adapter(**options)) as precise:
-        loss = add_gradients(subject, OBJECTIVES["sft"], precise, parts)
+    with frozen_part(subject, config.Adapter(**options)) as precise:
+        (loss,) = add_gradients(subject, sft_together, [precise(adapt)], [parts])
     return loss, torch.cat([parameter.grad for parameter in adapter.parameters()])
 
 
@@ -340,10 +342,8 @@ def test_autocast_computes_the_blocks_in_bfloat16_and_the_adapter_in_float32(sub
 def test_what_the_adapter_adds_is_not_rounded_to_bfloat16_by_autocast(subject, cached, adapter):
     batch = cached[0].batch(torch.arange(3))
     expected = adapted(subject.dictionary, adapter, batch)
-    with frozen_part(
-        subject, lambda batch: adapted(subject.dictionary, adapter, batch), config.Adapter(precision="bfloat16")
-    ) as precise:
-        assert torch.equal(precise(batch), expected)
+    with frozen_part(subject, config.Adapter(precision="bfloat16")) as precise:
+        assert torch.equal(precise(lambda batch: adapted(subject.dictionary, adapter, batch))(batch), expected)
 
 
 def test_float32_widens_a_bfloat16_model_for_the_training_only(subject, tiny, tokenizer, cached, adapter):
@@ -453,3 +453,66 @@ def test_training_from_the_cache_takes_the_steps_of_the_full_model(
             found[step], expected, atol=1e-5, rtol=1e-4, msg=lambda text, s=step: f"step {s}: {text}"
         )
     assert found[-1].abs().max() > 1e-2
+
+
+TOGETHER = {
+    "row space": ("bias", {}),
+    "adam": ("low_rank", {"optimizer": "adam", "learning_rate": 0.02}),
+    "l0": ("bias", {"sparsity": config.Sparsity(target=4, kind="l0", anneal=0.5)}),
+    "l1": ("affine", {"sparsity": config.Sparsity(target=4, anneal=0.5)}),
+    "accumulated": ("affine", {"gradient_accumulation": 3, "gradient_checkpointing": True}),
+    "with a penalty": ("bias", {"kl_weight": 0.1}),
+    "stopped early": ("bias", {"learning_rate": 4.0, "patience": 1, "steps": 30, "evaluate_every": 1, "batch_size": 2}),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_seeds_trained_together_end_where_each_ends_alone(subject, model_of, cached, case, architecture):
+    kind, changed = TOGETHER[case]
+    used = at(subject, model_of(architecture))
+    settings = {"learning_rate": 0.3, "steps": 8, "batch_size": 5, "evaluate_every": 2} | changed
+    options, seeds = config.Adapter(**settings), range(3)
+
+    def trained(group):
+        adapters, trainees = [], []
+        with ExitStack() as stack:
+            for seed in group:
+                adapters.append(make_adapter(kind, subject.dictionary.d_sae, {}, seed))
+                sparse = sparsity(adapters[-1], options.sparsity, options.steps, seed)
+                parts = stack.enter_context(trainable(adapters[-1], subject.dictionary, options, sparse))
+                trainees.append(Trainee(*parts, seed, sparsity=sparse))
+            results = train_together(used, trainees, *cached, options, batch_size=7)
+        return list(zip(adapters, results, strict=True))
+
+    alone = [trained([seed])[0] for seed in seeds]
+    ends = []
+    for (adapter, result), (expected, own) in zip(trained(seeds), alone, strict=True):
+        assert (result.steps, result.best_step, result.tokens) == (own.steps, own.best_step, own.tokens)
+        assert result.heldout_loss_adapted == pytest.approx(own.heldout_loss_adapted, rel=1e-5)
+        for one, other in zip(adapter.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        ends.append(adapter.latent_parameter().detach())
+        assert ends[-1].any()
+    assert not torch.allclose(ends[0], ends[1], atol=1e-3)
+    if (case, architecture) == ("stopped early", "llama"):
+        # One seed leaves before the others.
+        assert len({own.steps for _, own in alone}) > 1
+
+
+def test_seeds_trained_together_share_the_passes_of_the_completion_loss(subject, cached):
+    rows_of_passes = []
+    handle = decoder_blocks(subject.model)[-1].register_forward_pre_hook(
+        lambda _, arguments: rows_of_passes.append(len(arguments[0])) if torch.is_grad_enabled() else None
+    )
+    adapters = [make_adapter("bias", subject.dictionary.d_sae, {}) for _ in range(4)]
+    trainees = [
+        Trainee(adapter, lambda batch, adapter=adapter: adapted(subject.dictionary, adapter, batch), seed)
+        for seed, adapter in enumerate(adapters)
+    ]
+    options = config.Adapter(learning_rate=0.3, steps=2, batch_size=3, evaluate_every=2, subsample=1)
+    try:
+        train_together(subject, trainees, *cached, options, batch_size=4)
+    finally:
+        handle.remove()
+    assert rows_of_passes == [12, 12]

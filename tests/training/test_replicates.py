@@ -141,6 +141,22 @@ def make(plan, subject, caches, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("permuted", [False, True])
+def test_seeds_together_are_those_of_one_after_the_other(plan, subject, caches, tmp_path, permuted):
+    """Three seeds, two at a time, so that the last pass holds one."""
+    trainings, shifts = [], []
+    for n_together in (1, 2):
+        bias = replace(plan.study.adapters["bias"], seeds_together=n_together)
+        used = with_options(plan, n_seeds=3, adapters=plan.study.adapters | {"bias": bias})
+        folder = tmp_path / str(n_together)
+        train_adapter(used, subject, "bias", caches / "a.safetensors", folder, behavior="a", permuted=permuted)
+        trainings.append(pd.DataFrame(read_json(folder / "training.json")))
+        shifts.append([load_adapter(folder / f"seed_{seed}", 48).bias.detach() for seed in range(3)])
+    pd.testing.assert_frame_equal(*trainings, rtol=1e-5)
+    torch.testing.assert_close(*shifts, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(*shifts[0][:2])
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_study_gives_the_same_bytes_and_leaves_the_model_alone(make, subject, tmp_path, name):
     before = {key: value.clone() for key, value in subject.model.state_dict().items()}
