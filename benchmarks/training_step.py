@@ -1,7 +1,7 @@
 """Time one training step of each adapter against the frozen blocks alone, and against a dense SAE in the full model.
 
 $ python benchmarks/training_step.py                                    # GPT-2 small's shape, two threads of a CPU
-$ python benchmarks/training_step.py --device cuda --shape gemma-2-2b --dtype bfloat16
+$ python benchmarks/training_step.py --device cuda --shape gemma-2-2b --dtype bfloat16 --threads 8 --rounds 11
 
 Random weights and random codes with exactly 60 active latents a token: a step's time does not depend on the values.
 All rows of a table come from one run, the steps in turn and not one after another, so that a busy machine slows them
@@ -86,7 +86,8 @@ def main() -> None:
         print(f"\n{table}", flush=True)
         parts.append(table)
     if options.write:
-        write_block(options.write, "training_step", "\n\n".join(parts))
+        name = "training_step" if options.device == "cpu" else "training_step_gpu"
+        write_block(options.write, name, "\n\n".join(parts))
 
 
 def tables(options: argparse.Namespace, shape: Shape, model: torch.nn.Module) -> Iterator[str]:
