@@ -1,11 +1,12 @@
 """Kill a study again and again, and see what is lost.
 
 $ python tests/faults/kills.py --kills 50                             the small study, about 15 minutes on two cores
-$ python tests/faults/kills.py --config config/testbed.yaml --kills 50
+$ python tests/faults/kills.py --config config/testbed.yaml --kills 50 --undisturbed results/testbed --seconds 780
 
-The study runs once undisturbed. Then, in another folder, the whole process group gets SIGKILL at random moments, and
-the study is resumed until it ends. Told at the end: tables that differ from the undisturbed run's, jobs that ran again
-although they had finished, and locks that were left without a word of how to clear them.
+The study runs once undisturbed, unless the results of such a run are given. Then, in another folder, the whole process
+group gets SIGKILL at random moments, and the study is resumed until it ends. Told at the end: tables that differ from
+the undisturbed run's, jobs that ran again although they had finished, and locks that were left without a word of how
+to clear them.
 """
 
 import argparse
@@ -61,9 +62,12 @@ def jobs(text: str) -> tuple[set[str], set[str]]:
     return set(names.values()), {names[number] for number in FINISHED.findall(text) if number in names}
 
 
-def tables(folder: Path, study: str) -> dict[str, bytes]:
-    """Return the bytes of every result table."""
-    return {path.name: path.read_bytes() for path in sorted((folder / "results" / study / "tables").glob("*.csv"))}
+def tables(results: Path) -> dict[str, bytes]:
+    """Return the bytes of every result table; none is an error, for it would agree with none."""
+    found = {path.name: path.read_bytes() for path in sorted((results / "tables").glob("*.csv"))}
+    if not found:
+        raise SystemExit(f"no tables in {results}")
+    return found
 
 
 def main() -> None:
@@ -73,6 +77,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--cores", default="2")
+    parser.add_argument("--undisturbed", type=Path, help="results of an undisturbed run; default: run it first")
+    parser.add_argument("--seconds", type=float, default=780, help="how long that run took (default 780)")
     parser.add_argument("--keep", type=Path, help="folder to work in, which is kept; default: a temporary one")
     options = parser.parse_args()
     study, random = options.config.stem, Random(options.seed)
@@ -80,11 +86,13 @@ def main() -> None:
     base.mkdir(exist_ok=True)
     run = ("--cores", options.cores, "--rerun-incomplete", "--config", f"study={study}")
 
-    calm = workplace(base / "calm", options.config)
-    began = time.monotonic()
-    if start(calm, base / "calm.log", *run).wait() != 0:
-        raise SystemExit(f"the undisturbed study failed; see {base / 'calm.log'}")
-    seconds = time.monotonic() - began
+    calm, seconds = options.undisturbed, options.seconds
+    if calm is None:
+        folder = workplace(base / "calm", options.config)
+        calm, began = folder / "results" / study, time.monotonic()
+        if start(folder, base / "calm.log", *run).wait() != 0:
+            raise SystemExit(f"the undisturbed study failed; see {base / 'calm.log'}")
+        seconds = time.monotonic() - began
 
     harsh = workplace(base / "harsh", options.config)
     finished: set[str] = set()
@@ -120,7 +128,7 @@ def main() -> None:
         else:
             break
 
-    expected, found = tables(calm, study), tables(harsh, study)
+    expected, found = tables(calm), tables(harsh / "results" / study)
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     print(f"{study}: {kills} kills; {len(expected)} tables, of which differ: {wrong or 'none'}")
     print(f"finished jobs that ran again: {repeated or 'none'}; locks without a word of --unlock: {mute}")
