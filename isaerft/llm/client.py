@@ -1,9 +1,9 @@
 """Ask an OpenAI-compatible server: concurrent requests, replies kept as they arrive, cost known in advance.
 
 The openai package makes the requests. It repeats them after 408, 409, 429, 5xx and broken connections, with growing
-random pauses or after the server's own Retry-After. What a server refuses of a request is left out
-(`isaerft.llm.dialect`). A server that stays unreachable, a refused key or a reached cap
-ends the run with one line of explanation; the replies so far are in the cache, and the next run continues from there.
+random pauses or after the server's own Retry-After; what is no completion is asked for again here. What a server
+refuses of a request is left out (`isaerft.llm.dialect`). A server that stays unreachable, a refused key or a reached
+cap ends the run with one line of explanation; the replies so far are in the cache, and the next run continues there.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ CHARACTERS_PER_TOKEN = 4
 HIDDEN = "[key]"
 MAX_MESSAGE = 300
 MAX_BYTES = 2**24
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+"""Seconds before an answer that is no completion is asked for again: the first pause, doubled up to the longest."""
 log = logging.getLogger(__name__)
 
 
@@ -240,7 +242,7 @@ class LanguageModel:
         sent = dialect.written(request, self.llm)
         entry = self.cache.take(self.study, self.name, self.llm, _most_tokens(sent))
         try:
-            completion = await client.chat.completions.create(**sent)
+            reply = await self._completed(client, sent)
         except APIStatusError as error:
             self.cache.settle(entry, None)
             reason = complaint(error.body)
@@ -249,19 +251,36 @@ class LanguageModel:
         except (APIError, ValueError) as error:
             # No reply came, yet the server may have worked for it: the entry stays in the account.
             raise self._problem(error, None) from None
-        reply = self._read(completion)
         tokens = reply.prompt_tokens + reply.completion_tokens
         self.cache.settle(entry, tokens or _most_tokens(sent))
         return self.cache.put(request, reply, sent=sent, is_answer=prompt.is_answered_by)
 
+    async def _completed(self, client: AsyncOpenAI, sent: dict[str, Any]) -> Reply:
+        """Send a request until a completion comes; openai itself does not ask again after a page or cut JSON."""
+        tried = 0
+        while True:
+            try:
+                return self._read(await client.chat.completions.create(**sent))
+            except ValueError:
+                if tried == self.llm.retries:
+                    raise
+            await asyncio.sleep(min(FIRST_PAUSE * 2**tried, LONGEST_PAUSE))
+            tried += 1
+
     def _read(self, completion: Any) -> Reply:
-        """Return a completion as a reply; a server may leave out or misname any part but the message itself."""
+        """Return a completion as a reply; a server may leave out or misname any part but the message itself.
+
+        Raises
+        ------
+        ValueError
+            It has no message.
+        """
         choices = getattr(completion, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
             reason = complaint(getattr(completion, "error", None)) or "the answer is not a chat completion"
-            raise self._problem(ValueError(reason), None)
+            raise ValueError(reason)
         usage = getattr(completion, "usage", None)
         return Reply(
             content=self._without_key(_text(getattr(message, "content", None))),

@@ -126,6 +126,14 @@ def test_what_is_no_completion_is_never_kept_as_an_answer(ask, openai_server, fa
     assert words(ask().ask(prompts(1))) == ["number 0"]
 
 
+@pytest.mark.parametrize("fault", ["html", "malformed", "empty"])
+def test_what_is_no_completion_is_asked_for_again_as_often_as_retries_allow(ask, openai_server, monkeypatch, fault):
+    monkeypatch.setattr("isaerft.llm.client.FIRST_PAUSE", 0.01)
+    openai_server.faults = [fault] * 3
+    assert words(ask(retries=3).ask(prompts(1))) == ["number 0"]
+    assert openai_server.received == 4
+
+
 def test_a_server_that_stays_away_ends_the_run_with_all_answers_so_far_kept(ask, openai_server):
     openai_server.faults = [None] * 4 + [500] * 9
     with pytest.raises(InputError, match=r"gave no answer after 2 tries.*all answers so far are kept.*run again"):
