@@ -42,10 +42,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_count, as_finite, as_groups, as_share
+from isaerft.stats.ranks import midranks
 
 BLOCK_ROWS = 1024
 MAX_PAIRS = 20_000_000
@@ -92,7 +93,7 @@ def strata_of(
     lengths = [column.size for column in columns]
     if len(set(lengths)) > 1 or lengths[0] == 0:
         raise InputError(f"confounds have lengths {lengths}", allowed="one value per latent in each")
-    ranks = [rankdata(column) for column in columns]
+    ranks = [midranks(column) for column in columns]
     if clusters is not None:
         codes = as_groups("clusters", clusters, lengths[0])
         ranks = [(np.bincount(codes, weights=rank) / np.bincount(codes))[codes] for rank in ranks]
@@ -280,7 +281,7 @@ class SmoothConfounds:
 def _basis(confounds: bytes, strata: bytes, n_confounds: int, max_degree: int) -> np.ndarray:
     """Return the basis of strata (n,) int64 and of polynomials of confounds (n_confounds, n) float64; not writable."""
     values, codes = np.frombuffer(confounds).reshape(n_confounds, -1), np.frombuffer(strata, dtype=np.int64)
-    scores = norm.ppf((rankdata(values, axis=1) - 0.5) / values.shape[1])
+    scores = norm.ppf((midranks(values) - 0.5) / values.shape[1])
     levels = (codes == np.arange(codes.max() + 1)[:, None]).astype(np.float64)
     terms = [
         scores[list(factors)].prod(axis=0)
@@ -336,8 +337,8 @@ def negative_controls(changes: ArrayLike, expected: ArrayLike) -> np.ndarray | N
     changed, labels = as_finite("changes", changes, n_dims=2), as_finite("expected", expected, n_dims=2)
     if len(changed) < MIN_CONTROLS:
         return None
-    mean_rank = rankdata(changed, axis=1).mean(axis=0)
-    moved = norm.ppf((rankdata(mean_rank) - 0.5) / mean_rank.size)
+    mean_rank = midranks(changed).mean(axis=0)
+    moved = norm.ppf((midranks(mean_rank) - 0.5) / mean_rank.size)
     said = labels.mean(axis=0)
     said = (said - said.mean()) / (said.std() or 1.0)
     return np.array([moved, moved**2, moved**3, said, said**2, moved * said])

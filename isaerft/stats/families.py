@@ -16,10 +16,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_groups
+from isaerft.stats.ranks import midranks
 
 ALIKE_CHANGES, ALIKE_EXPECTATIONS = 0.3, 0.2
 """Least correlations at which two behaviors are variants of one; lower for expectations, of which few are positive."""
@@ -52,7 +52,7 @@ def families_of(changes: ArrayLike, expected: ArrayLike, *, declared: ArrayLike 
         raise InputError(
             f"changes has shape {changed.shape} and expected {labels.shape}", allowed="the same shape, (n_behaviors, n)"
         )
-    ranks = rankdata(changed, axis=1)
+    ranks = midranks(changed)
     alike = _correlations(ranks - ranks.mean(axis=0)) >= ALIKE_CHANGES
     alike &= _correlations(labels) >= ALIKE_EXPECTATIONS
     if declared is not None:

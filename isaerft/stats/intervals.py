@@ -28,11 +28,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, t
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_share
 from isaerft.stats.power import hanley_mcneil_sd
+from isaerft.stats.ranks import midranks, midranks_within
 
 N_BOOTSTRAP = 999
 MIN_UNITS = 3
@@ -374,7 +375,7 @@ def auroc_influence(change: np.ndarray, expected: np.ndarray, strata: np.ndarray
     """
     codes = np.zeros(change.size, dtype=np.int64) if strata is None else strata
     # Wins of a latent over its own and over the other kind, as ranks within the stratum and within the kind.
-    joint, own = _ranks_within(change, codes), _ranks_within(change, 2 * codes + expected)
+    joint, own = midranks_within(change, codes), midranks_within(change, 2 * codes + expected)
     n_expected = np.bincount(codes, weights=expected)[codes]
     n_other = np.where(expected, np.bincount(codes)[codes] - n_expected, n_expected)
     below = joint - own
@@ -392,14 +393,6 @@ def cluster_sd(influence: np.ndarray, clusters: np.ndarray, n_independent: float
     return math.sqrt(float(sums @ sums) * n_independent / (n_independent - 1))
 
 
-def _ranks_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return midranks (n,) of `values` (n,) within each of `groups` (n,) int."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    dense = rankdata(values, method="dense") - 1
-    return rankdata(codes * (dense.max() + 1) + dense) - (np.cumsum(sizes) - sizes)[codes]
-
-
 def spearman_influence(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return (n,) influences on Spearman's correlation with midranks; `change` and `expected` are (n,) float.
 
@@ -408,7 +401,7 @@ def spearman_influence(change: np.ndarray, expected: np.ndarray) -> np.ndarray:
     2010).
     """
     n = change.size
-    x, y = ((rankdata(values) - 0.5) / n for values in (change, expected))
+    x, y = ((midranks(values) - 0.5) / n for values in (change, expected))
     covariance, var_x, var_y = (x * y).mean() - 0.25, (x * x).mean() - 0.25, (y * y).mean() - 0.25
     in_covariance = x * y + _mean_above(change, y) + _mean_above(expected, x) - 3 * (x * y).mean()
     in_var_x = x * x + 2 * _mean_above(change, x) - 3 * (x * x).mean()

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_count, as_finite
 from isaerft.stats.exchange import exchange_within
+from isaerft.stats.ranks import midranks
 
 NO_SPREAD = 1e-5
 
@@ -77,7 +77,7 @@ def matched_draws(
         raise InputError(
             f"{picked.size} latents are to be matched among {free.size} others", allowed="as many others, at least"
         )
-    ranks = [rankdata(column) / column.size for column in columns if np.ptp(column) > NO_SPREAD * np.abs(column).max()]
+    ranks = [midranks(column) / column.size for column in columns if np.ptp(column) > NO_SPREAD * np.abs(column).max()]
     places = np.stack(ranks, axis=1) if ranks else np.zeros((columns[0].size, 1))
     # The others of a draw take at most k - 1 latents, so these candidates always hold one that is left.
     n_candidates = min(free.size, n_nearest + picked.size - 1)

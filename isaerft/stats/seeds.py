@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite
+from isaerft.stats.ranks import midranks
 
 _MAX_SPLITS = 500
 
@@ -53,7 +54,7 @@ def scaled_ranks(changes: ArrayLike) -> np.ndarray:
     `changes` is (n_seeds, n) float without NaN; so is the result.
     """
     array = _as_changes(changes)
-    return (rankdata(array, axis=1) - 0.5) / array.shape[1]
+    return (midranks(array) - 0.5) / array.shape[1]
 
 
 def mean_rank(changes: ArrayLike) -> np.ndarray:

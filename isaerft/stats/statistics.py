@@ -23,11 +23,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.stats.checks import as_binary, as_change, as_count, as_expected, as_finite, as_graded
+from isaerft.stats.ranks import midranks, midranks_within
 from isaerft.stats.seeds import mean_rank
 
 _BLOCK_BYTES = 2**22
@@ -106,14 +106,8 @@ def centered_ranks(values: np.ndarray, strata: np.ndarray | None = None) -> np.n
     With `strata` (n,) ranks are taken within each stratum, with its own n.
     """
     if strata is None:
-        return 2 * rankdata(values) - (len(values) + 1)
-    order = np.argsort(strata, kind="stable")
-    starts = np.flatnonzero(np.diff(strata[order], prepend=-1))
-    sizes = np.diff(starts, append=len(values))
-    # One ranking of (stratum, value) pairs serves all strata: subtracting a stratum's start leaves ranks within it.
-    dense = rankdata(values, method="dense") - 1
-    ranks = rankdata(strata * (dense.max() + 1) + dense)
-    return 2 * (ranks - starts[strata]) - (sizes[strata] + 1)
+        return 2 * midranks(values) - (len(values) + 1)
+    return 2 * midranks_within(values, strata) - (np.bincount(strata)[strata] + 1)
 
 
 def auroc(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
@@ -172,7 +166,7 @@ def spearman(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
         raise InputError(f"expected has shape {graded.shape}", allowed=f"(..., {change.size})")
     as_finite("expected", graded.ravel(), n_dims=1)
     weights = centered_ranks(change)
-    ranks = 2 * rankdata(graded, axis=-1) - (change.size + 1)
+    ranks = 2 * midranks(graded) - (change.size + 1)
     norm = np.sqrt((weights @ weights) * (ranks**2).sum(axis=-1))
     return (ranks @ weights) / np.where(norm > 0, norm, np.nan)
 
@@ -266,7 +260,7 @@ class EnrichmentScorer:
 def _bind(change: np.ndarray, labels: np.ndarray) -> EnrichmentScorer:
     order = np.argsort(-change, kind="stable")
     ends = np.flatnonzero(np.diff(change[order], append=-np.inf))
-    return EnrichmentScorer(labels, order, rankdata(change)[order], ends)
+    return EnrichmentScorer(labels, order, midranks(change)[order], ends)
 
 
 def enrichment(change: ArrayLike, expected: ArrayLike) -> np.ndarray:

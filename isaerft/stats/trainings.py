@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,15 +66,21 @@ class TrainingsResult:
         """
         if self.n_others < MIN_OTHERS:
             return math.nan
-        df = self.n_others - 1
-        critical = float(student.isf(as_share("level", level), df))
-        low, high = 0.0, 1.0
-        while nct.sf(critical, df, high) < power:
-            low, high = high, 2 * high
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if nct.sf(critical, df, middle) < power else (low, middle)
-        return self.null_mean + high * self.null_sd * math.sqrt(1 + 1 / self.n_others)
+        noncentrality = _detectable(self.n_others - 1, power, as_share("level", level))
+        return self.null_mean + noncentrality * self.null_sd * math.sqrt(1 + 1 / self.n_others)
+
+
+@lru_cache
+def _detectable(df: int, power: float, level: float) -> float:
+    """Return the noncentrality at which a one-sided t-test of `df` degrees of freedom has the given power."""
+    critical = float(student.isf(level, df))
+    low, high = 0.0, 1.0
+    while nct.sf(critical, df, high) < power:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if nct.sf(critical, df, middle) < power else (low, middle)
+    return high
 
 
 def against_others(

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import nct, norm, rankdata
+from scipy.stats import nct, norm
 from scipy.stats import t as student
 
 from isaerft.errors import InputError
@@ -36,6 +36,7 @@ from isaerft.stats.checks import as_finite, as_groups
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.moderated import VariancePrior, variance_prior
 from isaerft.stats.multiple_testing import qvalues
+from isaerft.stats.ranks import midranks
 
 MIN_FAMILIES = 3
 """Fewest families of behaviors: a slope and its noise need three."""
@@ -435,7 +436,7 @@ def _checked(
     if still.any():
         raise InputError(f"in behavior {int(np.argmax(still))} all latents changed alike", remedy="leave it out")
     n = changed.shape[1]
-    normal = norm.ppf((rankdata(changed, axis=1) - 0.5) / n)
+    normal = norm.ppf((midranks(changed) - 0.5) / n)
     stratum, cluster = as_groups("strata", strata, n), as_groups("clusters", clusters, n)
     smooth = smooth_confounds(confounds, stratum, cluster)
     normal = normal - (_means(normal.T, stratum)[stratum].T if smooth is None else smooth.fitted(normal))
