@@ -6,7 +6,7 @@ $ python benchmarks/seconds_per_stage.py results/testbed
 import argparse
 from pathlib import Path
 
-import pandas as pd
+from isaerft.report.seconds import stage_seconds
 
 
 def main() -> None:
@@ -14,17 +14,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="results folder of a study, e.g. results/testbed")
     folder = parser.parse_args().results / "benchmarks"
-    files = sorted(folder.rglob("*.tsv"))
-    if not files:
+    table = stage_seconds(folder)
+    if table.empty:
         parser.error(f"no benchmark files under {folder}; run the study first")
-    rows = [
-        {"stage": path.relative_to(folder).parts[0].removesuffix(".tsv"), "seconds": seconds}
-        for path in files
-        for seconds in pd.read_csv(path, sep="\t")["s"]
-    ]
-    table = pd.DataFrame(rows).groupby("stage").seconds.agg(jobs="count", mean="mean", total="sum")
-    table = table.sort_values("total", ascending=False)
-    print(table.round(1).to_string())
+    print(table.round(1).to_string(index=False))
     print(f"\nall stages: {table.total.sum():.0f} seconds of jobs (two run at a time on two cores)")
 
 

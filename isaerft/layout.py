@@ -258,6 +258,11 @@ class Results:
         """Log of a job."""
         return self._at("logs", rule, f"{'.'.join(names)}.log") if names else self._at("logs", f"{rule}.log")
 
+    @property
+    def benchmarks(self) -> Path:
+        """Folder with the time and memory of every job."""
+        return self._at("benchmarks")
+
     def benchmark(self, rule: str, *names: str) -> Path:
         """Time and memory of a job."""
         return (

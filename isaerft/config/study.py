@@ -187,7 +187,7 @@ class Study:
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
     record_seconds: bool = False
-    """Fill `seconds` in training.csv; off by default, so that two runs write the same bytes."""
+    """Fill `seconds` in training.csv and tell in summary.html where time went; off, so that two runs write the same."""
     rules: list[str] = Field(default_factory=list)
     """Snakemake files of your own to include (rules that make a behavior's records, say)."""
 

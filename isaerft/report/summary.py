@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import pandas as pd
 from markupsafe import Markup
 
 from isaerft.report import ANSWERS_CAPTION
@@ -75,19 +76,20 @@ covers.</p>
 <details><summary>How to read this page</summary>
 <dl>
 <dt>Result</dt><dd>One number per behavior: how well the changes of the latents match what their explanations lead the
-judge to expect{{ chance }}. The unit of every test is the latent; seeds and behaviors are replicates.</dd>
+judge to expect{{ chance }}.</dd>
 <dt>Controls</dt><dd>The same number where explanations should not matter: exchanged between latents, judged for another
 behavior, replaced by firing rate, decoder norm or length, or on a random dictionary. A result counts only as
 far as it exceeds all of them.</dd>
-<dt>p and q</dt><dd>p: how often chance alone yields so high a number, by exchanging explanations between similar
-latents. q: the same, adjusted for the number of tests; of all tests with q &lt; 0.05, about 5 % are expected to be
-false.</dd>
+<dt>p and q</dt><dd>p: how often a training on another behavior would yield so high a number, judged by how far the
+trainings on the other behaviors spread. q: the same, adjusted for the number of tests; of all tests with
+q &lt; 0.05, about 5 % are expected to be false.</dd>
 <dt>No agreement</dt><dd>It is a finding only where the minimum detectable effect is low enough that agreement would
 have been seen.</dd>
 <dt>Noise ceiling</dt><dd>Seeds disagree on what changed, so no explanation can predict changes perfectly. The ceiling
 says how well the seeds themselves would let it.</dd>
 <dt>Specificity</dt><dd>Explanations of one behavior should fit the changes from training on that behavior, not from
-others. It guards against explanations that are right about every training alike.</dd>
+others. It guards against explanations that are right about every training alike, and is the primary test; families
+of behaviors that are alike count as one.</dd>
 </dl>
 </details>
 {% if sources %}
@@ -103,6 +105,10 @@ others. It guards against explanations that are right about every training alike
 {% if subjects %}
 <h2>Subjects</h2>
 {{ subjects }}
+{% endif %}
+{% if seconds %}
+<h2>Where the time went</h2>
+{{ seconds }}
 {% endif %}
 <h2>Figures</h2>
 {% for figure in figures %}
@@ -148,6 +154,7 @@ def summary_page(
     catalogue: Mapping[str, Table],
     figures: Mapping[str, bytes],
     links: Mapping[str, str],
+    seconds: pd.DataFrame | None = None,
 ) -> str:
     """Return the study on one self-contained page.
 
@@ -163,6 +170,8 @@ def summary_page(
         Name -> SVG, in the order of the page.
     links : mapping of str to str
         Name of a table, or `ANSWERS` -> relative address of its page.
+    seconds : DataFrame, optional
+        What `stage_seconds` returns; without it the page is the same for every run.
     """
     primary = find_primary(table(tables, "agreement"))
     lines = headlines(tables)
@@ -197,6 +206,7 @@ def summary_page(
         judges=_judges(tables, several=several),
         judge_sentence=judge_sentence(tables),
         subjects=_subjects(tables),
+        seconds="" if seconds is None else _seconds(seconds),
         figures=[_figure(name, svg) for name, svg in figures.items()],
         tables=listed,
     )
@@ -248,6 +258,17 @@ def _subjects(tables: Tables) -> Markup | str:
         names = [visible(row.subject), visible(row.model), sae, visible(row.hook_name)]
         rows.append([*names, count(row.d_sae), count(row.n_alive), *losses])
     return _grid(("model", "SAE", "hook", *numeric), rows, several=True, numeric=numeric)
+
+
+def _seconds(stages: pd.DataFrame) -> Markup | str:
+    """Return the seconds of each stage, and of all, as a table; empty without any."""
+    if stages.empty:
+        return ""
+    jobs, total = stages.jobs.sum(), stages.total.sum()
+    lines = [*stages.itertuples(index=False, name=None), ("all", jobs, total / jobs, total)]
+    rows = [[stage, str(n), f"{mean:.1f}", f"{summed:.0f}"] for stage, n, mean, summed in lines]
+    numeric = ("jobs", "mean, s", "total, s")
+    return grid(("rule", *numeric), rows, numeric=numeric)
 
 
 def _grid(

@@ -17,6 +17,7 @@ from isaerft.layout import Results
 from isaerft.report.figures import FIGURES, figures_of
 from isaerft.report.figures.canvas import save_svg
 from isaerft.report.pages import answers_page, table_page
+from isaerft.report.seconds import stage_seconds
 from isaerft.report.selection import SOURCES, source_facts
 from isaerft.report.summary import ANSWERS, summary_page
 
@@ -84,7 +85,10 @@ def write_summary(plan: Plan, results: Results) -> None:
     drawn = [name for name in figures_of(plan) if results.figure(name).is_file()]
     figures = {name: results.figure(name).read_bytes() for name in drawn}
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
-    page = summary_page(plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links)
+    seconds = stage_seconds(results.benchmarks) if plan.study.record_seconds else None
+    page = summary_page(
+        plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links, seconds=seconds
+    )
     write_text(results.summary, page)
 
 

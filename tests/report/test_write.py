@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from isaerft.analysis import TABLES
+from isaerft.config import Plan
 from isaerft.errors import InputError
 from isaerft.layout import Results
 from isaerft.report.figures import figures_of
@@ -45,6 +47,18 @@ def test_whole_report_is_written_and_rewritten_alike(lean_plan, results, tmp_pat
     assert 'href="pages/agreement.html"' in page
     assert "answers.html" not in page, "nothing was answered"
     assert results.page("agreement") in first
+
+
+def test_the_summary_tells_where_the_time_went_where_the_study_records_it(lean_plan, results, reader):
+    for rule, name, seconds in (("train", "a.tsv", 40), ("train", "b.tsv", 20.5), ("facts", "", 9)):
+        path = results.benchmark(rule, *([name] if name else []))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:40\t-\n", encoding="utf-8")
+    write_summary(lean_plan, results)
+    assert "Where the time went" not in results.summary.read_text(encoding="utf-8")
+    write_summary(Plan(replace(lean_plan.study, record_seconds=True)), results)
+    page = results.summary.read_text(encoding="utf-8").split("Where the time went")[1].split("</table>")[0]
+    assert reader(page).cells == ["train", "2", "30.2", "60", "facts", "1", "9.0", "9", "all", "3", "23.2", "70"]
 
 
 def test_answers_are_read_line_by_line_whatever_they_hold(plan, results):
