@@ -1,12 +1,13 @@
 """Kill a study again and again, and see what is lost.
 
 $ python tests/faults/kills.py --kills 50                             the small study, about 15 minutes on two cores
-$ python tests/faults/kills.py --config config/testbed.yaml --kills 50 --undisturbed results/testbed --seconds 780
+$ python tests/faults/kills.py --config config/testbed.yaml --kills 50 --undisturbed results/testbed
 
 The study runs once undisturbed, unless the results of such a run are given. Then, in another folder, the whole process
-group gets SIGKILL at random moments, and the study is resumed until it ends. Told at the end: tables that differ from
-the undisturbed run's, jobs that ran again although they had finished, and locks that were left without a word of how
-to clear them.
+group gets SIGKILL at random moments, and the study is resumed until it ends. A moment is some seconds after a random
+number of further jobs has finished, so that kills spread over the whole study and a long job can end between two of
+them. Told at the end: tables that differ from the undisturbed run's, jobs that ran again although they had finished,
+and locks that were left without a word of how to clear them.
 """
 
 import argparse
@@ -24,6 +25,9 @@ from random import Random
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "workflow", "profiles", "environment.yml", "data", "config")
 BLOCK = re.compile(r"^(?:local)?rule (\w+):\n((?:    .+\n)*)", re.MULTILINE)
+TOTAL = re.compile(r"^total +(\d+)$", re.MULTILINE)
+# How long after a job has ended a kill may come.
+MOST_SECONDS = 12.0
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.MULTILINE)
 
 
@@ -62,6 +66,27 @@ def jobs(text: str) -> tuple[set[str], set[str]]:
     return set(names.values()), {names[number] for number in FINISHED.findall(text) if number in names}
 
 
+def kill_at_random(process: subprocess.Popen[bytes], log: Path, random: Random, n_left: int) -> int | None:
+    """Kill a run's process group at a random moment and return None, or its exit status if it ends before."""
+    share, seconds = random.random(), random.uniform(0, MOST_SECONDS)
+    asked = None
+    while process.poll() is None:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        total = TOTAL.search(text)
+        if total and asked is None:
+            # On average the jobs that are left are dealt out over the kills that are left.
+            asked = int(2 * share * int(total[1]) / (n_left + 1))
+        if asked is not None and len(FINISHED.findall(text)) >= asked:
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return None
+        time.sleep(0.2)
+    return process.returncode
+
+
 def tables(results: Path) -> dict[str, bytes]:
     """Return the bytes of every result table; none is an error, for it would agree with none."""
     found = {path.name: path.read_bytes() for path in sorted((results / "tables").glob("*.csv"))}
@@ -78,7 +103,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--cores", default="2")
     parser.add_argument("--undisturbed", type=Path, help="results of an undisturbed run; default: run it first")
-    parser.add_argument("--seconds", type=float, default=780, help="how long that run took (default 780)")
     parser.add_argument("--keep", type=Path, help="folder to work in, which is kept; default: a temporary one")
     options = parser.parse_args()
     study, random = options.config.stem, Random(options.seed)
@@ -86,13 +110,12 @@ def main() -> None:
     base.mkdir(exist_ok=True)
     run = ("--cores", options.cores, "--rerun-incomplete", "--config", f"study={study}")
 
-    calm, seconds = options.undisturbed, options.seconds
+    calm = options.undisturbed
     if calm is None:
         folder = workplace(base / "calm", options.config)
-        calm, began = folder / "results" / study, time.monotonic()
+        calm = folder / "results" / study
         if start(folder, base / "calm.log", *run).wait() != 0:
             raise SystemExit(f"the undisturbed study failed; see {base / 'calm.log'}")
-        seconds = time.monotonic() - began
 
     harsh = workplace(base / "harsh", options.config)
     finished: set[str] = set()
@@ -101,14 +124,7 @@ def main() -> None:
     while True:
         log = base / f"harsh-{kills:03d}.log"
         process = start(harsh, log, *run)
-        moment = random.uniform(0, 2 * seconds / options.kills)
-        try:
-            # Each run first reads the config and finds out what is left to do, in which a kill could not hurt.
-            code = process.wait(moment + 8 if kills < options.kills else None)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            code = None
+        code = process.wait() if kills == options.kills else kill_at_random(process, log, random, options.kills - kills)
         text = log.read_text(encoding="utf-8", errors="replace")
         began_now, finished_now = jobs(text)
         repeated += sorted(began_now & finished)
