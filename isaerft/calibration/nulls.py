@@ -177,6 +177,11 @@ def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -
     strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
     sample = case_control(evidence.changes, strata, clusters, n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng)
     part = replace(evidence.on(sample.latents), placebos=np.empty((0, len(sample.latents))))
+    # A behavior none of whose expected latents was drawn cannot be tested, as in a study.
+    testable = np.flatnonzero(part.expected.any(axis=1) & ~part.expected.all(axis=1))
+    if 0 not in testable:
+        return
+    part = replace(part, changes=part.changes[testable], expected=part.expected[testable])
     for test, found in results_of(part, 0, n_resamples=sizes.n_resamples, rng=rng):
         if test in ("trainings", "specificity"):
             yield f"{test}_case_control", found

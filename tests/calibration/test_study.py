@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from isaerft.calibration import nulls, run_part
-from isaerft.calibration.nulls import Outcome
+from isaerft.calibration.nulls import N_CASES, PER_CASE, Outcome, _sampled, evidence_of
 from isaerft.calibration.results import share, stream
 from isaerft.calibration.verdicts import exchange_wrong
+from isaerft.calibration.worlds import draw, world_of
 from isaerft.config import Calibration
 from isaerft.errors import InputError
 from isaerft.stats.intervals import ConfidenceInterval
+from isaerft.stats.sampling import case_control
 
 SIZES = Calibration(
     seed=0,
@@ -195,3 +197,18 @@ def test_a_world_is_the_same_whatever_was_drawn_before():
 def test_an_unknown_part_is_refused_with_those_there_are(part):
     with pytest.raises(InputError, match=re.escape("null-WORLD-LATENTS")):
         run_part(part, SIZES)
+
+
+@pytest.mark.parametrize(("behavior", "tested"), [(1, True), (0, False)])
+def test_a_behavior_none_of_whose_latents_was_drawn_is_left_out_of_the_sample(behavior, tested):
+    """With few expected latents this happened in one of a thousand worlds, and ended the study."""
+    sizes = SIZES
+    evidence = evidence_of(draw(world_of("few_expected", 500, 9), np.random.default_rng(0)), sizes.n_bins)
+    strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
+    options = {"n_cases": N_CASES, "controls_per_case": PER_CASE}
+    sample = case_control(evidence.changes, strata, clusters, **options, rng=np.random.default_rng(1)).latents
+    expected = evidence.expected.copy()
+    expected[behavior] = False
+    expected[behavior, np.setdiff1d(np.arange(expected.shape[1]), sample)[0]] = True
+    found = dict(_sampled(replace(evidence, expected=expected), sizes, np.random.default_rng(1)))
+    assert ("trainings_case_control" in found) == tested
