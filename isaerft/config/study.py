@@ -361,7 +361,7 @@ class Study:
         parts: list[tuple[str, str, Source | Judge]] = [("source", name, part) for name, part in self.sources.items()]
         parts += [("judge", name, part) for name, part in self.judges.items()]
         for kind, name, part in parts:
-            if part.path is not None and "{" not in part.path and not Path(part.path).exists():
+            if part.path is not None and "{subject_dir}" not in part.path and not Path(part.path).exists():
                 raise _missing(f"{kind} {name!r}: {part.path!r}", part.path)
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:

@@ -1,4 +1,5 @@
 import copy
+import copy
 from itertools import pairwise
 
 import pytest
@@ -272,6 +273,47 @@ def test_what_an_sae_reads_is_what_transformerlens_calls_by_that_name(model_of, 
         if (family, at) != ("gpt_neox", "resid_mid"):
             found = run_below(model, find_hook(model, hook), tokens, torch.ones_like(tokens)).activation
             torch.testing.assert_close(found, cache[hook], atol=1e-5, rtol=1e-5)
+
+
+LAYER_NORM = {"gpt2", "gpt_neox", "gptj", "gpt_neo", "phi", "cohere", "stablelm"}
+
+
+@pytest.mark.parametrize("architecture", [*SEQUENTIAL, *PARALLEL])
+def test_the_direct_path_is_what_the_final_norm_and_the_unembedding_do_at_a_fixed_size(model_of, architecture):
+    model = copy.deepcopy(model_of(architecture))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in final_norm(model).parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+    family = model.config.model_type
+    n, d = model.get_output_embeddings().weight.shape
+    weights = torch.randn(n, dtype=torch.float64, generator=generator)
+    found = direct_path(model, weights)
+    assert found.dtype == torch.float32
+    x = torch.randn(50, d, generator=generator) + 0.5
+    size = x.std(1, correction=0) if family in LAYER_NORM else x.square().mean(1).sqrt()
+    norm, head = final_norm(model), model.get_output_embeddings().weight
+    # The norm's bias is the same at x and -x, and no direction of the residual stream.
+    logits = (norm(x) - norm(-x)).detach() / 2 @ head.T
+    expected = (logits.double() @ weights).float() * size
+    torch.testing.assert_close(x @ found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_constant_in_all_unembeddings_cancels_where_the_weights_sum_to_nothing(model_of):
+    model = copy.deepcopy(model_of("llama"))
+    weights = torch.randn(model.config.vocab_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights -= weights.mean()
+    before = direct_path(model, weights)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(torch.randn(model.config.hidden_size))
+    torch.testing.assert_close(direct_path(model, weights), before, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_without_a_final_norm_has_no_direct_path(model_of):
+    model = copy.deepcopy(model_of("llama"))
+    del model.model.norm
+    with pytest.raises(InputError, match="no final normalization; allowed: norm, ln_f"):
+        direct_path(model, torch.ones(model.config.vocab_size, dtype=torch.float64))
 
 
 LAYER_NORM = {"gpt2", "gpt_neox", "gptj", "gpt_neo", "phi", "cohere", "stablelm"}

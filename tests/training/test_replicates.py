@@ -268,6 +268,27 @@ def test_a_logit_lens_needs_other_text(make, plan):
         )
 
 
+def test_a_first_gradient_needs_no_other_text(make, plan):
+    assert plan.contrast_behaviors("a", "first_gradient") == []
+    for row in make("first_gradient", contrast=None):
+        assert (row["steps"], row["objective"], set(row["diagnostics"])) == (0, "none", {"steering_strength"})
+        assert row["heldout_loss_adapted"] < row["heldout_loss_base"]
+
+
+def test_a_logit_lens_needs_other_text(make, plan):
+    with pytest.raises(InputError, match="needs the cached activations of b; give their folder with --contrast"):
+        make("logit_lens", contrast=None)
+    alone = {"a": plan.study.behaviors["a"]}
+    with pytest.raises(InputError, match="compares behavior 'a' with others, and there are none; add a second"):
+        with_options(
+            plan,
+            behaviors=alone,
+            adapters={name: plan.study.adapters[name] for name in ("bias", "logit_lens")},
+            controls=[],
+            reference=None,
+        )
+
+
 def test_the_contrast_is_what_the_behavior_names(make, plan, caches, subject, records, tmp_path):
     make("mean_difference", "others")
     assert plan.contrast_behaviors("a", "mean_difference") == ["b"]

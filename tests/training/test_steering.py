@@ -1,6 +1,7 @@
 """Steering baselines: what they are fitted to, what they find, how far they steer."""
 
 import copy
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ PLANTED, ABSENT = 5, 9
 
 
 KINDS = ["mean_difference", "probe"]
+ALL = [*KINDS, "logit_lens", "first_gradient"]
 ALL = [*KINDS, "logit_lens", "first_gradient"]
 
 
@@ -66,6 +68,11 @@ def behavior(cached):
 def contrast(cached):
     """Texts with other activations and, for what reads words, every token's neighbor in the vocabulary in its place."""
     return tuple(replace(changed(rows, unplant), tokens=rows.tokens + 1) for rows in cached)
+
+
+def other_words(rows):
+    """A contrast of the same texts with every token's successor in the vocabulary in its place."""
+    return (replace(rows, tokens=rows.tokens + 1),)
 
 
 @pytest.fixture
@@ -179,7 +186,7 @@ def test_the_probe_does_not_depend_on_the_scale_of_the_activations(fitted, behav
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subject, fitted, behavior, kind):
-    adapter, strength = fitted(kind, subsample=1.0)
+    adapter, strength = fitted(kind, others=other_words(behavior[0]), subsample=1.0)
     kept = behavior[0]
     found = float(adapter.length)
 
@@ -311,6 +318,104 @@ def test_a_first_gradient_is_of_sft_whatever_the_objective_and_needs_no_other_te
 def test_a_baseline_of_the_decoder_follows_a_random_dictionary(subject, fitted, kind):
     twin = subject.with_random_dictionary(3)
     own, other = (fitted(kind, on=on)[0].direction for on in (subject, twin))
+    assert not torch.equal(own, other)
+    torch.testing.assert_close(own.sort().values, other.sort().values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_first_gradient_in_parts_and_with_less_memory_is_the_same(fitted):
+    whole, _ = fitted("first_gradient")
+    for more in ({"gradient_accumulation": 8}, {"gradient_checkpointing": True}, {"precision": "float32"}):
+        parts, _ = fitted("first_gradient", **more)
+        torch.testing.assert_close(parts.direction, whole.direction, rtol=1e-4, atol=1e-6)
+
+
+def unembedded(model, family):
+    """Return the final normalization's gain, and whether it centers, as the families' papers define them."""
+    norm = (
+        model.transformer.ln_f
+        if family == "gpt2"
+        else model.base_model.final_layer_norm
+        if family == "gpt_neox"
+        else None
+    )
+    if norm is not None:
+        return norm.weight, True
+    return (1 + model.model.norm.weight if family == "gemma2" else model.model.norm.weight), False
+
+
+@pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "qwen2"])
+def test_a_logit_lens_is_the_mean_unembedding_of_words_read_by_the_decoder(
+    subject, model_of, fitted, records, family, hook
+):
+    model = with_random_ends(model_of(family))
+    used = replace(subject, language=replace(subject.language, model=model), hook=find_hook(model, hook))
+    train = capture(used, records[:8], 32, 5)
+    (others,) = other_words(train)
+    adapter, strength = fitted("logit_lens", on=used, train=train, others=(others,), subsample=1.0)
+    U = model.get_output_embeddings().weight
+    means = [U[rows.tokens[completion_tokens(rows)]].mean(0) for rows in (train, others)]
+    gain, centers = unembedded(model, family)
+    read = gain * (means[0] - means[1])
+    read = read - read.mean() if centers else read
+    expected = used.dictionary.W_dec @ read
+    torch.testing.assert_close(adapter.direction, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert strength > 0
+
+
+def with_random_ends(model):
+    """The model with a final normalization that is not trivial, and with biases of the logits."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in final_norm(model).parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def test_a_constant_in_all_unembeddings_does_not_move_a_logit_lens(subject, fitted, behavior):
+    others = other_words(behavior[0])
+    before, _ = fitted("logit_lens", others=others)
+    model = copy.deepcopy(subject.model)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.add_(torch.randn(subject.dictionary.d_in))
+    moved = replace(subject, language=replace(subject.language, model=model))
+    after, _ = fitted("logit_lens", on=moved, others=others)
+    torch.testing.assert_close(after.direction, before.direction, rtol=1e-3, atol=1e-5)
+    assert before.direction.abs().max() > 0.01
+
+
+def test_a_logit_lens_sees_no_activation(fitted, behavior):
+    others = other_words(behavior[0])
+    blind = replace(behavior[0], codes=replace(behavior[0].codes, values=torch.zeros_like(behavior[0].codes.values)))
+    found = [fitted("logit_lens", train=train, others=others)[0].direction for train in (behavior[0], blind)]
+    assert torch.equal(*found)
+
+
+def test_one_step_of_a_bias_on_all_rows_goes_along_the_first_gradient(subject, fitted, behavior):
+    adapter, _ = fitted("first_gradient", subsample=1.0)
+    trained = make_adapter("bias", subject.dictionary.d_sae, {})
+    options = config.Adapter(subsample=1.0, batch_size=len(behavior[0]), learning_rate=0.05, steps=1, evaluate_every=1)
+    with trainable(trained, subject.dictionary, options) as (module, adapt):
+        result = train(subject, module, adapt, behavior[0], behavior[0], options, seed=0, batch_size=5)
+    assert result.best_step == 1
+    cosine = torch.nn.functional.cosine_similarity(trained.bias.detach(), adapter.direction, dim=0)
+    assert float(cosine) == pytest.approx(1, abs=1e-6)
+    assert float(trained.bias.norm()) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_a_first_gradient_takes_the_chosen_replies_of_pairs(subject, fitted, behavior, contrast):
+    """Whatever the objective, and whatever the other text."""
+    own, _ = fitted("first_gradient")
+    other, _ = fitted("first_gradient", objective="dpo", others=())
+    assert torch.equal(own.direction, other.direction)
+
+
+@pytest.mark.parametrize("kind", ["logit_lens", "first_gradient"])
+def test_a_baseline_of_the_decoder_follows_a_random_dictionary(subject, fitted, behavior, kind):
+    twin = subject.with_random_dictionary(3)
+    others = other_words(behavior[0])
+    own, other = (fitted(kind, on=on, others=others)[0].direction for on in (subject, twin))
     assert not torch.equal(own, other)
     torch.testing.assert_close(own.sort().values, other.sort().values, rtol=1e-4, atol=1e-6)
 
