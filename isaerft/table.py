@@ -34,7 +34,8 @@ CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-_JOINERS = "\u200c\u200d\u2060"
+# Invisible at the beginning of a cell, and within words of some languages right.
+_JOINERS = "\xad\u034f\u180e\u200c\u200d\u2060\u2061\u2062\u2063\u2064"
 
 Kind = Literal["text", "int", "float", "bool"]
 _DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}

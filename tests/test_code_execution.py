@@ -151,7 +151,9 @@ def study_of(folder, **changes):
     return values | changes
 
 
-@pytest.mark.parametrize("name", ["../x", "..", ".", "/x", "a/b", "a\\b", "~", "a\nb", "", "$(x)", "{x}", "-x"])
+@pytest.mark.parametrize(
+    "name", ["../x", "..", ".", "/x", "a/b", "a\\b", "~", "a\nb", "", "$(x)", "{x}", "-x", "x" * 65]
+)
 def test_names_that_could_lead_out_of_a_folder_are_refused(tmp_path, name):
     values = study_of(tmp_path)
     for kind in ("subjects", "behaviors", "adapters", "sources", "judges", "scorers"):

@@ -151,7 +151,7 @@ def test_the_words_of_missing_data_stay_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@cmd", "\t=1", " =1", "\r=1", "\x00=1", "\u200d=1", "\uff1d1", "\ufeff=1"]
+    "text", ["=1+1", "+1", "-1", "@cmd", "\t=1", " =1", "\r=1", "\x00=1", "\u200d=1", "\xad=1", "\uff1d1", "\ufeff=1"]
 )
 def test_a_spreadsheet_reads_no_formula(text):
     assert neutral_text(text).startswith("'")

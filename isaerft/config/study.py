@@ -18,7 +18,9 @@ from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, from_here, shown, unknown_name
 
-SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# Three names and two endings make the name of a log, of which file systems allow 255 characters.
+MAX_NAME = 64
+SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 PERMUTED, SHUFFLED = "-permuted", "-shuffled"
 CONTROLS = (
     "shuffled_explanations",
@@ -218,8 +220,8 @@ class Study:
             if not SLUG.fullmatch(name) or name.endswith(taken):
                 raise InputError(
                     f"{kind} name {shown(name)}",
-                    allowed="letters, digits, - and _, beginning with a letter or digit, not ending in "
-                    + " or ".join(taken),
+                    allowed=f"at most {MAX_NAME} letters, digits, - and _, beginning with a letter or digit, not"
+                    f" ending in {' or '.join(taken)}",
                 )
         for name in (OTHERS, REJECTED):
             if name in self.behaviors:

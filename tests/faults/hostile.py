@@ -1,6 +1,6 @@
 """Put hostile text through every door of a small study, and look for it in everything that the study makes.
 
-$ python tests/faults/hostile.py                    about three minutes on one core; needs chromium
+$ python tests/faults/hostile.py                    some minutes on one core; needs chromium
 $ python tests/faults/hostile.py --seed 1 --keep /tmp/hostile
 
 A small random model gets hostile tokens, corpus, records, explanations, labels, answers of language models,
@@ -8,8 +8,8 @@ judgements, prompts, cards, config texts and file names (`tests/faults/hostile_t
 study; sheets for readers, names, and errors of servers come after it. Then:
 
 - tables: no cell that a spreadsheet would run, also where it splits lines at semicolons, and explanations as given
-- pages and figures: opened in a browser whose requests all go to a listener; elements, attributes and scripts that text
-  created are found in its DOM, and in that of pages of the same text unescaped, which must be found
+- pages, figures and Snakemake's report: opened in a browser whose requests all go to a listener; elements, attributes
+  and scripts that text created are found in its DOM, as they are in a page of the same text unescaped, or it stops
 - logs and errors: no terminal code, invisible character or line that text began
 - files: none outside of the study's folder, none that a text's command wrote
 """
@@ -58,7 +58,7 @@ UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-FORMULA = re.compile(r"[\s\"'\u200c\u200d\u2060\xad\u034f]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+FORMULA = re.compile(r"[\s\xad\u034f\u180e\u200b-\u200d\u2060-\u2064\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 BROWSER = (
     "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
@@ -135,8 +135,8 @@ class Study:
         # What the formats of files and configs can hold at all.
         self.plain = [one for one in self.short if _is_storable(one.text)]
         names = dict.fromkeys(filter(None, map(_file_name, self.plain)))
-        self.file_names = [name for name in names if not VARIABLE.search(name)]
-        self.refused_names = [name for name in names if VARIABLE.search(name)]
+        self.refused_names = [name for name in names if VARIABLE.search(name) or not name.isprintable()]
+        self.file_names = [name for name in names if name not in self.refused_names]
         self.doors: Counter[str] = Counter()
 
     def through(self, door: str, given: list[Hostile]) -> list[str]:
@@ -406,6 +406,15 @@ def check_page(path: Path, dom: str, tags: set[str], found: Findings) -> None:
         found.add(path, "has no content security policy")
 
 
+def check_report(path: Path, dom: str, found: Findings) -> None:
+    """Find what text created in Snakemake's report, whose own scripts and elements are not ours."""
+    seen = Seen(dom)
+    found.saw("reports", seen.text)
+    found.executed += seen.ran
+    if seen.ran or seen.created:
+        found.add(path, "text created", *seen.created[:3])
+
+
 def template_tags() -> set[str]:
     """Return the elements that our own templates write, and those that a browser adds."""
     sources = [*(ROOT / "isaerft/report").glob("*.py"), ROOT / "isaerft/annotation/page.py"]
@@ -435,7 +444,9 @@ def check_browser(study: Study, listener: Listener) -> None:
 
 def files_of(base: Path) -> dict[Path, tuple[int, int]]:
     """Return size and time of all files that no part of the study should write."""
-    free = [base / "work/results", base / "work/.snakemake", base / "home", base / "tmp", base / "control.html"]
+    free = [base / "work/results", base / "work/.snakemake", base / "home", base / "tmp"]
+    free += [base / "control.html", base / "report.html", base / "work/config/refused.yaml"]
+    free += [base / "given/answers.csv", base / "given/refused"]
     found = {}
     for folder, _, names in os.walk(base):
         for path in (Path(folder), *(Path(folder, name) for name in names)):
@@ -489,6 +500,8 @@ def run_study(study: Study, options: argparse.Namespace, found: Findings) -> Non
         run = ("--cores", options.cores, "--config", "study=hostile")
         if start(work, study.base / "study.log", *run).wait():
             raise SystemExit(f"the study failed; see {study.base / 'study.log'} and keep it with --keep")
+        if start(work, study.base / "report.log", *run, "--report", str(study.base / "report.html")).wait():
+            raise SystemExit(f"there is no report; see {study.base / 'report.log'}")
         after_the_study(study, llm, values)
     check_files(study, before, found)
 
@@ -578,6 +591,7 @@ def main() -> None:
         found.executed += Seen(opened(path, listener.port, base / "tmp/profile")).ran
     for path in sorted(results.rglob("*.html")):
         check_page(path, opened(path, listener.port, base / "tmp/profile"), tags, found)
+    check_report(base / "report.html", opened(base / "report.html", listener.port, base / "tmp/profile"), found)
     print_row(study, found, listener)
     if not options.keep:
         shutil.rmtree(base)

@@ -64,10 +64,11 @@ def local_files(path):
     files = [Path(path)] if os.path.isfile(path) else sorted(Path(path).iterdir())
     names = [str(file) for file in files if file.is_file()]
     for name in names:
-        if variable := VARIABLE.search(name):
+        # Snakemake also prints names as they are.
+        if VARIABLE.search(name) or not name.isprintable():
             stop(
-                f"file {shown(name)}: Snakemake takes {variable[0]} in a path for a"
-                " variable of its own; rename the file or folder"
+                f"file {shown(name)}; allowed: printable characters, but no braces and no"
+                " <word>, which Snakemake takes for its own; rename the file or folder"
             )
     return names
 
