@@ -19,8 +19,7 @@ from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, from_here, shown, unknown_name
 
 # Three names and two endings make the name of a log, of which file systems allow 255 characters.
-MAX_NAME = 64
-SLUG = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PERMUTED, SHUFFLED = "-permuted", "-shuffled"
 CONTROLS = (
     "shuffled_explanations",
@@ -220,7 +219,7 @@ class Study:
             if not SLUG.fullmatch(name) or name.endswith(taken):
                 raise InputError(
                     f"{kind} name {shown(name)}",
-                    allowed=f"at most {MAX_NAME} letters, digits, - and _, beginning with a letter or digit, not"
+                    allowed=f"at most 64 letters, digits, - and _, beginning with a letter or digit, not"
                     f" ending in {' or '.join(taken)}",
                 )
         for name in (OTHERS, REJECTED):
