@@ -48,6 +48,7 @@ _DISK = {
     errno.EEXIST: _IN_THE_WAY,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EISDIR: _IN_THE_WAY,
+    errno.ELOOP: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name or folder",
 }
 _TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -52,7 +52,7 @@ def note(written: Path, final: Path) -> None:
         return
     line = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(written)}}) + "\n"
     # One write of a file that is only appended to: jobs that end together do not mix their lines.
-    with (_root / NAME).open("ab", buffering=0) as stream:
+    with open(_root / NAME, "ab", buffering=0, opener=_not_through_a_link) as stream:
         stream.write(line.encode())
 
 
@@ -139,6 +139,11 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
     for file in sorted(path.rglob("*")):
         if file.is_file() and not file.name.startswith("."):
             yield file.relative_to(path).as_posix(), file
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    """Open a file of a results folder that may be a stranger's: its ledger could be a link to a file elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _facts(file: Path) -> tuple[int, str]:

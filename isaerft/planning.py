@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft.config import Llm, Plan, Subject, TrainSae
-from isaerft.errors import InputError
+from isaerft.errors import InputError, printable
 from isaerft.explanations import AskingSource, latents_to_explain, read_explanations, sample_path
 from isaerft.explanations.contexts import read_contexts
 from isaerft.judges import AskingJudge
@@ -99,7 +99,9 @@ def cost_lines(plan: Plan, results: Results) -> list[str]:
     for name, total in totals.items():
         llm = plan.study.llms[name]
         besides = f", plus {unplanned[name]} that cannot be planned" if unplanned[name] else ""
-        lines.append(f"llm {name} ({llm.model}): {_requests_text(total, llm)}{besides}; {_used_text(plan, name)}")
+        lines.append(
+            f"llm {name} ({printable(llm.model)}): {_requests_text(total, llm)}{besides}; {_used_text(plan, name)}"
+        )
     return lines or ["no language model is asked"]
 
 

@@ -25,14 +25,17 @@ from isaerft.io import replacing
 
 FLOAT_FORMAT = "%.6g"
 MAX_TEXT = 2000
-_FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# What makes a cell a formula, at its beginning, or at that of what a spreadsheet with semicolons takes for a cell.
+_SIGN = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = re.compile(rf'^(?={_SIGN})|(?<=;)(?=[\s"]*{_SIGN})')
 # Control characters, text direction marks, zero-width space, byte-order mark, surrogates that UTF-8 cannot hold, and
 # tags, which spell a second text that only a language model reads.
 CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-_JOINERS = "\u200c\u200d\u2060"
+# Invisible at the beginning of a cell, and within words of some languages right.
+_JOINERS = "\xad\u034f\u180e\u200c\u200d\u2060\u2061\u2062\u2063\u2064"
 
 Kind = Literal["text", "int", "float", "bool"]
 _DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}
@@ -149,9 +152,10 @@ class Table:
 def neutral_text(value: object) -> str:
     """Return text from outside as harmless data: one line, no spreadsheet formula, bounded length.
 
+    A sign that would make it a formula gets an apostrophe before it, after a semicolon, too: where the decimal sign is
+    a comma, spreadsheets split lines there.
     Harmless text comes back as it is, so a table that is read and written again keeps its bytes.
     """
     text = CONTROL.sub(" ", str(value)).strip().lstrip(_JOINERS + " ")
-    if _FORMULA.match(text):
-        text = "'" + text
+    text = _FORMULA.sub("'", text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

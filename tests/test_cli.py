@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from isaerft.cli.steering import side_by_side
 from isaerft.cli.worker import _become
 from isaerft.layout import Results
 
+ROOT = Path(__file__).parents[1]
 VERBS = {command.name: command.callback for command in app.registered_commands}
 HEAVY = {"torch", "sae_lens", "transformers", "peft", "datasets", "sentence_transformers"}
 LIGHT = ("explain", "agreement", "tables", "figures", "pages", "summary", "split", "behavior", "testbed-rows")
@@ -279,6 +281,30 @@ def test_steering_shows_three_answers_side_by_side_with_what_the_latent_is_said_
     assert "> say hello\n" in out
     assert main([*line, "--strength", "8"]) == 0
     assert capsys.readouterr().out == out
+
+
+def test_what_a_model_or_prompt_says_commands_no_terminal(steerable, capsys, monkeypatch):
+    said = "\x1b[2Jgone\u202e\x9b31m\x07"
+    monkeypatch.setattr("isaerft.changes.steering.steered_answers", lambda *_, **__: [[said]] * 3)
+    assert main([*steerable, "--latent", "3", "--prompt", f"ask {said}"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert r"> ask \x1b[2Jgone\u202e\x9b31m\x07" in lines
+    assert any(line.startswith(r"\x1b[2Jgone") for line in lines)
+
+
+def test_only_one_function_prints_and_it_escapes():
+    """`tell` does, in options.py; app.py prints the version."""
+    for path in sorted((ROOT / "isaerft/cli").glob("*.py")):
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        prints = [name for name in calls if name in ("print", "typer.echo", "click.echo", "sys.stdout.write")]
+        assert len(prints) == (path.name in ("options.py", "app.py")), path.name
+
+
+def test_a_line_of_the_log_commands_no_terminal_and_begins_no_other():
+    code = "import logging\nfrom isaerft.cli.app import _start\n_start(False)\n"
+    code += "logging.getLogger('isaerft.x').warning('read %s', 'a\\x1b[2J\\nforged\\u202e\\ud800')\n"
+    assert run_python(code).stderr == "read a\\x1b[2J\\nforged\\u202e\\ud800\n"
 
 
 def test_a_sources_own_explanation_is_shown_and_sampling_has_a_seed(steerable, tmp_path, capsys):

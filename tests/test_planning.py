@@ -78,6 +78,11 @@ def test_the_cost_is_told_before_and_nothing_is_left_of_it_after(study, openai_s
     assert "used so far 30 of 50 requests" in lines[2]
 
 
+def test_the_name_of_a_model_makes_no_line_of_its_own(study):
+    study[0]["llms"]["small"]["model"] = "m\nllm other: 0 requests\x1b[2J"
+    assert all(line.isprintable() for line in cost_lines(plan_from_dict(study[0]), Results(study[1])))
+
+
 def test_the_number_of_latents_is_the_subjects_own_where_it_is_known(study):
     plan, results = plan_from_dict(study[0]), study[1]
     (results / "subjects/toy").mkdir(parents=True)

@@ -1,5 +1,7 @@
 """A table is checked, written and read: columns, kinds, and text from outside."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -149,10 +151,17 @@ def test_the_words_of_missing_data_stay_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@cmd", "\t=1", " =1", "\r=1", "\x00=1", "\u200d=1", "\uff1d1", "\ufeff=1"]
+    "text", ["=1+1", "+1", "-1", "@cmd", "\t=1", " =1", "\r=1", "\x00=1", "\u200d=1", "\xad=1", "\uff1d1", "\ufeff=1"]
 )
 def test_a_spreadsheet_reads_no_formula(text):
     assert neutral_text(text).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["a;=cmd", "a; +1", 'a;"=1"', "a;-1", ";@x", "a;\t=1", "=1;=2;\uff1d3"])
+def test_nor_does_one_that_splits_lines_at_semicolons(text):
+    parts = neutral_text(text).split(";")
+    assert all(re.match(r"[\s\"]*['a]|$", part) for part in parts)
+    assert len(parts) == len(text.split(";"))
 
 
 @pytest.mark.parametrize("text", HOSTILE)

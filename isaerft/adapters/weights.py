@@ -262,7 +262,8 @@ def _loading(folder: Path) -> AbstractContextManager[None]:
 def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
     base = subject.model.config.get_text_config()
     with _loading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+        whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = whole.get_text_config()
     for name in _SAME:
         own, wanted = getattr(config, name, None), getattr(base, name, None)
         if own != wanted:
@@ -275,6 +276,7 @@ def _load_whole(subject: LoadedSubject, folder: Path) -> PreTrainedModel:
             output_loading_info=True,
             local_files_only=True,
             weights_only=True,
+            trust_remote_code=False,
         )
     model: PreTrainedModel = loaded[0]
     found: dict[str, Any] = loaded[1]

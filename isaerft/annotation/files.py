@@ -68,8 +68,8 @@ def _explain_rows(sheet: Sheet, evidence: Sequence[Evidence]) -> Iterator[list[o
     numbered = [f"context_{number}" for number in range(1, width + 1)]
     yield ["sheet", "latent_index", *numbered, "promoted", "amplified", "explanation", "done"]
     for latent, one in zip(sheet.latents, evidence, strict=True):
-        contexts = [f"{e.strength}: {e.before}<<{e.token}>>{e.after}" for e in one.contexts]
-        lists = [", ".join(f'"{token}"' for token in tokens) for tokens in (one.promoted, one.amplified)]
+        contexts = [neutral_text(f"{e.strength}: {e.before}<<{e.token}>>{e.after}") for e in one.contexts]
+        lists = [neutral_text(", ".join(f'"{token}"' for token in tokens)) for tokens in (one.promoted, one.amplified)]
         yield [sheet.id, latent, *contexts, *[""] * (width - len(contexts)), *lists, "", ""]
 
 

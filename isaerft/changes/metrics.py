@@ -78,7 +78,9 @@ def classifier(options: config.Metric) -> Metric:
         allowed="a Hugging Face text-classification model, by id or folder",
         remedy=origin_remedy(name),
     ):
-        run = pipeline("text-classification", model=name, revision=options.revision, device="cpu")
+        run = pipeline(
+            "text-classification", model=name, revision=options.revision, device="cpu", trust_remote_code=False
+        )
     names: dict[Any, str] = dict(run.model.config.id2label or {})
     label = options.label or (names[1] if len(names) == 2 else "")
     if label not in names.values():

@@ -13,7 +13,7 @@ from contextlib import suppress
 import typer
 
 from isaerft.cli import annotation, calibration, planning, results, steering, subjects, training
-from isaerft.errors import InputError
+from isaerft.errors import InputError, one_line
 from isaerft.io import disk_problem
 from isaerft.version import VERSION
 
@@ -33,6 +33,13 @@ for part in (subjects, training, results, annotation, steering, planning, calibr
     app.registered_commands += part.app.registered_commands
 
 
+class _OneLine(logging.Formatter):
+    """A log message as one line, which may quote other people's text: what a terminal would obey is escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"isaerft {VERSION}")
@@ -43,7 +50,9 @@ def _print_version(wanted: bool) -> None:
 def _start(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study
+from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study, tell
 from isaerft.config import load_calibration
 from isaerft.layout import Results
 
@@ -32,7 +32,7 @@ def calibrate(
     check_name("subject", subject, plan.study.subjects)
     from isaerft.analysis.own_calibration import summary_of, write_own_calibration
 
-    typer.echo(summary_of(write_own_calibration(plan, layout, subject, n_draws=draws)))
+    tell(summary_of(write_own_calibration(plan, layout, subject, n_draws=draws)))
 
 
 @app.command("calibration-part")

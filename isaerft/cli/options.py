@@ -11,7 +11,7 @@ import typer
 
 from isaerft import ledger
 from isaerft.config import Plan, load_plan
-from isaerft.errors import unknown_name
+from isaerft.errors import one_line, unknown_name
 from isaerft.layout import Results
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     if name not in valid:
         raise unknown_name(kind, name, valid)
     return name
+
+
+def tell(text: str) -> None:
+    """Print text that may quote models or other people's files: what a terminal would obey is escaped."""
+    typer.echo("\n".join(map(one_line, text.split("\n"))))
 
 
 def open_model(opened: Opened, subject: str) -> LoadedModel:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from isaerft.cli.options import ResultsFolder, StudyFile, open_study
+from isaerft.cli.options import ResultsFolder, StudyFile, open_study, tell
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def power(
         design_effect=design_effect,
         alpha=alpha,
     )
-    typer.echo("\n".join(lines))
+    tell("\n".join(lines))
 
 
 @app.command("cost")
@@ -52,4 +52,4 @@ def cost(study: StudyFile, results: ResultsFolder = None) -> None:
     plan, layout = open_study(study, results)
     from isaerft.planning import cost_lines
 
-    typer.echo("\n".join(cost_lines(plan, layout)))
+    tell("\n".join(cost_lines(plan, layout)))

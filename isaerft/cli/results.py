@@ -18,6 +18,7 @@ from isaerft.cli.options import (
     check_name,
     open_llm,
     open_study,
+    tell,
 )
 
 app = typer.Typer()
@@ -32,9 +33,9 @@ def verify(study: StudyFile, results: ResultsFolder = None) -> None:
     _, layout = open_study(study, results)
     found = ledger.damaged(layout.root)
     for path, why in found:
-        typer.echo(f"removed {path}: {why}")
+        tell(f"removed {path}: {why}")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    typer.echo(f"{ledger.n_noted(layout.root):,} files noted below {layout.root}; {len(found):,} damaged")
+    tell(f"{ledger.n_noted(layout.root):,} files noted below {layout.root}; {len(found):,} damaged")
 
 
 @app.command("design")

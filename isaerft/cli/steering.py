@@ -18,6 +18,7 @@ from isaerft.cli.options import (
     check_name,
     open_study,
     open_subject,
+    tell,
 )
 from isaerft.config import Source, SteeringCheck
 from isaerft.errors import InputError
@@ -83,13 +84,13 @@ def steer(
         temperature=temperature,
         seed=seed,
     )
-    typer.echo(f"latent {latent} of {subject}")
+    tell(f"latent {latent} of {subject}")
     for name, text in _explanations(opened, subject, latent):
-        typer.echo(f"  {name}: {text}")
+        tell(f"  {name}: {text}")
     titles = [f"suppressed (-{strength:g})", "as it is", f"amplified (+{strength:g})"]
     for place, one in enumerate(prompts):
-        typer.echo(f"\n> {' '.join(one.text.split())}")
-        typer.echo(side_by_side(titles, [said[place] for said in answers]))
+        tell(f"\n> {' '.join(one.text.split())}")
+        tell(side_by_side(titles, [said[place] for said in answers]))
 
 
 def side_by_side(titles: list[str], texts: list[str], width: int | None = None) -> str:

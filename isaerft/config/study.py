@@ -18,7 +18,8 @@ from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, from_here, shown, unknown_name
 
-SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# Three names and two endings make the name of a log, of which file systems allow 255 characters.
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PERMUTED, SHUFFLED = "-permuted", "-shuffled"
 CONTROLS = (
     "shuffled_explanations",
@@ -218,8 +219,8 @@ class Study:
             if not SLUG.fullmatch(name) or name.endswith(taken):
                 raise InputError(
                     f"{kind} name {shown(name)}",
-                    allowed="letters, digits, - and _, beginning with a letter or digit, not ending in "
-                    + " or ".join(taken),
+                    allowed=f"at most 64 letters, digits, - and _, beginning with a letter or digit, not"
+                    f" ending in {' or '.join(taken)}",
                 )
         for name in (OTHERS, REJECTED):
             if name in self.behaviors:
@@ -361,7 +362,7 @@ class Study:
         parts: list[tuple[str, str, Source | Judge]] = [("source", name, part) for name, part in self.sources.items()]
         parts += [("judge", name, part) for name, part in self.judges.items()]
         for kind, name, part in parts:
-            if part.path is not None and "{" not in part.path and not Path(part.path).exists():
+            if part.path is not None and "{subject_dir}" not in part.path and not Path(part.path).exists():
                 raise _missing(f"{kind} {name!r}: {part.path!r}", part.path)
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:

@@ -126,4 +126,4 @@ def _load(model: str | None) -> SentenceTransformer:
         allowed="a sentence-transformers id, or a local folder",
         remedy=f"{origin_remedy(folder)}; or omit `model` to use the packaged one",
     ):
-        return SentenceTransformer(folder, device="cpu", local_files_only=local)
+        return SentenceTransformer(folder, device="cpu", local_files_only=local, trust_remote_code=False)

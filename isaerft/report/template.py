@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from isaerft.table import CONTROL
+
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -77,7 +79,15 @@ _FRAME = """<!doctype html>
 </html>
 """
 
-ENVIRONMENT = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+def _printed(value: object) -> object:
+    """Return a value of a template; text that is not ours has no control, direction or terminal codes in a page."""
+    return CONTROL.sub(" ", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+ENVIRONMENT = Environment(
+    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printed
+)
 
 
 _TABLE = """

@@ -44,8 +44,10 @@ def convert(options: config.Gguf, folder: str | Path) -> None:
         allowed="a complete file of one of the architectures that transformers reads (llama, qwen2, gemma3, ...)",
         remedy="name the model's Hugging Face id or folder under `model`, or get the file again if it is damaged",
     ):
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     # The weights are not quantized any more, and save_pretrained refuses a model that says so.
     model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):

@@ -170,8 +170,9 @@ def load_model(
     revision = {"revision": subject.revision} if subject.revision else {}
     dtype = getattr(torch, subject.dtype)
     with loading(f"model {name!r}", name, allowed="a Hugging Face id, or a local folder", remedy=origin_remedy(name)):
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **revision)
-        tokenizer = AutoTokenizer.from_pretrained(name, **revision)
+        # Not left out: transformers would ask at the terminal whether to run the code in a model's folder.
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **revision)
     lengths = {"corpus.context_size": subject.corpus.context_size}
     check_positions(model, lengths if max_length is None else lengths | {"max_length": max_length})
     if subject.prepend_bos and tokenizer.bos_token_id is None:

@@ -3,10 +3,12 @@ import re
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from isaerft.analysis import TABLES
 from isaerft.config import CONTROLS
 from isaerft.report.pages import MAX_ROWS, answers_page, table_page
+from isaerft.report.template import render
 
 HOSTILE = "<img src=x onerror=alert(1)> \"'><script>alert(2)</script>\u202eevil {{ 7*7 }} &amp;"
 
@@ -122,3 +124,8 @@ def test_column_with_one_value_is_said_once(tables):
 
 def test_empty_table_gives_a_page_that_says_so(tables):
     assert "0 rows." in table_page(TABLES["training"], tables["training"].iloc[:0])
+
+
+def test_no_page_holds_a_character_that_a_terminal_or_an_editor_obeys():
+    hidden = "\x00\x1b\x9b\u202e\u2066\u200b"
+    assert render("<p>{{ text }}</p>{{ ours }}", text=f"a{hidden}b", ours=Markup("c\td")) == "<p>a      b</p>c\td"

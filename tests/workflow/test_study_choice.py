@@ -59,6 +59,18 @@ def test_a_mistake_in_the_config_is_one_line_before_anything_runs(workspace, cha
         assert text in line
 
 
+@pytest.mark.parametrize("name", ["a<script>b", "{subject}", "a{b", "a\nb", "\x1b[2J"])
+def test_a_file_whose_name_snakemake_takes_for_its_own_or_prints_as_it_is_is_refused(workspace, name):
+    workspace.write(f"given/{name}.csv", "latent_index,explanation\n0,x\n")
+    sources = {"given": {"kind": "file", "path": "given"}}
+    primary = {"adapter": "bias", "measure": "contribution", "source": "given", "judge": "lexical"}
+    workspace.study(sources=sources, judges={"lexical": {}}, primary=primary, scorers={})
+    done = workspace.snakemake("--dry-run", "--quiet", "all")
+    assert done.returncode != 0
+    assert "rename the file or folder" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 @pytest.mark.slow
 def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")

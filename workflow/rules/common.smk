@@ -6,6 +6,7 @@ from pathlib import Path
 
 from isaerft.analysis import TABLES, tables_of
 from isaerft.digest import Part, code, settings
+from isaerft.errors import shown
 from isaerft.registry import (
     ADAPTERS,
     JUDGES,
@@ -23,6 +24,8 @@ from isaerft.report import (
     figures_of,
 )
 
+# What Snakemake takes for a variable in a path.
+VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>|[{}]")
 at = plan.results
 # For rules of your own: the folder of the study.
 RESULTS = str(at.root)
@@ -56,10 +59,18 @@ def caption(text):
 
 def local_files(path):
     """Return a local path's files; none for a hub id or a path with {subject_dir}."""
-    if path is None or "{" in path or not os.path.exists(path):
+    if path is None or "{subject_dir}" in path or not os.path.exists(path):
         return []
     files = [Path(path)] if os.path.isfile(path) else sorted(Path(path).iterdir())
-    return [str(file) for file in files if file.is_file()]
+    names = [str(file) for file in files if file.is_file()]
+    for name in names:
+        # Snakemake also prints names as they are.
+        if VARIABLE.search(name) or not name.isprintable():
+            stop(
+                f"file {shown(name)}; allowed: printable characters, but no braces and no"
+                " <word>, which Snakemake takes for its own; rename the file or folder"
+            )
+    return names
 
 
 def asked(llm):
