@@ -45,7 +45,7 @@ from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.overall import TABLE as OVERALL
 from isaerft.analysis.overall import overall_rows
 from isaerft.analysis.placebos import read_placebos
-from isaerft.analysis.readings import Changes, Reading, read_changes, readings
+from isaerft.analysis.readings import LATENTS_PER_TEXT, Changes, Reading, read_changes, readings
 from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
 from isaerft.analysis.source_comparison import comparison_rows
 from isaerft.analysis.specificity import TABLE as SPECIFICITY
@@ -319,7 +319,8 @@ TABLE = ResultTable(
             "pvalue_texts",
             "float",
             "Probability of so high an estimate if explanation texts were exchanged between latents, with confounds "
-            "and what other trainings did taken out. Valid only if latents with different texts move independently.",
+            "and what other trainings did taken out. Valid only if latents with different texts move independently; "
+            f"empty where fewer than {LATENTS_PER_TEXT} latents share a text on average.",
             optional=True,
         ),
         Column("p_floor", "float", "Smallest value that pvalue_texts can take here.", optional=True),

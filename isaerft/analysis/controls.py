@@ -135,12 +135,13 @@ def exchange_texts(comparisons: Sequence[Comparison], changes: Sequence[np.ndarr
     Returns
     -------
     list of dict
-        Empty where agreement is undefined: nothing or everything is expected, no latent changed (early stopping kept
-        the untrained adapter), or the strata leave nothing to exchange.
+        Empty where too few latents share a text (`Confounds.shares_texts`), and where agreement is undefined: nothing
+        or everything is expected, no latent changed (early stopping kept the untrained adapter), or the strata leave
+        nothing to exchange.
     """
     columns: list[dict[str, object]] = [{} for _ in comparisons]
     defined = [i for i, (one, change) in enumerate(zip(comparisons, changes, strict=True)) if one.can_test(change)]
-    if not defined:
+    if not defined or not comparisons[0].reading.confounds.shares_texts:
         return columns
     study, reading = comparisons[0].plan.study, comparisons[0].reading
     found = stats.agreement_tests(

@@ -25,6 +25,9 @@ from isaerft.stats.checks import NullOptions
 Changes = Mapping[tuple[str, str], np.ndarray]
 """(behavior, measure) -> changes, (n_seeds, d_sae) float."""
 
+LATENTS_PER_TEXT = 4
+"""Latents that must share an explanation on average before texts are exchanged."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -73,6 +76,15 @@ class Confounds:
         """Return the arguments `strata`, `clusters` and `confounds` of tests that compare trainings."""
         confounds = np.array([self.firing_rate, self.decoder_norm, self.density])
         return NullOptions(strata=self.strata, clusters=self.clusters, confounds=confounds)
+
+    @property
+    def shares_texts(self) -> bool:
+        """Whether texts stand for concepts: on average at least `LATENTS_PER_TEXT` latents share one.
+
+        Latents of one concept move together. Where each has its own text, an exchange of texts takes them for
+        independent, and rejects true nulls three to four times too often.
+        """
+        return len(self.texts) >= LATENTS_PER_TEXT * len(np.unique(self.texts))
 
     def null_of_texts(self) -> NullOptions:
         """Return the same for tests that exchange labels: between texts, near-duplicates with them."""

@@ -1,10 +1,12 @@
 """agreement.csv: the result by the test of the statistics, q-values, and what is left empty."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis import analysis_of
+from isaerft.analysis import analysis_of, readings
 from isaerft.analysis.agreement import agreement
 from isaerft.analysis.readings import read_changes
 from isaerft.judges import read_judgements, write_judgements
@@ -57,8 +59,27 @@ def test_a_result_is_compared_with_the_same_expectations_under_the_other_trainin
         assert row.placebo_mean == pytest.approx(0.5, abs=0.2)
 
 
-def test_texts_are_exchanged_beside_it_with_what_other_trainings_did_taken_out(finished):
-    parts, tables = finished
+@pytest.fixture
+def any_texts(monkeypatch):
+    """Exchange texts although each latent has its own."""
+    monkeypatch.setattr(readings, "LATENTS_PER_TEXT", 1)
+
+
+def test_texts_are_not_exchanged_where_few_latents_share_one(finished):
+    rows = finished[1]["agreement"].query("control == 'none'")
+    assert (rows.n_texts > rows.n_latents / 4).all()
+    assert rows[["pvalue_texts", "p_floor", "n_resamples"]].isna().all(axis=None)
+    assert rows.query("behavior == 'a'").pvalue.notna().all()
+
+
+@pytest.mark.parametrize(("texts", "shared"), [([0] * 4 + [1] * 4, True), ([0] * 4 + [1] * 3, False)])
+def test_texts_are_shared_by_four_latents_on_average(texts, shared):
+    nothing = np.zeros(len(texts))
+    parts = {field.name: nothing for field in fields(readings.Confounds)} | {"texts": np.array(texts)}
+    assert readings.Confounds(**parts).shares_texts == shared
+
+
+def test_texts_are_exchanged_beside_it_with_what_other_trainings_did_taken_out(parts, any_texts):
     plan = make_study()
     changes, labels = changes_of(parts, plan)
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet").iloc[UNIVERSE]
@@ -74,7 +95,7 @@ def test_texts_are_exchanged_beside_it_with_what_other_trainings_did_taken_out(f
         n_resamples=199,
         rng=0,
     )
-    row = tables["agreement"].query("behavior == 'a' and primary").iloc[0]
+    row = parts.tested(plan).query("behavior == 'a' and primary").iloc[0]
     assert row.pvalue_texts == pytest.approx(wanted.pvalue, abs=0.03)
     assert (row.n_resamples, row.p_floor) == (199, 1 / 200)
     assert (row.n_expected, row.n_seeds) == (10, 2)
@@ -159,7 +180,7 @@ def test_a_seed_that_changed_nothing_leaves_the_others_result(parts):
     assert table.query("control == 'none'").noise_ceiling.isna().all()
 
 
-def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog):
+def test_strata_that_leave_nothing_to_exchange_make_the_row_empty_with_a_warning(parts, caplog, any_texts):
     plan = make_study(agreement={"n_resamples": 199, "n_bins": 1, "min_firing_rate": 0.01})
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
     facts["cluster"] = 0
@@ -178,7 +199,7 @@ def test_a_source_is_tested_with_the_adapters_that_it_names_alone(parts):
         assert (set(rows["said"]), set(rows["wrong"])) == ({"bias", "scale"}, {"scale"})
 
 
-def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no_direction(parts):
+def test_sign_agreement_reads_signed_changes_and_is_empty_where_a_measure_has_no_direction(parts, any_texts):
     def edit(table):
         table["change"] -= 1.5
         table["measure"] = table.measure.replace("parameter", "attribution")

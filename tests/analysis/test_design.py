@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from isaerft import config
-from isaerft.analysis import analysis_of, table
+from isaerft.analysis import analysis_of, readings, table
 from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
 from isaerft.analysis.readings import confounds_of
@@ -129,7 +129,9 @@ def test_nothing_changed_is_said_before_anything_is_asked_for(results):
         draw(results, make_study())
 
 
-def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata_of_the_draw(results):
+def test_agreement_on_a_sample_runs_over_its_explained_latents_within_the_strata_of_the_draw(results, monkeypatch):
+    # Every latent has its own text here.
+    monkeypatch.setattr(readings, "LATENTS_PER_TEXT", 1)
     plan = make_study()
     sample = draw(results, plan)
     known = [latent for latent in sample.latent_index if latent % 7]
