@@ -590,7 +590,8 @@ def compared(base: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Return the files of a study's results that are as in the calm one, and those that are not."""
     calm, other = content(base / "calm" / RESULTS), content(folder / RESULTS)
     names = [path for path in calm.keys() | other.keys() if path.parts[0] not in ("logs", "benchmarks")]
-    names = [path for path in names if path.name != ".snakemake_timestamp"]
+    # The ledger tells in which order files were finished.
+    names = [path for path in names if path.name not in (".snakemake_timestamp", ".checksums.jsonl")]
     same = [str(path) for path in names if calm.get(path) == other.get(path)]
     return same, sorted({str(path) for path in names} - set(same))
 
