@@ -1,9 +1,9 @@
-"""How far do the changes of latents differ between two runs of one study, on a CPU and on a GPU say?
+"""How far do the changes of latents differ between two runs of one study, say on a CPU and on a GPU?
 
 $ python benchmarks/compare_machines.py results/smollm2 elsewhere/smollm2 --subject smollm2 --adapter bias
 
 For each behavior: correlation of the latents' changes (means over seeds), how many of the 50 most changed latents are
-the same, and the held-out losses. Behind them, for scale, how two seeds of the first run correlate.
+the same, and the held-out losses. For scale, also how two seeds of the first run correlate.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from isaerft.io import replacing
 
 FLOAT_FORMAT = "%.6g"
 MAX_TEXT = 2000
-# What makes a cell a formula, at its beginning, or at that of what a spreadsheet with semicolons takes for a cell.
+# A sign that begins a formula: at the start of a cell, or after a semicolon, where some spreadsheets split lines.
 _SIGN = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
 _FORMULA = re.compile(rf'^(?={_SIGN})|(?<=;)(?=[\s"]*{_SIGN})')
 # Control characters, text direction marks, zero-width space, byte-order mark, surrogates that UTF-8 cannot hold, and
@@ -34,7 +34,7 @@ CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-# Invisible at the beginning of a cell, and within words of some languages right.
+# Invisible characters, dropped at the start of a cell only: within words some languages need them.
 _JOINERS = "\xad\u034f\u180e\u200c\u200d\u2060\u2061\u2062\u2063\u2064"
 
 Kind = Literal["text", "int", "float", "bool"]

@@ -81,7 +81,7 @@ class Confounds:
     def shares_texts(self) -> bool:
         """Whether texts stand for concepts: on average at least `LATENTS_PER_TEXT` latents share one.
 
-        Latents of one concept move together. Where each has its own text, an exchange of texts takes them for
+        Latents of one concept move together. Where few share one, an exchange of texts takes them for
         independent, and rejects true nulls three to four times too often.
         """
         return len(self.texts) >= LATENTS_PER_TEXT * len(np.unique(self.texts))

@@ -63,7 +63,13 @@ TABLE = ResultTable(
             "causal_check.csv it is what remains of the adapter's own fall without some latents.",
             optional=True,
         ),
-        Column("seconds", "float", "Wall-clock time of the run; empty unless the study records it.", optional=True),
+        Column(
+            "seconds",
+            "float",
+            "Wall-clock time of the training; of seeds trained together, an equal share. Empty unless the study "
+            "records it.",
+            optional=True,
+        ),
     ),
     make=training,
 )

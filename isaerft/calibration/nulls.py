@@ -135,7 +135,7 @@ def null_rows(name: str, n_latents: int, sizes: Calibration) -> list[Row]:
         drawn = draw(world, rng)
         evidence = evidence_of(drawn, sizes.n_bins)
         counts.add(results_of(evidence, 0, n_resamples=sizes.n_resamples, rng=rng))
-        counts.add(_sampled(evidence, sizes, rng))
+        counts.add(case_control_results(evidence, sizes, rng))
         counts.add(_naive(drawn, evidence, sizes, rng))
         counts.confounding.append(float(auroc(drawn.firing_rate, drawn.expected[0])))
     return counts.rows(world=name, n=n_latents)
@@ -172,7 +172,9 @@ class Counts:
         ]
 
 
-def _sampled(evidence: Evidence, sizes: Calibration, rng: np.random.Generator) -> Iterator[tuple[str, Outcome]]:
+def case_control_results(
+    evidence: Evidence, sizes: Calibration, rng: np.random.Generator
+) -> Iterator[tuple[str, Outcome]]:
     """Yield the results over trainings on a sample drawn by how much latents changed under every behavior."""
     strata, clusters = evidence.groups["strata"], evidence.groups["clusters"]
     sample = case_control(evidence.changes, strata, clusters, n_cases=N_CASES, controls_per_case=PER_CASE, rng=rng)

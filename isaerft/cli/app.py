@@ -34,7 +34,7 @@ for part in (subjects, training, results, annotation, steering, planning, calibr
 
 
 class _OneLine(logging.Formatter):
-    """A log message as one line, which may quote other people's text: what a terminal would obey is escaped."""
+    """A log message, which may quote other people's text, as one line of bounded length with control codes escaped."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))

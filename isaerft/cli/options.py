@@ -54,7 +54,7 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
 
 
 def tell(text: str) -> None:
-    """Print text that may quote models or other people's files: what a terminal would obey is escaped."""
+    """Print text that may quote models or other people's files: control codes are escaped, very long lines are cut."""
     typer.echo("\n".join(map(one_line, text.split("\n"))))
 
 

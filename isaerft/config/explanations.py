@@ -46,7 +46,8 @@ class Llm:
     timeout: float = Field(default=120, gt=0)
     """Seconds until a request is given up and tried again."""
     retries: int = Field(default=6, ge=0)
-    """Times that a request is repeated, with growing random pauses, after 408, 409, 429, 5xx or a broken connection."""
+    """Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx, a broken connection or an answer
+    that is no completion."""
     max_calls: int = Field(default=10_000, ge=0)
     """Most requests that the study may make of this model, over all jobs and runs; answers from the cache are free."""
     max_tokens: int = Field(default=20_000_000, ge=0)

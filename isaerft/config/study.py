@@ -18,7 +18,7 @@ from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, from_here, shown, unknown_name
 
-# Three names and two endings make the name of a log, of which file systems allow 255 characters.
+# A log's name is made of three names and two endings, and file systems allow it 255 characters.
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PERMUTED, SHUFFLED = "-permuted", "-shuffled"
 CONTROLS = (
@@ -188,7 +188,7 @@ class Study:
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
     record_seconds: bool = False
-    """Fill `seconds` in training.csv and tell in summary.html where time went; off, so that two runs write the same."""
+    """Fill `seconds` in training.csv and show in summary.html where the time went; two runs then differ in bytes."""
     rules: list[str] = Field(default_factory=list)
     """Snakemake files of your own to include (rules that make a behavior's records, say)."""
 

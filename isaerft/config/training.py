@@ -212,7 +212,8 @@ class Adapter:
     gradient_accumulation: int = Field(default=1, ge=1)
     """Parts that a step's rows run in, one after the other: the same step in less memory."""
     seeds_together: int = Field(default=1, ge=1)
-    """Seeds that share passes through the frozen blocks, as many times the memory; for adapters on latents alone."""
+    """Seeds that share passes through the frozen blocks, with as many times the memory. Saves time with the completion
+    loss; adapters that are not on latents ignore it."""
     gradient_checkpointing: bool = False
     """Keep only the inputs of the blocks above the hook, and run them again to go backward: less memory, slower."""
     precision: Literal["model", "float32", "bfloat16"] = "model"

@@ -240,32 +240,26 @@ class LanguageModel:
 
         request = prompt.request(self.llm, by_schema=dialect.by_schema)
         sent = dialect.written(request, self.llm)
-        entry = self.cache.take(self.study, self.name, self.llm, _most_tokens(sent))
-        try:
-            reply = await self._completed(client, sent)
-        except APIStatusError as error:
-            self.cache.settle(entry, None)
-            reason = complaint(error.body)
-            problem = self._problem(error, error.status_code, reason)
-            raise _Refused(error.status_code, reason, problem) from None
-        except (APIError, ValueError) as error:
-            # No reply came, yet the server may have worked for it: the entry stays in the account.
-            raise self._problem(error, None) from None
+        reply, tried = None, 0
+        while reply is None:
+            entry = self.cache.take(self.study, self.name, self.llm, _most_tokens(sent))
+            try:
+                reply = self._read(await client.chat.completions.create(**sent))
+            except APIStatusError as error:
+                self.cache.settle(entry, None)
+                reason = complaint(error.body)
+                problem = self._problem(error, error.status_code, reason)
+                raise _Refused(error.status_code, reason, problem) from None
+            except (APIError, ValueError) as error:
+                # No reply came, yet the server may have worked for it: the entry stays in the account.
+                if isinstance(error, APIError) or tried == self.llm.retries:
+                    raise self._problem(error, None) from None
+                # openai itself does not ask again after a page or cut JSON.
+                await asyncio.sleep(min(FIRST_PAUSE * 2**tried, LONGEST_PAUSE))
+                tried += 1
         tokens = reply.prompt_tokens + reply.completion_tokens
         self.cache.settle(entry, tokens or _most_tokens(sent))
         return self.cache.put(request, reply, sent=sent, is_answer=prompt.is_answered_by)
-
-    async def _completed(self, client: AsyncOpenAI, sent: dict[str, Any]) -> Reply:
-        """Send a request until a completion comes; openai itself does not ask again after a page or cut JSON."""
-        tried = 0
-        while True:
-            try:
-                return self._read(await client.chat.completions.create(**sent))
-            except ValueError:
-                if tried == self.llm.retries:
-                    raise
-            await asyncio.sleep(min(FIRST_PAUSE * 2**tried, LONGEST_PAUSE))
-            tried += 1
 
     def _read(self, completion: Any) -> Reply:
         """Return a completion as a reply; a server may leave out or misname any part but the message itself.

@@ -256,7 +256,6 @@ def train_together(
     is_completion = is_completion_loss(options)
     with frozen_part(subject, options) as precise:
         adapts = [precise(trainee.adapt) for trainee in trainees]
-        loss_base = heldout_loss(subject, adapts[0], completions(heldout_rows), batch_size)
 
         def judged(adapts: Sequence[Adapt]) -> list[float]:
             if is_completion:
@@ -264,14 +263,19 @@ def train_together(
             objective = make_objective(options)
             return [heldout_objective(subject, objective, adapt, heldout_rows, batch_size) for adapt in adapts]
 
-        base = loss_base if is_completion else judged(adapts[:1])[0]
+        # In the passes of later evaluations: rounding must not look like an improvement.
+        bases = judged(adapts)
+        losses_base = bases
+        if not is_completion:
+            losses_base = [heldout_loss(subject, adapts[0], completions(heldout_rows), batch_size)] * len(trainees)
         runs = [
             _Run(trainee, adapt, options, len(train_rows), base)
-            for trainee, adapt in zip(trainees, adapts, strict=True)
+            for trainee, adapt, base in zip(trainees, adapts, bases, strict=True)
         ]
         going, steps = runs, range(1, options.steps + 1)
         objectives = make_objectives(options)
-        for step in Progress(steps, desc=trainees[0].description, unit="step", shown=rank() == 0):
+        others = f" and {len(trainees) - 1} more" if len(trainees) > 1 else ""
+        for step in Progress(steps, desc=trainees[0].description + others, unit="step", shown=rank() == 0):
             parts = [run.next_parts(train_rows) for run in going]
             losses = add_gradients(subject, objectives, [run.adapt for run in going], parts)
             for run, loss, own in zip(going, losses, parts, strict=True):
@@ -284,7 +288,7 @@ def train_together(
             if not going:
                 break
         results = []
-        for run in runs:
+        for run, loss_base in zip(runs, losses_base, strict=True):
             run.restore()
             kept = None if is_completion else heldout_loss(subject, run.adapt, completions(heldout_rows), batch_size)
             results.append(run.result(loss_base, kept))

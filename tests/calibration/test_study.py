@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isaerft.calibration import nulls, run_part
-from isaerft.calibration.nulls import N_CASES, PER_CASE, Outcome, _sampled, evidence_of
+from isaerft.calibration.nulls import N_CASES, PER_CASE, Outcome, case_control_results, evidence_of
 from isaerft.calibration.results import share, stream
 from isaerft.calibration.verdicts import exchange_wrong
 from isaerft.calibration.worlds import draw, world_of
@@ -91,7 +91,7 @@ def test_a_rate_is_the_share_of_pvalues_up_to_the_level(monkeypatch):
     monkeypatch.setattr(
         nulls, "results_of", lambda *_, **__: iter([("trainings", Outcome(next(pvalues), interval, 0.5))])
     )
-    for name in ("_sampled", "_naive"):
+    for name in ("case_control_results", "_naive"):
         monkeypatch.setattr(nulls, name, lambda *_: iter(()))
     rows = run_part("null-plain-60", replace(SIZES, null_worlds=4))
     assert by_test(rows, "false_positive_rate", level="0.05")["trainings"][0] == 1
@@ -210,5 +210,5 @@ def test_a_behavior_none_of_whose_latents_was_drawn_is_left_out_of_the_sample(be
     expected = evidence.expected.copy()
     expected[behavior] = False
     expected[behavior, np.setdiff1d(np.arange(expected.shape[1]), sample)[0]] = True
-    found = dict(_sampled(replace(evidence, expected=expected), sizes, np.random.default_rng(1)))
+    found = dict(case_control_results(replace(evidence, expected=expected), sizes, np.random.default_rng(1)))
     assert ("trainings_case_control" in found) == tested

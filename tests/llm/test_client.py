@@ -132,6 +132,7 @@ def test_what_is_no_completion_is_asked_for_again_as_often_as_retries_allow(ask,
     openai_server.faults = [fault] * 3
     assert words(ask(retries=3).ask(prompts(1))) == ["number 0"]
     assert openai_server.received == 4
+    assert ask().cache.used("s", "small")[0] == 4, "each counts against max_calls"
 
 
 def test_a_server_that_stays_away_ends_the_run_with_all_answers_so_far_kept(ask, openai_server):
