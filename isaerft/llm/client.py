@@ -266,7 +266,7 @@ class LanguageModel:
 
         Raises
         ------
-        ValueError
+        _NoCompletion
             It has no message.
         """
         choices = getattr(completion, "choices", None)
@@ -274,7 +274,7 @@ class LanguageModel:
         message = getattr(choice, "message", None)
         if message is None:
             reason = complaint(getattr(completion, "error", None)) or "the answer is not a chat completion"
-            raise ValueError(reason)
+            raise _NoCompletion(reason)
         usage = getattr(completion, "usage", None)
         return Reply(
             content=self._without_key(_text(getattr(message, "content", None))),
@@ -345,6 +345,10 @@ class LanguageModel:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, HIDDEN) if self._key else text
+
+
+class _NoCompletion(ValueError):
+    """An answer that is no chat completion."""
 
 
 class _Refused(Exception):

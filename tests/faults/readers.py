@@ -525,6 +525,7 @@ def llm_answers(folder: Path) -> Iterator[Valid]:
 
     from isaerft.llm import Failure
     from isaerft.llm.cache import _storable
+    from isaerft.llm.client import _NoCompletion
     from isaerft.llm.dialect import Dialect, complaint
 
     model, prompts = _language_model(folder), _prompts()
@@ -538,7 +539,10 @@ def llm_answers(folder: Path) -> Iterator[Valid]:
         Dialect.of(model.llm).after(400, complaint(body))
         # The openai package builds its objects without checks, as it does from a server's answer.
         completion = ChatCompletion.construct(**body) if isinstance(body, dict) and all(body) else body
-        reply = model._read(completion)
+        try:
+            reply = model._read(completion)
+        except _NoCompletion:  # asked for again, and in the end an error of one line
+            return
         list(map(_storable, (reply.content, reply.refusal, reply.finish_reason)))
         for prompt in prompts:
             if not isinstance(answer := prompt.answer(reply), Failure):
