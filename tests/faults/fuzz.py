@@ -215,8 +215,14 @@ class Watch:
             self.deeds.add(event)
 
     def _is_free(self, path: object) -> bool:
-        # Python keeps what it has compiled.
-        return "__pycache__" in str(path) or str(path).startswith(self.free) or str(path) == os.devnull
+        # A number is a descriptor, whose file was seen when it was opened, or a socket of another test's server. Python
+        # keeps what it has compiled.
+        return (
+            isinstance(path, int)
+            or "__pycache__" in str(path)
+            or str(path).startswith(self.free)
+            or str(path) == os.devnull
+        )
 
 
 _WATCH: list[Watch] = []
