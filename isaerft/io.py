@@ -168,7 +168,7 @@ def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame
     """
     import pandas as pd  # not needed to start the command line
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(missing, remedy=remedy)
     with loading(f"Parquet file {path}", path, remedy="make it again"):
         return pd.read_parquet(path)
@@ -275,7 +275,7 @@ def _no_column(row: Row, column: str, node: object, part: str) -> InputError:
 
 def _existing(path: str | Path) -> Path:
     """Return the path of a file that exists, and is not a git-lfs pointer to one; otherwise raise `InputError`."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         remedy = f"check the path in the config{from_here(path)}"
         raise InputError(f"file {str(path)!r} does not exist", remedy=remedy)
     if found := lfs_pointer(path):

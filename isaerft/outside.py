@@ -111,7 +111,7 @@ def loading(what: str, path: str | Path | None = None, *, allowed: str = "", rem
 
 def origin_remedy(name: str | Path) -> str:
     """Return what to do about a model, named by its hub id or folder, that cannot be loaded for an unknown reason."""
-    if Path(name).exists():
+    if os.path.exists(name):
         return "check that the folder is complete; if another release wrote it, save it again with the installed one"
     return "check the id, the network and HF_TOKEN"
 

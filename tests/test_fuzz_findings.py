@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from isaerft.behaviors.elicited import kept_records
-from isaerft.config import Elicit, Judge, Llm
+from isaerft.config import Elicit, Judge, Llm, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.errors import InputError
 from isaerft.explanations import read_sample
@@ -27,6 +27,35 @@ def test_yaml_that_becomes_no_value_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"study\.yaml is not valid YAML"):
         read_options(path)
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"include": LONG},
+        {"replies": LONG, "behaviors": {"a": {"description": "a", "elicit": {"prompts": LONG}}}},
+        {"behaviors": {"a": {"description": "a", "path": LONG}}},
+        {"sources": {"local": {"kind": "file", "path": LONG}}},
+        {"judges": {"lexical": {"kind": "table", "path": LONG}}},
+        {"subjects": {"toy": {"gguf": {"file": LONG}, "hook_name": "blocks.0.hook_resid_post"}}},
+        {"subjects": {"toy": {"model": "gpt2", "sae_path": LONG, "corpus": {"sample": True}}}},
+    ],
+)
+def test_a_path_longer_than_file_systems_allow_does_not_exist(changed):
+    values = {
+        "study": "small",
+        "subjects": {"toy": {"testbed": {}}},
+        "behaviors": {name: {"description": name, "rule": True} for name in ("a", "b")},
+        "adapters": {"bias": {}},
+        "sources": {"local": {}},
+        "judges": {"lexical": {}},
+        "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+    }
+    with pytest.raises(InputError, match=r"x{20}"):
+        plan_from_dict(values | changed)
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000])

@@ -5,6 +5,7 @@ Both the package and the Snakefile use it, so they cannot disagree.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Plan:
                 "steering_check in a study whose behaviors have no metric",
                 remedy="give a behavior a `metric`, or leave the check out",
             )
-        if options.prompts is not None and not Path(options.prompts).is_file():
+        if options.prompts is not None and not os.path.isfile(options.prompts):
             raise InputError(
                 f"steering_check.prompts: {options.prompts!r} does not exist",
                 remedy=f"check the path{from_here(options.prompts)}",

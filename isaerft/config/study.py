@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -362,7 +363,7 @@ class Study:
         parts: list[tuple[str, str, Source | Judge]] = [("source", name, part) for name, part in self.sources.items()]
         parts += [("judge", name, part) for name, part in self.judges.items()]
         for kind, name, part in parts:
-            if part.path is not None and "{subject_dir}" not in part.path and not Path(part.path).exists():
+            if part.path is not None and "{subject_dir}" not in part.path and not os.path.exists(part.path):
                 raise _missing(f"{kind} {name!r}: {part.path!r}", part.path)
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
@@ -458,17 +459,16 @@ def _check_behavior(name: str, behavior: Behavior) -> None:
             remedy="add `revision:` with the dataset's commit, so that the data cannot change under the study",
         )
     if behavior.path is not None:
-        if not (path := Path(behavior.path)).is_file():
+        if not os.path.isfile(behavior.path):
             raise _missing(f"behavior {name!r}: file {behavior.path!r}", behavior.path)
-        if path.stat().st_size == 0:
+        if os.path.getsize(behavior.path) == 0:
             raise InputError(f"behavior {name!r}: file {behavior.path!r} is empty", remedy="check the path")
 
 
 def _check_replies(name: str, folder: Path) -> None:
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
+    if not os.path.isfile(path := str(folder / f"{name}.jsonl")):
         raise InputError(
-            f"behavior {name!r}: its replies {str(path)!r} do not exist",
+            f"behavior {name!r}: its replies {path!r} do not exist",
             remedy="check `replies`, or copy results/STUDY/elicited/ of a study that samples them",
         )
 
@@ -485,7 +485,7 @@ def _check_pattern(name: str, pattern: str) -> None:
 
 def _check_elicit(name: str, behavior: Behavior, elicit: Elicit) -> None:
     """An elicited behavior has prompts, and a metric if an instruction asks for something."""
-    if not Path(elicit.prompts).is_file():
+    if not os.path.isfile(elicit.prompts):
         raise _missing(f"behavior {name!r}: file {elicit.prompts!r}", elicit.prompts, "elicit.prompts")
     if behavior.columns or behavior.where or behavior.format != "columns":
         raise InputError(

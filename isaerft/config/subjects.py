@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Literal
 
 from pydantic import Field
@@ -169,7 +169,7 @@ def check_subject(name: str, subject: Subject) -> None:
         return
     if subject.gguf is not None and subject.revision is not None:
         raise InputError(f"subject {name!r}: a GGUF file has no revision", remedy="give its `sha256` under gguf")
-    if subject.gguf is not None and subject.gguf.package is None and not Path(subject.gguf.file).is_file():
+    if subject.gguf is not None and subject.gguf.package is None and not os.path.isfile(subject.gguf.file):
         raise InputError(
             f"subject {name!r}: file {subject.gguf.file!r} does not exist",
             remedy=f"check gguf.file{from_here(subject.gguf.file)}",
@@ -195,7 +195,7 @@ def check_subject(name: str, subject: Subject) -> None:
         (corpus.prompts, "corpus.prompts"),
         (subject.sae_path, "sae_path"),
     ]:
-        if path is not None and not Path(path).exists():
+        if path is not None and not os.path.exists(path):
             raise InputError(
                 f"subject {name!r}: {what} {path!r} does not exist", remedy=f"check the path{from_here(path)}"
             )
