@@ -148,7 +148,7 @@ def _damage_of(file: Path) -> Cause | None:
         return _damaged_safetensors(file, size)
     with open(file, "rb") as stream:
         head = stream.read(_LENGTH_BYTES)
-    if file.suffix in _TORCH_FILES and head.startswith(b"PK") and not zipfile.is_zipfile(file):
+    if file.suffix in _TORCH_FILES and head.startswith(b"PK") and not _is_zip(file):
         return Cause(f"{file} is cut: it has no end", AGAIN)
     if file.suffix == ".gguf" and not head.startswith(b"GGUF"):
         return Cause(f"{file} is not a GGUF file", AGAIN)
@@ -158,6 +158,13 @@ def _damage_of(file: Path) -> Cause | None:
         except (ValueError, RecursionError) as error:
             return Cause(f"{file} is not valid JSON: {error}", AGAIN)
     return None
+
+
+def _is_zip(file: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # a directory that contradicts itself
+        return False
 
 
 def _damaged_safetensors(file: Path, size: int) -> Cause | None:

@@ -1,5 +1,6 @@
 """What tests/faults/fuzz.py found: files that readers met with an exception of another kind are a user's errors."""
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from isaerft.adapters.base import make_adapter
 from isaerft.behaviors.elicited import kept_records
 from isaerft.config import Elicit, Judge, Llm, plan_from_dict
 from isaerft.config.base import read_options
@@ -17,7 +19,10 @@ from isaerft.explanations.neuronpedia.records import SourceId
 from isaerft.explanations.neuronpedia.store import Store
 from isaerft.io import read_json
 from isaerft.judges import judge_explanations, read_judgements
+from isaerft.judges.file import as_numbers
 from isaerft.llm import ResponseCache
+from isaerft.outside import damage
+from isaerft.subjects.dictionary import read_card
 from isaerft.table import Column, Table
 
 
@@ -180,3 +185,39 @@ def test_a_manifest_without_names_is_refused(tmp_path, manifest):
     dictionary = SimpleNamespace(hook_name="blocks.1.hook_resid_post", release="", sae_id="", d_sae=6)
     with pytest.raises(InputError, match=r"blocks_manifest\.json holds"):
         open_adapter(tmp_path, dictionary)
+
+
+def test_a_judgement_of_a_latent_too_large_for_any_integer_is_refused(tmp_path):
+    column = pd.Series([0, 10**400], index=["line 1", "line 2"], name="latent_index", dtype=object)
+    with pytest.raises(InputError, match=r"line 2: latent_index 1000000"):
+        as_numbers(column, 0, 100, whole=True)
+
+
+def test_a_label_that_cannot_be_encoded_is_an_unknown_label(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"latent_index": 0, "behavior": "refusal", "label": "\\ud800"}')
+    explanations = pd.DataFrame({"latent_index": [0], "explanation": ["cats"]})
+    judge = Judge(kind="human", path=str(path))
+    with pytest.raises(InputError, match=r"label in .*: .*ud800"):
+        judge_explanations("human", judge, explanations, {"refusal": "refuses"}, subject_dir=tmp_path)
+
+
+def test_a_version_of_five_thousand_digits_is_some_version(tmp_path):
+    (tmp_path / "cfg.json").write_text(
+        json.dumps({"metadata": {"sae_lens_version": "9" * 5000}, "d_in": 4, "d_sae": 6})
+    )
+    with contextlib.suppress(InputError):
+        read_card(tmp_path)
+
+
+def test_a_zip_that_contradicts_itself_is_cut(tmp_path):
+    path = tmp_path / "scale.pt"
+    end64 = b"PK\x06\x07" + b"\x00" * 4 + (1726).to_bytes(8, "little") + b"\x01]\x00\x00"
+    path.write_bytes(b"PK" + end64 + b"PK\x05\x06\x00\x00\x00\x00\x07\x00\x07\x00F\x02\x00\x00x\x04\x00\x00\x00\x00")
+    assert "is cut" in damage(path).reason
+
+
+@pytest.mark.parametrize("options", [{"kind": "low_rank", "rank": 9**9}, {"kind": "mlp", "width": 9**9}])
+def test_an_adapter_that_asks_for_more_than_memory_holds_is_refused(options):
+    with pytest.raises(InputError, match="387420489"):
+        make_adapter(options.pop("kind"), 6, options)

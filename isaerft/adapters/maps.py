@@ -31,7 +31,7 @@ class LowRank(LatentAdapter):
 
     def __init__(self, d_sae: int, *, rank: int = RANK, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
-        self.rank = check_count(self.kind, "rank", rank, 1)
+        self.rank = check_count(self.kind, "rank", rank, 1, max(d_sae, RANK))
         self.down = nn.Parameter(torch.zeros(d_sae, rank))
         self.up = nn.Parameter(torch.zeros(rank, d_sae))
 
@@ -66,6 +66,8 @@ class LowRank(LatentAdapter):
 
 
 DEPTH, WIDTH = 1, 64
+# A saved adapter's file must not ask for more than memory holds.
+MOST_DEPTH, MOST_WIDTH = 64, 2**16
 
 
 class Mlp(LatentAdapter):
@@ -83,8 +85,8 @@ class Mlp(LatentAdapter):
 
     def __init__(self, d_sae: int, *, depth: int = DEPTH, width: int = WIDTH, **bounds: Unpack[BoundOptions]) -> None:
         super().__init__(d_sae, **bounds)
-        self.depth = check_count(self.kind, "depth", depth, 0)
-        self.width = check_count(self.kind, "width", width, 1)
+        self.depth = check_count(self.kind, "depth", depth, 0, MOST_DEPTH)
+        self.width = check_count(self.kind, "width", width, 1, MOST_WIDTH)
         sizes = [d_sae, *[width] * depth]
         self.hidden = nn.ParameterList(torch.zeros(one, other) for one, other in pairwise(sizes))
         self.hidden_bias = nn.ParameterList(torch.zeros(size) for size in sizes[1:])

@@ -152,7 +152,8 @@ def check_names(names: pd.Series, valid: Iterable[str]) -> None:
 
 def as_numbers(values: pd.Series, low: float, high: float, *, whole: bool = False, optional: bool = False) -> pd.Series:
     """Return a column of `read_columns` as numbers from `low` to `high`; anything else is an `InputError`."""
-    numbers = pd.to_numeric(values, errors="coerce")
+    is_huge = values.map(lambda value: isinstance(value, int) and abs(value) >= 2**63)  # pandas overflows there
+    numbers = pd.to_numeric(values.mask(is_huge), errors="coerce")
     bad = ~numbers.between(low, high) | ((numbers % 1 != 0) if whole else False)
     if optional:
         bad &= values.notna() & (values.astype("str").str.strip() != "")
@@ -227,7 +228,7 @@ def _read_table(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
 
 def _effects_of(labels: pd.Series) -> pd.Series:
     """Return labels as effects; an unknown one is an `InputError` with its place."""
-    words = labels.astype("str").str.strip().str.lower()
+    words = labels.map(lambda label: printable(str(label)).strip().lower())
     unknown = ~words.isin(list(LABELS))
     if unknown.any():
         place = labels.index[int(np.argmax(unknown.to_numpy()))]

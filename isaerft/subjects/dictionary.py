@@ -396,7 +396,7 @@ def read_card(folder: str | Path, *, folded: bool = True) -> SaeCard:
             allowed="an object, as SAELens writes it",
             remedy=_SAVE_AGAIN,
         )
-    version = re.match(r"\d+", str(cfg.get("sae_lens_version") or metadata.get("sae_lens_version") or ""))
+    version = re.match(r"\d{1,9}", str(cfg.get("sae_lens_version") or metadata.get("sae_lens_version") or ""))
     card = SaeCard(path, cfg, metadata, version is not None and int(version[0]) >= FIRST_CURRENT_RELEASE)
     words = {name: cfg.get(name, "none") for name in _WORDS[: None if card.is_current else -1]}
     for name, value in (words | {name: metadata.get(name) or "" for name in _NAMES}).items():

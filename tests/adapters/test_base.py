@@ -251,9 +251,9 @@ def test_an_unknown_adapter_or_option_is_refused_by_name():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("low_rank", {"rank": 0}, r"'low_rank': rank = 0; allowed: a whole number of at least 1"),
+        ("low_rank", {"rank": 0}, r"'low_rank': rank = 0; allowed: a whole number from 1 to 8"),
         ("low_rank", {"rank": True}, r"rank = True"),
-        ("mlp", {"depth": -1}, r"'mlp': depth = -1; allowed: a whole number of at least 0"),
+        ("mlp", {"depth": -1}, r"'mlp': depth = -1; allowed: a whole number from 0 to 64"),
         ("mlp", {"width": 2.5}, r"'mlp': width = 2\.5"),
         ("lerp", {"target": "high"}, r"'lerp': target = 'high'; allowed: a number"),
         ("bias", {"clamp": -1.0}, r"clamp = -1\.0; allowed: a number above 0"),
