@@ -11,6 +11,7 @@ import pytest
 
 from isaerft.adapters.base import make_adapter
 from isaerft.behaviors.elicited import kept_records
+from isaerft.behaviors.readers import Row, field_value
 from isaerft.config import Elicit, Judge, Llm, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.errors import InputError
@@ -20,6 +21,7 @@ from isaerft.explanations.neuronpedia.store import Store
 from isaerft.io import read_json
 from isaerft.judges import judge_explanations, read_judgements
 from isaerft.judges.file import as_numbers
+from isaerft.judges.lexicon import read_word_list
 from isaerft.llm import ResponseCache
 from isaerft.outside import damage
 from isaerft.subjects.dictionary import read_card
@@ -221,3 +223,15 @@ def test_a_zip_that_contradicts_itself_is_cut(tmp_path):
 def test_an_adapter_that_asks_for_more_than_memory_holds_is_refused(options):
     with pytest.raises(InputError, match="387420489"):
         make_adapter(options.pop("kind"), 6, options)
+
+
+def test_a_word_that_cannot_be_encoded_is_escaped(tmp_path):
+    path = tmp_path / "words.json"
+    path.write_text('[{"word": "\\ud800", "side": "input", "behavior": "refusal", "effect": 0.5}]')
+    read_word_list(path, {"refusal": "refuses"})
+
+
+def test_bytes_in_a_template_are_no_text():
+    row = Row("row 1", {"topic": b"\xff"})
+    with pytest.raises(InputError, match="row 1: topic in a template"):
+        field_value(row, "Write about {topic}.")

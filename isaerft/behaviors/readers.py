@@ -93,7 +93,7 @@ def field_value(row: Row, column: str) -> Any:
         if match.group(1) is None:
             return match.group()[0]
         value = _text(column_value(row, match.group(1)))
-        if isinstance(value, list | dict):
+        if value is not None and not isinstance(value, str):
             raise InputError(
                 f"{row.location}: {printable(match.group(1))} in a template is {shown(value)}",
                 allowed="text",

@@ -156,7 +156,7 @@ def as_numbers(values: pd.Series, low: float, high: float, *, whole: bool = Fals
     numbers = pd.to_numeric(values.mask(is_huge), errors="coerce")
     bad = ~numbers.between(low, high) | ((numbers % 1 != 0) if whole else False)
     if optional:
-        bad &= values.notna() & (values.astype("str").str.strip() != "")
+        bad &= values.notna() & values.map(lambda value: bool(str(value).strip()))
     if bad.any():
         position = int(np.argmax(bad.to_numpy()))
         kind = "an integer" if whole else "a number"

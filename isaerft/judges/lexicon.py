@@ -99,7 +99,7 @@ def read_word_list(path: Path, behaviors: Mapping[str, str]) -> dict[str, WordLi
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise InputError(f"{path} lacks {' and '.join(missing)}", allowed=", ".join(COLUMNS))
-    table["word"] = [" ".join(str(word).split()).casefold() for word in table["word"].fillna("")]
+    table["word"] = [printable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
     for place, word in table["word"].items():
         if not _words(word) or ("*" in word and not re.fullmatch(r"[\w'’]+\*", word)):
             raise InputError(f"{place}: word {shown(word)}", allowed="one or more words, or one that ends in *")
