@@ -99,7 +99,7 @@ def read_word_list(path: Path, behaviors: Mapping[str, str]) -> dict[str, WordLi
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise InputError(f"{path} lacks {' and '.join(missing)}", allowed=", ".join(COLUMNS))
-    table["word"] = [printable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
+    table["word"] = [_encodable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
     for place, word in table["word"].items():
         if not _words(word) or ("*" in word and not re.fullmatch(r"[\w'’]+\*", word)):
             raise InputError(f"{place}: word {shown(word)}", allowed="one or more words, or one that ends in *")
@@ -188,6 +188,11 @@ def _reason(named: Mapping[str, np.ndarray], behavior: int, side: str) -> str:
     words = ", ".join(f'"{word}"' for word in telling[:TOP_WORDS])
     more = ", ..." if len(telling) > TOP_WORDS else ""
     return f"{side}: {words}{more} ({len(telling)} of {len(named)} words)"
+
+
+def _encodable(text: str) -> str:
+    """Return text with half surrogate pairs, which no file can hold, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _of_side(table: pd.DataFrame, side: str, behaviors: list[str]) -> WordList:
