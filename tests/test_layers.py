@@ -23,6 +23,7 @@ FLOORS = [
     ("report",),
     ("annotation",),
     ("cli",),
+    ("notebook",),
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "sae_lens", "transformer_lens", "sentence_transformers", "accelerate"}

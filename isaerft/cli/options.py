@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -64,7 +65,8 @@ def open_model(opened: Opened, subject: str) -> LoadedModel:
     from isaerft.subjects.load import load_model
 
     study, device = opened.plan.study, set_up_torch(opened.plan)
-    return load_model(study.subjects[subject], opened.results.subject(subject), device, max_length=study.max_length)
+    options, folder = study.subjects[subject], opened.results.subject(subject)
+    return _loaded(load_model, options, folder, device, max_length=study.max_length)
 
 
 def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
@@ -77,10 +79,35 @@ def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> L
 
     base, study = opened.plan.base_subject(subject), opened.plan.study
     folder, device = opened.results.subject(base).path, set_up_torch(opened.plan)
-    loaded = load_subject(study.subjects[base], folder, device, max_length=study.max_length)
+    loaded: LoadedSubject = _loaded(load_subject, study.subjects[base], folder, device, max_length=study.max_length)
     if behavior is None:
         return loaded
     return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior)))
+
+
+@contextmanager
+def loaded_once() -> Iterator[None]:
+    """Let verbs that run in this process share the model and SAE that the last of them loaded."""
+    global _last
+    _last = {}
+    try:
+        yield
+    finally:
+        _last = None
+
+
+_last: dict[str, Any] | None = None
+
+
+def _loaded(load: Callable[..., Any], *what: Any, **options: Any) -> Any:
+    """Load a model or subject, or return the last one that was loaded if it is the same."""
+    key = repr((load.__name__, what, options))
+    if _last is None:
+        return load(*what, **options)
+    if key not in _last:
+        _last.clear()
+        _last[key] = load(*what, **options)
+    return _last[key]
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:
