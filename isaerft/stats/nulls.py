@@ -6,7 +6,8 @@ weights of unit u and l_u its mean label, a statistic that is linear in the labe
 
     offset + scale * sum_u y_u l_u
 
-and l is permuted between units of about one size, within strata (`isaerft.stats.exchange.Units`).
+and l is permuted between units of about one size, within strata (`isaerft.stats.exchange.Units`), as
+`isaerft.stats.shifts` draws permutations.
 
 With confounds, y is made of the residuals of the weights (see `isaerft.stats.confounds`), and the residuals of the
 labels are exchanged. Residuals are less exchangeable than labels: those of labels are small where few latents are
@@ -30,11 +31,12 @@ from numpy.typing import ArrayLike
 from isaerft.stats.checks import Alternative
 from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 from isaerft.stats.exchange import Units, all_exchanges, is_enumerable
+from isaerft.stats.shifts import Shifts
 from isaerft.stats.statistics import LinearScorer, value_of
 
 # Values this close are ties. Distinct AUROCs differ by at least 1 / (2 n1 n0): 8e-12 at half a million latents.
 _TIE = 1e-12
-_BATCH_BYTES = 2**23
+_ROUNDING = 1e-14
 FEW = 8
 """Fewest expected units at which residuals are exchanged and studentized."""
 
@@ -59,9 +61,9 @@ class _Exchanged:
         self.value, self.sums, self.labels = value, sums, labels
         self.own = float(labels @ sums)
 
-    def values(self, positions: np.ndarray) -> np.ndarray:
-        """Return the statistic (m,) where each unit gets the label at `positions` (m, n_units)."""
-        return self.value + self.labels[positions] @ self.sums - self.own
+    def null(self, exchanges: Shifts) -> np.ndarray:
+        """Return the statistic of each exchange, (n_resamples,)."""
+        return self.value + exchanges.sums(self.sums, self.labels) - self.own
 
 
 class _Studentized(_Exchanged):
@@ -72,11 +74,12 @@ class _Studentized(_Exchanged):
         self.squares = sums**2
         self.unit = inflation * float(np.sqrt(self.squares @ labels**2))
 
-    def values(self, positions: np.ndarray) -> np.ndarray:
-        moved = self.labels[positions]
-        total = moved @ self.sums
-        spread = np.square(moved, out=moved) @ self.squares
-        return self.value - self.own + self.unit * total / np.where(spread > 0, np.sqrt(np.maximum(spread, 0)), np.inf)
+    def null(self, exchanges: Shifts) -> np.ndarray:
+        total = exchanges.sums(self.sums, self.labels)
+        spread = exchanges.sums(self.squares, self.labels**2)
+        # What is left where every product is 0 are rounding errors of the largest possible sum.
+        least = _ROUNDING * np.linalg.norm(self.squares) * np.linalg.norm(self.labels**2)
+        return self.value - self.own + self.unit * total / np.sqrt(np.where(spread > least, spread, np.inf))
 
 
 def smooth_for(units: Units, strata: np.ndarray, confounds: ArrayLike | None) -> SmoothConfounds | None:
@@ -106,7 +109,7 @@ def linear_nulls(
     """
     exchange = units.exchange
     prepared = [_prepared(units, scorer, smooth) for scorer, smooth in tests]
-    nulls: list[tuple[np.ndarray, bool]] = [(np.empty(n_resamples), False) for _ in tests]
+    nulls: list[tuple[np.ndarray, bool]] = [(np.empty(0), False)] * len(tests)
     drawn = []
     for index, test in enumerate(prepared):
         if not isinstance(test, _Studentized) and is_enumerable(exchange, test.labels, n_resamples):
@@ -114,11 +117,10 @@ def linear_nulls(
             nulls[index] = test.value + found - test.own, True
         else:
             drawn.append(index)
-    size = max(16, _BATCH_BYTES // (8 * max(1, len(exchange.order))))
-    for start in range(0, n_resamples if drawn else 0, size):
-        positions = exchange.permutations(min(size, n_resamples - start), rng)
+    if drawn:
+        exchanges = Shifts.draw(exchange, n_resamples, rng)
         for index in drawn:
-            nulls[index][0][start : start + len(positions)] = prepared[index].values(positions)
+            nulls[index] = prepared[index].null(exchanges), False
     return nulls
 
 

@@ -8,7 +8,9 @@ from isaerft.stats import agreement_test, agreement_tests, joined, mean_rank, ne
 from isaerft.stats.agreement import prepare_test
 from isaerft.stats.confounds import smooth_confounds
 from isaerft.stats.exchange import units_within
-from isaerft.stats.nulls import FEW, linear_nulls
+from isaerft.stats.nulls import FEW, _Studentized, linear_nulls
+from isaerft.stats.shifts import Shifts
+from tests.stats.test_shifts import positions_of
 
 
 def groups_of(drawn):
@@ -46,10 +48,17 @@ def test_the_null_is_that_of_the_formula_unit_by_unit(world, statistic):
         for part in (y, u):
             part[cell.start : cell.stop] -= part[cell.start : cell.stop].mean()
     unit = smooth.inflation * np.sqrt(((y * u) ** 2).sum())
-    positions = test.units.exchange.permutations(20, np.random.default_rng(5))
+    positions = positions_of(Shifts.draw(test.units.exchange, 20, np.random.default_rng(5)), len(y))
     moved = y * u[positions]
     wanted = test.value - (y * u).sum() + unit * moved.sum(axis=1) / np.sqrt((moved**2).sum(axis=1))
     assert null == pytest.approx(wanted)
+
+
+def test_units_without_any_product_leave_what_the_confounds_explain():
+    # Residuals of all labels are 0 where weights are not, whatever the exchange: nothing to divide by.
+    units, y = units_within(40), np.zeros(40)
+    test = _Studentized(0.5, y, np.random.default_rng(0).normal(size=40), 1.0)
+    assert test.null(Shifts.draw(units.exchange, 9, np.random.default_rng(0))).tolist() == [0.5] * 9
 
 
 def test_few_expected_units_are_exchanged_as_they_are(world):
