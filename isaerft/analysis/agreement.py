@@ -141,10 +141,8 @@ class _Changed:
             return changes[reading.behaviors[place], matrix.measure][:, reading.latents] if changes else None
 
         own = self.own[reading.behaviors[place], matrix.measure][:, reading.latents]
-        others = np.flatnonzero(matrix.families != matrix.families[place])
-        controls = stats.negative_controls(matrix.changes[others], matrix.labels[others])
         draws, exchanged = on_universe(self.random), on_universe(self.exchanged)
-        return Comparison(plan, reading, place, own, draws, exchanged, matrix.statistic, controls)
+        return Comparison(plan, reading, place, own, draws, exchanged, matrix)
 
 
 def _agreement_rows(
@@ -203,7 +201,8 @@ def _against_trainings(plan: Plan, matrix: BehaviorMatrix, place: int, change: n
     if change is None:
         raw, own = float(matrix.values[place, place]), float(matrix.adjusted[place, place])
     else:
-        raw, own = (float(matrix.values_of(change[None], adjusted=which)[0, place]) for which in (False, True))
+        only = [place]
+        raw, own = (float(matrix.values_of(change[None], only, adjusted=which)[0, 0]) for which in (False, True))
     if not np.isfinite(own):
         return {}
     level, bounds = plan.study.agreement.confidence_level, matrix.kind.facts.bounds

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from isaerft import stats
+from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.errors import InputError
@@ -35,8 +36,8 @@ class Comparison:
         Changes on random dictionaries.
     exchanged : (n_seeds, n) float or None
         Changes from training on the behavior's prompts with its completions exchanged between them.
-    negative_controls : (m, n) float or None
-        What trainings on behaviors of other families did to the latents, and were expected to do.
+    matrix : BehaviorMatrix
+        Of the reading, by the measure and the statistic.
     """
 
     plan: Plan
@@ -45,8 +46,19 @@ class Comparison:
     changes: np.ndarray
     draws: np.ndarray | None
     exchanged: np.ndarray | None
-    statistic: str
-    negative_controls: np.ndarray | None
+    matrix: BehaviorMatrix
+
+    @property
+    def statistic(self) -> str:
+        """Name of the statistic."""
+        return self.matrix.statistic
+
+    @property
+    def negative_controls(self) -> np.ndarray | None:
+        """What trainings on behaviors of other families did to the latents, and were expected to do, (m, n)."""
+        families = self.matrix.families
+        others = np.flatnonzero(families != families[self.behavior])
+        return stats.negative_controls(self.matrix.changes[others], self.matrix.labels[others])
 
     @property
     def kind(self) -> stats.Statistic:

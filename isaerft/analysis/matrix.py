@@ -6,7 +6,7 @@ that a behavior's own training is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -74,15 +74,21 @@ class BehaviorMatrix:
             return np.empty((0, len(self.labels)))
         return self.values_of(np.array([self.change_of(changes) for changes in placebos]))
 
-    def values_of(self, changes: np.ndarray, *, adjusted: bool = True) -> np.ndarray:
-        """Return the statistic of changes (m, n) with the expectations for each behavior, (m, n_behaviors)."""
-        judged = np.flatnonzero(self.labels.min(axis=1) != self.labels.max(axis=1))
+    def values_of(
+        self, changes: np.ndarray, places: Sequence[int] | None = None, *, adjusted: bool = True
+    ) -> np.ndarray:
+        """Return the statistic of changes (m, n) with the expectations for behaviors, (m, n_behaviors).
+
+        `places` are the behaviors' positions; by default all.
+        """
+        labels = self.labels if places is None else self.labels[list(places)]
+        judged = np.flatnonzero(labels.min(axis=1) != labels.max(axis=1))
         changed = np.flatnonzero(np.ptp(changes, axis=1))
-        values = np.full((len(changes), len(self.labels)), np.nan)
+        values = np.full((len(changes), len(labels)), np.nan)
         if len(judged) and len(changed):
             null = self.confounds.null() if adjusted else stats.NullOptions(strata=self.confounds.strata)
             values[np.ix_(changed, judged)] = stats.specificity_matrix(
-                changes[changed], self.labels[judged], statistic=self.statistic, **null
+                changes[changed], labels[judged], statistic=self.statistic, **null
             )
         return values
 

@@ -7,7 +7,7 @@ latents both easy to change and likely to be expected for any behavior is the sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import permutations
 from typing import Any
 
@@ -20,7 +20,7 @@ from isaerft.stats.checks import as_change, as_count, as_finite, as_groups
 from isaerft.stats.confounds import SmoothConfounds, smooth_confounds
 from isaerft.stats.families import family_means
 from isaerft.stats.nulls import exchange_pvalue
-from isaerft.stats.statistics import LinearScorer, Scorer, Statistic, value_of
+from isaerft.stats.statistics import LinearParts, LinearScorer, Scorer, Statistic, value_of
 
 MAX_EXACT_BEHAVIORS = 8
 
@@ -105,27 +105,68 @@ def specificity_matrix(
     kind: Statistic = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     codes = as_groups("strata", strata, changes.shape[1])
     smooth = smooth_confounds(confounds, codes, as_groups("clusters", clusters, changes.shape[1]))
+    parts = kind.parts
+    columns = [] if parts is None else [_Column(parts, label, codes, smooth) for label in labels]
     matrix = np.empty((len(changes), len(labels)))
     for trained, change in enumerate(changes):
+        weights = None
         for judged, label in enumerate(labels):
             try:
-                scorer = kind.bind(as_change(change), label, codes)
+                if parts is None:
+                    matrix[trained, judged] = _value(kind.bind(as_change(change), label, codes), smooth)
+                    continue
+                weights = parts.weigh(as_change(change), codes) if weights is None else weights
+                matrix[trained, judged] = columns[judged].value(weights)
             except InputError as error:
                 raise InputError(
                     f"changes row {trained} against expected row {judged}: {error.problem}",
                     allowed=error.allowed,
                     remedy=error.remedy,
                 ) from None
-            matrix[trained, judged] = _adjusted(scorer, smooth)
     return matrix
 
 
-def _adjusted(scorer: Scorer, smooth: SmoothConfounds | None) -> float:
+@dataclass(frozen=True)
+class _Column:
+    """Expectations (n,) that many changes are compared with; what is made of them alone is made once."""
+
+    parts: LinearParts
+    expected: np.ndarray
+    strata: np.ndarray
+    smooth: SmoothConfounds | None
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The labels, (n,)."""
+        return self.parts.read(self.expected, self.strata)
+
+    @cached_property
+    def residuals(self) -> np.ndarray:
+        """The same without what confounds explain of them."""
+        return _without(self.smooth, self.labels)
+
+    def value(self, weights: np.ndarray) -> float:
+        """Return the statistic of a change with these weights, (n,)."""
+        scorer = self.parts.join(weights, self.labels, self.strata)
+        return value_of(scorer) if self.smooth is None else _adjusted(scorer, self.residuals)
+
+
+def _value(scorer: Scorer, smooth: SmoothConfounds | None) -> float:
     """Return the statistic without what confounds explain of the labels."""
     if smooth is None or not isinstance(scorer, LinearScorer):
         return value_of(scorer)
-    labels = scorer.labels.astype(np.float64)
-    return scorer.offset + scorer.scale * float(scorer.weights @ (labels - smooth.fitted(labels) + labels.mean()))
+    return _adjusted(scorer, _without(smooth, scorer.labels))
+
+
+def _adjusted(scorer: LinearScorer, residuals: np.ndarray) -> float:
+    """Return the statistic with these residuals (n,) in the place of the labels."""
+    return scorer.offset + scorer.scale * float(scorer.weights @ residuals)
+
+
+def _without(smooth: SmoothConfounds | None, labels: np.ndarray) -> np.ndarray:
+    """Return labels (n,) without what confounds explain of them, but with their mean."""
+    labels = labels.astype(np.float64)
+    return labels if smooth is None else labels - smooth.fitted(labels) + labels.mean()
 
 
 def specificity_test(

@@ -64,6 +64,35 @@ def value_of(scorer: Scorer) -> float:
 
 
 @dataclass(frozen=True)
+class LinearParts:
+    """How a linear statistic is bound, in parts that many pairs of change and expectation can share.
+
+    Parameters
+    ----------
+    weigh : callable
+        `weigh(change, strata)`: the weights (n,), from the change alone.
+    read : callable
+        `read(expected, strata)`: the labels (n,), from the expectation alone.
+    scale : callable
+        `scale(weights, labels, strata)`: one number.
+    offset : float
+    """
+
+    weigh: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    read: Callable[[ArrayLike, np.ndarray], np.ndarray]
+    scale: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    offset: float = 0.0
+
+    def bind(self, change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
+        """Return the scorer of a change (n,) and an expectation (n,)."""
+        return self.join(self.weigh(change, strata), self.read(expected, strata), strata)
+
+    def join(self, weights: np.ndarray, labels: np.ndarray, strata: np.ndarray) -> LinearScorer:
+        """Return the scorer of ready weights (n,) and labels (n,)."""
+        return LinearScorer(labels, weights, self.scale(weights, labels, strata), self.offset)
+
+
+@dataclass(frozen=True)
 class Statistic:
     """A statistic as the tests use it.
 
@@ -77,12 +106,15 @@ class Statistic:
         Changes (n_seeds, n) to the change (n,) that is bound.
     facts : StatisticFacts
         What others need to know of it: whether expected is graded, whether it reads the change's sign, its bounds, ...
+    parts : LinearParts, optional
+        Where `bind` is theirs: matrices of many changes and expectations then rank each only once.
     """
 
     bind: Callable[[np.ndarray, ArrayLike, np.ndarray], Scorer]
     interval: Literal["auroc", "stratified_auroc", "spearman", "bootstrap", "none"] = "bootstrap"
     combine: Callable[[np.ndarray], np.ndarray] = mean_rank
     facts: StatisticFacts = StatisticFacts()  # noqa: RUF009 - frozen
+    parts: LinearParts | None = None
 
 
 def dot(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -198,26 +230,36 @@ def top_weights(change: np.ndarray, k: int) -> np.ndarray:
     return above + tied * ((k - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
-def _bind_auroc(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
-    labels = as_expected(expected, change.size)
+def _auroc_scale(weights: np.ndarray, labels: np.ndarray, strata: np.ndarray) -> float:
     n_expected = int(np.count_nonzero(labels))
-    return LinearScorer(labels, centered_ranks(change), 0.5 / (n_expected * (change.size - n_expected)), 0.5)
+    return 0.5 / (n_expected * (labels.size - n_expected))
 
 
-def _bind_stratified_auroc(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
-    labels = as_expected(expected, change.size)
+def _stratified_auroc_scale(weights: np.ndarray, labels: np.ndarray, strata: np.ndarray) -> float:
     n_expected = np.bincount(strata, weights=labels)
     n_pairs = float((n_expected * (np.bincount(strata) - n_expected)).sum())
     if n_pairs == 0:
         raise InputError(
             "no stratum holds both expected and unexpected latents", remedy="use fewer strata (n_bins, min_size)"
         )
-    return LinearScorer(labels, centered_ranks(change, strata), 0.5 / n_pairs, 0.5)
+    return 0.5 / n_pairs
 
 
-def _bind_spearman(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
-    labels, weights = centered_ranks(as_graded(expected, change.size)), centered_ranks(change)
-    return LinearScorer(labels, weights, 1 / float(np.sqrt((weights @ weights) * (labels @ labels))))
+def _spearman_scale(weights: np.ndarray, labels: np.ndarray, strata: np.ndarray) -> float:
+    return 1 / float(np.sqrt((weights @ weights) * (labels @ labels)))
+
+
+def _as_yes_no(expected: ArrayLike, strata: np.ndarray) -> np.ndarray:
+    return as_expected(expected, strata.size)
+
+
+_AUROC = LinearParts(lambda change, strata: centered_ranks(change), _as_yes_no, _auroc_scale, 0.5)
+_STRATIFIED_AUROC = LinearParts(centered_ranks, _as_yes_no, _stratified_auroc_scale, 0.5)
+_SPEARMAN = LinearParts(
+    lambda change, strata: centered_ranks(change),
+    lambda expected, strata: centered_ranks(as_graded(expected, strata.size)),
+    _spearman_scale,
+)
 
 
 def precision_at(k: int | None) -> Statistic:
@@ -232,9 +274,11 @@ def precision_at(k: int | None) -> Statistic:
     return Statistic(bind, interval="none", facts=STATISTICS.facts("precision_at_k"))
 
 
-AUROC = Statistic(_bind_auroc, "auroc", facts=STATISTICS.facts("auroc"))
-STRATIFIED_AUROC = Statistic(_bind_stratified_auroc, "stratified_auroc", facts=STATISTICS.facts("stratified_auroc"))
-SPEARMAN = Statistic(_bind_spearman, "spearman", facts=STATISTICS.facts("spearman"))
+AUROC = Statistic(_AUROC.bind, "auroc", facts=STATISTICS.facts("auroc"), parts=_AUROC)
+STRATIFIED_AUROC = Statistic(
+    _STRATIFIED_AUROC.bind, "stratified_auroc", facts=STATISTICS.facts("stratified_auroc"), parts=_STRATIFIED_AUROC
+)
+SPEARMAN = Statistic(_SPEARMAN.bind, "spearman", facts=STATISTICS.facts("spearman"), parts=_SPEARMAN)
 PRECISION_AT_K = precision_at(None)
 
 
@@ -314,9 +358,9 @@ def sign_agreement(change: ArrayLike, expected: ArrayLike) -> np.ndarray:
     return signs @ np.sign(as_change(change)) / np.where(directed > 0, directed, np.nan)
 
 
-def _signs_bind(change: np.ndarray, expected: ArrayLike, strata: np.ndarray) -> LinearScorer:
-    signs = np.sign(as_graded(expected, change.size))
-    return LinearScorer(signs, np.sign(change), 1 / float(np.abs(signs).sum()))
-
-
-SIGN_AGREEMENT = Statistic(_signs_bind, combine=mean_change, facts=STATISTICS.facts("sign_agreement"))
+_SIGNS = LinearParts(
+    lambda change, strata: np.sign(change),
+    lambda expected, strata: np.sign(as_graded(expected, strata.size)),
+    lambda weights, labels, strata: 1 / float(np.abs(labels).sum()),
+)
+SIGN_AGREEMENT = Statistic(_SIGNS.bind, combine=mean_change, facts=STATISTICS.facts("sign_agreement"), parts=_SIGNS)

@@ -1,10 +1,12 @@
+from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from isaerft.errors import InputError
-from isaerft.stats import auroc, specificity_matrix, specificity_of, specificity_test
+from isaerft.stats import STATISTICS, auroc, specificity_matrix, specificity_of, specificity_test
 
 
 def behaviors(seed, n_behaviors=5, n=300, effect=0.8, shared=0.0):
@@ -80,3 +82,29 @@ def test_matrices_that_cannot_be_matched_are_refused():
         specificity_of(np.ones((1, 1)))
     with pytest.raises(InputError, match="the same n"):
         specificity_matrix(np.ones((2, 4)), np.ones((2, 5)))
+
+
+@pytest.mark.parametrize("statistic", ["auroc", "stratified_auroc", "spearman", "sign_agreement", "precision_at_k"])
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_the_matrix_ranks_every_change_and_every_expectation_once_and_holds_what_each_pair_has(statistic, adjusted):
+    rng = np.random.default_rng(0)
+    changes, labels = rng.normal(size=(3, 200)), rng.normal(size=(4, 200)).round(1)
+    labels = labels if STATISTICS.facts(statistic).graded else labels > 1
+    options = {"strata": np.arange(200) % 3, "confounds": rng.normal(size=(2, 200)) if adjusted else None}
+    kind, made = STATISTICS[statistic], Counter()
+
+    def counted(name, function):
+        def call(*arguments):
+            made[name] += 1
+            return function(*arguments)
+
+        return call
+
+    if kind.parts is not None:
+        parts = replace(kind.parts, weigh=counted("weigh", kind.parts.weigh), read=counted("read", kind.parts.read))
+        kind = replace(kind, bind=parts.bind, parts=parts)
+    found = specificity_matrix(changes, labels, statistic=kind, **options)
+    assert made == ({"weigh": 3, "read": 4} if kind.parts is not None else {})
+    alone = replace(STATISTICS[statistic], parts=None)
+    pairs = [[specificity_matrix([c], [label], statistic=alone, **options)[0, 0] for label in labels] for c in changes]
+    assert np.array_equal(found, pairs)
