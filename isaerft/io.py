@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -172,6 +172,25 @@ def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame
         raise InputError(missing, remedy=remedy)
     with loading(f"Parquet file {path}", path, remedy="make it again"):
         return pd.read_parquet(path)
+
+
+def write_parquet(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
+    """Write the rows of `parts` one after the other to one Parquet file, atomically, holding one part at a time.
+
+    All parts have the columns and dtypes of the first; without any there is nothing to write, a ValueError.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with replacing(path) as temporary, ExitStack() as stack:
+        writer = None
+        for part in parts:
+            table = pa.Table.from_pandas(part, schema=writer and writer.schema, preserve_index=False)
+            if writer is None:
+                writer = stack.enter_context(parquet.ParquetWriter(temporary, table.schema))
+            writer.write_table(table)
+        if writer is None:
+            raise ValueError(f"no part to write to {path}")
 
 
 def typed(frame: pd.DataFrame, dtypes: Mapping[str, str], what: str) -> pd.DataFrame:

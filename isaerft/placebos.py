@@ -23,7 +23,7 @@ from isaerft.adapters.saved import seed_folders, seed_of
 from isaerft.behaviors import Record
 from isaerft.changes.measures import measured_changes
 from isaerft.changes.pullback import load_trained
-from isaerft.io import replacing
+from isaerft.io import write_parquet
 from isaerft.progress import Progress
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows
@@ -57,12 +57,13 @@ def train_placebos(
         answers.
     """
     splits = [_Prompts.of(records, plan, subject.language) for records in (train, heldout)]
-    tables: list[pd.DataFrame] = []
-    for placebo in Progress(range(plan.study.placebos.n), desc="placebos", unit="placebo"):
-        rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
-        tables += _placebo_changes(plan, subject, _placebo_rows(plan, subject, splits, rng), placebo)
-    with replacing(out) as temporary:
-        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+
+    def changes() -> Iterator[pd.DataFrame]:
+        for placebo in Progress(range(plan.study.placebos.n), desc="placebos", unit="placebo"):
+            rng = np.random.default_rng(zlib.crc32(f"{plan.study.seed} placebo {placebo}".encode()))
+            yield from _placebo_changes(plan, subject, _placebo_rows(plan, subject, splits, rng), placebo)
+
+    write_parquet(changes(), out)
 
 
 class _Prompts(NamedTuple):

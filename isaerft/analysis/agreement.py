@@ -45,7 +45,7 @@ from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.overall import TABLE as OVERALL
 from isaerft.analysis.overall import overall_rows
 from isaerft.analysis.placebos import read_placebos
-from isaerft.analysis.readings import LATENTS_PER_TEXT, Changes, Reading, read_changes, readings
+from isaerft.analysis.readings import LATENTS_PER_TEXT, Changes, Reading, explained_latents, read_changes, readings
 from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
 from isaerft.analysis.source_comparison import comparison_rows
 from isaerft.analysis.specificity import TABLE as SPECIFICITY
@@ -110,9 +110,11 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
 class _Changed:
     """Changes of one adapter: its own, on random dictionaries, from exchanged completions, of placebo trainings.
 
-    Those that were not made are empty.
+    Those that were not made are empty. Of all of them only `latents` (m,) int64 are kept: those that any source was
+    asked for, ascending.
     """
 
+    latents: np.ndarray
     own: Changes
     random: Changes
     exchanged: Changes
@@ -120,27 +122,34 @@ class _Changed:
 
     @classmethod
     def read(cls, plan: Plan, results: Results, subject: str, adapter: str) -> _Changed:
+        asked = [part.asked for part in explained_latents(plan, results, subject, plan.sources_of(subject, adapter))]
+        latents = np.unique(np.concatenate(asked)) if asked else np.empty(0, np.int64)
         twin = plan.random_twin(subject)
         random: Changes = {}
         exchanged: Changes = {}
         placebos: Mapping[str, np.ndarray] = {}
         if twin and adapter in plan.analyzed_adapters(twin):
-            random = read_changes(plan, results, twin, adapter)
+            random = read_changes(plan, results, twin, adapter, latents=latents)
         if adapter == plan.study.primary.adapter:
             twins = plan.shuffled_behaviors
-            found = read_changes(plan, results, subject, adapter, list(twins))
+            found = read_changes(plan, results, subject, adapter, list(twins), latents=latents)
             exchanged = {(twins[name], measure): change for (name, measure), change in found.items()}
-            placebos = read_placebos(plan, results, subject)
-        return cls(read_changes(plan, results, subject, adapter), random, exchanged, placebos)
+            placebos = read_placebos(plan, results, subject, latents=latents)
+        own = read_changes(plan, results, subject, adapter, latents=latents)
+        return cls(latents, own, random, exchanged, placebos)
 
     def matrix(self, plan: Plan, reading: Reading, measure: str, statistic: str) -> BehaviorMatrix:
-        return BehaviorMatrix(plan, reading.expectation, reading.confounds, measure, statistic, self.own, self.placebos)
+        own, placebos, kept = self.own, self.placebos, self.latents
+        read = reading.expectation, reading.confounds
+        return BehaviorMatrix(plan, *read, measure, statistic, own, placebos=placebos, kept=kept)
 
     def comparison(self, plan: Plan, reading: Reading, matrix: BehaviorMatrix, place: int) -> Comparison:
-        def on_universe(changes: Changes) -> np.ndarray | None:
-            return changes[reading.behaviors[place], matrix.measure][:, reading.latents] if changes else None
+        places = np.searchsorted(self.latents, reading.latents)
 
-        own = self.own[reading.behaviors[place], matrix.measure][:, reading.latents]
+        def on_universe(changes: Changes) -> np.ndarray | None:
+            return changes[reading.behaviors[place], matrix.measure][:, places] if changes else None
+
+        own = self.own[reading.behaviors[place], matrix.measure][:, places]
         draws, exchanged = on_universe(self.random), on_universe(self.exchanged)
         return Comparison(plan, reading, place, own, draws, exchanged, matrix)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -30,18 +31,24 @@ def draw_sample(plan: Plan, results: Results, subject: str) -> None:
 
     facts = results.subject(subject).read_latents()
     latents = alive_latents(plan, facts)
-    sizes = _sizes(plan, results, subject, latents)
     confounds = confounds_of(plan, facts, latents)
     options = plan.study.design
+    names: list[str] = []
+
+    def sizes() -> Iterator[np.ndarray]:
+        for name, size in _sizes(plan, results, subject, latents):
+            names.append(name)
+            yield size
+
     drawn = stats.case_control(
-        np.array(list(sizes.values())),
+        sizes(),
         confounds.strata,
         confounds.clusters,
         n_cases=options.n_cases,
         controls_per_case=options.controls_per_case,
         rng=plan.study.seed if options.seed is None else options.seed,
     )
-    groups = np.array(list(sizes))
+    groups = np.array(names)
     sample = pd.DataFrame(
         {
             "latent_index": latents[drawn.latents],
@@ -62,14 +69,14 @@ def draw_sample(plan: Plan, results: Results, subject: str) -> None:
     )
 
 
-def _sizes(plan: Plan, results: Results, subject: str, latents: np.ndarray) -> dict[str, np.ndarray]:
-    """Return behavior/adapter -> mean over seeds of the size of each latent's change, (n,)."""
-    sizes, measure = {}, plan.study.primary.measure
+def _sizes(plan: Plan, results: Results, subject: str, latents: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield behavior/adapter and the mean over seeds of the size of each latent's change, (n,), one at a time."""
+    measure, any_found = plan.study.primary.measure, False
     for adapter in plan.analyzed_adapters():
-        own = read_changes(plan, results, subject, adapter)
         for behavior in plan.tested_behaviors:
+            own = read_changes(plan, results, subject, adapter, [behavior], latents=latents)
             if (behavior, measure) in own:
-                sizes[f"{behavior}/{adapter}"] = np.abs(own[behavior, measure][:, latents]).mean(0)
-    if not sizes:
+                any_found = True
+                yield f"{behavior}/{adapter}", np.abs(own[behavior, measure]).mean(0)
+    if not any_found:
         raise InputError(f"no adapter of {subject!r} has changes by {measure!r}", remedy="train an adapter on latents")
-    return sizes

@@ -27,6 +27,8 @@ class BehaviorMatrix:
     changes_of : mapping of (behavior, measure) to (n_seeds, d_sae) float
     placebos : mapping of measure to (n_placebos, n_seeds, d_sae) float
         Changes of placebo trainings; empty where there are none.
+    kept : (d,) int64 or None
+        The latents of the columns of all changes, ascending; None: every latent of the subject.
     """
 
     plan: Plan
@@ -36,6 +38,7 @@ class BehaviorMatrix:
     statistic: str
     changes_of: Changes
     placebos: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kept: np.ndarray | None = None
 
     @property
     def kind(self) -> stats.Statistic:
@@ -48,8 +51,9 @@ class BehaviorMatrix:
         return np.array([self.change_of(self.changes_of[name, self.measure]) for name in self.plan.tested_behaviors])
 
     def change_of(self, changes: np.ndarray) -> np.ndarray:
-        """Return changes (n_seeds, d_sae) of the universe, combined over seeds, (n,)."""
-        return self.kind.combine(changes[:, self.expectation.latents])
+        """Return changes (n_seeds, d) of the universe, combined over seeds, (n,)."""
+        latents = self.expectation.latents
+        return self.kind.combine(changes[:, latents if self.kept is None else np.searchsorted(self.kept, latents)])
 
     @property
     def labels(self) -> np.ndarray:

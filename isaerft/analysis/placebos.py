@@ -6,14 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from isaerft.analysis.readings import by_latent
 from isaerft.config import Plan
 from isaerft.errors import InputError
 from isaerft.io import read_parquet
 from isaerft.layout import Results
 
 
-def read_placebos(plan: Plan, results: Results, subject: str) -> Mapping[str, np.ndarray]:
+def read_placebos(
+    plan: Plan, results: Results, subject: str, *, latents: np.ndarray | None = None
+) -> Mapping[str, np.ndarray]:
     """Return measure -> changes of a subject's placebos, (n_placebos, n_seeds, d_sae) float; empty if it has none.
+
+    With `latents` (m,) int64 the arrays are of these alone, (n_placebos, n_seeds, m).
 
     Raises
     ------
@@ -26,7 +31,7 @@ def read_placebos(plan: Plan, results: Results, subject: str) -> Mapping[str, np
     table = read_parquet(path, missing=f"{path} does not exist", remedy="run `isaerft placebos` first")
     result = {}
     for measure, rows in table.groupby("measure"):
-        wide = rows.pivot(index=["placebo", "seed"], columns="latent_index", values="change").to_numpy(float)
+        wide = by_latent(rows, ["placebo", "seed"], latents)
         if not np.isfinite(wide).all():
             raise InputError(f"{path}: {measure} holds changes that are not finite")
         result[str(measure)] = wide.reshape(rows.placebo.nunique(), -1, wide.shape[1])

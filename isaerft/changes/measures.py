@@ -13,7 +13,7 @@ from isaerft import config
 from isaerft.adapters.saved import seed_folders, seed_of
 from isaerft.changes.pullback import PulledBack, Trained, load_trained
 from isaerft.errors import InputError
-from isaerft.io import replacing, write_json
+from isaerft.io import write_json, write_parquet
 from isaerft.progress import Progress
 from isaerft.registry import MEASURES
 from isaerft.subjects.cache import Batch, completion_losses, read_cache
@@ -63,20 +63,21 @@ def score_changes(
         An adapter is missing, or a measure does not return one number per latent.
     """
     heldout = read_cache(cache, "heldout")
-    changes: list[pd.DataFrame] = []
     found = []
     names = dict.fromkeys([*measured, *diagnosed])
     folders = [(name, folder) for name in names for folder in seed_folders(Path(adapters) / name)]
-    for name, folder in Progress(folders, desc="changes"):
-        seed = seed_of(folder)
-        used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
-        with load_trained(folder, used, heldout, plan.study.batch_size) as trained:
-            if name in measured:
-                changes += measured_changes(trained, plan.study.measures, seed, adapter=name)
-            if name in diagnosed and isinstance(trained, PulledBack):
-                found.append({"adapter": name, "seed": seed, "diagnostics": trained.diagnostics()})
-    with replacing(out) as temporary:
-        pd.concat(changes, ignore_index=True).to_parquet(temporary, index=False)
+
+    def changes() -> Iterator[pd.DataFrame]:
+        for name, folder in Progress(folders, desc="changes"):
+            seed = seed_of(folder)
+            used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
+            with load_trained(folder, used, heldout, plan.study.batch_size) as trained:
+                if name in measured:
+                    yield from measured_changes(trained, plan.study.measures, seed, adapter=name)
+                if name in diagnosed and isinstance(trained, PulledBack):
+                    found.append({"adapter": name, "seed": seed, "diagnostics": trained.diagnostics()})
+
+    write_parquet(changes(), out)
     write_json(diagnostics, found)
 
 

@@ -22,6 +22,7 @@ Clusters are drawn whole for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +126,7 @@ class CaseControl:
 
 
 def case_control(
-    change: ArrayLike,
+    change: Iterable[ArrayLike],
     strata: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
     *,
@@ -139,7 +140,7 @@ def case_control(
     ----------
     change : (n_groups, n) float
         Size of each latent's change in each group, such as a behavior and an adapter. A latent that changed no more
-        than the least changed one of its group is no case of it.
+        than the least changed one of its group is no case of it. Groups may come one at a time, each (n,).
     strata, clusters : (n,) int, optional
         As for `agreement_test`. Controls come from their case's stratum; a cluster is drawn whole, and its controls are
         clusters of its size.
@@ -155,36 +156,44 @@ def case_control(
     InputError
         `change` is not finite, counts are below 1, or no group has a latent that changed more than another.
     """
-    sizes = as_finite("change", change, n_dims=2)
     n_cases, per_case = as_count("n_cases", n_cases), as_count("controls_per_case", controls_per_case)
-    cases = _cases(sizes, n_cases)
-    if not cases.any():
+    n, cases = 0, list[np.ndarray]()
+    for size in change:
+        sizes = as_finite("change", size, n_dims=1)
+        if cases and sizes.size != n:
+            raise InputError(f"a group of change has {sizes.size} latents", allowed=f"{n}, as the first")
+        n = sizes.size
+        cases.append(_cases(sizes, n_cases))
+    if not any(len(own) for own in cases):
         raise InputError(
-            f"no latent changed more than another in any of {len(sizes)} groups",
+            f"no latent changed more than another in any of {len(cases)} groups",
             remedy="check that the adapters were trained and that the measure sees them",
         )
     generator = np.random.default_rng(rng)
-    exchange = exchange_within(sizes.shape[1], strata, clusters)
-    matched_to = np.full(sizes.shape[1], -1)
-    is_case, lacking = np.zeros(sizes.shape[1], dtype=bool), 0
+    exchange = exchange_within(n, strata, clusters)
+    is_picked, block_of, n_blocks = np.zeros(n, dtype=bool), np.empty(n, dtype=np.int64), 0
+    is_picked[np.concatenate(cases)] = True
+    matched_to = np.full(n, -1)
+    is_case, lacking = np.zeros(n, dtype=bool), 0
     for cell in exchange.cells:
         blocks = cell.blocks(exchange.order)
-        with_case = cases[:, blocks].any(axis=(0, 2))
+        block_of[blocks] = n_blocks + np.arange(len(blocks))[:, None]
+        n_blocks += len(blocks)
+        with_case = is_picked[blocks].any(axis=1)
         drawn, free = blocks[with_case], generator.permutation(blocks[~with_case])
         is_case[drawn] = True
-        cases[:, drawn] = cases[:, drawn].any(axis=2, keepdims=True)
         matched_to[drawn] = drawn
         wanted = per_case * len(drawn)
         for place, control in enumerate(free[:wanted]):
             matched_to[control] = drawn[place % len(drawn), 0]
         lacking += max(0, wanted - len(free)) * cell.size
     latents = np.flatnonzero(matched_to >= 0)
-    return CaseControl(latents, is_case[latents], matched_to[latents], cases[:, matched_to[latents]], lacking)
+    blocks_drawn = block_of[matched_to[latents]]
+    drawn_for = np.array([np.isin(blocks_drawn, block_of[own]) for own in cases])
+    return CaseControl(latents, is_case[latents], matched_to[latents], drawn_for, lacking)
 
 
 def _cases(sizes: np.ndarray, n_cases: int) -> np.ndarray:
-    """Return (n_groups, n) bool, true for each group's most changed latents."""
-    cases = np.zeros(sizes.shape, dtype=bool)
-    top = np.argsort(-sizes, axis=1, kind="stable")[:, :n_cases]
-    np.put_along_axis(cases, top, True, axis=1)
-    return cases & (sizes > sizes.min(axis=1, keepdims=True))
+    """Return the places of the most changed latents of `sizes` (n,), at most `n_cases`."""
+    top = np.argsort(-sizes, kind="stable")[:n_cases]
+    return top[sizes[top] > sizes.min()]
