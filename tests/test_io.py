@@ -1,11 +1,15 @@
 import errno
+import gc
 import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import weakref
 
+import numpy as np
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -19,6 +23,7 @@ from isaerft.io import (
     read_text,
     replacing,
     write_json,
+    write_parquet,
     write_text,
 )
 
@@ -352,3 +357,33 @@ def test_a_cell_as_long_as_a_pasted_document_is_read(tmp_path):
     path = written(tmp_path, "a.csv", b"prompt,completion\n" + b"x" * 200_000 + b",b\n")
     (row,) = read_data_file(path)
     assert len(row.values["prompt"]) == 200_000
+
+
+def parts_of(frame, size, alive):
+    """Yield the rows of a frame in parts; `alive` holds those that somebody still needs."""
+    for start in range(0, len(frame), size):
+        part = frame.iloc[start : start + size].reset_index(drop=True)
+        alive.append(weakref.ref(part))
+        yield part
+        del part
+        gc.collect()
+        assert all(reference() is None for reference in alive[:-1])
+
+
+def test_parts_of_a_table_are_written_one_at_a_time_and_read_as_the_whole(tmp_path):
+    frame = pd.DataFrame({"name": ["a", "b"] * 50, "seed": range(100), "change": np.linspace(0, 1, 100)})
+    write_parquet(parts_of(frame, 30, []), tmp_path / "parts.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "parts.parquet"), frame)
+    assert pyarrow.parquet.ParquetFile(tmp_path / "parts.parquet").num_row_groups == 4
+
+
+def test_a_part_that_fails_leaves_no_file_behind(tmp_path):
+    def failing():
+        yield pd.DataFrame({"change": [1.0]})
+        raise InputError("the second part cannot be made")
+
+    with pytest.raises(InputError, match="second part"):
+        write_parquet(failing(), tmp_path / "parts.parquet")
+    with pytest.raises(ValueError, match="no part"):
+        write_parquet([], tmp_path / "parts.parquet")
+    assert list(tmp_path.iterdir()) == []

@@ -339,8 +339,8 @@ def read_changes(
 def by_latent(rows: pd.DataFrame, keys: Sequence[str], latents: np.ndarray | None = None) -> np.ndarray:
     """Return the column `change` of a table as (n_combinations of keys, n_latents) float64, both ascending.
 
-    `latents` (m,) int64 are the latents wanted; by default all that the table has. What is missing is NaN. (A pivot
-    of pandas takes ten times the memory and time.)
+    `latents` (m,) int64 are the latents wanted; by default all that the table has. What is missing is NaN. A change
+    that is listed twice is a ValueError.
     """
     row = rows.groupby(list(keys)).ngroup().to_numpy()
     found = rows.latent_index.to_numpy()
@@ -349,5 +349,7 @@ def by_latent(rows: pd.DataFrame, keys: Sequence[str], latents: np.ndarray | Non
     column[wanted] = np.arange(len(wanted))
     kept = column[found] >= 0
     wide = np.full((int(row.max()) + 1, len(wanted)), np.nan)
+    if np.count_nonzero(kept) > wide.size:
+        raise ValueError("a latent's change is listed twice")
     wide[row[kept], column[found[kept]]] = rows.change.to_numpy(float)[kept]
     return wide

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.analysis.readings import Expectation, alive_latents, read_changes, readings
+from isaerft.analysis.placebos import read_placebos
+from isaerft.analysis.readings import Expectation, alive_latents, by_latent, read_changes, readings
 from isaerft.errors import InputError
 from isaerft.judges import read_judgements, write_judgements
 from isaerft.layout import Results
@@ -63,3 +64,31 @@ def test_an_expectation_is_taken_latent_by_latent_to_part_of_the_universe():
 def test_a_latent_that_fires_too_rarely_is_dead(parts):
     facts = pd.read_parquet(parts.folder / "subjects/toy/latents.parquet")
     assert set(range(N)) - set(alive_latents(make_study(), facts)) == set(DEAD)
+
+
+def test_changes_are_laid_out_by_seed_and_latent_whatever_the_order_of_the_rows():
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(3, 10))
+    rows = pd.DataFrame(
+        {"seed": np.repeat([4, 0, 2], 10), "latent_index": np.tile(range(10), 3), "change": wide.ravel()}
+    )
+    mixed = rows.sample(frac=1, random_state=0)
+    assert np.array_equal(by_latent(mixed, ["seed"]), wide[[1, 2, 0]])
+    assert np.array_equal(by_latent(mixed, ["seed"], np.array([7, 3])), wide[[1, 2, 0]][:, [7, 3]])
+    missing = by_latent(mixed[mixed.latent_index != 9], ["seed"], np.array([3, 9]))
+    assert np.array_equal(np.isnan(missing), [[False, True]] * 3)
+    with pytest.raises(ValueError, match="twice"):
+        by_latent(pd.concat([rows, rows[:1]]), ["seed"])
+
+
+def test_only_changes_that_are_asked_for_are_kept(parts):
+    plan, results = make_study(), Results(parts.folder)
+    everything = read_changes(plan, results, "toy", "bias")
+    latents = np.array([8, 11, 40])
+    some = read_changes(plan, results, "toy", "bias", ["a"], latents=latents)
+    assert set(some) == {("a", "parameter"), ("a", "contribution")}
+    assert all(np.array_equal(changes, everything[key][:, latents]) for key, changes in some.items())
+    placebos = read_placebos(plan, results, "toy", latents=latents)["parameter"]
+    assert np.array_equal(placebos, read_placebos(plan, results, "toy")["parameter"][:, :, latents])
+    with pytest.raises(InputError, match="not finite"):
+        read_changes(plan, results, "toy", "bias", latents=np.array([N]))

@@ -1,5 +1,7 @@
 """Matched draws and case-control samples."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,26 @@ def test_the_same_seed_draws_the_same_and_another_seed_other_controls_but_the_sa
     assert (one.latents == same.latents).all()
     assert set(one.latents[one.is_case]) == set(other.latents[other.is_case])
     assert set(one.latents) != set(other.latents)
+
+
+def test_groups_that_come_one_at_a_time_draw_the_same_and_are_let_go():
+    changes, strata = np.abs(np.random.default_rng(0).normal(size=(4, 200))), np.arange(200) % 3
+    alive = []
+
+    def one_at_a_time():
+        for change in changes:
+            part = change.copy()
+            alive.append(weakref.ref(part))
+            yield part
+            del part
+            assert all(reference() is None for reference in alive[:-1])
+
+    clusters = np.arange(200) // 3
+    options = {"n_cases": 5, "controls_per_case": 2, "rng": 0}
+    found = case_control(one_at_a_time(), strata, clusters, **options)
+    whole = case_control(changes, strata, clusters, **options)
+    assert all(np.array_equal(getattr(found, name), getattr(whole, name)) for name in vars(whole))
+    assert found.drawn_for.shape == (4, len(found.latents))
 
 
 def test_controls_that_a_stratum_lacks_are_counted():
