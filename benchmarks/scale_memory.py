@@ -157,20 +157,31 @@ class World:
         for subject, adapters in ((SUBJECT, ADAPTERS), (TWIN, ADAPTERS[:1])):
             write_parquet(self.parts(number, adapters), self.results.changes(subject, self.behaviors[number]))
 
-    def write_readings(self) -> None:
-        """Write explanations of the latents that are asked for, and judgements of them for every behavior."""
-        from isaerft.explanations import read_sample, write_explanations
-        from isaerft.judges import write_judgements
+    @property
+    def asked(self) -> np.ndarray:
+        """The latents that are explained, (n,) int64."""
+        from isaerft.explanations import read_sample
 
-        latents = np.arange(self.d_sae)
-        if self.kind == "large":
-            latents = read_sample(self.results.design(SUBJECT)).latent_index.to_numpy()
+        if self.kind == "many":
+            return np.arange(self.d_sae)
+        return read_sample(self.results.design(SUBJECT)).latent_index.to_numpy()
+
+    def write_explanations(self) -> None:
+        """Write explanations of the latents that are asked for."""
+        from isaerft.explanations import write_explanations
+
+        latents = self.asked
         texts = [
             f"words about matter number {latent}, of moderate length, as a model would write" for latent in latents
         ]
         frame = pd.DataFrame({"latent_index": latents, "explanation": texts, "side": "input", "url": ""})
         write_explanations(frame, self.results.explanations(SUBJECT, SOURCE))
-        rng = np.random.default_rng(1)
+
+    def write_judgements(self) -> None:
+        """Write judgements by which some latents are expected to change for every behavior, in place of the judge's."""
+        from isaerft.judges import write_judgements
+
+        latents, rng = self.asked, np.random.default_rng(1)
         expected = rng.random((self.n_behaviors, len(latents))) < EXPECTED
         rows = {
             "latent_index": np.tile(latents, self.n_behaviors),
@@ -209,7 +220,10 @@ def measured(world: World) -> Iterator[tuple[str, float, float]]:
     options = ["--study", str(world.config), "--results", str(world.results.root)]
     if world.kind == "large":
         yield "design", *peak_of("-m", "isaerft.cli", "design", *options, "--subject", SUBJECT)
-    peak_of(*own, "--only", "readings")
+    peak_of(*own, "--only", "explanations")
+    judge = ["--subject", SUBJECT, "--source", SOURCE, "--judge", JUDGE]
+    yield "judge (by word lists)", *peak_of("-m", "isaerft.cli", "judge", *options, *judge)
+    peak_of(*own, "--only", "judgements")
     agreement = ["-m", "isaerft.cli", "agreement", *options, "--subject", SUBJECT, "--adapter"]
     yield "agreement of the primary adapter", *peak_of(*agreement, "bias")
     others = [peak_of(*agreement, name) for name in ADAPTERS[1:]]
@@ -233,7 +247,8 @@ def main() -> None:
         n_behaviors, d_sae = given.behaviors or SIZES[kind][0], given.latents or SIZES[kind][1]
         if given.only:
             world = World(kind, n_behaviors, d_sae, given.seeds, given.folder)
-            world.write_readings() if given.only == "readings" else world.write_changes(int(given.only))
+            writers = {"explanations": world.write_explanations, "judgements": world.write_judgements}
+            writers[given.only]() if given.only in writers else world.write_changes(int(given.only))
             return
         text = f"{n_behaviors} behaviors, {len(ADAPTERS)} adapters, {given.seeds} seeds, {d_sae:,} latents"
         text += "\n\n| job | peak memory, GB | seconds |\n|---|---:|---:|"
