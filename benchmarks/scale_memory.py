@@ -4,13 +4,13 @@ $ python benchmarks/scale_memory.py                         both studies of docs
 $ python benchmarks/scale_memory.py --study many --behaviors 20 --latents 4096      a look
 $ python benchmarks/scale_memory.py --write docs/scale.md   and the tables put between their marks
 
-What training and judging would have written is random, of the right size: changes of 5 adapters with 5 seeds by two
-measures, explanations of which no two are alike, judgements for every behavior. Then every verb runs as a process of
-its own, as it does on a cluster. Printed are the most memory that the process held (maximum resident set size, with
-Python and its libraries), and its seconds.
+What training and judging would have written is random, of the right size: changes of 5 adapters by two measures,
+explanations of which no two are alike, judgements for every behavior. Then every verb runs as a process of its own, as
+it does on a cluster. Printed are the most memory that the process held (maximum resident set size, with Python and its
+libraries), and its CPU-seconds.
 
-`many` has 100 behaviors on 16,384 latents, all of them explained. `large` has 10 behaviors on 1,048,576 latents, of
-which a case-control sample is explained.
+`many` has 100 behaviors on 16,384 latents, all of them explained, and 5 seeds. `large` has 6 behaviors on 1,048,576
+latents, of which a case-control sample is explained, and 2 seeds.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ ADAPTERS = ("bias", "scale", "affine", "low_rank", "mean_difference")
 MEASURES = ("contribution", "parameter")
 SUBJECT, TWIN, SOURCE, JUDGE = "model", "model-permuted", "said", "lexical"
 N_PLACEBOS, EXPECTED = 5, 0.02
-SIZES = {"many": (100, 16_384), "large": (10, 1_048_576)}
+SIZES = {"many": (100, 16_384, 5), "large": (6, 1_048_576, 2)}
 
 
 @dataclass(frozen=True)
@@ -126,18 +125,23 @@ class World:
             path = self.results.causal_check(SUBJECT, behavior)
             path.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(shares).to_parquet(path)
-        rows = [
-            pd.DataFrame(
-                {"placebo": k, "measure": measure, "seed": seed, "latent_index": range(self.d_sae)}
-                | {"change": np.random.default_rng([k, seed]).normal(size=self.d_sae)}
-            )
-            for k in range(N_PLACEBOS)
-            for measure in MEASURES
-            for seed in range(self.n_seeds)
-        ]
-        placebos = self.results.placebos(SUBJECT)
-        placebos.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat(rows, ignore_index=True).to_parquet(placebos, index=False)
+
+    def write_placebos(self) -> None:
+        """Write the changes of placebo trainings, as `isaerft placebos` does."""
+        from isaerft.io import write_parquet
+
+        write_parquet(
+            (
+                pd.DataFrame(
+                    {"placebo": k, "measure": measure, "seed": seed, "latent_index": range(self.d_sae)}
+                    | {"change": np.random.default_rng([k, seed]).normal(size=self.d_sae)}
+                )
+                for k in range(N_PLACEBOS)
+                for seed in range(self.n_seeds)
+                for measure in MEASURES
+            ),
+            self.results.placebos(SUBJECT),
+        )
 
     def parts(self, number: int, adapters: tuple[str, ...]) -> Iterator[pd.DataFrame]:
         """Yield the changes of every adapter, seed and measure, from training on a behavior."""
@@ -195,22 +199,22 @@ class World:
 
 
 def peak_of(*arguments: str) -> tuple[float, float]:
-    """Return the most memory that a Python process held, in bytes, and its seconds."""
-    start = time.perf_counter()
+    """Return the most memory that a Python process held, in bytes, and its CPU-seconds."""
     child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
     text = child.stderr.read() if child.stderr else ""
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed with {child.returncode}:\n{text[-3000:]}")
-    return usage.ru_maxrss * 1024, time.perf_counter() - start
+    return usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
 
 
 def measured(world: World) -> Iterator[tuple[str, float, float]]:
-    """Make a study and yield each of its jobs with peak memory in bytes and seconds."""
+    """Make a study and yield each of its jobs with peak memory in bytes and CPU-seconds."""
     world.write_config()
     world.write_subject()
     world.write_trainings()
+    world.write_placebos()
     shape = ["--behaviors", str(world.n_behaviors), "--latents", str(world.d_sae), "--seeds", str(world.n_seeds)]
     own = [__file__, "--study", world.kind, *shape, "--folder", str(world.folder)]
     for number in range(world.n_behaviors):
@@ -238,22 +242,23 @@ def main() -> None:
     parser.add_argument("--study", choices=list(SIZES), help="default: both")
     parser.add_argument("--behaviors", type=int, help="number of behaviors")
     parser.add_argument("--latents", type=int, help="size of the dictionary")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page, between their marks")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     given = parser.parse_args()
     for kind in [given.study] if given.study else SIZES:
-        n_behaviors, d_sae = given.behaviors or SIZES[kind][0], given.latents or SIZES[kind][1]
+        sizes = zip((given.behaviors, given.latents, given.seeds), SIZES[kind], strict=True)
+        n_behaviors, d_sae, n_seeds = (own or usual for own, usual in sizes)
         if given.only:
-            world = World(kind, n_behaviors, d_sae, given.seeds, given.folder)
+            world = World(kind, n_behaviors, d_sae, n_seeds, given.folder)
             writers = {"explanations": world.write_explanations, "judgements": world.write_judgements}
             writers[given.only]() if given.only in writers else world.write_changes(int(given.only))
             return
-        text = f"{n_behaviors} behaviors, {len(ADAPTERS)} adapters, {given.seeds} seeds, {d_sae:,} latents"
-        text += "\n\n| job | peak memory, GB | seconds |\n|---|---:|---:|"
+        text = f"{n_behaviors} behaviors, {len(ADAPTERS)} adapters, {n_seeds} seeds, {d_sae:,} latents"
+        text += "\n\n| job | peak memory, GB | CPU-seconds |\n|---|---:|---:|"
         with tempfile.TemporaryDirectory() as name:
-            for job, peak, seconds in measured(World(kind, n_behaviors, d_sae, given.seeds, Path(name))):
+            for job, peak, seconds in measured(World(kind, n_behaviors, d_sae, n_seeds, Path(name))):
                 text += f"\n| {job} | {peak / 1e9:.2f} | {seconds:.0f} |"
                 print(text.splitlines()[-1], flush=True)
         print(text)

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PARQUET_BATCH_ROWS = 1024
+PARQUET_PART_ROWS = 2**18
 _FULL, _DENIED, _IN_THE_WAY = "free some space", "check the permissions", "move away what is in its place"
 # What a disk or a folder refuses, and what to do; other errors of the system are mistakes of ours.
 _DISK = {
@@ -191,6 +192,29 @@ def write_parquet(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
             writer.write_table(table)
         if writer is None:
             raise ValueError(f"no part to write to {path}")
+
+
+def parquet_parts(path: str | Path, columns: Sequence[str], **equal: str) -> Iterator[pd.DataFrame]:
+    """Yield some columns of a Parquet file, a bounded number of rows at a time.
+
+    Only rows in which the columns `equal` have these values; parts of the file without any are not read.
+
+    Raises
+    ------
+    InputError
+        The file does not exist, or is not a complete Parquet file with these columns.
+    """
+    from pyarrow import dataset
+
+    with loading(f"Parquet file {path}", path, remedy="make it again"):
+        rows = dataset.dataset(os.fspath(path), format="parquet")
+        kept = None
+        for name, value in equal.items():
+            kept = (dataset.field(name) == value) if kept is None else kept & (dataset.field(name) == value)
+        options = {"batch_size": PARQUET_PART_ROWS, "batch_readahead": 1, "fragment_readahead": 1}
+        for batch in rows.to_batches(columns=list(columns), filter=kept, **options):
+            if batch.num_rows:
+                yield batch.to_pandas()
 
 
 def typed(frame: pd.DataFrame, dtypes: Mapping[str, str], what: str) -> pd.DataFrame:

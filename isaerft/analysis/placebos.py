@@ -9,7 +9,7 @@ import numpy as np
 from isaerft.analysis.readings import by_latent
 from isaerft.config import Plan
 from isaerft.errors import InputError
-from isaerft.io import read_parquet
+from isaerft.io import parquet_parts
 from isaerft.layout import Results
 
 
@@ -28,11 +28,12 @@ def read_placebos(
     if not plan.has_placebos(subject):
         return {}
     path = results.placebos(subject)
-    table = read_parquet(path, missing=f"{path} does not exist", remedy="run `isaerft placebos` first")
-    result = {}
-    for measure, rows in table.groupby("measure"):
-        wide = by_latent(rows, ["placebo", "seed"], latents)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", remedy="run `isaerft placebos` first")
+    found = {int(placebo) for part in parquet_parts(path, ["placebo"]) for placebo in part.placebo.unique()}
+    result = by_latent(path, ["placebo", "seed"], latents)
+    for measure, wide in result.items():
         if not np.isfinite(wide).all():
             raise InputError(f"{path}: {measure} holds changes that are not finite")
-        result[str(measure)] = wide.reshape(rows.placebo.nunique(), -1, wide.shape[1])
+        result[measure] = wide.reshape(len(found), -1, wide.shape[1])
     return result

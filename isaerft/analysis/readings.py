@@ -8,7 +8,7 @@ The universe of latents is fixed by explanations and judges alone, before any ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import pandas as pd
 from isaerft import stats
 from isaerft.config import Plan
 from isaerft.errors import InputError, shown
+from isaerft.io import parquet_parts
 from isaerft.layout import Results
 from isaerft.stats.checks import NullOptions
 
@@ -326,30 +327,33 @@ def read_changes(
     result = {}
     for behavior in plan.tested_behaviors if behaviors is None else behaviors:
         path = results.changes(subject, behavior)
-        columns = ["measure", "seed", "latent_index", "change"]
-        table = pd.read_parquet(path, columns=columns, filters=[("adapter", "==", adapter)])
-        for measure, rows in table.groupby("measure"):
-            wide = by_latent(rows, ["seed"], latents)
+        for measure, wide in by_latent(path, ["seed"], latents, adapter=adapter).items():
             if not np.isfinite(wide).all():
                 raise InputError(f"{path}: {measure} of adapter {adapter!r} holds changes that are not finite")
-            result[behavior, str(measure)] = wide
+            result[behavior, measure] = wide
     return result
 
 
-def by_latent(rows: pd.DataFrame, keys: Sequence[str], latents: np.ndarray | None = None) -> np.ndarray:
-    """Return the column `change` of a table as (n_combinations of keys, n_latents) float64, both ascending.
+def by_latent(
+    path: Path, keys: Sequence[str], latents: np.ndarray | None = None, **equal: str
+) -> dict[str, np.ndarray]:
+    """Return the changes in a table by measure, each (n_combinations of keys, n_latents) float64, keys ascending.
 
-    `latents` (m,) int64 are the latents wanted; by default all that the table has. What is missing is NaN. A change
-    that is listed twice is a ValueError.
+    `latents` (m,) int64 are the latents wanted, in their order; by default all that the table has, ascending. What the
+    table lacks is NaN. It is read in parts, so memory follows what is returned. `equal` selects rows by their columns.
     """
-    row = rows.groupby(list(keys)).ngroup().to_numpy()
-    found = rows.latent_index.to_numpy()
-    wanted = np.unique(found) if latents is None else latents
-    column = np.full(max(int(found.max()), int(wanted.max(initial=0))) + 1, -1)
-    column[wanted] = np.arange(len(wanted))
-    kept = column[found] >= 0
-    wide = np.full((int(row.max()) + 1, len(wanted)), np.nan)
-    if np.count_nonzero(kept) > wide.size:
-        raise ValueError("a latent's change is listed twice")
-    wide[row[kept], column[found[kept]]] = rows.change.to_numpy(float)[kept]
-    return wide
+    if latents is None:
+        found = [part.latent_index.unique() for part in parquet_parts(path, ["latent_index"], **equal)]
+        latents = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    column = np.full(int(latents.max(initial=0)) + 1, -1)
+    column[latents] = np.arange(len(latents))
+    wide: dict[tuple[Hashable, ...], np.ndarray] = {}
+    for part in parquet_parts(path, ["measure", *keys, "latent_index", "change"], **equal):
+        for name, rows in part.groupby(["measure", *keys]):
+            index = rows.latent_index.to_numpy()
+            kept = index < len(column)
+            kept[kept] = column[index[kept]] >= 0
+            values = wide.setdefault(name, np.full(len(latents), np.nan))
+            values[column[index[kept]]] = rows.change.to_numpy(float)[kept]
+    measures = dict.fromkeys(name[0] for name in sorted(wide))
+    return {str(measure): np.array([wide[name] for name in sorted(wide) if name[0] == measure]) for measure in measures}

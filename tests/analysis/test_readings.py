@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isaerft import io
 from isaerft.analysis.placebos import read_placebos
 from isaerft.analysis.readings import Expectation, alive_latents, by_latent, read_changes, readings
 from isaerft.errors import InputError
@@ -66,19 +67,24 @@ def test_a_latent_that_fires_too_rarely_is_dead(parts):
     assert set(range(N)) - set(alive_latents(make_study(), facts)) == set(DEAD)
 
 
-def test_changes_are_laid_out_by_seed_and_latent_whatever_the_order_of_the_rows():
-    rng = np.random.default_rng(0)
+def test_changes_are_laid_out_by_seed_and_latent_whatever_the_order_of_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "PARQUET_PART_ROWS", 7)
+    rng, path = np.random.default_rng(0), tmp_path / "changes.parquet"
     wide = rng.normal(size=(3, 10))
     rows = pd.DataFrame(
         {"seed": np.repeat([4, 0, 2], 10), "latent_index": np.tile(range(10), 3), "change": wide.ravel()}
     )
-    mixed = rows.sample(frac=1, random_state=0)
-    assert np.array_equal(by_latent(mixed, ["seed"]), wide[[1, 2, 0]])
-    assert np.array_equal(by_latent(mixed, ["seed"], np.array([7, 3])), wide[[1, 2, 0]][:, [7, 3]])
-    missing = by_latent(mixed[mixed.latent_index != 9], ["seed"], np.array([3, 9]))
+    rows = pd.concat([rows.assign(measure="m", adapter="a"), rows.assign(measure="m", adapter="b", change=7.0)])
+    rows.sample(frac=1, random_state=0).to_parquet(path)
+    assert np.array_equal(by_latent(path, ["seed"], adapter="a")["m"], wide[[1, 2, 0]])
+    assert np.array_equal(by_latent(path, ["seed"], np.array([7, 3]), adapter="a")["m"], wide[[1, 2, 0]][:, [7, 3]])
+    assert (by_latent(path, ["adapter", "seed"])["m"][3:] == 7).all()
+    missing = by_latent(path, ["seed"], np.array([3, 12]), adapter="a")["m"]
     assert np.array_equal(np.isnan(missing), [[False, True]] * 3)
-    with pytest.raises(ValueError, match="twice"):
-        by_latent(pd.concat([rows, rows[:1]]), ["seed"])
+    assert by_latent(path, ["seed"], adapter="c") == {}
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"changes\.parquet"):
+        by_latent(path, ["seed"])
 
 
 def test_only_changes_that_are_asked_for_are_kept(parts):
