@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -395,7 +395,7 @@ class Study:
 
     def _check_llms(self) -> None:
         """Parts that ask a language model name one of the study's, and no other parts do."""
-        kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[registry.AskingFacts]]] = [
+        kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[Any]]] = [
             ("judge", self.judges, registry.JUDGES),
             ("source", self.sources, registry.SOURCES),
             ("scorer", self.scorers, registry.SCORERS),
