@@ -146,8 +146,8 @@ class Source:
     design: Literal["all", "case_control"] | None = None
     """Which latents it explains; the study's design when empty."""
     features: str | None = None
-    """Rows of latents from Neuronpedia's export (a file, or a folder of its batches), by which the explanations of a
-    `file` source are recognized."""
+    """Rows of latents from Neuronpedia's export (a file, or a folder of its batches), by which explanations are
+    recognized; {subject_dir} as for `path`."""
     other_sae: bool = False
     """Take explanations although they say, or their latents show, that they are of another SAE than the subject's."""
     neuronpedia: Neuronpedia = Field(default_factory=Neuronpedia)

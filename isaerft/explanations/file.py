@@ -16,8 +16,7 @@
 `path` may also be a folder of such files (Neuronpedia's bulk export comes in batches); they are read in the order of
 their names. A file may cover several SAEs; then options say which one is meant.
 
-Three of the forms name an SAE, which is compared with the subject's own (`isaerft.explanations.provenance`). With
-`features`, rows of Neuronpedia's latents, what the latents do is compared, too.
+Three of the forms name an SAE, which is compared with the subject's own (`isaerft.explanations.provenance`).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import pandas as pd
 from isaerft.config import Source
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
-from isaerft.explanations.provenance import Evidence, read_features
+from isaerft.explanations.provenance import Evidence
 from isaerft.io import Row, read_data_file
 from isaerft.provenance import About
 
@@ -113,7 +112,7 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
     chosen = _choose(with_text, source.side, counts)
     if chosen.empty:
         raise InputError(f"{path} explains no latent on side {source.side!r} ({counts})", remedy="check `side`")
-    chosen.attrs |= {"counts": counts, "evidence": _evidence(rows[0].sae, source.features, path)}
+    chosen.attrs |= {"counts": counts, "evidence": _evidence(rows[0].sae, path)}
     return chosen
 
 
@@ -166,13 +165,10 @@ def _of_one_sae(rows: list[FileRow], options: dict[str, float | int | str | bool
     return rows
 
 
-def _evidence(sae: tuple[str, str, str], features: str | None, path: Path) -> Evidence:
-    """Return of which SAE the explanations are, as far as the file and the rows of latents tell."""
+def _evidence(sae: tuple[str, str, str], path: Path) -> Evidence:
+    """Return of which SAE the explanations are, as far as the file tells."""
     model, layer, _ = sae
-    source_id = f"{model}/{layer}" if model and layer else ""
-    said = (About(f"the file {path}", source_id=source_id, layer=layer),)
-    found = Evidence() if features is None else read_features(Path(features), source_id)
-    return Evidence((*said, *found.said), found.shown)
+    return Evidence((About(f"the file {path}", source_id=f"{model}/{layer}" if model and layer else "", layer=layer),))
 
 
 def _prefer(options: dict[str, float | int | str | bool]) -> list[str]:

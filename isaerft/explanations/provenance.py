@@ -45,6 +45,7 @@ MIN_SHARED = 0.01
 """Share of the listed tokens that must be tokens of ours at all; below, they are another tokenizer's."""
 FIRES_LEVEL = 0.01
 SEED = 0
+_INDEX = re.compile(r"[0-9]{1,18}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,32 @@ class Evidence:
 
     said: tuple[About, ...] = ()
     shown: tuple[Shown, ...] = ()
+
+    def with_features(self, path: Path) -> Evidence:
+        """Return this with Neuronpedia's rows of latents: a file, or a folder of its batches of features.
+
+        Raises
+        ------
+        InputError
+            A file cannot be read, or no row is about the source that is named.
+        """
+        source_id = next((one.source_id for one in self.said if one.source_id), "")
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        said: tuple[About, ...] = ()
+        shown = []
+        for row in (row.values for file in files for row in read_data_file(file)):
+            named, index = f"{row.get('modelId')}/{row.get('layer')}", str(row.get("index", "")).strip()
+            if source_id in ("", named) and _INDEX.fullmatch(index):
+                source_id = named
+                said = said or (About(f"the row of a latent in {path}", source_id=named), *statements_in(row))
+                shown.append(shown_in(row, int(index)))
+        if not shown:
+            raise InputError(
+                f"{path} holds no latents of {printable(source_id) or 'any SAE'}",
+                allowed="rows with modelId, layer, index and pos_str, as in Neuronpedia's exports of features",
+                remedy="give the batches of the same source as the explanations, or leave `features` out",
+            )
+        return Evidence((*self.said, *said), (*self.shown, *shown))
 
 
 def checked_provenance(
@@ -217,32 +244,6 @@ def shown_in(row: Mapping[str, Any], latent: int) -> Shown:
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def read_features(path: Path, source_id: str) -> Evidence:
-    """Read Neuronpedia's rows of latents (a file, or a folder of its batches of features) about one source.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, or no row is about this source.
-    """
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    said: tuple[About, ...] = ()
-    shown = []
-    for row in (row for file in files for row in read_data_file(file)):
-        values = row.values
-        named, index = f"{values.get('modelId')}/{values.get('layer')}", str(values.get("index", "")).strip()
-        if (not source_id or named == source_id) and index.isascii() and index.isdigit() and len(index) <= 18:
-            said = said or (About(f"the row of a latent in {path}", source_id=named), *statements_in(values))
-            shown.append(shown_in(values, int(index)))
-    if not shown:
-        raise InputError(
-            f"{path} holds no latents of {printable(source_id) or 'any SAE'}",
-            allowed="rows with modelId, layer, index and pos_str, as in Neuronpedia's exports of features",
-            remedy="give the batches of the same source as the explanations, or leave `features` out",
-        )
-    return Evidence(said, tuple(shown))
 
 
 def latents_to_compare(subject_dir: Path) -> list[int]:

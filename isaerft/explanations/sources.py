@@ -45,6 +45,8 @@ def explain(
     model = {} if llm is None else {"llm": llm}
     frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents, **model)
     evidence = frame.attrs.get("evidence", Evidence())
+    if source.features is not None:
+        evidence = evidence.with_features(Path(source.features.replace("{subject_dir}", str(subject_dir))))
     frame = checked_explanations(frame, d_sae=d_sae)
     frame.attrs["provenance"] = checked_provenance(name, source, evidence, len(frame), Path(subject_dir))
     if only and latents is not None:

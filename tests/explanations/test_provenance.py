@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isaerft.config import Source
+from isaerft.config import Source, plan_from_dict
 from isaerft.errors import InputError
 from isaerft.explanations import explain, read_explanations, write_explanations
 from isaerft.explanations.provenance import Evidence, Shown, checked_provenance, latents_to_compare, statements_in
@@ -182,6 +182,20 @@ def test_rows_of_latents_of_another_source_are_an_error(subject_dir, tmp_path):
     other = Source(kind="file", path=source.path, features=str(tmp_path / "other.jsonl"))
     with pytest.raises(InputError, match="holds no latents of gemma-2-2b/20-gemmascope-res-16k"):
         explain("np", other, subject_dir=subject_dir, d_sae=D_SAE)
+
+
+def test_the_rows_of_latents_say_of_which_sae_a_table_is_and_must_exist(subject_dir, tmp_path):
+    source = export(tmp_path)
+    (tmp_path / "mine.csv").write_text("latent_index,explanation\n3,cats\n")
+    mine = Source(kind="file", path=str(tmp_path / "mine.csv"), features=source.features)
+    assert explain("np", mine, subject_dir=subject_dir, d_sae=D_SAE).attrs["provenance"]["provenance"] == "proven"
+    study = {"study": "s", "sources": {"np": {"kind": "file", "path": source.path, "features": "no/such"}}}
+    study |= {"subjects": {"toy": {"model": "m", "release": "r", "sae_id": "i", "corpus": {"sample": True}}}}
+    study |= {"behaviors": {name: {"description": name, "rule": True} for name in "ab"}, "adapters": {"bias": {}}}
+    study |= {"judges": {"lexical": {}}, "controls": ["firing_rate_only"]}
+    study |= {"primary": {"adapter": "bias", "measure": "contribution", "source": "np", "judge": "lexical"}}
+    with pytest.raises(InputError, match="source 'np': 'no/such' does not exist"):
+        plan_from_dict(study)
 
 
 def test_a_table_of_ones_own_says_nothing_and_is_taken_with_a_warning(subject_dir, tmp_path, caplog):
