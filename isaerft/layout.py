@@ -65,6 +65,11 @@ class SubjectFolder:
         return self.path / "contexts.parquet"
 
     @property
+    def logits(self) -> Path:
+        """Tokens that a sample of the latents promotes, to tell whether labels are of these latents."""
+        return self.path / "logits.parquet"
+
+    @property
     def scored(self) -> Path:
         """Contexts held out for scoring explanations; no explainer or judge sees them."""
         return self.path / "scored_contexts.parquet"

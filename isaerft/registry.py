@@ -94,10 +94,18 @@ class StatisticFacts:
 
 @dataclass(frozen=True)
 class AskingFacts:
-    """What others need to know of a judge, an explanation source or a scorer."""
+    """What others need to know of a judge, a scorer or an explanation source."""
 
     asks: bool = False
     """Whether it asks a language model of the study (`llm` in its options)."""
+
+
+@dataclass(frozen=True)
+class SourceFacts(AskingFacts):
+    """What others need to know of an explanation source."""
+
+    own_contexts: bool = False
+    """Whether it explains latents from the subject's own contexts, so that it can be of no other SAE."""
 
 
 @dataclass(frozen=True)
@@ -283,10 +291,10 @@ STATISTICS.declare(
     bounds=(-1.0, 1.0),
 )
 
-SOURCES = Registry("explanation source", AskingFacts, group="isaerft.sources")
+SOURCES = Registry("explanation source", SourceFacts, group="isaerft.sources")
 SOURCES.declare("file", "isaerft.explanations.file:from_file")
-SOURCES.declare("local", "isaerft.explanations.local:from_contexts")
-SOURCES.declare("llm", "isaerft.explanations.llm:llm", asks=True)
+SOURCES.declare("local", "isaerft.explanations.local:from_contexts", own_contexts=True)
+SOURCES.declare("llm", "isaerft.explanations.llm:llm", asks=True, own_contexts=True)
 SOURCES.declare("neuronpedia", "isaerft.explanations.neuronpedia.source:from_neuronpedia")
 
 JUDGES = Registry("judge", AskingFacts, group="isaerft.judges")

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from isaerft.adapters.base import LatentAdapter, make_adapter
 from isaerft.adapters.model import ModelAdapter
+from isaerft.directory import saes_directory
 from isaerft.errors import InputError, printable, shown
 from isaerft.io import read_json, replacing, write_json
 from isaerft.layout import ADAPTER_SEED
@@ -190,7 +191,7 @@ def _check_sae(path: Path, saved: Mapping[str, Any], dictionary: Dictionary) -> 
         pairs = [(said.get("hook_name"), dictionary.hook_name), (said.get("fingerprint"), dictionary.fingerprint)]
     elif isinstance(hooks, list) and dictionary.release:
         own = [dictionary.release, dictionary.sae_id]
-        pairs = [(own if own in hooks else hooks, own)]
+        pairs = [(own if any(_is_one_sae(hook, own) for hook in hooks) else hooks, own)]
     for theirs, ours in pairs:
         if theirs and theirs != ours:
             raise InputError(
@@ -198,6 +199,16 @@ def _check_sae(path: Path, saved: Mapping[str, Any], dictionary: Dictionary) -> 
                 allowed=f"one trained at {shown(ours)}, the SAE here",
                 remedy=f"choose the subject with that SAE; if you mean it, give the option {OTHER_SAE}: true",
             )
+
+
+def _is_one_sae(said: object, own: list[str]) -> bool:
+    """Tell whether two pairs of release and id are names of one SAE."""
+    if said == own:
+        return True
+    if not (isinstance(said, list) and len(said) == 2 and all(isinstance(name, str) for name in said)):
+        return False
+    theirs, ours = (saes_directory().weights_of(*names) for names in (said, own))
+    return theirs is not None and theirs == ours
 
 
 def _block_file(folder: Path, dictionary: Dictionary) -> Path:

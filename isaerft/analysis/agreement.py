@@ -28,6 +28,7 @@ from isaerft.analysis.columns import (
     N_LATENTS,
     N_SEEDS,
     PRIMARY,
+    PROVENANCE,
     QVALUE_OF_FAMILIES,
     SOURCE,
     STATISTIC,
@@ -61,6 +62,8 @@ logger = logging.getLogger(__name__)
 
 RESULT = "none"
 """Value of the column `control` in the rows of results themselves."""
+LATER = ("family", "qvalue", "provenance", "primary")
+"""Columns of the tables that need all adapters, or the explanations, and are filled when the tables are made."""
 TRAINED = (RESULT, "shuffled_completions")
 """Rows that are about one training, and are compared with other trainings."""
 
@@ -70,14 +73,15 @@ def agreement(analysis: Analysis) -> pd.DataFrame:
     table = analysis.tested("agreement")
     primary = is_primary(analysis.plan, table) & (table.control == RESULT)
     question = ("subject", "adapter", "measure", "source", "judge", "statistic")
-    return with_qvalues(analysis.plan, table.assign(primary=primary), question, table.control == RESULT)
+    table = table.assign(primary=primary, provenance=analysis.provenance(table))
+    return with_qvalues(analysis.plan, table, question, table.control == RESULT)
 
 
 def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) -> None:
     """Test every (behavior, measure, source, judge) of one adapter with its controls, and write the rows.
 
     They lie under `results.agreement(subject, adapter)`, one Parquet file for each of the four tables, without the
-    columns that only all adapters together can fill.
+    columns that are filled when the tables are made (`LATER`).
     """
     changes = _Changed.read(plan, results, subject, adapter)
     rows: dict[str, list[dict[str, object]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
@@ -101,7 +105,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
         for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
-            columns = [name for name in table.column_names if name not in ("family", "qvalue", "primary")]
+            columns = [name for name in table.column_names if name not in LATER]
             frame = pd.DataFrame(rows[table.name], columns=columns)
             frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
@@ -350,6 +354,7 @@ TABLE = ResultTable(
             "True value of the adjusted estimate that reaches p < 0.05 with a chance of 80 %.",
             optional=True,
         ),
+        PROVENANCE,
         PRIMARY,
     ),
     make=agreement,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,17 @@ class Analysis:
         """Return the reading of the primary result; None where its source does not explain the subject."""
         return primary_reading(self.plan, self.results, subject)
 
+    def provenance(self, table: pd.DataFrame) -> pd.Series:
+        """Return the provenance of the explanations behind each row of a table with the columns subject and source."""
+        found = {
+            (subject, source): provenance_of(part)["provenance"]
+            for subject, rows in table.groupby("subject")
+            for source in rows["source"].unique()
+            for part in self.explained(subject, [source])
+        }
+        pairs = zip(table["subject"], table["source"], strict=True)
+        return pd.Series([found[pair] for pair in pairs], index=table.index, dtype="str")
+
     def tested(self, table: str) -> pd.DataFrame:
         """Return the rows of a table that the rule `agreement` wrote, of all subjects and adapters."""
         paths = [
@@ -110,6 +122,12 @@ class Analysis:
         """Return the rows of a table that the rule `audit` wrote, of all subjects."""
         paths = [self.results.audit(subject, table) for subject in self.plan.study.subjects]
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+
+def provenance_of(part: ExplainedLatents) -> dict[str, Any]:
+    """Return what is known of where explanations come from; files from before it was kept do not say."""
+    nothing = {"provenance": "unknown", "n_compared": 0, "n_recognized": 0}
+    return nothing | dict(part.explanations.attrs.get("provenance", {}))
 
 
 def is_primary(plan: Plan, table: pd.DataFrame) -> pd.Series:

@@ -10,6 +10,13 @@ ADAPTER = Column("adapter", "text", "Adapter, as named in the study's config.")
 MEASURE = Column("measure", "text", "How a latent's change is measured.")
 SEED = Column("seed", "int", "Replicate of the training.")
 SOURCE = Column("source", "text", "Where the explanations come from.")
+PROVENANCE = Column(
+    "provenance",
+    "text",
+    "Whether the explanations are of this SAE's latents. proven: made from the subject's own contexts, or the latents "
+    "promote the tokens that the labels' pages list for them; stated: a name of this SAE comes with them; unknown: "
+    "neither, or they say otherwise and were taken all the same (other_sae).",
+)
 SIDE = Column(
     "side",
     "text",

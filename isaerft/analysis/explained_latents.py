@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import SOURCE, SUBJECT
+from isaerft.analysis.base import Analysis, ResultTable, provenance_of
+from isaerft.analysis.columns import PROVENANCE, SOURCE, SUBJECT
 from isaerft.table import Column
 
 
@@ -28,6 +28,7 @@ def explained_latents(analysis: Analysis) -> pd.DataFrame:
                     "n_unlabeled": n_asked - n_explained - n_failed,
                     "n_failed": n_failed,
                     "share_explained": n_explained / n_asked if n_asked else np.nan,
+                    **provenance_of(part),
                 }
             )
     return pd.DataFrame(rows)
@@ -53,6 +54,17 @@ TABLE = ResultTable(
         Column("n_unlabeled", "int", "Latents among them that the source has no explanation for."),
         Column("n_failed", "int", "Latents among them whose request failed, so whether they are explained is unknown."),
         Column("share_explained", "float", "n_explained as a share of n_asked.", optional=True),
+        PROVENANCE,
+        Column(
+            "n_compared",
+            "int",
+            "Latents whose promoted tokens were compared with those that the labels' pages list; 0 if none could be.",
+        ),
+        Column(
+            "n_recognized",
+            "int",
+            "Latents among them that were recognized: their tokens overlap most with those that their own page lists.",
+        ),
     ),
     make=explained_latents,
 )

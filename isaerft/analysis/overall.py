@@ -18,6 +18,7 @@ from isaerft.analysis.columns import (
     JUDGE,
     MEASURE,
     PRIMARY,
+    PROVENANCE,
     QUANTITY,
     QVALUE_OF_FAMILIES,
     SOURCE,
@@ -31,7 +32,7 @@ from isaerft.table import Column
 def overall(analysis: Analysis) -> pd.DataFrame:
     """Return the rows of all adapters with q-values; a family is one question about all adapters."""
     table = analysis.tested("overall")
-    table = table.assign(primary=is_primary(analysis.plan, table))
+    table = table.assign(primary=is_primary(analysis.plan, table), provenance=analysis.provenance(table))
     return with_qvalues(analysis.plan, table, ("subject", "measure", "source", "judge", "quantity"))
 
 
@@ -111,6 +112,7 @@ TABLE = ResultTable(
             "int",
             "Independent behaviors: those whose changes and expectations are alike count as one.",
         ),
+        PROVENANCE,
         PRIMARY,
     ),
     make=overall,

@@ -145,6 +145,11 @@ class Source:
     """Known share of wrong explanations: the dose of the dose-response figure."""
     design: Literal["all", "case_control"] | None = None
     """Which latents it explains; the study's design when empty."""
+    features: str | None = None
+    """Rows of latents from Neuronpedia's export (a file, or a folder of its batches), by which explanations are
+    recognized; {subject_dir} as for `path`."""
+    other_sae: bool = False
+    """Take explanations although they say, or their latents show, that they are of another SAE than the subject's."""
     neuronpedia: Neuronpedia = Field(default_factory=Neuronpedia)
     """How a `neuronpedia` source asks."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)

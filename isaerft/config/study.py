@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -360,11 +360,11 @@ class Study:
             )
         if not self.judges[primary.judge].tested:
             raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="remove its `tested: false`")
-        parts: list[tuple[str, str, Source | Judge]] = [("source", name, part) for name, part in self.sources.items()]
-        parts += [("judge", name, part) for name, part in self.judges.items()]
-        for kind, name, part in parts:
-            if part.path is not None and "{subject_dir}" not in part.path and not os.path.exists(part.path):
-                raise _missing(f"{kind} {name!r}: {part.path!r}", part.path)
+        files = [("source", name, path) for name, part in self.sources.items() for path in (part.path, part.features)]
+        files += [("judge", name, part.path) for name, part in self.judges.items()]
+        for kind, name, path in files:
+            if path is not None and "{subject_dir}" not in path and not os.path.exists(path):
+                raise _missing(f"{kind} {name!r}: {path!r}", path)
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
@@ -395,7 +395,7 @@ class Study:
 
     def _check_llms(self) -> None:
         """Parts that ask a language model name one of the study's, and no other parts do."""
-        kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[registry.AskingFacts]]] = [
+        kinds: list[tuple[str, Mapping[str, Source | Judge | Scorer], registry.Registry[Any]]] = [
             ("judge", self.judges, registry.JUDGES),
             ("source", self.sources, registry.SOURCES),
             ("scorer", self.scorers, registry.SCORERS),

@@ -5,7 +5,6 @@ from isaerft.explanations.base import (
     SourceFunction,
     checked_explanations,
     clean_text,
-    explain,
     read_explanations,
     write_explanations,
 )
@@ -17,6 +16,7 @@ from isaerft.explanations.sample import (
     sample_path,
     write_sample,
 )
+from isaerft.explanations.sources import explain
 
 __all__ = [
     "CASE_ROLE",

@@ -15,7 +15,6 @@ Explanations are other people's text: here they become harmless data, on one lin
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,20 +27,16 @@ from isaerft.config import Source
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import read_json, read_parquet, replacing
 from isaerft.llm import LanguageModel, Prompt
-from isaerft.registry import SOURCES
 from isaerft.table import CONTROL, MAX_TEXT
 
 COLUMNS = ("latent_index", "explanation", "side", "url")
 SIDES = ("input", "output", "both")
 MAX_URL = 500
-# The name that SAELens gives for the embedding layer of pythia-70m-deduped-res-sm does not exist at Neuronpedia.
-CORRECTED = {"pythia-70m-deduped/e-att-sm": "pythia-70m-deduped/e-res-sm"}
 # Terminal commands, which begin with ESC and another character or with one control character.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[@-Z\\^_]"
 )
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]+")
-log = logging.getLogger(__name__)
 
 
 class SourceFunction(Protocol):
@@ -68,7 +63,8 @@ class SourceFunction(Protocol):
         DataFrame
             latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
             str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out,
-            and under "failed" how many of `latents` could not be looked up.
+            and under "failed" how many of `latents` could not be looked up; `attrs["evidence"]`, an
+            `isaerft.explanations.provenance.Evidence`, of which SAE they are.
         """
 
 
@@ -90,38 +86,6 @@ class AskingSource(Protocol):
         `subject_dir` is None before the subject's files exist. Then return the most that can be asked: for example, one
         different prompt of typical length for each of `latents`.
         """
-
-
-def explain(
-    name: str,
-    source: Source,
-    *,
-    subject_dir: str | Path,
-    d_sae: int,
-    latents: np.ndarray | None = None,
-    only: bool = False,
-    llm: LanguageModel | None = None,
-) -> pd.DataFrame:
-    """Run a source and check its table; see `SourceFunction` for the arguments and the columns.
-
-    Parameters
-    ----------
-    name : str
-        The source's name in the study, and its kind if `source.kind` is empty.
-    latents : (n,) int64, optional
-        The latents to explain. A source may return others if they cost nothing.
-    only : bool
-        Whether these others are dropped.
-    llm : LanguageModel, optional
-        The model that the source asks.
-    """
-    model = {} if llm is None else {"llm": llm}
-    frame = SOURCES[source.kind or name](source, subject_dir=Path(subject_dir), d_sae=d_sae, latents=latents, **model)
-    frame = checked_explanations(frame, d_sae=d_sae)
-    if only and latents is not None:
-        frame = frame[frame["latent_index"].isin(latents)].reset_index(drop=True)
-    log.info("source %r explains %d of %d latents; %s", name, len(frame), d_sae, frame.attrs["counts"])
-    return frame
 
 
 def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd.DataFrame:
@@ -159,6 +123,8 @@ def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd
     counts["empty"] = counts.get("empty", 0) + int(empty.sum())
     result = result[~empty].sort_values("latent_index").reset_index(drop=True)
     result.attrs["counts"] = counts
+    if "provenance" in frame.attrs:
+        result.attrs["provenance"] = dict(frame.attrs["provenance"])
     return result
 
 

@@ -16,8 +16,7 @@
 `path` may also be a folder of such files (Neuronpedia's bulk export comes in batches); they are read in the order of
 their names. A file may cover several SAEs; then options say which one is meant.
 
-Three of the forms name an SAE. If it is not the subject's own, by its Neuronpedia id or its layer, the explanations are
-of other latents and are refused; `other_sae: true` takes them all the same.
+Three of the forms name an SAE, which is compared with the subject's own (`isaerft.explanations.provenance`).
 """
 
 from __future__ import annotations
@@ -26,32 +25,24 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from isaerft.config import Source
 from isaerft.errors import InputError, printable, shown, unknown_name
-from isaerft.explanations.base import (
-    CORRECTED,
-    check_indices,
-    clean_text,
-    clean_url,
-    ranks_of_makers,
-    sae_metadata,
-)
+from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
+from isaerft.explanations.provenance import Evidence
 from isaerft.io import Row, read_data_file
+from isaerft.provenance import About
 
 NEURONPEDIA = "https://www.neuronpedia.org"
 _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?$")
 _NAME = re.compile(r"(?P<component>[A-Za-z]+)(?:_(?P<layer>\d+))?/(?P<index>\d{1,18})")
-_LAYER_OF_NAME = re.compile(r"(\d+)(?:-|$)")
-_LAYER_OF_HOOK = re.compile(r"blocks\.(\d+)\.")
 _SLUG = re.compile(r"[A-Za-z0-9._-]+")
 SAE_KEYS = ("model", "layer", "component")
-OTHER_SAE = "other_sae"
-OPTIONS = ("prefer", OTHER_SAE, *SAE_KEYS)
+OPTIONS = ("prefer", *SAE_KEYS)
 MAX_LISTED = 10
 
 
@@ -83,20 +74,20 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
 
     Options: `model`, `layer` and `component` select one SAE if the file covers several. `prefer` ranks the makers of a
     latent's explanations: a comma-separated list of `explanationModelName/typeName`, or one of the two. Makers that are
-    not listed come last; among equals, the first in the file is taken. `other_sae: true` takes explanations that say
-    that they are of another SAE than the subject's.
+    not listed come last; among equals, the first in the file is taken.
 
     With `source.side` "input" or "output", rows about the other side are left out, and a row about this side precedes
     one about both. With "both", a latent's input and output explanations are joined, unless the file has one about
     both. Rows without a side get the source's.
 
     `attrs["counts"]` of the result: rows, empty (no text), other_side, not_chosen (further explanations of a latent).
+    `attrs["evidence"]` says of which SAE they are.
 
     Raises
     ------
     InputError
-        The file is missing, damaged or of an unknown form, an option matches nothing in it, it covers several SAEs or
-        another one than the subject's, or a latent is beyond `d_sae`.
+        The file is missing, damaged or of an unknown form, an option matches nothing in it, it covers several SAEs, or
+        a latent is beyond `d_sae`.
     """
     for option in source.options:
         if option not in OPTIONS:
@@ -105,8 +96,6 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
         raise InputError("explanation source of kind 'file' without a path", remedy="add `path:`")
     path = Path(source.path.replace("{subject_dir}", str(subject_dir)))
     rows = _of_one_sae(list(_read(path)), source.options, path)
-    if rows and source.options.get(OTHER_SAE) is not True:
-        _check_sae(rows[0].sae, sae_metadata(Path(subject_dir)), path)
     counts = {"rows": len(rows)}
     frame = pd.DataFrame(
         {
@@ -123,7 +112,7 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
     chosen = _choose(with_text, source.side, counts)
     if chosen.empty:
         raise InputError(f"{path} explains no latent on side {source.side!r} ({counts})", remedy="check `side`")
-    chosen.attrs["counts"] = counts
+    chosen.attrs |= {"counts": counts, "evidence": _evidence(rows[0].sae, path)}
     return chosen
 
 
@@ -176,22 +165,10 @@ def _of_one_sae(rows: list[FileRow], options: dict[str, float | int | str | bool
     return rows
 
 
-def _check_sae(sae: tuple[str, str, str], metadata: dict[str, Any], path: Path) -> None:
-    """Refuse explanations of another SAE than the one with this metadata, where both say which they are of."""
+def _evidence(sae: tuple[str, str, str], path: Path) -> Evidence:
+    """Return of which SAE the explanations are, as far as the file tells."""
     model, layer, _ = sae
-    said, own = (f"{model}/{layer}" if model and layer else ""), str(metadata.get("neuronpedia_id") or "")
-    if said and own:
-        matches, here = CORRECTED.get(said, said) == CORRECTED.get(own, own), own
-    else:
-        hook = str(metadata.get("hook_name") or "")
-        theirs, ours = _LAYER_OF_NAME.match(layer), _LAYER_OF_HOOK.match(hook)
-        matches, here = not theirs or not ours or int(theirs[1]) == int(ours[1]), hook
-    if not matches:
-        raise InputError(
-            f"{path} holds explanations of another SAE: {printable(said or layer)}",
-            allowed=f"those of {printable(here)}, the subject's SAE",
-            remedy=f"give its own explanations; if you mean these, add {OTHER_SAE}: true to the source's options",
-        )
+    return Evidence((About(f"the file {path}", source_id=f"{model}/{layer}" if model and layer else "", layer=layer),))
 
 
 def _prefer(options: dict[str, float | int | str | bool]) -> list[str]:

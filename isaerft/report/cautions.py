@@ -8,6 +8,7 @@ import pandas as pd
 
 from isaerft.config import CONTROLS
 from isaerft.report.findings import P_LEVEL, headlines, not_exceeded
+from isaerft.report.provenance import provenance_cautions
 from isaerft.report.selection import (
     RESULT,
     Primary,
@@ -34,7 +35,7 @@ def cautions(tables: Tables) -> list[str]:
         return ["agreement.csv marks no primary result, so this page has no headline."]
     rows = primary_rows(agreement, primary)
     result = rows[rows["control"] == RESULT]
-    found = list(_controls(tables))
+    found = [*provenance_cautions(tables, primary), *_controls(tables)]
     for subject in subjects_of(rows):
         own = result[(result["subject"] == subject).astype(bool)]
         found += [f"{visible(subject)}: {text}" for text in _power(own)]

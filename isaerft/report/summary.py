@@ -26,6 +26,7 @@ from isaerft.report.findings import (
     source_sentences,
     specificity_sentences,
 )
+from isaerft.report.provenance import provenance_sentences
 from isaerft.report.selection import Tables, find_primary, real, table
 from isaerft.report.template import grid, page, render
 from isaerft.report.text import DASH, count, fixed, plural, visible, words
@@ -39,6 +40,11 @@ _BODY = """
 <h1>{{ study }}: are the explanations right?</h1>
 <p class="note">Fine-tuning changed some latents. Are they the ones whose explanations said they should change? Every
 number here comes from the study's tables; a dash means undefined.</p>
+{% if provenance %}
+<h2>Whose labels are these?</h2>
+{% for sentence in provenance %}<p>{{ sentence }}</p>
+{% endfor %}
+{% endif %}
 <h2>Primary result</h2>
 {% if primary %}
 <p>Tested, as named before the run: the latents changed by adapter <b>{{ primary.adapter }}</b>, by the measure
@@ -193,6 +199,7 @@ def summary_page(
         study=visible(study),
         primary=primary,
         chance=chance,
+        provenance=list(provenance_sentences(tables, primary)) if primary else [],
         sentences=[*overall[:n_first], *results],
         result_table=_result_table(lines, several=several),
         further=[*overall[n_first:], *(specificity_sentences(tables, primary) if primary else ())],

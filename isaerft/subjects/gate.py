@@ -8,8 +8,8 @@ et al. 2024, "Massive Activations in Large Language Models", arXiv 2402.17762). 
 explained, so it is judged without them, and they are named. Splicing shows whether the model can do without what the
 SAE loses there.
 
-For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, and
-the subject's rows of subjects.csv.
+For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, the
+tokens by which labels are recognized, and the subject's rows of subjects.csv.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import pandas as pd
 import torch
@@ -28,6 +27,7 @@ from isaerft import config
 from isaerft.errors import InputError, shown
 from isaerft.io import replacing, write_json
 from isaerft.layout import SubjectFolder
+from isaerft.provenance import same_model
 from isaerft.subjects.contexts import context_table
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.device import in_float64
@@ -35,6 +35,7 @@ from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.logits import logit_table
 
 N_ROWS = 256
 """Rows of the corpus on which the fit is measured."""
@@ -44,9 +45,7 @@ OUTLIER_NORM = 10.0
 MAX_OUTLIER_SHARE = 0.02
 """If more than this share of the tokens are as large, none of them is an outlier: they are what the SAE should know."""
 MAX_SHOWN_OUTLIERS = 3
-# TransformerLens' names, which SAELens uses, that are not the last part of the hub's.
-HUB_NAMES = {"gpt2-small": "gpt2"}
-_GGUF_ENDING = re.compile(r"([.-](i?q\d\w*|b?f16|f32))?\.gguf$")
+_GGUF_ENDING = re.compile(r"([.-](i?q\d\w*|b?f16|f32))?\.gguf$", re.IGNORECASE)
 logger = logging.getLogger(__name__)
 
 
@@ -117,7 +116,7 @@ class Fit:
 def describe_subject(
     plan: config.Plan, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
 ) -> None:
-    """Check that a subject passes the gate, then write its latents, contexts and, last, its card.
+    """Check that a subject passes the gate, then write its latents, contexts, logits and, last, its card.
 
     Raises
     ------
@@ -146,6 +145,8 @@ def describe_subject(
         facts.to_parquet(temporary, index=False)
     with replacing(folder.contexts) as temporary:
         context_table(subject, rows, firing, options.amplified_rows).to_parquet(temporary, index=False)
+    with replacing(folder.logits) as temporary:
+        logit_table(subject, firing, seed=plan.study.seed).to_parquet(temporary, index=False)
     cards = [_card(plan, name, options, subject, facts, fit)]
     for twin, base in plan.permuted_subjects.items():
         if base == name:
@@ -278,12 +279,11 @@ def check_gate(name: str, options: config.Subject, subject: LoadedSubject, fit: 
 def other_model(options: config.Subject, trained_on: str) -> str | None:
     """Return the model that an SAE's metadata name if it is not the subject's; None if it is, or cannot be told.
 
-    Only the last parts of the names are compared. An SAE that the study trains is the subject's own.
+    An SAE that the study trains is the subject's own.
     """
     if not trained_on or options.testbed is not None or options.train_sae is not None:
         return None
-    theirs, ours = (PurePosixPath(text.lower()).name for text in (trained_on, options.model_name))
-    return None if _GGUF_ENDING.sub("", ours) == HUB_NAMES.get(theirs, theirs) else trained_on
+    return None if same_model(_GGUF_ENDING.sub("", options.model_name), trained_on) else trained_on
 
 
 def other_bos(options: config.Subject, dictionary: Dictionary) -> bool:

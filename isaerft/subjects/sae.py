@@ -2,24 +2,19 @@
 
 This is the only module that imports sae_lens. It writes SAELens' own format, with every normalization that is one
 number for all tokens folded into the weights.
-
-It also finds the SAE's source at Neuronpedia (`neuronpedia_id_of`), for which the directory's own entry is not enough:
-SAELens drops it for SAEs saved in its current format; releases that list every sparsity of an SAE leave it out although
-a canonical release has it for the same weights; and a few entries name the source of another SAE, whose explanations
-would look right and mean nothing.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from isaerft import config
+from isaerft.directory import saes_directory
 from isaerft.errors import InputError
 from isaerft.io import read_json, replacing, write_json
 from isaerft.outside import loading
@@ -34,14 +29,6 @@ if TYPE_CHECKING:
 FINAL_LEARNING_RATE_FACTOR = 0.1
 DEAD_AFTER_STEPS = 100
 MAX_TRAINING_TOKENS = 2_000_000
-
-# Layer, width and sparsity are in both the path of the weights and the id:
-# layer_20/width_16k/average_l0_71 and gemma-2-2b/20-gemmascope-res-16k__l0-71.
-_SHARED_NUMBERS = (
-    (re.compile(r"layer_(\d+)"), re.compile(r"/(\d+)-")),
-    (re.compile(r"width_(\d+[km])"), re.compile(r"-(\d+[km])(?:__|$)")),
-    (re.compile(r"average_l0_(\d+)"), re.compile(r"__l0-(\d+)$")),
-)
 
 
 def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path) -> None:
@@ -74,10 +61,8 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         sae.cfg.metadata.hook_name = subject.hook_name
     if subject.release is not None:
         sae.cfg.metadata.release, sae.cfg.metadata.sae_id = subject.release, subject.sae_id
-        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-        sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(
-            get_pretrained_saes_directory(), subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
+        sae.cfg.metadata.neuronpedia_id = saes_directory().source_of(
+            subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
         )
     hook_name = sae.cfg.metadata.hook_name or ""
     find_hook(language.model, hook_name)
@@ -197,46 +182,3 @@ def _batches(activations: torch.Tensor, batch_size: int, seed: int) -> Iterator[
     while True:
         chosen = torch.randint(len(activations), (batch_size,), generator=generator)
         yield activations[chosen.to(activations.device)]
-
-
-class Release(Protocol):
-    """A release in SAELens' directory (`PretrainedSAELookup`)."""
-
-    repo_id: str
-    saes_map: dict[str, str]
-    neuronpedia_id: dict[str, str | None]
-
-
-def neuronpedia_id_of(
-    directory: Mapping[str, Release], release: str, sae_id: str | None, metadata_id: str | None
-) -> str | None:
-    """Return `{model}/{layer}` at Neuronpedia, or None if the directory has no id that can be right.
-
-    Parameters
-    ----------
-    directory : mapping of str to Release
-        SAELens' directory of pretrained SAEs.
-    release, sae_id : str
-        The SAE in it.
-    metadata_id : str or None
-        Id in the SAE's own metadata, returned if the directory does not list the SAE.
-    """
-    entry = directory.get(release)
-    path = None if entry is None else entry.saes_map.get(sae_id or "")
-    if entry is None or path is None:
-        return metadata_id
-    same_weights = sorted(
-        found
-        for other in directory.values()
-        if other.repo_id == entry.repo_id
-        for name, found in other.neuronpedia_id.items()
-        if found and other.saes_map.get(name) == path
-    )
-    candidates = (metadata_id, entry.neuronpedia_id.get(sae_id or ""), *same_weights)
-    return next((found for found in candidates if found and not contradicts(found, path)), None)
-
-
-def contradicts(source_id: str, path: str) -> bool:
-    """Tell whether an id names another layer, width or sparsity than the path of the weights."""
-    pairs = ((in_path.search(path), in_id.search(source_id)) for in_path, in_id in _SHARED_NUMBERS)
-    return any(one and other and one[1] != other[1] for one, other in pairs)

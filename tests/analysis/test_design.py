@@ -175,6 +175,25 @@ def test_explained_latents_counts_what_was_asked_explained_unlabeled_and_failed(
     assert (whole.design, whole.n_asked, whole.n_explained, whole.n_failed) == ("all", N - 3, 99, 0)
 
 
+def test_provenance_is_that_of_the_explanations_in_every_table_that_has_it(results):
+    plan = make_study()
+    sample = draw(results, plan)
+    explained(results, "said", sample.latent_index)
+    explained(results, "whole", range(N))
+    path = Results(results).explanations("toy", "said")
+    frame = pd.read_parquet(path)
+    frame.attrs["provenance"] = {"provenance": "proven", "n_compared": 64, "n_recognized": 61}
+    frame.to_parquet(path, index=False)
+    for adapter in plan.analyzed_adapters("toy"):
+        write_agreement(plan, Results(results), "toy", adapter)
+    analysis = analysis_of(plan, Results(results))
+    for name in ("agreement", "overall", "explained_latents"):
+        found = table(name).conform(analysis.frame(name))[["source", "provenance"]].drop_duplicates()
+        assert sorted(map(tuple, found.to_numpy().tolist())) == [("said", "proven"), ("whole", "unknown")]
+    counts = analysis.frame("explained_latents").set_index("source")[["n_compared", "n_recognized"]]
+    assert counts.to_numpy().tolist() == [[64, 61], [0, 0]]
+
+
 def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
     plan = make_study(agreement={"n_resamples": 199, "n_bins": 2, "top_k": 30})
     sample = draw(results, plan)

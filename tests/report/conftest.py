@@ -106,7 +106,7 @@ class Maker:
             subject, control = subject + "-permuted", "none"
         ceiling, detectable = (centre + 0.42, centre + 0.12) if is_primary else (None, None)
         keys = {"subject": subject, "behavior": behavior, "adapter": adapter, "measure": measure, "source": source}
-        keys |= {"judge": judge, "control": control, "statistic": self.statistic}
+        keys |= {"judge": judge, "control": control, "statistic": self.statistic, "provenance": "proven"}
         numbers = {"estimate": estimate, "ci_low": estimate - 0.07, "ci_high": estimate + 0.06, "pvalue": pvalue}
         numbers |= {"qvalue": min(1, pvalue * 3), "pvalue_texts": pvalue, "n_latents": 412, "n_expected": 37}
         numbers |= {"n_texts": 200, "n_expected_texts": 20, "n_seeds": 3, "n_resamples": 9999, "primary": is_primary}
@@ -133,7 +133,7 @@ class Maker:
             numbers = {"estimate": estimate, "ci_low": estimate - 0.06, "ci_high": estimate + 0.05, "pvalue": 0.0002}
             numbers |= {"qvalue": 0.0004, "leave_one_out_low": estimate - 0.02, "leave_one_out_high": estimate + 0.01}
             counts = {"n_behaviors": len(self.behaviors), "n_families": len(self.behaviors), "primary": True}
-            same = {"subject": subject, "quantity": quantity, "statistic": self.statistic}
+            same = {"subject": subject, "quantity": quantity, "statistic": self.statistic, "provenance": "proven"}
             rows.append(same | keys | numbers | counts)
         return self._frame("overall", rows)
 

@@ -57,6 +57,8 @@ class Neuronpedia:
         self.fault_rate, self.faults, self.always = fault_rate, faults, always or {}
         self.delay, self.keys_per_page, self.echo_headers = delay, keys_per_page, echo_headers
         self.seen, self.sent = [], Counter()
+        # What rows say beside explanations, by latent, and what a single row says of its source.
+        self.shown, self.source = {}, None
         self._random, self._lock = random.Random(seed), threading.Lock()
         self.objects = self._export(exported, rows_per_batch) if exported is not None else {}
 
@@ -101,7 +103,8 @@ class Neuronpedia:
             for text, model, kind in self.latents[latent]
         ]
         row = {"modelId": self.model, "layer": self.layer, "index": str(latent), "maxActApprox": 1.5}
-        return row | {"activations": [], "vector": [], "pos_str": ["▁a\u0000"], "explanations": said} | extra
+        row |= {"activations": [], "vector": [], "pos_str": ["▁a\u0000"], "explanations": said}
+        return row | self.shown.get(latent, {}) | extra
 
     def _export(self, exported, rows_per_batch):
         """Return the objects of the bucket: key -> bytes."""
@@ -154,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         if steps[:2] == ["api", "feature"] and len(steps) == 5:
             latent = int(steps[4]) if steps[4].isdigit() else -1
             known = (steps[2], steps[3]) == (owner.model, owner.layer) and latent in owner.latents
-            body = json.dumps(owner.row(latent) if known else {"error": NO_SUCH, "message": NO_SUCH})
+            body = json.dumps(
+                owner.row(latent, source=owner.source) if known else {"error": NO_SUCH, "message": NO_SUCH}
+            )
             self.answer("feature", (latent,), 200 if known else 404, body)
         elif steps[0] == "s3" and parts.query:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}

@@ -10,11 +10,10 @@ import torch
 from isaerft import config
 from isaerft.config.base import validated
 from isaerft.errors import InputError
-from isaerft.explanations.neuronpedia.records import parse_source_id
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
-from isaerft.subjects.sae import contradicts, corpus_activations, fetch_sae, neuronpedia_id_of, read_sae, train_sae
+from isaerft.subjects.sae import corpus_activations, fetch_sae, read_sae, train_sae
 
 ROOT = Path(__file__).parents[2]
 DROPPED = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
@@ -187,68 +186,6 @@ def directory():
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     return get_pretrained_saes_directory()
-
-
-@pytest.mark.parametrize(
-    ("release", "sae_id", "expected"),
-    [
-        ("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical", "gemma-2-2b/20-gemmascope-res-16k"),
-        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", "gemma-2-2b/20-gemmascope-res-16k"),
-        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_22", None),
-        ("gemma-scope-9b-pt-res", "layer_2/width_16k/average_l0_8", None),
-        ("gpt2-small-res-jb", "blocks.11.hook_resid_post", "gpt2-small/12-res-jb"),
-        ("gemma-2-2b-res-matryoshka-dc", "blocks.3.hook_resid_post", None),
-        (*DROPPED, "gemma-2-2b/12-res-matryoshka-dc"),
-        ("pythia-70m-deduped-res-sm", "blocks.0.hook_resid_pre", "pythia-70m-deduped/e-res-sm"),
-    ],
-)
-def test_an_sae_of_the_directory_has_the_source_of_its_own_weights(directory, release, sae_id, expected):
-    found = neuronpedia_id_of(directory, release, sae_id, None)
-    assert (found and "/".join(parse_source_id(found))) == expected
-
-
-def test_the_saes_of_the_studies_are_in_the_directory_and_have_labels(directory, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    studies = [config.load_plan(path).study for path in Path("config").glob("*.yaml") if "release:" in path.read_text()]
-    subjects = [part for study in studies for part in study.subjects.values()]
-    assert len(subjects) == 10
-    for part in subjects:
-        assert part.sae_id in directory[part.release].saes_map
-        assert neuronpedia_id_of(directory, part.release, part.sae_id, None)
-
-
-def test_an_id_of_another_sae_is_not_taken_from_the_metadata_either(directory):
-    path = "layer_2/width_16k/average_l0_8"
-    wrong = "gemma-2-9b/20-gemmascope-res-131k__l0-10"
-    assert neuronpedia_id_of(directory, "gemma-scope-9b-pt-res", path, wrong) is None
-    assert neuronpedia_id_of(directory, "somebody/their-saes", "x", "a/1-b") == "a/1-b"
-
-
-def test_of_all_ids_in_the_directory_only_those_of_other_saes_are_refused(directory):
-    known = [
-        (found, entry.saes_map[name])
-        for entry in directory.values()
-        for name, found in entry.neuronpedia_id.items()
-        if found
-    ]
-    assert len(known) > 2000
-    refused = {found for found, path in known if contradicts(found, path)}
-    assert refused <= {"gemma-2-9b/20-gemmascope-res-131k__l0-10", "gemma-2-9b/20-gemmascope-res-131k__l0-12"}
-
-
-@pytest.mark.parametrize(
-    ("source_id", "path", "wrong"),
-    [
-        ("m/20-gemmascope-res-16k", "layer_20/width_16k/average_l0_71", False),
-        ("m/20-gemmascope-res-16k__l0-71", "layer_20/width_16k/average_l0_71", False),
-        ("m/2-gemmascope-res-16k", "layer_20/width_16k/average_l0_71", True),
-        ("m/20-gemmascope-res-65k", "layer_20/width_16k/average_l0_71", True),
-        ("m/20-gemmascope-res-16k__l0-7", "layer_20/width_16k/average_l0_71", True),
-        ("m/e-res-sm", "e-res-sm", False),
-    ],
-)
-def test_layer_width_and_sparsity_must_be_those_of_the_weights(source_id, path, wrong):
-    assert contradicts(source_id, path) is wrong
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ OUTPUTS = {
     "tokenize": [folder.tokens],
     "corpus": [folder.corpus],
     "dictionary": [folder.sae / "cfg.json"],
-    "facts": [folder.latents, folder.contexts, folder.card],
+    "facts": [folder.latents, folder.contexts, folder.logits, folder.card],
     "truth": [folder.truth / "input.csv"],
     "scored-contexts": [folder.scored],
     "capture": [at.cache(subject, behavior)],

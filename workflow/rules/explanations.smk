@@ -33,8 +33,11 @@ rule explain:
     input:
         truth,
         lambda w: local_files(study.sources[w.source].path),
+        lambda w: local_files(study.sources[w.source].features),
+        at.subject("{subject}").sae,
         at.subject("{subject}").latents,
         at.subject("{subject}").contexts,
+        at.subject("{subject}").logits,
         at.subject("{subject}").card,
         lambda w: sample(w.subject, [w.source]),
     output:

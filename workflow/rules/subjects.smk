@@ -130,6 +130,7 @@ rule facts:
     output:
         at.subject("{subject}").latents,
         at.subject("{subject}").contexts,
+        at.subject("{subject}").logits,
         at.subject("{subject}").card,
     log:
         at.log("facts", "{subject}"),

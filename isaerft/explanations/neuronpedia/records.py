@@ -14,7 +14,6 @@ order, independent of the order in which they came:
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,12 +21,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from isaerft.directory import corrected
 from isaerft.errors import InputError, shown
-from isaerft.explanations.base import CORRECTED, clean_text, ranks_of_makers, sae_metadata
+from isaerft.explanations.base import clean_text, ranks_of_makers, sae_metadata
 from isaerft.http import BadAnswer
 
 MAX_DIGITS = 18
-log = logging.getLogger(__name__)
 _ID = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<layer>[A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -40,7 +39,7 @@ class SourceId(NamedTuple):
 
 def parse_source_id(text: str) -> SourceId:
     """Split `{model}/{layer}`; anything else is an `InputError`."""
-    match = _ID.fullmatch(CORRECTED.get(text, text))
+    match = _ID.fullmatch(corrected(text))
     if match is None:
         raise InputError(
             f"Neuronpedia source {shown(text)}",
@@ -64,8 +63,6 @@ def source_id_of(configured: str | None, subject_dir: Path) -> SourceId:
             f"the SAE in {str(subject_dir)!r} does not name its source at Neuronpedia",
             remedy="add `neuronpedia: {source_id: MODEL/LAYER}` to the explanation source",
         )
-    if own and own != source_id:
-        log.warning("explanations are those of %s, as configured; the SAE names %s itself", source_id, shown(own))
     return parse_source_id(source_id)
 
 

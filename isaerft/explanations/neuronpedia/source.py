@@ -27,8 +27,10 @@ from isaerft.errors import InputError
 from isaerft.explanations.base import check_indices
 from isaerft.explanations.neuronpedia.api import list_page, read_batch, read_latent, read_latents
 from isaerft.explanations.neuronpedia.client import Client, FailedRequest
+from isaerft.explanations.neuronpedia.evidence import evidence_of
 from isaerft.explanations.neuronpedia.records import Explanation, SourceId, choose, page_url, source_id_of
 from isaerft.explanations.neuronpedia.store import STORE, Store
+from isaerft.explanations.provenance import latents_to_compare
 from isaerft.progress import Progress
 
 GIVE_UP = 5
@@ -47,7 +49,7 @@ def from_neuronpedia(
     turns, so that together they keep the rate.
 
     `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabeled (latents without any) and
-    failed (latents whose look-up failed).
+    failed (latents whose look-up failed). `attrs["evidence"]` says by what the labels are recognized.
 
     Raises
     ------
@@ -63,6 +65,7 @@ def from_neuronpedia(
         reason = asyncio.run(fetch(options, source_id, store, wanted))
         failed = len(wanted - store.finished())
         known = store.explanations()
+        evidence = asyncio.run(evidence_of(options, source_id, store, latents_to_compare(subject_dir)))
     check_indices(pd.Series([latent for latent, _ in known], dtype="int64"), d_sae)
     found = [(latent, explanation) for latent, explanation in known if latent in wanted]
     if failed > options.max_failed_share * len(wanted):
@@ -74,6 +77,7 @@ def from_neuronpedia(
     frame["url"] = [page_url(source_id, latent, options.base_url) for latent in frame["latent_index"]]
     explained = len({latent for latent, _ in found})
     frame.attrs["counts"] |= {"unlabeled": len(wanted) - explained - failed, "failed": failed}
+    frame.attrs["evidence"] = evidence
     return frame
 
 

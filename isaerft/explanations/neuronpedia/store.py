@@ -6,8 +6,9 @@ everything up again; ship it, and others reproduce the study without a network.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,10 @@ CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_to
     PRIMARY KEY (model_id, layer, token)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (model_id TEXT, layer TEXT, key TEXT, n_rows INTEGER, at TEXT,
     PRIMARY KEY (model_id, layer, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shown (model_id TEXT, layer TEXT, latent INTEGER, body TEXT, at TEXT,
+    PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sources (model_id TEXT, layer TEXT, body TEXT, at TEXT,
+    PRIMARY KEY (model_id, layer)) WITHOUT ROWID;
 """
 
 
@@ -147,6 +152,27 @@ class Store:
             self._put_explanations((latent, explanation) for explanation in found or [])
             self._put("asked", [(latent, "feature", int(found is not None), _now())])
 
+    def shown(self) -> dict[int, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Return, for each latent that was asked about, the tokens that it promotes and on which it fires."""
+        rows = self._rows("SELECT latent, body FROM shown WHERE model_id = ? AND layer = ?", (int, str))
+        return {latent: _two_lists(body) for latent, body in rows}
+
+    def described(self) -> dict[str, Any] | None:
+        """Return what Neuronpedia says of the source's SAE; None if it was not asked."""
+        rows = self._rows("SELECT body FROM sources WHERE model_id = ? AND layer = ?", (str,))
+        found = _json(rows[0][0]) if rows else None
+        return found if isinstance(found, dict) else None
+
+    def add_shown(self, found: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]) -> None:
+        """Store what latents promote and fire on."""
+        with self._base:
+            self._put("shown", [(latent, json.dumps(lists), _now()) for latent, lists in found.items()])
+
+    def add_description(self, description: Mapping[str, Any]) -> None:
+        """Store what Neuronpedia says of the source's SAE."""
+        with self._base:
+            self._put("sources", [(json.dumps(description), _now())])
+
     def _put_explanations(self, rows: Iterable[tuple[int, Explanation]]) -> None:
         self._put("said", [(latent, *explanation) for latent, explanation in rows], "IGNORE")
 
@@ -163,6 +189,23 @@ class Store:
             self._base.executemany(
                 f"INSERT OR {otherwise} INTO {table} VALUES ({marks})", [(*self._source_id, *row) for row in rows]
             )
+
+
+def _two_lists(body: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    found = _json(body)
+    lists = found if isinstance(found, list) else []
+    if len(lists) != 2 or not all(
+        isinstance(part, list) and all(isinstance(one, str) for one in part) for part in lists
+    ):
+        raise sqlite3.DataError("a value is no pair of lists")
+    return tuple(lists[0]), tuple(lists[1])
+
+
+def _json(body: str) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise sqlite3.DataError("a value is no JSON") from None
 
 
 def _now() -> str:
