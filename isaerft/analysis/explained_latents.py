@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import SOURCE, SUBJECT
 from isaerft.table import Column
+
+MAX_MAKERS = 5
 
 
 def explained_latents(analysis: Analysis) -> pd.DataFrame:
@@ -28,9 +32,22 @@ def explained_latents(analysis: Analysis) -> pd.DataFrame:
                     "n_unlabeled": n_asked - n_explained - n_failed,
                     "n_failed": n_failed,
                     "share_explained": n_explained / n_asked if n_asked else np.nan,
+                    "makers": makers_of(part.explanations),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def makers_of(explanations: pd.DataFrame) -> str | None:
+    """Return the makers of explanations, the most frequent first, with their numbers; None where nobody says."""
+    from isaerft.explanations.base import MAKER
+
+    if MAKER not in explanations:
+        return None
+    counts = sorted(Counter(explanations[MAKER]).items(), key=lambda one: (-one[1], one[0] == "", one[0]))
+    named = [f"{maker or 'unknown'} ({n:,})" for maker, n in counts[:MAX_MAKERS]]
+    others = counts[MAX_MAKERS:]
+    return "; ".join(named + [f"{len(others)} others ({sum(n for _, n in others):,})"] * bool(others)) or None
 
 
 TABLE = ResultTable(
@@ -53,6 +70,13 @@ TABLE = ResultTable(
         Column("n_unlabeled", "int", "Latents among them that the source has no explanation for."),
         Column("n_failed", "int", "Latents among them whose request failed, so whether they are explained is unknown."),
         Column("share_explained", "float", "n_explained as a share of n_asked.", optional=True),
+        Column(
+            "makers",
+            "text",
+            "Who made the explanations and how many each, as explanationModelName/typeName where they come from "
+            "Neuronpedia; empty where the source does not say.",
+            optional=True,
+        ),
     ),
     make=explained_latents,
 )

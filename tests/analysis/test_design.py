@@ -8,6 +8,7 @@ from isaerft import config
 from isaerft.analysis import analysis_of, readings, table
 from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
+from isaerft.analysis.explained_latents import makers_of
 from isaerft.analysis.readings import confounds_of
 from isaerft.errors import InputError
 from isaerft.explanations import latents_to_explain, read_sample, write_explanations, write_sample
@@ -173,6 +174,12 @@ def test_explained_latents_counts_what_was_asked_explained_unlabeled_and_failed(
     assert said.n_unlabeled == len(sample) - 34
     assert said.share_explained == pytest.approx(30 / len(sample), rel=1e-4)
     assert (whole.design, whole.n_asked, whole.n_explained, whole.n_failed) == ("all", N - 3, 99, 0)
+
+
+def test_explained_latents_names_the_makers_the_most_frequent_first():
+    frame = pd.DataFrame({"maker": ["b", "a", "b", "", *"cdefg"]})
+    assert makers_of(frame) == "b (2); a (1); c (1); d (1); e (1); 3 others (3)"
+    assert makers_of(pd.DataFrame({"latent_index": [1]})) is None
 
 
 def test_a_latent_outside_the_sample_is_not_called_unexplained(results):
