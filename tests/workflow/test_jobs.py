@@ -263,6 +263,9 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
     elsewhere |= {
         "gguf-model",
+        "labels",
+        "publish",
+        "leaderboard",
         "elicit",
         "steer",
         "steering-check",

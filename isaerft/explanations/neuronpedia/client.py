@@ -3,8 +3,11 @@
 Answers are untrusted: before use they are unpacked, bounded in size, and checked to be JSON.
 
 Neuronpedia sends no Retry-After, so pauses double and are partly random (Brooker 2015, "Exponential backoff and
-jitter"). The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it
-is removed from answers that repeat it.
+jitter"). It allows 25,000 requests in any hour from one address, whoever sends them, and answers say how many are left.
+Near the end all requests wait, and after a 429 that names the hourly limit for up to an hour, whatever `attempts` says.
+
+The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it is removed
+from answers that repeat it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ from isaerft.version import VERSION
 
 KEY = "NEURONPEDIA_API_KEY"
 MAX_PAUSE = 60.0
+PAUSES_AN_HOUR = 60
+# With so few requests of the hour left, all wait: those under way need some, and others at this address may, too.
+FEW_LEFT = 100
 MIN_REDACTED = 6
+MAX_DIGITS = 18
 # A whole answer may take this many times `timeout_seconds`, which bounds each piece of it.
 MAX_TIMEOUTS = 10
 T = TypeVar("T")
@@ -99,7 +106,7 @@ class Client:
     ) -> None:
         self.options = options
         self._rng, self._sleep = rng or random.Random(), sleep
-        self._key = _read_key()
+        self._key = read_key()
         self._pace = Pace(options.requests_per_second)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._http = BoundedClient(
@@ -119,18 +126,29 @@ class Client:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
-    async def api(self, method: str, path: str, read: Callable[[bytes], T], json: Any = None) -> T | None:
-        """Send a request to the API and return what `read` makes of the answer; None for its 404, which is JSON too."""
+    async def api(
+        self, method: str, path: str, read: Callable[[bytes], T], json: Any = None, *, attempts: int | None = None
+    ) -> T | None:
+        """Send a request to the API and return what `read` makes of the answer; None for its 404, which is JSON too.
+
+        `attempts` replaces that of the options: a request that makes something must not be repeated blindly.
+        """
         headers = {"x-api-key": self._key} if self._key else {}
         url = self.options.base_url.rstrip("/") + path
-        return await self._request(method, url, read, as_json, headers=headers, json=json)
+        return await self._request(method, url, read, as_json, attempts, headers=headers, json=json)
 
     async def export(self, path: str, read: Callable[[bytes], T], params: dict[str, str] | None = None) -> T | None:
         """Get an object of the export bucket, without the key, and return what `read` makes of it; None for 404."""
         return await self._request("GET", self.options.export_url.rstrip("/") + path, read, bytes, params=params)
 
     async def _request(
-        self, method: str, url: str, read: Callable[[bytes], T], read_404: Callable[[bytes], Any], **request: Any
+        self,
+        method: str,
+        url: str,
+        read: Callable[[bytes], T],
+        read_404: Callable[[bytes], Any],
+        attempts: int | None = None,
+        **request: Any,
     ) -> T | None:
         """Return what `read` makes of the answer, None for 404, retrying until it can be read.
 
@@ -139,9 +157,10 @@ class Client:
         FailedRequest
             All attempts failed, or the fault is not one that a further attempt could mend.
         """
+        attempts = attempts or self.options.attempts
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Retryable),
-            stop=stop_after_attempt(self.options.attempts),
+            stop=stop_after_attempt(attempts),
             wait=self._wait,
             after=self._slow_down,
             sleep=self._sleep,
@@ -150,7 +169,7 @@ class Client:
         try:
             return await retrying(self._attempt, method, url, read, read_404, request)
         except _Retryable as error:
-            raise FailedRequest(f"{error}, {self.options.attempts} times") from None
+            raise FailedRequest(f"{error}, {attempts} times") from None
 
     async def _attempt(
         self,
@@ -161,9 +180,8 @@ class Client:
         request: dict[str, Any],
     ) -> T | None:
         async with self._slots:
-            await self._pace.wait()
             try:
-                answer = await self._http.request(method, url, **request)
+                answer = await self._answer(method, url, request)
                 status = answer.status_code
                 if status == httpx2.codes.OK:
                     return read(self._without_key(answer.content))
@@ -183,6 +201,20 @@ class Client:
         if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             raise _Retryable(reason)
         raise FailedRequest(reason)
+
+    async def _answer(self, method: str, url: str, request: dict[str, Any]) -> httpx2.Response:
+        """Send one request when the rate allows it, and again while the hourly limit is reached, for up to an hour."""
+        for _ in range(PAUSES_AN_HOUR):
+            await self._pace.wait()
+            answer = await self._http.request(method, url, **request)
+            left = answer.headers.get("x-limit-remaining", "")
+            full = answer.status_code == httpx2.codes.TOO_MANY_REQUESTS and b'"requestWindow"' in answer.content
+            if full or (left.isdecimal() and len(left) < MAX_DIGITS and int(left) < FEW_LEFT):
+                log.warning("Neuronpedia's hourly limit of requests is almost reached; pausing for %g s", MAX_PAUSE)
+                self._pace.pause(MAX_PAUSE)
+            if not full:
+                break
+        return answer
 
     def _wait(self, state: RetryCallState) -> float:
         """Return the pause after a failed attempt, in seconds: half of the doubled pause, and a random part."""
@@ -227,7 +259,7 @@ def as_json_lines(data: bytes) -> list[Any]:
     return [as_json(line) for line in data.split(b"\n") if line.strip()]
 
 
-def _read_key() -> str:
+def read_key() -> str:
     """Return the key in the environment, "" if there is none."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
