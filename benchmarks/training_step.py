@@ -25,7 +25,8 @@ from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
-from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.hooks import HookPoint
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import Optimizer, add_gradients

@@ -17,7 +17,8 @@ from isaerft.adapters.shift import Bounds, Shift
 from isaerft.errors import InputError, shown
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch
-from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.load import LoadedSubject
 
 

@@ -17,7 +17,7 @@ from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.fitting import Fitting, completion_means
 from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.hooks import direct_path
 
 

@@ -12,8 +12,10 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from isaerft.subjects.dictionary import CHUNK, Codes, Dictionary
-from isaerft.subjects.hooks import HookPoint, decoder_blocks, writer_of
+from isaerft.subjects.blocks import decoder_blocks, writer_of
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import CHUNK, Dictionary
+from isaerft.subjects.hooks import HookPoint
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter
 from isaerft.adapters.shift import Shift
 from isaerft.subjects.cache import Batch, CachedRows, bos_mask, completion_losses
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.device import in_float64
-from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import replacing
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.hooks import HookState, hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 

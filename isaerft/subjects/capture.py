@@ -18,8 +18,8 @@ from isaerft.errors import InputError, shown
 from isaerft.progress import Progress
 from isaerft.subjects.cache import CachedRows, write_cache
 from isaerft.subjects.chat import DATE, render_chat, writes_date
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import pad_rows
-from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 

@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 
 from isaerft.progress import Progress
 from isaerft.stats import clusters_of
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedSubject
 

@@ -16,7 +16,7 @@ hook_attn_out   the output of attention              between attention and MLP; 
 
 Adding a vector to the hook's activation equals adding it to the residual stream at the injection point, so adapters
 need not know the hook. The residual stream between blocks is found in any decoder-only model. Hooks inside a block need
-the names of the block's parts, which differ between families (`BLOCK_PARTS`).
+the names of the block's parts, which differ between families (`isaerft.subjects.blocks`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from isaerft.errors import InputError, shown
-
-Part = Literal["attention", "mlp"]
+from isaerft.subjects.blocks import attention_of, decoder_blocks, decoder_of, is_parallel, writer_of
 
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
 # Modules of Hugging Face models by which some SAEs name the block whose output they read.
@@ -42,52 +41,6 @@ _MODULE = re.compile(r"(?:\w+\.)*(?:layers|h|blocks)\.(\d+)")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _LARGE = 128.0
 _ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
-
-
-@dataclass(frozen=True)
-class BlockParts:
-    """What the parts of a transformer block are called in one family of models.
-
-    Attributes
-    ----------
-    attention, mlp : str
-        The two parts.
-    attention_norm, mlp_norm : str or None
-        Normalization of a part's output before it is added to the residual stream.
-    parallel : bool or str
-        Whether both parts read the block's input; a string names the config's own flag.
-    """
-
-    attention: str = "self_attn"
-    mlp: str = "mlp"
-    attention_norm: str | None = None
-    mlp_norm: str | None = None
-    parallel: bool | str = False
-
-
-_SEQUENTIAL = BlockParts()
-_PARALLEL = BlockParts(parallel=True)
-_SANDWICH = BlockParts(attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm")
-_GPT = BlockParts(attention="attn")
-BLOCK_PARTS = {
-    "cohere": _PARALLEL,
-    "gemma": _SEQUENTIAL,
-    "gemma2": _SANDWICH,
-    "gemma3_text": _SANDWICH,
-    "gpt2": _GPT,
-    "gpt_neo": _GPT,
-    "gpt_neox": BlockParts(attention="attention", parallel="use_parallel_residual"),
-    "gptj": BlockParts(attention="attn", parallel=True),
-    "llama": _SEQUENTIAL,
-    "mistral": _SEQUENTIAL,
-    "olmo2": _SANDWICH,
-    "phi": _PARALLEL,
-    "phi3": _SEQUENTIAL,
-    "qwen2": _SEQUENTIAL,
-    "qwen3": _SEQUENTIAL,
-    "stablelm": BlockParts(parallel="use_parallel_residual"),
-}
-"""Families whose blocks support hooks inside (`hook_attn_out`, `hook_mlp_out`, `hook_resid_mid`), by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -331,54 +284,6 @@ def _linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, boo
 
     gain = odd(signs) * signs.float()
     return gain, bool(odd(ones).norm() < gain.norm() / 2)
-
-
-def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """Return the part of a Hugging Face model that turns tokens into last hidden states."""
-    return model.get_decoder()
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the transformer blocks of a decoder-only Hugging Face model."""
-    n_blocks = model.config.get_text_config().num_hidden_layers
-    for module in decoder_of(model).modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return module
-    raise InputError(
-        f"{type(model).__name__} has no list of {n_blocks} blocks", allowed="decoder-only Hugging Face models"
-    )
-
-
-def is_parallel(model: PreTrainedModel) -> bool:
-    """Tell whether attention and MLP of a block both read the block's input."""
-    flag = _block_parts(model).parallel
-    return bool(getattr(model.config.get_text_config(), flag)) if isinstance(flag, str) else flag
-
-
-def attention_of(model: PreTrainedModel, block: int) -> nn.Module:
-    """Return the attention of a block."""
-    return getattr(decoder_blocks(model)[block], _block_parts(model).attention)
-
-
-def writer_of(model: PreTrainedModel, block: int, part: Part) -> nn.Module:
-    """Return the module whose output a part of a block adds to the residual stream.
-
-    This is the part itself or the normalization after it: TransformerLens' hook_attn_out or hook_mlp_out.
-    """
-    names = _block_parts(model)
-    name = {"attention": names.attention_norm or names.attention, "mlp": names.mlp_norm or names.mlp}[part]
-    return getattr(decoder_blocks(model)[block], name)
-
-
-def _block_parts(model: PreTrainedModel) -> BlockParts:
-    family = model.config.get_text_config().model_type
-    if family not in BLOCK_PARTS:
-        raise InputError(
-            f"hooks inside the blocks of a {shown(family)} model are not supported",
-            allowed=f"inside blocks: {', '.join(BLOCK_PARTS)}",
-            remedy="choose an SAE on the residual stream between blocks (hook_resid_pre, hook_resid_post)",
-        )
-    return BLOCK_PARTS[family]
 
 
 class _ReachedLast(Exception):

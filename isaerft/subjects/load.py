@@ -23,10 +23,11 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.outside import loading, origin_remedy
+from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.chat import rendered
 from isaerft.subjects.device import widen_attention
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
+from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed
 
 logger = logging.getLogger(__name__)
 N_CHECKED_TOKENS = 8

@@ -19,9 +19,9 @@ from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
 from isaerft.progress import Progress
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import Batch, completion_losses, joined_batch
 from isaerft.subjects.device import in_float64
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.objectives import (
     Adapt,

@@ -20,7 +20,8 @@ from isaerft import config
 from isaerft.adapters.base import LatentAdapter, adapted
 from isaerft.adapters.sparsity import Dense
 from isaerft.subjects.cache import Batch
-from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.training.objectives import Adapt
 
 

@@ -10,7 +10,8 @@ from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
 from isaerft.registry import ADAPTERS
-from isaerft.subjects.dictionary import ARCHITECTURES, Codes, load_dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import ARCHITECTURES, load_dictionary
 from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
 
 PLAIN = {

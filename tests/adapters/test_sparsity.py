@@ -7,7 +7,7 @@ from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.adapters.sparsity import Dense, Gated, Proximal, sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.training.loop import train
 from isaerft.training.row_space import trainable
 

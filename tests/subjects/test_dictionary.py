@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaerft.errors import InputError
-from isaerft.subjects.dictionary import Codes, load_dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import load_dictionary
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.5, -1.0])
 KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled", "abstopk", "abstopk-rescaled"]

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from isaerft.errors import InputError
+from isaerft.subjects.blocks import BLOCK_PARTS, decoder_blocks, writer_of
 from isaerft.subjects.hooks import (
-    BLOCK_PARTS,
     HookPoint,
-    decoder_blocks,
     direct_path,
     final_norm,
     find_hook,
@@ -16,7 +15,6 @@ from isaerft.subjects.hooks import (
     residual_stream,
     run_below,
     unembed,
-    writer_of,
 )
 
 LENGTHS = (9, 6, 1)

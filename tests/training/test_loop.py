@@ -10,9 +10,10 @@ from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.sparsity import sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.hooks import decoder_blocks, find_hook
+from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import Trainee, add_gradients, frozen_part, heldout_loss, train, train_together
 from isaerft.training.objectives import make_objective, one_by_one, sft_together

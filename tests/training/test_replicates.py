@@ -17,9 +17,9 @@ from isaerft.changes.causal import check_causes
 from isaerft.changes.measures import score_changes
 from isaerft.errors import InputError
 from isaerft.io import read_json
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss
 from isaerft.training.replicates import train_adapter
 

@@ -14,7 +14,7 @@ from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.hooks import final_norm, find_hook
 from isaerft.training.loop import heldout_loss, subsample, train
 from isaerft.training.row_space import trainable
