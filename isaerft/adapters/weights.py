@@ -26,8 +26,9 @@ from isaerft.io import read_json
 from isaerft.outside import loading
 from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import Batch, base_state, rerun_below
-from isaerft.subjects.hooks import HookPoint, HookState
+from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.points import HookPoint
 
 ABOVE, BELOW, ALL = "above", "below", "all"
 

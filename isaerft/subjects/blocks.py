@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,42 +22,50 @@ class BlockParts:
     ----------
     attention, mlp : str
         The two parts.
+    projection : str
+        Attention's output projection, which reads the heads side by side; a path inside the block.
     attention_norm, mlp_norm : str or None
         Normalization of a part's output before it is added to the residual stream.
+    norm_before_mlp : str or None
+        Normalization that the MLP alone reads through: TransformerLens' ln2.
     parallel : bool or str
         Whether both parts read the block's input; a string names the config's own flag.
     """
 
     attention: str = "self_attn"
     mlp: str = "mlp"
+    projection: str = "self_attn.o_proj"
     attention_norm: str | None = None
     mlp_norm: str | None = None
+    norm_before_mlp: str | None = "post_attention_layernorm"
     parallel: bool | str = False
 
 
 _SEQUENTIAL = BlockParts()
-_PARALLEL = BlockParts(parallel=True)
-_SANDWICH = BlockParts(attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm")
-_GPT = BlockParts(attention="attn")
+_SANDWICH = BlockParts(
+    attention_norm="post_attention_layernorm",
+    mlp_norm="post_feedforward_layernorm",
+    norm_before_mlp="pre_feedforward_layernorm",
+)
 BLOCK_PARTS = {
-    "cohere": _PARALLEL,
+    "cohere": BlockParts(norm_before_mlp=None, parallel=True),
     "gemma": _SEQUENTIAL,
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
-    "gpt2": _GPT,
-    "gpt_neo": _GPT,
-    "gpt_neox": BlockParts(attention="attention", parallel="use_parallel_residual"),
-    "gptj": BlockParts(attention="attn", parallel=True),
+    "gpt2": BlockParts(attention="attn", projection="attn.c_proj", norm_before_mlp="ln_2"),
+    "gpt_neo": BlockParts(attention="attn", projection="attn.attention.out_proj", norm_before_mlp="ln_2"),
+    "gpt_neox": BlockParts(attention="attention", projection="attention.dense", parallel="use_parallel_residual"),
+    "gptj": BlockParts(attention="attn", projection="attn.out_proj", norm_before_mlp=None, parallel=True),
     "llama": _SEQUENTIAL,
     "mistral": _SEQUENTIAL,
-    "olmo2": _SANDWICH,
-    "phi": _PARALLEL,
+    "olmo2": replace(_SANDWICH, norm_before_mlp=None),
+    "phi": BlockParts(projection="self_attn.dense", norm_before_mlp=None, parallel=True),
     "phi3": _SEQUENTIAL,
     "qwen2": _SEQUENTIAL,
     "qwen3": _SEQUENTIAL,
     "stablelm": BlockParts(parallel="use_parallel_residual"),
 }
-"""Families whose blocks support hooks inside (`hook_attn_out`, `hook_mlp_out`, `hook_resid_mid`), by `model_type`."""
+"""Families whose blocks support hooks inside, by `model_type`."""
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
@@ -94,6 +103,48 @@ def writer_of(model: PreTrainedModel, block: int, part: Part) -> nn.Module:
     names = _block_parts(model)
     name = {"attention": names.attention_norm or names.attention, "mlp": names.mlp_norm or names.mlp}[part]
     return getattr(decoder_blocks(model)[block], name)
+
+
+def norm_behind(model: PreTrainedModel, block: int) -> nn.Module | None:
+    """Return the normalization between the attention of a block and the residual stream, if there is one."""
+    name = _block_parts(model).attention_norm
+    return None if name is None else getattr(decoder_blocks(model)[block], name)
+
+
+def projection_of(model: PreTrainedModel, block: int) -> nn.Module:
+    """Return attention's output projection in a block."""
+    return decoder_blocks(model)[block].get_submodule(_block_parts(model).projection)
+
+
+def projection_matrix(model: PreTrainedModel, block: int) -> torch.Tensor:
+    """Return what attention's output projection multiplies the heads by, (n_heads * d_head, d_model) float32."""
+    projection = projection_of(model, block)
+    weight = cast("torch.Tensor", projection.weight).detach().float()
+    # GPT-2 has a Conv1D, which stores its weight transposed.
+    return weight.T if isinstance(projection, nn.Linear) else weight
+
+
+def mlp_of(model: PreTrainedModel, block: int) -> nn.Module:
+    """Return the MLP of a block."""
+    return getattr(decoder_blocks(model)[block], _block_parts(model).mlp)
+
+
+def norm_before_mlp(model: PreTrainedModel, block: int) -> nn.Module:
+    """Return the normalization that the MLP of a block alone reads through.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    name, own = _block_parts(model).norm_before_mlp, decoder_blocks(model)[block]
+    norm = getattr(own, name, None) if name is not None else None
+    if norm is None:
+        raise InputError(
+            f"ln2.hook_normalized, but the MLP of a {type(own).__name__} has no normalization of its own",
+            allowed="blocks.L.mlp.hook_in, what the MLP reads",
+        )
+    return norm
 
 
 def _block_parts(model: PreTrainedModel) -> BlockParts:

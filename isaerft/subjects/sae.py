@@ -24,9 +24,10 @@ from isaerft.errors import InputError
 from isaerft.io import read_json, replacing, write_json
 from isaerft.outside import loading
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import CARD, WEIGHTS, Dictionary, check_linear, load_dictionary, read_card
-from isaerft.subjects.hooks import find_hook, run_below
+from isaerft.subjects.dictionary import CARD, WEIGHTS, Dictionary, check_linear, hook_of, load_dictionary, read_card
+from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, check_fit
+from isaerft.subjects.points import find_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -79,9 +80,14 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(
             get_pretrained_saes_directory(), subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
         )
-    hook_name = sae.cfg.metadata.hook_name or ""
-    find_hook(language.model, hook_name)
-    check_fit(language.d_model, sae.cfg.d_in, hook_name)
+    hook_name, d_in = hook_of(sae.cfg.metadata.to_dict()), sae.cfg.d_in
+    hook = find_hook(
+        language.model,
+        hook_name,
+        sae.cfg.metadata.hook_name_out or "",
+        fold_value_biases=subject.fold_value_biases,
+    )
+    check_fit(language.model, hook, d_in, getattr(sae.cfg, "d_out", d_in), hook_name)
     _save(sae.save_model, folder)
 
 

@@ -52,7 +52,8 @@ def frozen_part(subject: LoadedSubject, options: config.Adapter) -> Iterator[Cal
 
         def full_precision(adapt: Adapt, batch: Batch) -> torch.Tensor:
             if options.precision == "float32":
-                batch = replace(batch, residual=batch.residual.float())
+                written = None if batch.written is None else batch.written.float()
+                batch = replace(batch, residual=batch.residual.float(), written=written)
             with torch.autocast(model.device.type, enabled=False):
                 return adapt(batch)
 

@@ -13,7 +13,8 @@ from isaerft.errors import InputError
 from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import completion_losses, rerun_below
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, unembed
+from isaerft.subjects.hooks import hidden_above, unembed
+from isaerft.subjects.points import HookPoint, find_hook
 
 ROWS = torch.arange(4)
 

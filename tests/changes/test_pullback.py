@@ -13,7 +13,7 @@ from isaerft.changes.pullback import PulledBack, activation_change, load_trained
 from isaerft.subjects.capture import capture
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_hook
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import heldout_loss
 
 PLANTED = 3

@@ -12,8 +12,8 @@ from isaerft.subjects.capture import capture, capture_behavior, tokenize
 from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 
 
 @pytest.fixture

@@ -226,8 +226,6 @@ def test_a_normalization_that_is_not_folded_in_is_refused_with_what_would_fold_i
     [
         ("temporal", "depend on other tokens"),
         ("matching_pursuit", "found by search"),
-        ("transcoder", "writes at another"),
-        ("jumprelu_skip_transcoder", "writes at another"),
         ("matryoshka_batchtopk", "save_inference_model"),
         ("jumpreluu", "did you mean 'jumprelu'"),
     ],
@@ -238,10 +236,10 @@ def test_an_architecture_that_is_no_linear_dictionary_is_refused_with_the_reason
         load_dictionary(folder)
 
 
-def test_an_sae_of_attention_heads_is_refused(tiny, tmp_path):
-    folder = tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_z")
-    with pytest.raises(InputError, match=r"attention heads.*hook_attn_out"):
-        load_dictionary(folder)
+def test_the_heads_side_by_side_are_the_only_other_shape_that_is_read(tiny, tmp_path):
+    load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_z"))
+    with pytest.raises(InputError, match=r"'hook_q'; allowed: none, hook_z"):
+        load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_q"))
 
 
 @pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])

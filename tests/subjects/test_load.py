@@ -12,8 +12,8 @@ from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.subjects import hooks
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import HookPoint, find_hook
 from isaerft.subjects.load import check_fit, check_positions, load_model, load_subject, verify_hook
+from isaerft.subjects.points import HookPoint, find_hook
 from isaerft.subjects.sae import fetch_sae
 
 HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
@@ -198,10 +198,10 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_
         load_model(options, SubjectFolder(tmp_path), "cpu")
 
 
-def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
+def test_widths_that_do_not_match_are_refused_with_both(tiny, subject, subject_folder, tmp_path):
     with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
-        check_fit(32, 16, "blocks.1.hook_resid_post")
-    check_fit(32, 32, "blocks.1.hook_resid_post")
+        check_fit(subject.model, subject.hook, 16, 16, "blocks.1.hook_resid_post")
+    check_fit(subject.model, subject.hook, 32, 32, "blocks.1.hook_resid_post")
     tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
     options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
     with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):

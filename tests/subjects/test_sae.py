@@ -102,11 +102,10 @@ def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
         ({"hook_name": "blocks.9.hook_resid_post"}, "has 3 blocks"),
         ({"normalize_activations": "expected_average_only_in"}, "activations normalized by 'expected_average_only_in'"),
         ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
-        ({"hook_name": "blocks.1.attn.hook_z"}, "attention heads"),
-        ({"reshape_activations": "hook_z"}, "attention heads"),
+        ({"reshape_activations": "hook_q"}, "'hook_q'; allowed: none, hook_z"),
         ({"architecture": "temporal"}, "depend on other tokens"),
         ({"architecture": "matching_pursuit"}, "found by search"),
-        ({"architecture": "transcoder"}, "writes at another"),
+        ({"hook_name": "blocks.1.mlp.hook_in"}, "through the MLP alone"),
         ({"architecture": "batchtopk"}, "save_inference_model"),
     ],
 )
