@@ -10,7 +10,7 @@ import transformers
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
-from isaerft.subjects import hooks
+from isaerft.subjects import blocks
 from isaerft.subjects.capture import capture
 from isaerft.subjects.load import check_fit, check_positions, load_model, load_subject, verify_hook
 from isaerft.subjects.points import HookPoint, find_hook
@@ -241,14 +241,14 @@ def test_an_unknown_step_after_the_unembedding_is_refused(model_of):
 @pytest.mark.parametrize("hook", ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
 def test_a_block_that_scales_what_its_parts_give_is_refused_where_the_sae_reads_a_part(model_of, monkeypatch, hook):
     model = model_of("granite")
-    monkeypatch.setitem(hooks.BLOCK_PARTS, "granite", hooks.BLOCK_PARTS["llama"])
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "granite", blocks.BLOCK_PARTS["llama"])
     with pytest.raises(InputError, match=r"Granite.*float32"):
         verify_hook(model, find_hook(model, hook))
 
 
 def test_a_parallel_block_taken_for_a_sequential_one_is_refused(model_of, monkeypatch):
     model = model_of("phi")
-    monkeypatch.setitem(hooks.BLOCK_PARTS, "phi", hooks.BLOCK_PARTS["llama"])
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "phi", blocks.BLOCK_PARTS["llama"])
     with pytest.raises(InputError, match="differ by"):
         verify_hook(model, find_hook(model, "blocks.1.hook_attn_out"))
 
