@@ -57,6 +57,12 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     from sae_lens import SAE
 
     name = subject.sae_path or f"{subject.release}, {subject.sae_id}"
+    directory: Mapping[str, Release] = {}
+    if subject.release is not None:
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+        directory = get_pretrained_saes_directory()
+        check_loader(directory, subject.release, subject.sae_id or "")
     if subject.sae_path is not None:
         sae = _from_folder(Path(subject.sae_path))
     else:
@@ -75,10 +81,8 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         sae.cfg.metadata.hook_name = subject.hook_name
     if subject.release is not None:
         sae.cfg.metadata.release, sae.cfg.metadata.sae_id = subject.release, subject.sae_id
-        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
         sae.cfg.metadata.neuronpedia_id = neuronpedia_id_of(
-            get_pretrained_saes_directory(), subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
+            directory, subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
         )
     hook_name, d_in = hook_of(sae.cfg.metadata.to_dict()), sae.cfg.d_in
     hook = find_hook(
@@ -209,8 +213,31 @@ class Release(Protocol):
     """A release in SAELens' directory (`PretrainedSAELookup`)."""
 
     repo_id: str
+    conversion_func: str | None
     saes_map: dict[str, str]
     neuronpedia_id: dict[str, str | None]
+
+
+def check_loader(directory: Mapping[str, Release], release: str, sae_id: str) -> None:
+    """Refuse, before anything is downloaded, what SAELens does not load as one layer's linear dictionary.
+
+    Raises
+    ------
+    InputError
+        It is a temporal SAE, or a layer of a cross-layer transcoder, whose decoders SAELens sums into one.
+    """
+    entry = directory.get(release)
+    path = "" if entry is None else entry.saes_map.get(sae_id, "")
+    if entry is None:
+        return
+    if entry.conversion_func == "temporal":
+        check_linear(f"{release}, {sae_id}", "temporal", "none")
+    if entry.conversion_func == "mntss_clt_layer_transcoder" or "clt" in path.split("/"):
+        raise InputError(
+            f"SAE ({release}, {sae_id}) is a layer of a cross-layer transcoder: its latents write to every later layer,"
+            " and SAELens sums these decoders into one, which reconstructs nothing",
+            remedy="choose a transcoder of one layer",
+        )
 
 
 def neuronpedia_id_of(
