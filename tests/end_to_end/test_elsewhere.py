@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +16,30 @@ from isaerft.subjects.hooks import run_below
 from isaerft.subjects.points import find_hook
 
 ROOT = Path(__file__).parents[2]
-WORDS = [
-    "say",
-    "hello",
-    "to",
-    "the",
-    "cat",
-    "dog",
-    "kindly",
-    "user",
-    "asks",
-    "for",
-    "a",
-    "story",
-    "and",
-    "assistant",
-    "tells",
-    "it",
-    "please",
-    "tell",
-    "me",
-    "about",
-]
+WORDS = ("say", "hello", "to", "the", "cat", "dog", "kindly", "user", "asks", "for", "a", "story", "and", "tells", "it")
 MLP_IN, MLP_OUT = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"
-STEPS = 400
+STEPS, MODEL_STEPS, LENGTH = 400, 300, 12
 
 
 def sentence(rng, *words):
     return " ".join(rng.permutation([*rng.choice(WORDS, 5), *words]))
 
 
-def train_transcoder(model, n_tokens=4000, d_sae=64):
+def trained_model(model, tokens):
+    """Return a copy of a random model that has read the corpus for a moment, so that it beats a unigram model."""
+    model = deepcopy(model).requires_grad_(True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for step in range(MODEL_STEPS):
+        rows = tokens[torch.arange(16 * step, 16 * step + 16) % len(tokens)]
+        optimizer.zero_grad()
+        model(input_ids=rows, labels=rows).loss.backward()
+        optimizer.step()
+    return model.requires_grad_(False)
+
+
+def train_transcoder(model, tokens, d_sae=64):
     """Return the weights of a transcoder of the MLP of block 1, trained for a moment."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(3, model.config.vocab_size, (n_tokens // 20, 20), generator=generator)
     below = run_below(model, find_hook(model, MLP_IN, MLP_OUT), tokens, torch.ones_like(tokens))
     x, y = below.activation.flatten(0, 1), below.target.flatten(0, 1)
     d_model = x.shape[1]
@@ -72,13 +63,17 @@ def train_transcoder(model, n_tokens=4000, d_sae=64):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, tiny, tokenizer, model_of):
-    folder = tmp_path_factory.mktemp("elsewhere")
+    folder, rng, models = tmp_path_factory.mktemp("elsewhere"), np.random.default_rng(0), {}
+    texts = [sentence(rng) for _ in range(400)]
+    tokens = [tokenizer(f"<bos>{text}", add_special_tokens=False)["input_ids"] for text in texts]
+    tokens = torch.tensor([row[:LENGTH] for row in tokens if len(row) >= LENGTH])
     for name, family in (("gemma2", "gemma2_wide"), ("llama", "llama_wide")):
-        model_of(family).save_pretrained(folder / name)
+        models[name] = trained_model(model_of(family), tokens)
+        models[name].save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     tiny.write_sae(
         folder / "transcoder",
-        train_transcoder(model_of("llama_wide")),
+        train_transcoder(models["llama"], tokens),
         architecture="skip_transcoder",
         d_out=tiny.d_model,
         dtype="float32",
@@ -86,8 +81,7 @@ def results(tmp_path_factory, tiny, tokenizer, model_of):
         apply_b_dec_to_input=False,
         metadata={"hook_name": MLP_IN, "hook_name_out": MLP_OUT, "sae_lens_version": "6.54.12", "prepend_bos": True},
     )
-    rng = np.random.default_rng(0)
-    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": sentence(rng)}) + "\n" for _ in range(400)))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     for name, word in (("hello", "hello"), ("weather", "weather")):
         lines = [
             json.dumps({"id": f"{name}{i}", "prompt": sentence(rng), "completion": f" {sentence(rng, word, word)}"})
@@ -126,7 +120,4 @@ def test_training_lowers_the_loss_and_the_latents_carry_it(results):
 def test_the_random_dictionary_is_trained_and_scored_beside_both(results):
     agreement = pd.read_csv(results / "tables/agreement.csv")
     for subject in ("heads", "transcoder"):
-        assert (
-            "random_sae" in set(agreement[agreement.subject == subject].control)
-            or len(agreement[agreement.subject == subject].control.unique()) > 3
-        )
+        assert {"none", "random_dictionary"} <= set(agreement[agreement.subject == subject].control)
