@@ -86,7 +86,7 @@ def fit(world: World, variant: Variant, rate: float, seed: int) -> tuple[LatentA
     adapter = make_adapter(kind, D_SAE, options, seed)
     follow = sparsity(adapter, settings.sparsity, STEPS, seed)
     rows = world.train_rows, world.heldout_rows
-    with trainable(adapter, world.subject.dictionary, settings, follow) as (module, adapt):
+    with trainable(adapter, world.subject, settings, follow) as (module, adapt):
         result = train(world.subject, module, adapt, *rows, settings, seed=seed, batch_size=N_HELDOUT, sparsity=follow)
     return adapter.requires_grad_(False), result
 

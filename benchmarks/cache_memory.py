@@ -20,7 +20,7 @@ import torch
 from page import write_block
 
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 D_IN, D_SAE, L0, LENGTH, ROWS = 768, 24_576, 60, 64, 32
 SIZES = (32_768, 262_144)

@@ -7,9 +7,9 @@ from sae_lens import HookedSAETransformer, JumpReLUSAE, JumpReLUSAEConfig
 from torch.nn.functional import cross_entropy
 from transformer_lens import HookedTransformerConfig
 
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import Batch
 from isaerft.subjects.dictionary import Dictionary
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 
 

@@ -13,8 +13,9 @@ from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.io import write_json
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import heldout_loss
 
 HOOK = "blocks.1.hook_resid_post"
@@ -106,7 +107,7 @@ def make_world(subject: LoadedSubject, name: str) -> World:
     """Plant a change, sample its data, and take the planted change's own held-out loss."""
     change = plant(subject, name)
     heldout = write_rows(subject, change, N_HELDOUT, 3)
-    best = heldout_loss(subject, lambda batch: adapted(subject.dictionary, change, batch), heldout, N_HELDOUT)
+    best = heldout_loss(subject, lambda batch: adapted(subject, change, batch), heldout, N_HELDOUT)
     planted = change.writing_parameters()[0].nonzero()[:, 0]
     return World(subject, planted, write_rows(subject, change, N_TRAIN, 4), heldout, best)
 

@@ -25,9 +25,10 @@ from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.cache import Batch, CachedRows
-from isaerft.subjects.dictionary import Codes, Dictionary
-from isaerft.subjects.hooks import HookPoint
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import HookPoint
 from isaerft.training.loop import Optimizer, add_gradients
 from isaerft.training.objectives import sft_together
 from isaerft.training.row_space import trainable
@@ -241,7 +242,7 @@ def adapter_step(subject: LoadedSubject, rows: CachedRows, kind: str, stack: Exi
     """Return a step as `isaerft train` takes it, from the cached rows on; `stack` hands the adapters back."""
     options = config.Adapter(learning_rate=0.01)
     adapters = [make_adapter(kind, subject.dictionary.d_sae, {}).to(subject.model.device) for _ in range(n_together)]
-    trained = [stack.enter_context(trainable(adapter, subject.dictionary, options)) for adapter in adapters]
+    trained = [stack.enter_context(trainable(adapter, subject, options)) for adapter in adapters]
     optimizers = [Optimizer(module, options) for module, _ in trained]
 
     def step() -> None:

@@ -46,12 +46,13 @@ class Weights(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An SAE under one of its names, with its source at Neuronpedia ("" if none is given)."""
+    """An SAE under one of its names, its source at Neuronpedia, and SAELens' function that loads it ("" if none)."""
 
     release: str
     sae_id: str
     weights: Weights
     source_id: str
+    loader: str = ""
 
 
 class Directory:
@@ -83,6 +84,10 @@ class Directory:
     def __iter__(self) -> Iterator[Listed]:
         """Yield every SAE of SAELens' directory under each of its names."""
         return iter(self._by_name.values())
+
+    def listed(self, release: str, sae_id: str) -> Listed | None:
+        """Return SAELens' entry of an SAE; None if it has none."""
+        return self._by_name.get((release, sae_id))
 
     def weights_of(self, release: str, sae_id: str) -> Weights | None:
         """Return where the weights of an SAE are; a release that is not listed may be a repository."""
@@ -165,4 +170,5 @@ def _listed(releases: Mapping[str, Any]) -> Iterator[Listed]:
     for release, entry in releases.items():
         for sae in entry["saes"]:
             weights = Weights(entry["repo_id"], str(sae["path"]))
-            yield Listed(release, sae["id"], weights, sae.get("neuronpedia") or "")
+            loader = entry.get("conversion_func") or ""
+            yield Listed(release, sae["id"], weights, sae.get("neuronpedia") or "", loader)

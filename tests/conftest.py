@@ -102,6 +102,8 @@ def make_model(architecture, vocab_size, *, n_layers=N_LAYERS, seed=0):
         "stablelm": ("StableLm", grouped),
         "stablelm_parallel": ("StableLm", grouped | {"use_parallel_residual": True}),
         "cohere": ("Cohere", grouped | {"logit_scale": 0.25}),
+        "llama_wide": ("Llama", grouped | {"head_dim": 12, "attention_bias": True}),
+        "gemma2_wide": ("Gemma2", narrow | {"head_dim": 12, "query_pre_attn_scalar": 12}),
         "granite": ("Granite", grouped | {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
     }
     name, extra = configs[architecture]
@@ -146,6 +148,28 @@ def random_sae(d_in=D_MODEL, d_sae=D_SAE, seed=0):
     }
 
 
+def place(folder, model, tokenizer, hook_name, *, skip=False, latents=None, **cfg):
+    """Return a subject on `model` whose random dictionary reads at `hook_name`: an SAE, or the MLP's transcoder."""
+    from isaerft.subjects.dictionary import load_dictionary
+    from isaerft.subjects.load import LoadedModel, LoadedSubject, placed
+
+    hook_z = hook_name.endswith("hook_z")
+    heads = model.config.num_attention_heads * getattr(model.config, "head_dim", D_MODEL // 4) if hook_z else D_MODEL
+    weights = latents or random_sae(heads)
+    if hook_name.endswith(("hook_in", "hook_normalized")):
+        block = hook_name.split(".")[1]
+        metadata = {"hook_name_out": f"blocks.{block}.hook_mlp_out", "sae_lens_version": "6.54.12"}
+        cfg |= {"apply_b_dec_to_input": False, "metadata": metadata | {"hook_name": hook_name}}
+        cfg["architecture"] = "skip_transcoder" if skip else "transcoder"
+        if skip:
+            import torch
+
+            weights["W_skip"] = torch.randn(D_MODEL, D_MODEL, generator=torch.Generator().manual_seed(5)) / D_MODEL
+    dictionary = load_dictionary(write_sae(folder, weights, hook_name=hook_name, **cfg))
+    dictionary, hook = placed(dictionary, model)
+    return LoadedSubject(LoadedModel(model, tokenizer, True), dictionary, hook)
+
+
 def perfect_sae(d_in=D_MODEL):
     """Return weights that reconstruct the activation exactly: a latent for each sign of each dimension."""
     import torch
@@ -163,6 +187,7 @@ def tiny():
         write_sae=write_sae,
         random_sae=random_sae,
         perfect_sae=perfect_sae,
+        place=place,
         architectures=ARCHITECTURES,
         chat_template=CHAT,
         d_model=D_MODEL,

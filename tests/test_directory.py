@@ -38,7 +38,7 @@ def directory():
 def test_the_directory_is_saelens_own_read_without_torch(directory):
     theirs = get_pretrained_saes_directory()
     pairs = {
-        (release, sae_id, Weights(entry.repo_id, path), entry.neuronpedia_id[sae_id] or "")
+        (release, sae_id, Weights(entry.repo_id, path), entry.neuronpedia_id[sae_id] or "", entry.conversion_func or "")
         for release, entry in theirs.items()
         for sae_id, path in entry.saes_map.items()
     }

@@ -1,7 +1,7 @@
 """The base of adapters on latent activations.
 
-An adapter starts as the exact identity. Its effect on the residual stream is x + decode(f') - decode(f), so the SAE's
-reconstruction error never reaches the model.
+An adapter starts as the exact identity. Its effect on what the dictionary writes to is x + decode(f') - decode(f), so
+the dictionary's error never reaches the model: of a transcoder x is the MLP's own output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from isaerft.adapters.shift import Bounds, Shift
 from isaerft.errors import InputError, shown
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import Batch
-from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.load import LoadedSubject
 
 
@@ -122,9 +122,9 @@ def make_adapter(kind: str, d_sae: int, options: Mapping[str, object], seed: int
 
 
 def adapted(
-    dictionary: Dictionary, adapter: LatentAdapter, batch: Batch, weigh: Callable[[Shift], Shift] | None = None
+    subject: LoadedSubject, adapter: LatentAdapter, batch: Batch, weigh: Callable[[Shift], Shift] | None = None
 ) -> torch.Tensor:
-    """Return a batch's residual stream under an adapter, x + decode(f') - decode(f), (n_tokens, d_in).
+    """Return a batch's residual stream under an adapter, x + decode(f') - decode(f), (n_tokens, d_model).
 
     Parameters
     ----------
@@ -133,7 +133,8 @@ def adapted(
     """
     shift = adapter.shift(batch.codes)
     shift = shift if weigh is None else weigh(shift)
-    return batch.residual + shift.residual(dictionary.W_dec).to(batch.residual.dtype)
+    change = subject.reaching(batch.written, shift.residual(subject.dictionary.decoder))
+    return batch.residual + change.to(batch.residual.dtype)
 
 
 def norms(parameters: tuple[torch.Tensor, ...]) -> torch.Tensor:

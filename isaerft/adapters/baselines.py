@@ -17,7 +17,7 @@ from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.fitting import Fitting, completion_means
 from isaerft.adapters.shift import Shift
 from isaerft.errors import InputError, shown
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.hooks import direct_path
 
 
@@ -144,10 +144,10 @@ class Probe(Steering):
 class LogitLens(Steering):
     """direction = how much more each latent promotes the behavior's words than the contrast's, by the direct path.
 
-    W_dec times the mean unembedding of the behavior's completion tokens minus that of the contrast's, read through the
-    final normalization (`isaerft.subjects.hooks.direct_path`). It sees no activation and runs no layer: where it agrees
-    as well as training, training has told nothing that the words and the weights do not. A constant added to every
-    token's unembedding cancels.
+    What latents write times the mean unembedding of the behavior's completion tokens minus that of the contrast's, read
+    through the final normalization (`isaerft.subjects.hooks.direct_path`). It sees no activation and runs no layer:
+    where it agrees as well as training, training has told nothing that the words and the weights do not. A constant
+    added to every token's unembedding cancels.
     """
 
     kind = "logit_lens"
@@ -155,7 +155,7 @@ class LogitLens(Steering):
     def direction_of(self, fitting: Fitting) -> Direction:
         """Return the difference of mean logits per unit of activation, up to the scale of the final normalization."""
         read = direct_path(fitting.subject.model, fitting.excess_shares)
-        return Direction(fitting.subject.dictionary.W_dec @ read)
+        return Direction(fitting.subject.directions() @ read)
 
 
 class FirstGradient(Steering):
@@ -163,14 +163,14 @@ class FirstGradient(Steering):
 
     L is the mean loss over the completion tokens of all training rows that the replicate sees (the objective sft,
     whatever the adapter's objective: of preference pairs, that of the chosen replies). The gradient of the latents is
-    W_dec times that of the residual stream, summed over tokens.
+    what they write times that of the output they write to, summed over tokens.
     """
 
     kind = "first_gradient"
 
     def direction_of(self, fitting: Fitting) -> Direction:
         """Return the negative gradient, in nats per completion token and unit of activation."""
-        return Direction(fitting.subject.dictionary.W_dec @ -fitting.gradient.float())
+        return Direction(fitting.subject.dictionary.decoder @ -fitting.gradient.float())
 
 
 class Prompting(Steering):

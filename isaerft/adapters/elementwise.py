@@ -15,7 +15,7 @@ from torch import nn
 from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.shift import BoundOptions, Shift
 from isaerft.errors import InputError, shown
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 
 class ElementwiseAdapter(LatentAdapter):

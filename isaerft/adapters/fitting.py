@@ -169,16 +169,19 @@ class Fitting:
 
     @cached_property
     def gradient(self) -> torch.Tensor:
-        """Gradient of the unadapted model's loss with respect to one vector added at every token, (d_in,) float64.
+        """Gradient of the unadapted model's loss with respect to one vector, (d_model,) float64.
+
+        The vector is added at every token to what the dictionary writes to.
 
         The loss is the mean over all completion tokens of the behavior, that of the objective sft.
         """
         device = self.subject.model.device
-        total, n_tokens = in_float64(torch.zeros(self.subject.dictionary.d_in, device=device)), 0
+        total, n_tokens = in_float64(torch.zeros(self.subject.language.d_model, device=device)), 0
         for batch in self.behavior.batches(self.batch_size):
             moved = batch.to(device)
-            push = torch.zeros(self.subject.dictionary.d_in, device=device, requires_grad=True)
-            loss = completion_losses(self.subject, moved, moved.residual + push).sum()
+            push = torch.zeros(self.subject.language.d_model, device=device, requires_grad=True)
+            changed = moved.residual + self.subject.reaching(moved.written, push)
+            loss = completion_losses(self.subject, moved, changed).sum()
             total += in_float64(torch.autograd.grad(loss, push)[0])
             n_tokens += moved.n_terms
         return total / n_tokens

@@ -12,8 +12,11 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from isaerft.subjects.dictionary import CHUNK, Codes, Dictionary
-from isaerft.subjects.hooks import HookPoint, decoder_blocks, writer_of
+from isaerft.subjects.blocks import decoder_blocks, writer_of
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import CHUNK, Dictionary
+from isaerft.subjects.hooks import read_by, reading_of, written_by
+from isaerft.subjects.points import HookPoint
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ForwardPass:
     is_bos : (n_rows, length) bool, or None
         Where a row begins with BOS; None if no row does or the token ids are unknown.
     inputs : dict
-        Inputs (n_rows, length, d_in) of blocks whose residual stream is needed between attention and MLP.
+        Inputs (n_rows, length, d_model) of the blocks and MLPs that a hook reads before it writes.
     """
 
     is_bos: torch.Tensor | None
@@ -95,8 +98,14 @@ class AdapterHook(nn.Module):
     def register(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Register the hook in the forward pass of `model`."""
         hook, blocks = self.hook, decoder_blocks(model)
+        self._reading = reading_of(model, hook)
+        if hook.is_transcoder:
+            kept = read_by(model, hook).register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            return [kept, written_by(model, hook).register_forward_hook(self._at_mlp)]
+        if hook.reads == "heads":
+            return [read_by(model, hook).register_forward_hook(self._at_projection)]
         if hook.reads != "residual":
-            return [writer_of(model, hook.block, hook.reads).register_forward_hook(self._at_output)]
+            return [written_by(model, hook).register_forward_hook(self._at_output)]
         if hook.inside:
             writer = writer_of(model, hook.block, "attention")
             kept = blocks[hook.block].register_forward_pre_hook(self._keep_input, with_kwargs=True)
@@ -116,9 +125,14 @@ class AdapterHook(nn.Module):
                 handle.remove()
 
     def forward(self, activation: torch.Tensor) -> torch.Tensor | None:
-        """Return decode(f') - decode(f) of the hook's activation (n_rows, length, d_in); None if no adapter is active.
+        """Return decode(f') - decode(f) where the dictionary writes, (n_rows, length, d_model).
 
-        Active adapters read the same f, and their changes add up.
+        Active adapters read the same f, and their changes add up; None if none is active.
+
+        Parameters
+        ----------
+        activation : (n_rows, length, d_in)
+            Activation at the hook.
         """
         adapters: list[Any] = [adapter for name, adapter in self.adapters.items() if name in self.active]
         if not adapters:
@@ -127,9 +141,9 @@ class AdapterHook(nn.Module):
             self._dictionary = self._dictionary.to(activation.device)
         with torch.autocast(activation.device.type, enabled=False):
             codes = self._codes(activation)
-            shifts = [adapter.shift(codes).residual(self._dictionary.W_dec) for adapter in adapters]
+            shifts = [adapter.shift(codes).residual(self._dictionary.decoder) for adapter in adapters]
             total: torch.Tensor = sum(shifts)
-            return total.view_as(activation).to(activation.dtype)
+            return total.view(*activation.shape[:-1], -1)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device but not to another dtype: adapters stay in float32."""
@@ -148,15 +162,23 @@ class AdapterHook(nn.Module):
         return codes if is_bos is None else codes.emptied(is_bos.to(hidden.device).flatten())
 
     def _at_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        shift = self(_hidden(args, kwargs))
+        hidden = _hidden(args, kwargs)
+        shift = self(hidden)
         if shift is None:
             return None
-        if args:
-            return (args[0] + shift, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + shift}
+        changed = hidden + shift.to(hidden.dtype)
+        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
     def _at_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         shift = self(output[0] if isinstance(output, tuple) else output)
+        return None if shift is None else _added(output, shift)
+
+    def _at_projection(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        shift = self(self._reading(args[0]))
+        return None if shift is None else _added(output, shift)
+
+    def _at_mlp(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        shift = self(self._reading(self._tracker.current.inputs[self]))
         return None if shift is None else _added(output, shift)
 
     def _keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -175,7 +197,9 @@ def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 
 
 def _added(output: Any, shift: torch.Tensor) -> Any:
-    return (output[0] + shift, *output[1:]) if isinstance(output, tuple) else output + shift
+    if isinstance(output, tuple):
+        return output[0] + shift.to(output[0].dtype), *output[1:]
+    return output + shift.to(output.dtype)
 
 
 def begins_with_bos(arguments: dict[str, Any], bos: int | None) -> torch.Tensor | None:

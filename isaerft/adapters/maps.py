@@ -11,7 +11,7 @@ from torch.nn.functional import gelu
 
 from isaerft.adapters.base import LatentAdapter, check_count, norms
 from isaerft.adapters.shift import BoundOptions, Shift
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 RANK = 8
 

@@ -116,6 +116,13 @@ class Residual(ModelAdapter):
     @contextmanager
     def on(cls, subject: LoadedSubject, options: dict[str, Any], seed: int) -> Iterator[Residual]:
         """Give a new adapter whose A is drawn with `seed`, of variance 1 / d_in."""
+        if subject.hook.reads in ("heads", "mlp_input", "normalized"):
+            raise InputError(
+                f"adapter {cls.kind!r} with an SAE at {subject.dictionary.hook_name!r}: its change of the residual"
+                " stream is no change of what the SAE reads, so it says nothing of latents",
+                allowed="SAEs on the residual stream, or on the output of attention or of an MLP",
+                remedy="use adapters on latents, or lora with where: below",
+            )
         d_in = subject.language.d_model
         adapter = cls(d_in, **with_defaults(cls.kind, options, {"rank": RANK, "bias": False}))
         drawn = torch.randn(adapter.down.shape, generator=torch.Generator().manual_seed(seed)) / d_in**0.5

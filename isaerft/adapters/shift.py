@@ -13,7 +13,7 @@ from typing import TypedDict
 import torch
 
 from isaerft.errors import InputError, shown
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 
 class BoundOptions(TypedDict, total=False):

@@ -24,9 +24,11 @@ from isaerft.adapters.model import RANK, ModelAdapter, with_defaults
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.io import read_json
 from isaerft.outside import loading
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import Batch, base_state, rerun_below
-from isaerft.subjects.hooks import HookPoint, HookState, decoder_blocks
+from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.points import HookPoint
 
 ABOVE, BELOW, ALL = "above", "below", "all"
 

@@ -163,18 +163,17 @@ def row_losses(trained: Trained, rows: torch.Tensor, sets: list[torch.Tensor]) -
     (2 + n_sets, n_rows) float64
         In nats.
     """
-    decoder = trained.subject.dictionary.W_dec
     parts = []
     with torch.no_grad():
         for chosen in rows.split(trained.batch_size):
             batch = trained.heldout.batch(chosen).to(trained.subject.model.device)
             shift, displacement = trained.shift(batch), trained.displacement(batch)
             # The part of a displacement that the dictionary does not explain is kept.
-            rest = displacement - shift.residual(decoder).to(displacement.dtype)
+            rest = displacement - trained.explained(batch, shift)
             losses = [_per_row(trained.subject, batch, batch.residual)]
             losses.append(_per_row(trained.subject, batch, batch.residual + displacement))
             for latents in sets:
-                kept = shift.without(latents.to(displacement.device)).residual(decoder).to(displacement.dtype)
+                kept = trained.explained(batch, shift.without(latents.to(displacement.device)))
                 losses.append(_per_row(trained.subject, batch, batch.residual + rest + kept))
             parts.append(torch.stack(losses))
     return torch.cat(parts, dim=1).cpu().numpy()

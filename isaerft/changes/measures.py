@@ -11,6 +11,7 @@ import torch
 
 from isaerft import config
 from isaerft.adapters.saved import seed_folders, seed_of
+from isaerft.adapters.shift import Shift
 from isaerft.changes.pullback import PulledBack, Trained, load_trained
 from isaerft.errors import InputError
 from isaerft.io import write_json, write_parquet
@@ -108,10 +109,10 @@ def parameter(trained: Trained) -> torch.Tensor:
 
 
 def contribution(trained: Trained) -> torch.Tensor:
-    """Return the mean change of activation times decoder norm, (d_sae,), in the residual stream's units per token.
+    """Return the mean change of activation times decoder norm, (d_sae,), in the units of what it writes to, per token.
 
-    (1 / T) sum_t (f'_ti - f_ti) * ||W_dec_i|| over the T tokens of the held-out rows. A scale counts only as far as its
-    latent fires, and latents with different decoder norms are comparable.
+    (1 / T) sum_t (f'_ti - f_ti) * ||decoder_i|| over the T tokens of the held-out rows. A scale counts only as far as
+    its latent fires, and latents with different decoder norms are comparable.
     """
     return trained.mean_shift() * trained.subject.dictionary.decoder_norm
 
@@ -133,15 +134,26 @@ def attribution(trained: Trained) -> torch.Tensor:
             shift, step = trained.shift(moved), trained.displacement(moved)
         gradient = torch.zeros_like(step)
         for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-            gradient += weight * _loss_gradient(trained, moved, moved.residual + point * step)
+            gradient += weight * _loss_gradient(trained, moved, shift, step, point)
         with torch.no_grad():
-            total -= shift.against(trained.subject.dictionary.W_dec, gradient.float())
+            total -= shift.against(trained.subject.dictionary.decoder, gradient.float())
         n_losses += len(moved.labels)
     return total / n_losses
 
 
-def _loss_gradient(trained: Trained, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of the summed loss with respect to the residual stream, (n_tokens, d_in)."""
-    point = residual.detach().requires_grad_(True)
+def _loss_gradient(trained: Trained, batch: Batch, shift: Shift, step: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the gradient of the summed loss at a share of the displacement `step`, (n_tokens, d_model).
+
+    It is taken with respect to what the dictionary writes to. Behind a normalization the way there is straight in that
+    output, and only what the dictionary does not explain moves straight in the residual stream.
+    """
+    push = torch.zeros_like(batch.residual, requires_grad=True)
+    if batch.written is None:
+        point = batch.residual + (share * step + push)
+    else:
+        with torch.no_grad():
+            rest = step - trained.explained(batch, shift)
+            change = shift.residual(trained.subject.dictionary.decoder)
+        point = batch.residual + share * rest + trained.subject.reaching(batch.written, share * change + push)
     loss = completion_losses(trained.subject, batch, point).sum()
-    return torch.autograd.grad(loss, point)[0]
+    return torch.autograd.grad(loss, push)[0]

@@ -2,7 +2,8 @@
 
 An adapter on latents states its change of latents. Any other adapter's effect is pulled back. Let x be a token's
 activation at the hook and x' the same under the adapter. The change of its latents is delta = encode(x') - encode(x),
-and delta @ W_dec is the part of the displacement d = x' - x that the dictionary explains.
+and what delta adds to the residual stream is the part of its displacement d that the dictionary explains: delta @ W_dec
+where the dictionary reads the residual stream itself.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter
 from isaerft.adapters.shift import Shift
 from isaerft.subjects.cache import Batch, CachedRows, bos_mask, completion_losses
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.device import in_float64
-from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import HookState
 from isaerft.subjects.load import LoadedSubject
 
@@ -48,8 +49,13 @@ class Trained:
         return self.adapter.shift(batch.codes)
 
     def displacement(self, batch: Batch) -> torch.Tensor:
-        """Return what is added to the residual stream of a batch's tokens, (n_tokens, d_in)."""
-        return self.shift(batch).residual(self.subject.dictionary.W_dec).to(batch.residual.dtype)
+        """Return what is added to the residual stream of a batch's tokens, (n_tokens, d_model)."""
+        return self.explained(batch, self.shift(batch))
+
+    def explained(self, batch: Batch, shift: Shift) -> torch.Tensor:
+        """Return what a change of latents adds to the residual stream of a batch's tokens, (n_tokens, d_model)."""
+        change = shift.residual(self.subject.dictionary.decoder).to(batch.residual.dtype)
+        return self.subject.reaching(batch.written, change)
 
     def latent_parameter(self) -> torch.Tensor:
         """Return the adapter's own number for each latent, (d_sae,), 0 where the adapter does not change it."""
@@ -85,7 +91,7 @@ class PulledBack(Trained):
         return activation_change(batch.codes, after.emptied(bos_mask(self.subject, batch)))
 
     def displacement(self, batch: Batch) -> torch.Tensor:
-        """Return the change of the residual stream of a batch's tokens, (n_tokens, d_in)."""
+        """Return the change of the residual stream of a batch's tokens, (n_tokens, d_model)."""
         return self._at_hook(batch).residual - batch.residual
 
     def latent_parameter(self) -> torch.Tensor:
@@ -105,29 +111,26 @@ class PulledBack(Trained):
             the displacement at the hook (heldout_loss_displaced) or only its explained part
             (heldout_loss_pulled_back).
         """
-        decoder = self.subject.dictionary.W_dec
         return {
             "explained_share": self.explained_share(),
             "heldout_loss_displaced": self._heldout_loss(self.displacement),
-            "heldout_loss_pulled_back": self._heldout_loss(
-                lambda batch: self.shift(batch).residual(decoder).to(batch.residual.dtype)
-            ),
+            "heldout_loss_pulled_back": self._heldout_loss(lambda batch: self.explained(batch, self.shift(batch))),
         }
 
     def explained_share(self) -> float | None:
         """Return the share of the displacement on held-out tokens that the dictionary explains.
 
-        1 - ||d - delta @ W_dec||^2 / ||d||^2, both summed over all tokens but BOS: 1 if the dictionary explains
+        1 - ||d - explained||^2 / ||d||^2, both summed over all tokens but BOS: 1 if the dictionary explains
         everything, 0 if nothing, negative if what it says points elsewhere. None without any displacement.
         """
-        device, decoder = self.subject.model.device, self.subject.dictionary.W_dec
+        device = self.subject.model.device
         missed = whole = 0.0
         with torch.no_grad():
             for batch in self.heldout.batches(self.batch_size):
                 moved = batch.to(device)
                 kept = ~bos_mask(self.subject, moved)
                 displaced = in_float64(self.displacement(moved)[kept])
-                explained = in_float64(self.shift(moved).residual(decoder)[kept])
+                explained = in_float64(self.explained(moved, self.shift(moved))[kept])
                 missed += float((displaced - explained).square().sum())
                 whole += float(displaced.square().sum())
         return 1 - missed / whole if whole > 0 else None

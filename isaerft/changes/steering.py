@@ -56,7 +56,7 @@ class Steering(AdapterHook):
     Parameters
     ----------
     subject : LoadedSubject
-    push : (n_rows, d_in) float32
+    push : (n_rows, d_model) float32
         One vector for each row of the batch.
     """
 
@@ -65,16 +65,16 @@ class Steering(AdapterHook):
         self._push = push
 
     def forward(self, activation: torch.Tensor) -> torch.Tensor:
-        """Return what is added to the activation, (n_rows, length, d_in)."""
-        shift = torch.zeros_like(activation)
-        shift[:, -1] = self._push.to(activation)
-        return shift
+        """Return what is added, (n_rows, length, d_model)."""
+        shift = self._push.new_zeros(*activation.shape[:-1], self._push.shape[-1])
+        shift[:, -1] = self._push
+        return shift.to(activation)
 
 
 def pushes_of(
     subject: LoadedSubject, facts: pd.DataFrame, latents: Iterable[int], strengths: Iterable[float]
 ) -> torch.Tensor:
-    """Return what steering adds to the residual stream, (n_latents * n_strengths, d_in) float32, latent by latent.
+    """Return what steering adds to the residual stream, (n_latents * n_strengths, d_model) float32, latent by latent.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def pushes_of(
                 f"latent {latent} never fired on the reference corpus, so its strength has no unit",
                 remedy="choose a latent with a firing_rate above 0 in latents.parquet",
             )
-        rows.append(strength * float(largest[latent]) * subject.dictionary.W_dec[latent].float())
-    return torch.stack(rows) if rows else subject.dictionary.W_dec.new_zeros(0, subject.dictionary.d_in)
+        rows.append(strength * float(largest[latent]) * subject.dictionary.decoder[latent].float())
+    return torch.stack(rows) if rows else subject.dictionary.decoder[:0]
 
 
 def steered_answers(
@@ -120,7 +120,7 @@ def steered_answers(
     ----------
     subject : LoadedSubject
     prompts : sequence of Prompt
-    pushes : (n_pushes, d_in) float32
+    pushes : (n_pushes, d_model) float32
         See `pushes_of`; zeros leave the model as it is.
     max_new_tokens : int
     batch_size : int

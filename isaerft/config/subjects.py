@@ -117,7 +117,8 @@ class Subject:
     revision: str | None = None
     """Commit of the model on the hub."""
     hook_name: str = ""
-    """Where the SAE sits (blocks.20.hook_resid_post, ...hook_mlp_out, ...hook_attn_out); empty: as the SAE says."""
+    """Where the SAE reads (blocks.20.hook_resid_post, ...hook_mlp_out, ...attn.hook_z, a transcoder ...mlp.hook_in);
+    empty: as the SAE says."""
     release: str | None = None
     """SAELens release of a pretrained SAE."""
     sae_id: str | None = None
@@ -139,6 +140,8 @@ class Subject:
     """Beginnings of rows of the corpus on which every latent is amplified, to see which tokens that makes likelier."""
     center_writing_weights: bool = False
     """Center what the SAE reads, as TransformerLens' processed weights do (GPT-2's SAEs want it)."""
+    fold_value_biases: bool = False
+    """Read the heads without value biases, as in TransformerLens' processed weights (GPT-2's SAEs at attn.hook_z)."""
     prepend_bos: bool = True
     """Begin every text with the BOS token; must be as the SAE was trained."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from isaerft.errors import InputError, unknown_name
 from isaerft.io import replacing
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.hooks import HookState, hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 
@@ -56,6 +56,8 @@ class Batch:
         Those next tokens.
     tokens : (n_tokens,) int64
         Token ids.
+    written : (n_tokens, d_model) or None
+        Output that the dictionary writes to, where a normalization lies behind it (`isaerft.subjects.hooks.reaching`).
     """
 
     residual: torch.Tensor
@@ -64,6 +66,7 @@ class Batch:
     predicts: torch.Tensor
     labels: torch.Tensor
     tokens: torch.Tensor
+    written: torch.Tensor | None = None
 
     @property
     def n_terms(self) -> int:
@@ -80,6 +83,7 @@ class Batch:
             predicts=self.predicts.to(device),
             labels=self.labels.to(device),
             tokens=self.tokens.to(device),
+            written=None if self.written is None else self.written.to(device),
         )
 
 
@@ -95,7 +99,14 @@ def joined_batch(batches: Sequence[Batch]) -> Batch:
         predicts=torch.cat([batch.predicts for batch in batches]),
         labels=torch.cat([batch.labels for batch in batches]),
         tokens=torch.cat([batch.tokens for batch in batches]),
+        written=joined_tensors([batch.written for batch in batches]),
     )
+
+
+def joined_tensors(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Return the tensors as one, token after token; None if there are none."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,8 @@ class CachedRows:
         Tokens whose next token belongs to the completion.
     starts : (n_rows + 1,) int64
         Row r owns tokens ``starts[r]`` to ``starts[r + 1]``.
+    written : (n_tokens, d_model) or None
+        See `Batch`.
     """
 
     residual: torch.Tensor
@@ -121,6 +134,7 @@ class CachedRows:
     tokens: torch.Tensor
     predicts: torch.Tensor
     starts: torch.Tensor
+    written: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -140,6 +154,7 @@ class CachedRows:
             predicts=predicts,
             labels=self.tokens[chosen[predicts] + 1],
             tokens=self.tokens[chosen],
+            written=None if self.written is None else self.written[chosen],
         )
 
     def batches(self, n: int) -> Iterator[Batch]:
@@ -186,7 +201,9 @@ def read_cache(path: str | Path, split: str) -> CachedRows:
     if not part:
         raise unknown_name("split", split, {name.split(".")[0] for name in tensors})
     codes = Codes(part["indices"], part["values"], part["code_starts"], int(metadata["d_sae"]))
-    return CachedRows(part["residual"], codes, part["tokens"], part["predicts"], part["starts"])
+    return CachedRows(
+        part["residual"], codes, part["tokens"], part["predicts"], part["starts"], written=part.get("written")
+    )
 
 
 def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:
@@ -225,7 +242,7 @@ def rerun_below(subject: LoadedSubject, batch: Batch) -> HookState:
     Returns
     -------
     HookState
-        Activation and residual stream, (n_tokens, d_in) each, tokens in the batch's order.
+        Each tensor is (n_tokens, ...), tokens in the batch's order.
     """
     padded = batch.tokens.new_full(batch.mask.shape, subject.language.padding)
     padded[batch.mask] = batch.tokens
@@ -252,7 +269,8 @@ def bos_mask(subject: LoadedSubject, batch: Batch) -> torch.Tensor:
 
 def _stored(rows: CachedRows) -> dict[str, torch.Tensor]:
     """Return the tensors of some rows by their names in a cache file."""
-    return {
+    written = {} if rows.written is None else {"written": rows.written}
+    return written | {
         "residual": rows.residual,
         "tokens": rows.tokens,
         "predicts": rows.predicts,

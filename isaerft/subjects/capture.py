@@ -16,10 +16,10 @@ import torch
 from isaerft.behaviors import Record
 from isaerft.errors import InputError, shown
 from isaerft.progress import Progress
-from isaerft.subjects.cache import CachedRows, write_cache
+from isaerft.subjects.cache import CachedRows, joined_tensors, write_cache
 from isaerft.subjects.chat import DATE, render_chat, writes_date
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import pad_rows
-from isaerft.subjects.dictionary import Codes
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
@@ -147,6 +147,7 @@ def capture_tokens(subject: LoadedSubject, rows: Sequence[TokenizedRow]) -> Cach
         tokens=table.tokens[mask],
         predicts=torch.cat([_predicts(len(tokens), n_prompt) for tokens, n_prompt in rows]),
         starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+        written=below.written[real].cpu() if subject.hook.is_normed else None,
     )
 
 
@@ -160,6 +161,7 @@ def joined_rows(parts: Iterable[CachedRows]) -> CachedRows:
         tokens=torch.cat([part.tokens for part in parts]),
         predicts=torch.cat([part.predicts for part in parts]),
         starts=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+        written=joined_tensors([part.written for part in parts]),
     )
 
 

@@ -35,7 +35,7 @@ from torch.nn.functional import normalize
 from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.facts import Firing, encode_corpus
-from isaerft.subjects.hooks import hidden_above, residual_stream, token_directions, unembed
+from isaerft.subjects.hooks import hidden_above, run_below, token_directions, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 N_TOKENS = 8
@@ -116,7 +116,7 @@ def promoted_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
     directions = normalize(token_directions(subject.model, tokens, counts), dim=1)
     alive = torch.from_numpy((firing.count > 0).nonzero()[0])
     signs = torch.from_numpy(np.sign(firing.maximum)).to(directions)[alive]
-    written = normalize(subject.dictionary.W_dec[alive.to(directions.device)].to(directions), dim=1) * signs[:, None]
+    written = normalize(subject.directions()[alive.to(directions.device)].to(directions), dim=1) * signs[:, None]
     excess = written - (written.sum(0) - written) / max(1, len(alive) - 1)
     named = [names[token] for token in tokens.tolist()]
     records = []
@@ -128,7 +128,7 @@ def promoted_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
 def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_rows: int) -> pd.DataFrame:
     """Return, for each latent that fires, the tokens whose log-probability rises most when it is amplified.
 
-    The latent is added at its largest activation to the residual stream of every token but BOS.
+    The latent is added at its largest activation at every token but BOS.
 
     Parameters
     ----------
@@ -147,7 +147,8 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
     model, device = subject.model, subject.model.device
     tokens, mask, last = (part.to(device) for part in _beginnings(rows, n_rows, subject.language))
     n_rows = len(tokens)
-    residual = residual_stream(model, subject.hook, tokens, mask)
+    below = run_below(model, subject.hook, tokens, mask)
+    residual = below.residual
     is_text = subject.language.text_mask(mask)
     alive = torch.from_numpy((firing.count > 0).nonzero()[0])
     names = _token_names(subject.language)
@@ -157,8 +158,9 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
         blocks = alive.split(max(1, AMPLIFIED_ROWS_AT_ONCE // n_rows)) if len(alive) else ()
         for latents in Progress(blocks, desc="amplifying", unit="block"):
             size = torch.from_numpy(firing.maximum[latents.numpy()]).to(residual)
-            push = size[:, None] * subject.dictionary.W_dec[latents.to(device)].to(residual)
-            changed = residual + is_text[None, :, :, None] * push[:, None, None, :]
+            push = size[:, None] * subject.dictionary.decoder[latents.to(device)].to(residual)
+            pushed = is_text[None, :, :, None] * push[:, None, None, :]
+            changed = residual + subject.reaching(below.written, pushed)
             repeated = mask.repeat(len(latents), 1), last.repeat(len(latents))
             after = _log_probability(subject, changed.flatten(0, 1), *repeated)
             change = (after.unflatten(0, (len(latents), n_rows)) - plain).mean(1)

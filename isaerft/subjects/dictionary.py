@@ -1,148 +1,63 @@
-"""An SAE as a linear dictionary: encode, decode and compare latents, without sae_lens.
+"""An SAE or a transcoder as a linear dictionary: encode, decode and compare latents, without sae_lens.
 
 An SAE's folder is in SAELens' own format (cfg.json and sae_weights.safetensors), written by `isaerft.subjects.sae` with
 every normalization that is one number for all tokens folded into the weights. A normalization that differs from token
 to token (layer_norm, constant_norm_rescale) is undone in the activations, which are therefore in the units of the
 hook's activation and not of the normalized one. So for every SAE the reconstruction is activations @ W_dec plus a part
-that no latent changes, and a change of the activations reaches the model as change @ W_dec.
-
-Activations are sparse (`Codes`), in compressed sparse rows over tokens: memory and work follow the number of active
-latents (L0) and not the size of the dictionary.
+that no latent changes, and a change of the activations reaches the model as change @ decoder: the rows of W_dec, for
+the heads of attention through its output projection.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.nn.functional import embedding_bag
 
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import read_json
 from isaerft.outside import loading
+from isaerft.subjects.codes import Codes
 
 CARD = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 CHUNK = 2048
 TINY = 1e-12
 LAYER_NORM_EPSILON = 1e-5
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "abstopk")
 NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
 FIRST_CURRENT_RELEASE = 6
 # Tensors of an architecture beside W_enc, W_dec and b_dec; b_enc alone where nothing is said.
-_OWN_TENSORS = {"gated": ("b_gate", "r_mag", "b_mag"), "jumprelu": ("b_enc", "threshold")}
+_OWN_TENSORS = {
+    "gated": ("b_gate", "r_mag", "b_mag"),
+    "jumprelu": ("b_enc", "threshold"),
+    "jumprelu_transcoder": ("b_enc", "threshold"),
+    "skip_transcoder": ("b_enc", "W_skip"),
+    "jumprelu_skip_transcoder": ("b_enc", "threshold", "W_skip"),
+}
 # Earlier releases than SAELens 6 also write the last one as true or false.
 _WORDS = ("architecture", "reshape_activations", "normalize_activations")
-_NAMES = ("hook_name", "model_name", "neuronpedia_id", "release", "sae_id")
+_NAMES = ("hook_name", "hook_name_out", "hf_hook_name", "model_name", "neuronpedia_id", "release", "sae_id")
+# SAELens calls the MLP's own input hook_mlp_in, which in TransformerLens is the residual stream; the module is clear.
+_MLP_IN = re.compile(r"(blocks\.\d+)\.hook_mlp_in")
+_MLP_INPUTS = ("pre_feedforward_layernorm.output", "mlp.input")
 FINGERPRINT_ROWS = 64
 _SAVE_AGAIN = "save it again with SAELens: SAE.load_from_disk(folder).save_model(folder)"
 _OTHER = "choose another SAE"
 _REASONS = {
-    "transcoder": ("it reads at one hook and writes at another", _OTHER),
     "temporal": ("its activations at a token depend on other tokens", _OTHER),
     "matching_pursuit": ("its activations are found by search, not by an encoder", _OTHER),
     "batchtopk": ("it is a training checkpoint", "save it with save_inference_model, which makes it a jumprelu"),
 }
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Sparse latent activations of `n_tokens` tokens.
-
-    Attributes
-    ----------
-    indices : (n_active,) int64
-        Active latents, token after token; int32 in a cache file.
-    values : (n_active,) float
-        Their activations, in the units of the hook's activation over decoder norm.
-    starts : (n_tokens + 1,) int64
-        Token t owns ``indices[starts[t]:starts[t + 1]]``.
-    d_sae : int
-        Size of the dictionary.
-    """
-
-    indices: torch.Tensor
-    values: torch.Tensor
-    starts: torch.Tensor
-    d_sae: int
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of tokens."""
-        return len(self.starts) - 1
-
-    @staticmethod
-    def from_dense(activations: torch.Tensor) -> Codes:
-        """Return the non-zero entries of dense activations (n_tokens, d_sae)."""
-        token, latent = activations.nonzero(as_tuple=True)
-        counts = torch.bincount(token, minlength=len(activations))
-        return Codes(latent, activations[token, latent], _starts(counts), activations.shape[-1])
-
-    @staticmethod
-    def concatenate(parts: Iterable[Codes]) -> Codes:
-        """Join codes token after token."""
-        kept = list(parts)
-        counts = torch.cat([part.counts() for part in kept])
-        indices = torch.cat([part.indices for part in kept])
-        return Codes(indices, torch.cat([part.values for part in kept]), _starts(counts), kept[0].d_sae)
-
-    def counts(self) -> torch.Tensor:
-        """Return the number of active latents of each token, (n_tokens,) int64."""
-        return self.starts.diff()
-
-    def tokens(self) -> torch.Tensor:
-        """Return the token of each entry, (n_active,) int64."""
-        return torch.repeat_interleave(torch.arange(self.n_tokens, device=self.starts.device), self.counts())
-
-    def rows(self, tokens: torch.Tensor) -> Codes:
-        """Return the codes of the given tokens, (n,) int64, in that order."""
-        begins = self.starts[tokens]
-        counts = self.starts[tokens + 1] - begins
-        starts = _starts(counts)
-        within = torch.arange(int(starts[-1]), device=starts.device) - torch.repeat_interleave(starts[:-1], counts)
-        entries = torch.repeat_interleave(begins, counts) + within
-        return Codes(self.indices[entries].long(), self.values[entries], starts, self.d_sae)
-
-    def emptied(self, tokens: torch.Tensor) -> Codes:
-        """Return the codes without the activations of the given tokens, (n_tokens,) bool."""
-        kept = ~tokens[self.tokens()]
-        return Codes(self.indices[kept], self.values[kept], _starts(self.counts() * ~tokens), self.d_sae)
-
-    def to(self, device: torch.device | str) -> Codes:
-        """Return the codes on `device`."""
-        return Codes(self.indices.to(device), self.values.to(device), self.starts.to(device), self.d_sae)
-
-    def dense(self) -> torch.Tensor:
-        """Return the activations as (n_tokens, d_sae)."""
-        result = self.values.new_zeros(self.n_tokens, self.d_sae)
-        return result.index_put((self.tokens(), self.indices), self.values)
-
-    def sum_over_tokens(self, values: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the sum over tokens of `values` (n_active,), by default the activations, as (d_sae,)."""
-        entries = self.values if values is None else values
-        return entries.new_zeros(self.d_sae).index_add(0, self.indices, entries)
-
-    def combine(self, rows: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
-        """Return for each token the sum of its latents' `rows` (d_sae, d), weighted by `values` (n_active,).
-
-        The weights are the activations by default. With the decoder as `rows`, the result (n_tokens, d) is then the
-        SAE's reconstruction without its bias.
-        """
-        weights = self.values if values is None else values
-        return embedding_bag(
-            self.indices, rows, self.starts, mode="sum", per_sample_weights=weights, include_last_offset=True
-        )
-
-
-def _starts(counts: torch.Tensor) -> torch.Tensor:
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 class Gate(NamedTuple):
@@ -155,14 +70,14 @@ class Gate(NamedTuple):
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A linear dictionary of one hook's activation.
+    """A linear dictionary of one hook's activation, or of what an MLP makes of it (a transcoder).
 
     Attributes
     ----------
     W_enc : (d_in, d_sae) float32
     b_enc : (d_sae,) float32
-    W_dec : (d_sae, d_in) float32
-    b_dec : (d_in,) float32
+    W_dec : (d_sae, d_out) float32
+    b_dec : (d_out,) float32
     threshold : (d_sae,) or None
         Threshold of a JumpReLU SAE.
     gate : Gate or None
@@ -184,6 +99,12 @@ class Dictionary:
     normalization : str
         What each token is divided by before encoding: `none`, its standard deviation about its mean (`layer_norm`), or
         its norm over sqrt(d_in) (`constant_norm_rescale`).
+    hook_name_out : str
+        Where a transcoder writes; empty for an SAE, which writes where it reads.
+    W_skip : (d_out, d_in) or None
+        A skip transcoder's linear path past the latents.
+    W_out : (d_out, d_model) or None
+        Attention's output projection, if the dictionary reads the heads of a model.
     """
 
     W_enc: torch.Tensor
@@ -203,11 +124,28 @@ class Dictionary:
     sae_id: str = ""
     signed: bool = False
     normalization: str = "none"
+    hook_name_out: str = ""
+    W_skip: torch.Tensor | None = None
+    W_out: torch.Tensor | None = None
 
     @property
     def d_in(self) -> int:
         """Width of the hook's activation."""
+        return self.W_enc.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what the dictionary reconstructs; `d_in` for an SAE."""
         return self.W_dec.shape[1]
+
+    @cached_property
+    def decoder(self) -> torch.Tensor:
+        """What each latent writes per unit of its activation, (d_sae, d_model) float32."""
+        return self.through_projection(self.W_dec)
+
+    def through_projection(self, values: torch.Tensor) -> torch.Tensor:
+        """Return changes (n, d_out) of what it reconstructs as changes (n, d_model) of what it writes to."""
+        return values if self.W_out is None else values @ self.W_out
 
     @property
     def d_sae(self) -> int:
@@ -216,8 +154,8 @@ class Dictionary:
 
     @property
     def decoder_norm(self) -> torch.Tensor:
-        """Norm of each latent's decoder row, (d_sae,)."""
-        return self.W_dec.norm(dim=1)
+        """Norm of what each latent writes, (d_sae,)."""
+        return self.decoder.norm(dim=1)
 
     def encode_dense(self, activation: torch.Tensor) -> torch.Tensor:
         """Return the latent activations (n_tokens, d_sae) of the hook's activation (n_tokens, d_in)."""
@@ -231,10 +169,14 @@ class Dictionary:
             return Codes.concatenate(Codes.from_dense(self.encode_dense(part)) for part in activation.split(CHUNK))
 
     def reconstruct(self, activation: torch.Tensor) -> torch.Tensor:
-        """Return the SAE's reconstruction of the hook's activation, both (n_tokens, d_in)."""
-        _, scale, mean = self._normalized(activation)
+        """Return what the dictionary makes of the hook's activation (n_tokens, d_in), (n_tokens, d_out).
+
+        For an SAE a reconstruction of the activation itself, for a transcoder of what the MLP makes of it.
+        """
+        x, scale, mean = self._normalized(activation)
         fixed = self.b_dec if scale is None else self.b_dec * scale
         decoded = self.encode(activation).combine(self.W_dec) + fixed
+        decoded = decoded if self.W_skip is None else decoded + x @ self.W_skip.T
         return decoded if mean is None else decoded + mean
 
     def _normalized(self, activation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -292,6 +234,8 @@ class Dictionary:
             W_dec=self.W_dec.to(device),
             b_dec=self.b_dec.to(device),
             threshold=None if self.threshold is None else self.threshold.to(device),
+            W_skip=None if self.W_skip is None else self.W_skip.to(device),
+            W_out=None if self.W_out is None else self.W_out.to(device),
             gate=None if self.gate is None else Gate(*(part.to(device) for part in self.gate)),
         )
 
@@ -308,7 +252,8 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
     ------
     InputError
         The folder does not exist, its SAE is not a linear dictionary, its normalization is not folded, its tensors are
-        not those of its architecture, or it is in the format of SAELens before 6 (see `isaerft.subjects.sae.read_sae`).
+        not those of its architecture, a transcoder has an option that only an SAE can have or does not say where it
+        writes, or it is in the format of SAELens before 6 (see `isaerft.subjects.sae.read_sae`).
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -318,9 +263,11 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
     architecture = cfg.get("architecture", "standard")
     weights = _read_weights(folder, architecture)
     W_dec = weights["W_dec"]
-    for name, size in zip(("d_sae", "d_in"), W_dec.shape, strict=True):
+    for name, tensor, size in (("d_sae", "W_dec", len(W_dec)), ("d_in", "W_enc", len(weights["W_enc"]))):
         if cfg.get(name, size) != size:
-            raise InputError(f"{card.path}: {name} is {shown(cfg[name])}", allowed=f"{size}, as W_dec has")
+            raise InputError(f"{card.path}: {name} is {shown(cfg[name])}", allowed=f"{size}, as {tensor} has")
+    if architecture in TRANSCODERS:
+        _check_transcoder(card, center)
     # A TopK SAE that ranks activations times decoder norm is an ordinary one once that norm is folded in.
     norm = W_dec.norm(dim=1).clamp_min(TINY) if cfg.get("rescale_acts_by_decoder_norm") else torch.ones(len(W_dec))
     return Dictionary(
@@ -335,13 +282,39 @@ def load_dictionary(folder: str | Path, *, center: bool = False) -> Dictionary:
         normalization=cfg.get("normalize_activations", "none"),
         apply_b_dec_to_input=bool(cfg.get("apply_b_dec_to_input", True)),
         center=center,
-        hook_name=metadata.get("hook_name") or "",
+        hook_name=hook_of(metadata),
+        hook_name_out=(metadata.get("hook_name_out") or "") if architecture in TRANSCODERS else "",
+        W_skip=weights.get("W_skip"),
         neuronpedia_id=metadata.get("neuronpedia_id") or "",
         model_name=metadata.get("model_name") or "",
         prepend_bos=metadata.get("prepend_bos"),
         release=metadata.get("release") or "",
         sae_id=metadata.get("sae_id") or "",
     )
+
+
+def hook_of(metadata: Mapping[str, Any]) -> str:
+    """Return the hook at which a dictionary reads, by the name that `isaerft.subjects.points` has for it."""
+    name, module = metadata.get("hook_name") or "", metadata.get("hf_hook_name") or ""
+    block = _MLP_IN.fullmatch(name)
+    return f"{block[1]}.mlp.hook_in" if block and module.endswith(_MLP_INPUTS) else name
+
+
+def _check_transcoder(card: SaeCard, center: bool) -> None:
+    """Refuse a transcoder with what only an SAE can have: a normalization to undo, or b_dec in its input."""
+    said = {
+        "center_writing_weights": (center, False),
+        "normalize_activations": (card.options.get("normalize_activations", "none"), "none"),
+        "apply_b_dec_to_input": (card.options.get("apply_b_dec_to_input"), False),
+    }
+    for name, (value, allowed) in said.items():
+        if value != allowed:
+            raise InputError(f"a transcoder with {name} {shown(value)}", allowed=str(allowed).lower(), remedy=_OTHER)
+    if not card.metadata.get("hook_name_out"):
+        raise InputError(
+            f"{card.path}: a transcoder without hook_name_out, so nothing says where it writes",
+            remedy='add it to metadata, as "hook_name_out": "blocks.L.hook_mlp_out"',
+        )
 
 
 @dataclass(frozen=True)
@@ -427,9 +400,11 @@ def _read_weights(folder: Path, architecture: str) -> dict[str, torch.Tensor]:
                 remedy="check its architecture; the codes would be those of another SAE",
             )
     shape = tuple(weights["W_dec"].shape)
-    d_sae, d_in = shape if len(shape) == 2 else (0, 0)
+    d_sae, d_out = shape if len(shape) == 2 else (0, 0)
+    d_in = len(weights["W_enc"]) if architecture in TRANSCODERS and weights["W_enc"].dim() else d_out
+    shapes = {"W_dec": (d_sae, d_out), "W_enc": (d_in, d_sae), "b_dec": (d_out,), "W_skip": (d_out, d_in)}
     for name, tensor in weights.items():
-        wanted = {"W_dec": (d_sae, d_in), "W_enc": (d_in, d_sae), "b_dec": (d_in,)}.get(name, (d_sae,))
+        wanted = shapes.get(name, (d_sae,))
         if tuple(tensor.shape) != wanted:
             raise InputError(
                 f"SAE in {folder}: {name} has the shape {tuple(tensor.shape)}", allowed=str(wanted), remedy=_SAVE_AGAIN
@@ -454,20 +429,18 @@ def check_linear(name: str, architecture: str, normalization: str, reshaping: st
     InputError
         The SAE is not supported; the error says why and what to do.
     """
-    if architecture not in ARCHITECTURES:
+    known = (*ARCHITECTURES, *TRANSCODERS)
+    if architecture not in known:
         for part, (reason, remedy) in _REASONS.items():
             if part in architecture:
                 raise InputError(
                     f"SAE ({name}) of architecture {shown(architecture)}: {reason}",
-                    allowed=", ".join(ARCHITECTURES),
+                    allowed=", ".join(known),
                     remedy=remedy,
                 )
-        raise unknown_name(f"SAE architecture ({name})", architecture, ARCHITECTURES)
-    if reshaping != "none":
-        raise InputError(
-            f"SAE ({name}) reads attention heads (reshape_activations {shown(reshaping)})",
-            remedy="choose an SAE on the residual stream, or on the output of attention (hook_attn_out)",
-        )
+        raise unknown_name(f"SAE architecture ({name})", architecture, known)
+    if reshaping not in ("none", "hook_z"):  # hook_z: the heads side by side, as the output projection reads them
+        raise InputError(f"SAE ({name}) with reshape_activations {shown(reshaping)}", allowed="none, hook_z")
     if normalization not in NORMALIZATIONS:
         raise InputError(
             f"SAE ({name}) expects activations normalized by {shown(normalization)}, which is not folded in",

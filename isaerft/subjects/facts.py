@@ -15,8 +15,9 @@ from torch.nn.functional import normalize
 
 from isaerft.progress import Progress
 from isaerft.stats import clusters_of
+from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedSubject
 
@@ -78,13 +79,13 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     DataFrame
         latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation, decoder_norm,
         density (mean decoder cosine with its nearest neighbors), nearest_latent, nearest_cosine,
-        encoder_decoder_cosine (1: it reads what it writes; low values suggest absorption), cluster (near-duplicates).
+        encoder_decoder_cosine (1: it reads what it writes; low values suggest absorption; none for a transcoder, which
+        reads one thing and writes another), cluster (near-duplicates).
     """
     dictionary = subject.dictionary
     with np.errstate(invalid="ignore"):
         mean = np.where(firing.count > 0, firing.total / firing.count, np.nan)
-    density, nearest, cosine = _neighbors(dictionary.W_dec)
-    aligned = (normalize(dictionary.W_enc.T, dim=1) * normalize(dictionary.W_dec, dim=1)).sum(1)
+    density, nearest, cosine = _neighbors(dictionary.decoder)
     return pd.DataFrame(
         {
             "latent_index": np.arange(dictionary.d_sae),
@@ -95,8 +96,8 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
             "density": density,
             "nearest_latent": nearest,
             "nearest_cosine": cosine,
-            "encoder_decoder_cosine": aligned.cpu().double().numpy(),
-            "cluster": clusters_of(dictionary.W_dec.cpu().numpy(), cluster_cosine),
+            "encoder_decoder_cosine": _aligned(dictionary),
+            "cluster": clusters_of(dictionary.decoder.cpu().numpy(), cluster_cosine),
         }
     )
 
@@ -135,6 +136,14 @@ def _strongest(entries: pd.DataFrame) -> pd.DataFrame:
     )
     distinct = ordered.drop(columns="size").drop_duplicates(["latent_index", "row"])
     return distinct[distinct.groupby("latent_index").cumcount() < N_CONTEXTS]
+
+
+def _aligned(dictionary: Dictionary) -> np.ndarray:
+    """Return the cosine of each latent's encoder column with its decoder row, (d_sae,) float64; NaN in a transcoder."""
+    if dictionary.hook_name_out:
+        return np.full(dictionary.d_sae, np.nan)
+    cosines = (normalize(dictionary.W_enc.T, dim=1) * normalize(dictionary.W_dec, dim=1)).sum(1)
+    return cosines.cpu().double().numpy()
 
 
 def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -33,9 +34,10 @@ from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.dictionary import Dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import hidden_above, run_below, unembed
+from isaerft.subjects.hooks import BelowState, hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.subjects.logits import logit_table
+from isaerft.subjects.points import find_hook
 
 N_ROWS = 256
 """Rows of the corpus on which the fit is measured."""
@@ -85,7 +87,7 @@ class Fit:
     Attributes
     ----------
     variance_explained : float
-        1 - squared error / variance of the hook's activation, BOS excluded.
+        1 - squared error / variance of what the dictionary reconstructs, BOS excluded.
     l0 : float
         Mean number of active latents per token.
     loss_base, loss_spliced, loss_unigram : float
@@ -159,7 +161,7 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
     """Measure how well the SAE fits the model on the first rows of the corpus."""
     error = squares = l0 = base = spliced = 0.0
     n_tokens = n_predicted = 0
-    total = in_float64(torch.zeros(subject.dictionary.d_in, device=subject.model.device))
+    total = in_float64(torch.zeros(subject.dictionary.d_out, device=subject.model.device))
     counts = torch.zeros(subject.language.n_vocabulary, dtype=torch.float64)
     rows = rows.first(N_ROWS)
     largest = _LargestTokens(int(MAX_OUTLIER_SHARE * int(rows.mask.sum())))
@@ -167,20 +169,18 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
         tokens, mask = tokens.to(subject.model.device), mask.to(subject.model.device)
         below = run_below(subject.model, subject.hook, tokens, mask)
         is_text = subject.language.content_mask(tokens, mask)
-        kept = below.activation[is_text]
-        rebuilt = subject.dictionary.reconstruct(kept)
+        read, kept = below.activation[is_text], below.target[is_text]
+        rebuilt = subject.dictionary.reconstruct(read)
         errors = in_float64(kept.float() - rebuilt).square()
         error += float(errors.sum())
         exact = in_float64(kept)
         squares += float(exact.square().sum())
         total += exact.sum(0)
         largest.add(tokens[is_text], exact, errors.sum(1))
-        l0 += float(subject.dictionary.encode(kept).counts().sum())
+        l0 += float(subject.dictionary.encode(read).counts().sum())
         n_tokens += len(kept)
         patched = below.residual.clone()
-        # Keep what the SAE does not read: zero where it reads the residual stream itself.
-        rest = below.residual[is_text].float() - kept.float()
-        patched[is_text] = (rebuilt + rest).to(patched.dtype)
+        patched[is_text] = _spliced(subject, below, is_text, rebuilt).to(patched.dtype)
         predicted = mask[:, 1:].bool()
         base += _loss(subject, below.residual, tokens, mask, predicted)
         spliced += _loss(subject, patched, tokens, mask, predicted)
@@ -196,6 +196,23 @@ def measure_fit(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Fit
         unigram,
         largest.outliers(subject.language, error, squares, total, n_tokens),
     )
+
+
+def _spliced(subject: LoadedSubject, below: BelowState, tokens: torch.Tensor, rebuilt: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream (n, d_model) with what the dictionary makes of its activation in place of the target.
+
+    Parameters
+    ----------
+    tokens : (n_rows, length) bool
+    rebuilt : (n, d_out) float32
+        At these tokens.
+    """
+    residual, target = below.residual[tokens].float(), below.target[tokens].float()
+    if subject.hook.reads == "heads":
+        change = subject.dictionary.through_projection(rebuilt - target)
+        return residual + subject.reaching(below.written[tokens], change).float()
+    # Keep what the SAE does not read: zero where it reads the residual stream itself.
+    return rebuilt + (residual - target)
 
 
 def _explained(error: float, squares: float, total: torch.Tensor, n_tokens: int) -> float:
@@ -292,13 +309,21 @@ def other_bos(options: config.Subject, dictionary: Dictionary) -> bool:
 
 
 def _alternatives(subject: LoadedSubject, rows: TokenRows) -> dict[str, float]:
-    """Return the variance explained with the other centering and at the neighboring blocks."""
+    """Return the variance explained under the other reading that the hook has, and at the neighboring blocks."""
     hook, dictionary = subject.hook, subject.dictionary
-    others = {
-        f"center_writing_weights {not dictionary.center}": replace(
-            subject, dictionary=replace(dictionary, center=not dictionary.center)
-        )
-    }
+    others = {}
+    if hook.reads == "heads":
+        folded = replace(hook, folds_value_biases=not hook.folds_value_biases)
+        others[f"fold_value_biases {folded.folds_value_biases}"] = replace(subject, hook=folded)
+    elif hook.is_transcoder:
+        at = "mlp.hook_in" if hook.reads == "normalized" else "ln2.hook_normalized"
+        with suppress(InputError):  # not every MLP has a normalization of its own
+            name = f"blocks.{hook.block}.{at}"
+            other = find_hook(subject.model, name, dictionary.hook_name_out)
+            others[f"hook_name {name}"] = replace(subject, hook=other)
+    else:
+        centered = replace(dictionary, center=not dictionary.center)
+        others[f"center_writing_weights {centered.center}"] = replace(subject, dictionary=centered)
     for step, setting in ((-1, "one block earlier"), (1, "one block later")):
         other = replace(hook, n_below=hook.n_below + step)
         # Only the residual stream between blocks also exists below the first block.

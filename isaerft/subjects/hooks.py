@@ -1,183 +1,74 @@
-"""Run a Hugging Face model below and above the hook of an SAE.
+"""Run a Hugging Face model below and above the hook of a dictionary, and the path from its hook to the logits.
 
-Two points matter. The *hook* is where the SAE reads: the residual stream, or what attention or the MLP adds to it. The
-*injection point* is where adapters write: the point of the residual stream at which the hook's activation has been
-added and nothing has read it yet.
-
-==============  ===================================  =============================================================
-hook            activation                           injection point
-==============  ===================================  =============================================================
-hook_resid_pre  the input of block L                 the same
-hook_resid_mid  between attention and MLP            the same (sequential blocks only)
-hook_resid_post the output of block L                the same; `post` of block L is `pre` of block L + 1
-hook_mlp_out    the output of the MLP                the output of block L
-hook_attn_out   the output of attention              between attention and MLP; in parallel blocks the output of L
-==============  ===================================  =============================================================
-
-Adding a vector to the hook's activation equals adding it to the residual stream at the injection point, so adapters
-need not know the hook. The residual stream between blocks is found in any decoder-only model. Hooks inside a block need
-the names of the block's parts, which differ between families (`BLOCK_PARTS`).
+Adding a vector to what a dictionary writes to equals adding it to the residual stream at the injection point, with one
+exception: a normalization that lies between attention's projection and the residual stream (Gemma 2, Gemma 3, OLMo 2).
+`reaching` says what arrives in either case, so adapters need not know the hook (`isaerft.subjects.points`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from isaerft.errors import InputError, shown
+from isaerft.errors import InputError
+from isaerft.subjects.blocks import (
+    attention_of,
+    decoder_blocks,
+    decoder_of,
+    mlp_of,
+    norm_before_mlp,
+    norm_behind,
+    projection_of,
+    writer_of,
+)
+from isaerft.subjects.points import HookPoint
 
-Part = Literal["attention", "mlp"]
-
-_HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
-# Modules of Hugging Face models by which some SAEs name the block whose output they read.
-_MODULE = re.compile(r"(?:\w+\.)*(?:layers|h|blocks)\.(\d+)")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _LARGE = 128.0
-_ALLOWED = ", ".join(f"blocks.L.hook_{at}" for at in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"))
-
-
-@dataclass(frozen=True)
-class BlockParts:
-    """What the parts of a transformer block are called in one family of models.
-
-    Attributes
-    ----------
-    attention, mlp : str
-        The two parts.
-    attention_norm, mlp_norm : str or None
-        Normalization of a part's output before it is added to the residual stream.
-    parallel : bool or str
-        Whether both parts read the block's input; a string names the config's own flag.
-    """
-
-    attention: str = "self_attn"
-    mlp: str = "mlp"
-    attention_norm: str | None = None
-    mlp_norm: str | None = None
-    parallel: bool | str = False
-
-
-_SEQUENTIAL = BlockParts()
-_PARALLEL = BlockParts(parallel=True)
-_SANDWICH = BlockParts(attention_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm")
-_GPT = BlockParts(attention="attn")
-BLOCK_PARTS = {
-    "cohere": _PARALLEL,
-    "gemma": _SEQUENTIAL,
-    "gemma2": _SANDWICH,
-    "gemma3_text": _SANDWICH,
-    "gpt2": _GPT,
-    "gpt_neo": _GPT,
-    "gpt_neox": BlockParts(attention="attention", parallel="use_parallel_residual"),
-    "gptj": BlockParts(attention="attn", parallel=True),
-    "llama": _SEQUENTIAL,
-    "mistral": _SEQUENTIAL,
-    "olmo2": _SANDWICH,
-    "phi": _PARALLEL,
-    "phi3": _SEQUENTIAL,
-    "qwen2": _SEQUENTIAL,
-    "qwen3": _SEQUENTIAL,
-    "stablelm": BlockParts(parallel="use_parallel_residual"),
-}
-"""Families whose blocks support hooks inside (`hook_attn_out`, `hook_mlp_out`, `hook_resid_mid`), by `model_type`."""
-
-
-@dataclass(frozen=True)
-class HookPoint:
-    """The hook of an SAE and its injection point.
-
-    Attributes
-    ----------
-    n_below : int
-        Number of blocks that lie wholly below the injection point.
-    n_blocks : int
-        Number of blocks of the model.
-    reads : {"residual", "attention", "mlp"}
-        What the SAE reads: the residual stream at the injection point, or the output of attention or of the MLP.
-    inside : bool
-        Whether the injection point lies inside block `n_below`, between its attention and its MLP.
-    """
-
-    n_below: int
-    n_blocks: int
-    reads: Literal["residual", "attention", "mlp"] = "residual"
-    inside: bool = False
-
-    @property
-    def block(self) -> int:
-        """Last block that runs, wholly or in part, to reach the injection point; -1 below the first block."""
-        return self.n_below if self.inside else self.n_below - 1
 
 
 @dataclass(frozen=True)
 class HookState:
-    """Output of the model below the hook.
+    """What a model's tokens look like at a hook.
 
     Attributes
     ----------
     activation : (..., d_in)
-        The hook's activation, which the SAE reads.
-    residual : (..., d_in)
-        The residual stream at the injection point; the same tensor where the SAE reads the residual stream.
+        The hook's activation, which the dictionary reads.
+    residual : (..., d_model)
+        The residual stream at the injection point; the same tensor where the dictionary reads the residual stream.
     """
 
     activation: torch.Tensor
     residual: torch.Tensor
 
 
-def find_hook(model: PreTrainedModel, hook_name: str) -> HookPoint:
-    """Return the hook point of `model` with the TransformerLens name `hook_name`.
+@dataclass(frozen=True)
+class BelowState(HookState):
+    """The same of a model that was run to the injection point, with what the dictionary makes of it.
 
-    Raises
-    ------
-    InputError
-        The hook is not supported, or the model does not have it.
+    Attributes
+    ----------
+    target : (..., d_out)
+        What the dictionary reconstructs; the same tensor as the activation, except for a transcoder.
+    written : (..., d_model)
+        The output that the dictionary writes to.
     """
-    match = _HOOK.fullmatch(hook_name)
-    if match is None:
-        heads = "hook_z" in hook_name
-        remedy = "choose an SAE on the residual stream, or on the output of attention or of an MLP"
-        if not heads:
-            module = _MODULE.fullmatch(hook_name)
-            remedy += f"; if this is one, say where: hook_name: blocks.{module[1] if module else 'L'}.hook_resid_post"
-        raise InputError(
-            f"unsupported SAE hook {shown(hook_name)}" + (" (attention heads before the output projection)" * heads),
-            allowed=_ALLOWED,
-            remedy=remedy,
-        )
-    block, at = int(match[1]), match[2]
-    n_blocks = len(decoder_blocks(model))
-    if block >= n_blocks:
-        raise InputError(
-            f"SAE hook {hook_name!r}, but the model has {n_blocks} blocks", allowed=f"L from 0 to {n_blocks - 1}"
-        )
-    if at in ("resid_pre", "resid_post"):
-        return HookPoint(block + (at == "resid_post"), n_blocks)
-    if at == "mlp_out":
-        writer_of(model, block, "mlp")
-        return HookPoint(block + 1, n_blocks, "mlp")
-    parallel = is_parallel(model)
-    if at == "attn_out":
-        return HookPoint(block + parallel, n_blocks, "attention", inside=not parallel)
-    if parallel:
-        raise InputError(
-            f"SAE hook {hook_name!r}, but attention and MLP of this model's blocks read the same residual stream",
-            allowed=_ALLOWED.replace("blocks.L.hook_resid_mid, ", ""),
-        )
-    return HookPoint(block, n_blocks, inside=True)
+
+    target: torch.Tensor
+    written: torch.Tensor
 
 
 def run_below(
     model: PreTrainedModel, hook: HookPoint, tokens: torch.Tensor, mask: torch.Tensor, *, gradient: bool = False
-) -> HookState:
+) -> BelowState:
     """Run the model up to the injection point.
 
     Parameters
@@ -189,26 +80,121 @@ def run_below(
 
     Returns
     -------
-    HookState
-        Both tensors are (n_rows, length, d_in).
+    BelowState
+        Each tensor is (n_rows, length, ...).
     """
     blocks = decoder_blocks(model)
     inputs: dict[str, nn.Module] = {}
     outputs: dict[str, nn.Module] = {}
+    if hook.reads != "residual":
+        # First, since the forward pass may end at the same module.
+        outputs["written"] = written_by(model, hook)
+    if hook.reads in _READ_AT_INPUT:
+        inputs["read"] = read_by(model, hook)
     if hook.inside:
         inputs["input"], outputs["attention"] = blocks[hook.block], writer_of(model, hook.block, "attention")
     elif hook.n_below == hook.n_blocks:
         outputs["residual"] = blocks[-1]
     else:
         inputs["residual"] = blocks[hook.n_below]
-    if hook.reads != "residual":
-        outputs[hook.reads] = writer_of(model, hook.block, hook.reads)
-    last = "attention" if hook.inside else "residual"
+    last, reading = "attention" if hook.inside else "residual", reading_of(model, hook)
     with torch.set_grad_enabled(gradient), _record_until(last, inputs=inputs, outputs=outputs) as seen:
         decoder_of(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
     # The block itself adds these two, and floating-point addition commutes: the sum is what its MLP reads.
     residual = seen["input"] + seen["attention"] if hook.inside else seen["residual"]
-    return HookState(residual if hook.reads == "residual" else seen[hook.reads], residual)
+    written = seen.get("written", residual)
+    with torch.set_grad_enabled(gradient):
+        activation = reading(seen["read"]) if hook.reads in _READ_AT_INPUT else written
+    return BelowState(activation, residual, written if hook.is_transcoder else activation, written)
+
+
+_READ_AT_INPUT = ("heads", "mlp_input", "normalized")
+
+
+def read_by(model: PreTrainedModel, hook: HookPoint) -> nn.Module:
+    """Return the module whose input a dictionary reads that does not read an output."""
+    if hook.reads == "heads":
+        return projection_of(model, hook.block)
+    return mlp_of(model, hook.block) if hook.reads == "mlp_input" else norm_before_mlp(model, hook.block)
+
+
+def written_by(model: PreTrainedModel, hook: HookPoint) -> nn.Module:
+    """Return the module to whose output a dictionary writes that does not write to the residual stream itself."""
+    if hook.reads == "heads":
+        return projection_of(model, hook.block)
+    return writer_of(model, hook.block, "attention" if hook.writes == "attention" else "mlp")
+
+
+def reading_of(model: PreTrainedModel, hook: HookPoint) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what makes the activation (..., d_in) that a dictionary reads of the input of `read_by`."""
+    if hook.reads == "normalized":
+        norm = norm_before_mlp(model, hook.block)
+        return lambda hidden: _normalized(norm, hidden)
+    if hook.folds_value_biases:
+        bias = value_bias(model, hook.block)
+        return lambda heads: heads - bias.to(heads)
+    return lambda hidden: hidden
+
+
+def _normalized(norm: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Return hidden states (..., d_model) normalized without the norm's gain and bias, in float32."""
+    epsilon = next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 0.0)
+    x = hidden.float()
+    if isinstance(norm, nn.LayerNorm):
+        x = x - x.mean(-1, keepdim=True)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
+
+
+def value_bias(model: PreTrainedModel, block: int) -> torch.Tensor:
+    """Return what the value biases add to the heads of every token, (n_heads * d_head,); zeros without any.
+
+    The weights of attention sum to 1, so this is what the heads hold where attention reads nothing but zeros.
+    """
+    attention, projection = attention_of(model, block), projection_of(model, block)
+    tokens = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    width = model.config.get_text_config().hidden_size
+    zeros = torch.zeros(1, 1, width, dtype=model.dtype, device=model.device)
+    with (
+        torch.no_grad(),
+        _replace_input(attention, zeros),
+        _record_until("heads", inputs={"heads": projection}, outputs={}) as seen,
+    ):
+        decoder_of(model)(input_ids=tokens, use_cache=False)
+    return seen["heads"][0, 0]
+
+
+def reaching(
+    model: PreTrainedModel, hook: HookPoint, written: torch.Tensor | None, change: torch.Tensor
+) -> torch.Tensor:
+    """Return what arrives in the residual stream of a change of what a dictionary writes to.
+
+    Parameters
+    ----------
+    written : (..., d_model) or None
+        The output that it writes to; needed only where a normalization lies behind it.
+    change : (..., d_model)
+        Broadcast against `written`.
+
+    Returns
+    -------
+    (..., d_model)
+        The change itself, or how the output of the normalization changes; exactly 0 where the change is.
+    """
+    norm = norm_behind(model, hook.block) if hook.is_normed else None
+    if norm is None or written is None:
+        return change
+    difference: torch.Tensor = norm(written + change.to(written.dtype)) - norm(written)
+    return difference
+
+
+def directions_written(model: PreTrainedModel, hook: HookPoint, rows: torch.Tensor) -> torch.Tensor:
+    """Return decoder rows (n, d_model) as directions of the residual stream, up to each token's own scale."""
+    norm = norm_behind(model, hook.block) if hook.is_normed else None
+    return (
+        rows
+        if norm is None
+        else rows * _linear_part(norm, model.get_output_embeddings().weight.new_ones(rows.shape[-1]))[0]
+    )
 
 
 def residual_stream(model: PreTrainedModel, hook: HookPoint, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -331,54 +317,6 @@ def _linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, boo
 
     gain = odd(signs) * signs.float()
     return gain, bool(odd(ones).norm() < gain.norm() / 2)
-
-
-def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """Return the part of a Hugging Face model that turns tokens into last hidden states."""
-    return model.get_decoder()
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the transformer blocks of a decoder-only Hugging Face model."""
-    n_blocks = model.config.get_text_config().num_hidden_layers
-    for module in decoder_of(model).modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return module
-    raise InputError(
-        f"{type(model).__name__} has no list of {n_blocks} blocks", allowed="decoder-only Hugging Face models"
-    )
-
-
-def is_parallel(model: PreTrainedModel) -> bool:
-    """Tell whether attention and MLP of a block both read the block's input."""
-    flag = _block_parts(model).parallel
-    return bool(getattr(model.config.get_text_config(), flag)) if isinstance(flag, str) else flag
-
-
-def attention_of(model: PreTrainedModel, block: int) -> nn.Module:
-    """Return the attention of a block."""
-    return getattr(decoder_blocks(model)[block], _block_parts(model).attention)
-
-
-def writer_of(model: PreTrainedModel, block: int, part: Part) -> nn.Module:
-    """Return the module whose output a part of a block adds to the residual stream.
-
-    This is the part itself or the normalization after it: TransformerLens' hook_attn_out or hook_mlp_out.
-    """
-    names = _block_parts(model)
-    name = {"attention": names.attention_norm or names.attention, "mlp": names.mlp_norm or names.mlp}[part]
-    return getattr(decoder_blocks(model)[block], name)
-
-
-def _block_parts(model: PreTrainedModel) -> BlockParts:
-    family = model.config.get_text_config().model_type
-    if family not in BLOCK_PARTS:
-        raise InputError(
-            f"hooks inside the blocks of a {shown(family)} model are not supported",
-            allowed=f"inside blocks: {', '.join(BLOCK_PARTS)}",
-            remedy="choose an SAE on the residual stream between blocks (hook_resid_pre, hook_resid_post)",
-        )
-    return BLOCK_PARTS[family]
 
 
 class _ReachedLast(Exception):

@@ -23,10 +23,12 @@ from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
 from isaerft.outside import loading, origin_remedy
+from isaerft.subjects.blocks import projection_matrix
 from isaerft.subjects.chat import rendered
 from isaerft.subjects.device import widen_attention
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import HookPoint, find_hook, hidden_above, run_below, unembed, writer_of
+from isaerft.subjects.hooks import directions_written, hidden_above, reaching, run_below, unembed, written_by
+from isaerft.subjects.points import HookPoint, find_hook
 
 logger = logging.getLogger(__name__)
 N_CHECKED_TOKENS = 8
@@ -145,6 +147,14 @@ class LoadedSubject:
         """The frozen model."""
         return self.language.model
 
+    def reaching(self, written: torch.Tensor | None, change: torch.Tensor) -> torch.Tensor:
+        """Return what arrives in the residual stream of a change of what the dictionary writes to (`reaching`)."""
+        return reaching(self.model, self.hook, written, change)
+
+    def directions(self) -> torch.Tensor:
+        """Return the direction of the residual stream that each latent writes, (d_sae, d_model)."""
+        return directions_written(self.model, self.hook, self.dictionary.decoder)
+
     def with_random_dictionary(self, seed: int) -> LoadedSubject:
         """Return the subject with its decoder rows permuted: the control that must fail."""
         return replace(self, dictionary=self.dictionary.permuted(seed))
@@ -238,26 +248,59 @@ def load_subject(
     paths = SubjectFolder(Path(folder))
     language = load_model(subject, paths, device, max_length=max_length)
     dictionary = load_dictionary(paths.sae, center=subject.center_writing_weights).to(device)
-    hook = find_hook(language.model, dictionary.hook_name)
-    check_fit(language.d_model, dictionary.d_in, dictionary.hook_name)
+    dictionary, hook = placed(dictionary, language.model, fold_value_biases=subject.fold_value_biases)
     verify_hook(language.model, hook)
     return LoadedSubject(language, dictionary, hook)
 
 
-def check_fit(d_model: int, d_in: int, hook_name: str) -> None:
-    """Raise `InputError` if an SAE's width is not the model's."""
-    if d_in != d_model:
+def placed(
+    dictionary: Dictionary, model: PreTrainedModel, *, fold_value_biases: bool = False
+) -> tuple[Dictionary, HookPoint]:
+    """Return a dictionary as it writes in a model, and its hook there.
+
+    Parameters
+    ----------
+    fold_value_biases : bool
+        See `isaerft.subjects.points.find_hook`.
+
+    Raises
+    ------
+    InputError
+        The model does not have the hook, or not of this width.
+    """
+    hook = find_hook(model, dictionary.hook_name, dictionary.hook_name_out, fold_value_biases=fold_value_biases)
+    check_fit(model, hook, dictionary.d_in, dictionary.d_out, dictionary.hook_name)
+    if hook.reads != "heads":
+        return dictionary, hook
+    if dictionary.center:
         raise InputError(
-            f"the SAE at {hook_name} reads {d_in} dimensions, but the model's activations have {d_model}",
-            remedy="choose an SAE that was trained on this model",
+            f"center_writing_weights for an SAE at {dictionary.hook_name!r}, which no centering changes",
+            remedy="remove it; set fold_value_biases if the SAE was trained on TransformerLens' processed weights",
         )
+    matrix = projection_matrix(model, hook.block).to(dictionary.W_dec.device)
+    return replace(dictionary, W_out=matrix), hook
+
+
+def check_fit(model: PreTrainedModel, hook: HookPoint, d_in: int, d_out: int, hook_name: str) -> None:
+    """Raise `InputError` if what a dictionary reads or writes does not have the model's width."""
+    d_model = model.config.get_text_config().hidden_size
+    d_read = len(projection_matrix(model, hook.block)) if hook.reads == "heads" else d_model
+    for does, size, wanted in (
+        ("reads", d_in, d_read),
+        ("writes", d_out, d_read if hook.reads == "heads" else d_model),
+    ):
+        if size != wanted:
+            raise InputError(
+                f"the SAE at {hook_name} {does} {size} dimensions, but the model's activations have {wanted}",
+                remedy="choose an SAE that was trained on this model",
+            )
 
 
 def verify_hook(model: PreTrainedModel, hook: HookPoint) -> None:
     """Check that running the model below and above a hook gives the model's own logits.
 
-    If the SAE reads the output of attention or MLP, that output is also doubled: adding it once more to the residual
-    stream at the injection point must give the same logits.
+    If the dictionary writes to the output of attention or MLP, that output is also doubled: adding it once more at the
+    injection point (`reaching`) must give the same logits.
 
     Raises
     ------
@@ -280,15 +323,15 @@ def verify_hook(model: PreTrainedModel, hook: HookPoint) -> None:
     )
     if hook.reads == "residual":
         return
-    handle = writer_of(model, hook.block, hook.reads).register_forward_hook(_doubled)
+    handle = written_by(model, hook).register_forward_hook(_doubled)
     try:
         expected = _whole_logits(model, tokens, mask)
     finally:
         handle.remove()
     _compare(
         expected,
-        _logits_above(model, hook, below.residual + below.activation, mask),
-        f"{name}: the output of its {hook.reads} is not what its blocks add to the residual stream",
+        _logits_above(model, hook, below.residual + reaching(model, hook, below.written, below.written), mask),
+        f"{name}: the output of its {hook.writes} is not what its blocks add to the residual stream",
         "choose an SAE on the residual stream between blocks",
     )
 

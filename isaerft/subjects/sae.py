@@ -19,9 +19,10 @@ from isaerft.errors import InputError
 from isaerft.io import read_json, replacing, write_json
 from isaerft.outside import loading
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.dictionary import CARD, WEIGHTS, Dictionary, check_linear, load_dictionary, read_card
-from isaerft.subjects.hooks import find_hook, run_below
+from isaerft.subjects.dictionary import CARD, WEIGHTS, Dictionary, check_linear, hook_of, load_dictionary, read_card
+from isaerft.subjects.hooks import run_below
 from isaerft.subjects.load import LoadedModel, check_fit
+from isaerft.subjects.points import find_hook
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -43,6 +44,8 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     from sae_lens import SAE
 
     name = subject.sae_path or f"{subject.release}, {subject.sae_id}"
+    if subject.release is not None:
+        check_loader(subject.release, subject.sae_id or "")
     if subject.sae_path is not None:
         sae = _from_folder(Path(subject.sae_path))
     else:
@@ -64,9 +67,14 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         sae.cfg.metadata.neuronpedia_id = saes_directory().source_of(
             subject.release, subject.sae_id, sae.cfg.metadata.neuronpedia_id
         )
-    hook_name = sae.cfg.metadata.hook_name or ""
-    find_hook(language.model, hook_name)
-    check_fit(language.d_model, sae.cfg.d_in, hook_name)
+    hook_name, d_in = hook_of(sae.cfg.metadata.to_dict()), sae.cfg.d_in
+    hook = find_hook(
+        language.model,
+        hook_name,
+        sae.cfg.metadata.hook_name_out or "",
+        fold_value_biases=subject.fold_value_biases,
+    )
+    check_fit(language.model, hook, d_in, getattr(sae.cfg, "d_out", d_in), hook_name)
     _save(sae.save_model, folder)
 
 
@@ -182,3 +190,24 @@ def _batches(activations: torch.Tensor, batch_size: int, seed: int) -> Iterator[
     while True:
         chosen = torch.randint(len(activations), (batch_size,), generator=generator)
         yield activations[chosen.to(activations.device)]
+
+
+def check_loader(release: str, sae_id: str) -> None:
+    """Refuse, before anything is downloaded, what SAELens does not load as one layer's linear dictionary.
+
+    Raises
+    ------
+    InputError
+        It is a temporal SAE, or a layer of a cross-layer transcoder, whose decoders SAELens sums into one.
+    """
+    listed = saes_directory().listed(release, sae_id)
+    if listed is None:
+        return
+    if listed.loader == "temporal":
+        check_linear(f"{release}, {sae_id}", "temporal", "none")
+    if listed.loader == "mntss_clt_layer_transcoder" or "clt" in listed.weights.path.split("/"):
+        raise InputError(
+            f"SAE ({release}, {sae_id}) is a layer of a cross-layer transcoder: its latents write to every later layer,"
+            " and SAELens sums these decoders into one, which reconstructs nothing",
+            remedy="choose a transcoder of one layer",
+        )

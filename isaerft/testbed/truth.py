@@ -1,8 +1,8 @@
 """The truth about each latent of the testbed, from the concepts annotated at every token.
 
 On the input side, a latent's concept is the one that best predicts where it fires (F1). On the output side, it is the
-group of words whose probability rises most when the latent is added to the residual stream and the model runs on. Both
-are found on dialogues in the first list of each style's words; the truth never sees a world's paraphrases.
+group of words whose probability rises most when the latent is amplified and the model runs on. Both are found on
+dialogues in the first list of each style's words; the truth never sees a world's paraphrases.
 
 `write_truth` writes it as explanations, sets of explanations with a known share of wrong ones, and judgements, which
 studies read like those of any other source or judge.
@@ -22,7 +22,7 @@ import torch
 from isaerft.io import replacing
 from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows, pad_rows
-from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
+from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
 from isaerft.testbed.language import all_concepts, expected_effect, word_groups
@@ -80,14 +80,16 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     groups = word_groups()
     members = _membership(subject, groups)
     table, answer = _dialogues_as_rows(subject, list(sample_dialogues(rng, N_AMPLIFIED)))
-    residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
+    below = run_below(subject.model, subject.hook, table.tokens, table.mask)
+    residual = below.residual
     alive = latents.loc[latents.mean_activation.notna(), ["latent_index", "mean_activation"]]
     with torch.no_grad():
         base = _group_log_probability(subject, residual, table.mask, answer, members)
         rows = []
         for latent, activation in Progress(list(alive.itertuples(index=False)), desc="amplifying"):
-            push = (activation * subject.dictionary.W_dec[int(latent)]).to(residual.dtype)
-            changed = torch.where(answer[..., None], residual + push, residual)
+            push = (activation * subject.dictionary.decoder[int(latent)]).to(residual.dtype)
+            pushed = residual + subject.reaching(below.written, push)
+            changed = torch.where(answer[..., None], pushed, residual)
             rows.append(_group_log_probability(subject, changed, table.mask, answer, members) - base)
     effect = torch.stack(rows).cpu().double().numpy()
     deviations = (effect - effect.mean(0)) / effect.std(0)
@@ -112,10 +114,10 @@ def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> _Annotation:
     fires = []
     for start in range(0, len(dialogues), BATCH):
         table, _ = _dialogues_as_rows(subject, dialogues[start : start + BATCH])
-        residual = residual_stream(subject.model, subject.hook, table.tokens, table.mask)
+        activation = run_below(subject.model, subject.hook, table.tokens, table.mask).activation
         is_text = table.mask.bool()
         is_text[:, 0] = False
-        fires.append(subject.dictionary.encode(residual[is_text]).dense().cpu().numpy() > 0)
+        fires.append(subject.dictionary.encode(activation[is_text]).dense().cpu().numpy() > 0)
     return _Annotation(np.concatenate(fires), holds, list(index))
 
 

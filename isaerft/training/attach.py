@@ -28,8 +28,7 @@ from isaerft.adapters.saved import CONFIG, open_adapter, save_adapter
 from isaerft.errors import InputError, shown, unknown_name
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
-from isaerft.subjects.hooks import find_hook
-from isaerft.subjects.load import check_fit
+from isaerft.subjects.load import placed
 from isaerft.subjects.sae import read_sae
 
 ATTRIBUTE = "isaerft"
@@ -46,6 +45,7 @@ def attach(
     name: str = "default",
     hook_name: str | None = None,
     center_writing_weights: bool = False,
+    fold_value_biases: bool = False,
     bos_token_id: int | None = None,
     seed: int = 0,
     **options: Any,
@@ -69,6 +69,8 @@ def attach(
         The SAE's hook, as SAELens names it; by default the SAE's own.
     center_writing_weights : bool
         Center the residual stream before the SAE, as SAEs of GPT-2 need.
+    fold_value_biases : bool
+        Read the heads without the value biases, as SAEs of GPT-2 at attn.hook_z need.
     bos_token_id : int, optional
         Token at the start of a row at which no latent counts as active; by default that of the model's config.
     seed : int
@@ -85,8 +87,7 @@ def attach(
         SAE, adapter and model do not fit together, another SAE is attached at the hook, or the name is taken there.
     """
     dictionary = _dictionary_of(sae, hook_name, center_writing_weights)
-    check_fit(model.config.get_text_config().hidden_size, dictionary.d_in, dictionary.hook_name)
-    site = find_hook(model, dictionary.hook_name)
+    dictionary, site = placed(dictionary, model, fold_value_biases=fold_value_biases)
     latent_adapter = _adapter_of(adapter, dictionary, options, seed)
     if not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
         raise InputError(f"adapter name {shown(name)}", allowed="letters, digits, - and _, no method of a ModuleDict")

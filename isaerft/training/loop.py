@@ -19,9 +19,9 @@ from isaerft import config
 from isaerft.adapters.sparsity import Dense
 from isaerft.errors import InputError
 from isaerft.progress import Progress
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import Batch, completion_losses, joined_batch
 from isaerft.subjects.device import in_float64
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.objectives import (
     Adapt,
@@ -52,7 +52,8 @@ def frozen_part(subject: LoadedSubject, options: config.Adapter) -> Iterator[Cal
 
         def full_precision(adapt: Adapt, batch: Batch) -> torch.Tensor:
             if options.precision == "float32":
-                batch = replace(batch, residual=batch.residual.float())
+                written = None if batch.written is None else batch.written.float()
+                batch = replace(batch, residual=batch.residual.float(), written=written)
             with torch.autocast(model.device.type, enabled=False):
                 return adapt(batch)
 

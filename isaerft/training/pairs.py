@@ -15,7 +15,7 @@ from isaerft.subjects.cache import Batch, CachedRows, completion_losses, joined_
 from isaerft.subjects.load import LoadedSubject
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreferenceBatch(Batch):
     """Pairs as one batch of 2 n rows: the n chosen replies, then the n rejected ones.
 

@@ -215,7 +215,7 @@ def _train_on_latents(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
             adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options), seed)
             adapter.to(subject.model.device)
             sparse = sparsity(adapter, options.sparsity, options.steps, seed)
-            trained = stack.enter_context(trainable(adapter, subject.dictionary, options, sparse))
+            trained = stack.enter_context(trainable(adapter, subject, options, sparse))
             adapters.append(adapter)
             trainees.append(Trainee(*trained, seed, replicate.description, sparse))
         first = replicates[0]
@@ -269,7 +269,7 @@ def _fit(replicate: Replicate) -> ReplicateResult:
         instructed=replicate.instructed,
     )
     save_adapter(adapter, replicate.out, subject.dictionary)
-    training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
+    training = replicate.evaluate(subject, lambda batch: adapted(subject, adapter, batch))
     separation = score_steering(adapter, completions(replicate.heldout), [rows for _, rows in contrast])
     return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, separation | {"steering_strength": strength})
 
@@ -288,7 +288,7 @@ def _load_saved(replicate: Replicate) -> ReplicateResult:
     opened = ADAPTERS[replicate.kind].open(dict(replicate.options.options), subject.dictionary)
     adapter = opened.to(subject.model.device)
     save_adapter(adapter, replicate.out, subject.dictionary)
-    training = replicate.evaluate(subject, lambda batch: adapted(subject.dictionary, adapter, batch))
+    training = replicate.evaluate(subject, lambda batch: adapted(subject, adapter, batch))
     return ReplicateResult(training, NOT_TRAINED, n_trainable(adapter))
 
 

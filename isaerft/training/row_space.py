@@ -1,8 +1,8 @@
 """Train a constant shift of all latents at a cost that does not depend on their number.
 
 A bias b of `d_sae` numbers reaches the model only as v = b W, with W the decoder. Let g be the gradient with respect
-to v. Plain SGD with momentum moves b by multiples of W g alone, so at every step b = W w for some w of `d_in` numbers
-(plus b's start), and w moves by g where b moves by W g. Then v = w (W^T W), with W^T W computed once. The steps
+to v. Plain SGD with momentum moves b by multiples of W g alone, so at every step b = W w for some w of `d_model`
+numbers (plus b's start), and w moves by g where b moves by W g. Then v = w (W^T W), with W^T W computed once. The steps
 are those of SGD on b itself; b is computed at the end.
 """
 
@@ -20,7 +20,8 @@ from isaerft import config
 from isaerft.adapters.base import LatentAdapter, adapted
 from isaerft.adapters.sparsity import Dense
 from isaerft.subjects.cache import Batch
-from isaerft.subjects.dictionary import Codes, Dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.load import LoadedSubject
 from isaerft.training.objectives import Adapt
 
 
@@ -32,30 +33,31 @@ class RowSpace(nn.Module):
     adapter : LatentAdapter
     constant : (d_sae,)
         The adapter's parameter that is the constant of its shift and is used nowhere else.
-    decoder : (d_sae, d_in)
+    subject : LoadedSubject
 
     Attributes
     ----------
-    weights : (d_in,)
+    weights : (d_model,)
         Coordinates w of the constant's change so far. Their gradient is that with respect to v, which makes SGD on
         them SGD on the constant.
     """
 
-    def __init__(self, adapter: LatentAdapter, constant: nn.Parameter, decoder: torch.Tensor) -> None:
+    def __init__(self, adapter: LatentAdapter, constant: nn.Parameter, subject: LoadedSubject) -> None:
         super().__init__()
         self.adapter, self.constant = adapter, constant
         constant.requires_grad_(False)
-        self._decoder = decoder
+        self._subject = subject
+        self._decoder = decoder = subject.dictionary.decoder
         self._gram = decoder.T @ decoder
         self._start = constant.detach() @ decoder
         self.weights = nn.Parameter(decoder.new_zeros(decoder.shape[1]))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the batch's residual stream under the adapter, (n_tokens, d_in)."""
+        """Return the batch's residual stream under the adapter, (n_tokens, d_model)."""
         others = replace(self.adapter.shift(batch.codes), constant=None).residual(self._decoder)
         change: torch.Tensor = _Coordinates.apply(self.weights, self._gram)
         written = self._start + change
-        return batch.residual + (others + written).to(batch.residual.dtype)
+        return batch.residual + self._subject.reaching(batch.written, others + written).to(batch.residual.dtype)
 
     def constant_gradient_norm(self) -> torch.Tensor:
         """Return the norm that the gradient of the constant itself would have, a scalar."""
@@ -86,7 +88,7 @@ class _Coordinates(torch.autograd.Function):
 
 @contextmanager
 def trainable(
-    adapter: LatentAdapter, dictionary: Dictionary, options: config.Adapter, sparsity: Dense | None = None
+    adapter: LatentAdapter, subject: LoadedSubject, options: config.Adapter, sparsity: Dense | None = None
 ) -> Iterator[tuple[nn.Module, Adapt]]:
     """Give the module to train in an adapter's place, and how it adapts a batch; the adapter is up to date afterwards.
 
@@ -96,9 +98,9 @@ def trainable(
     constant = constant_parameter(adapter) if whole else None
     if constant is None:
         weigh = None if sparsity is None else sparsity.weigh
-        yield adapter, lambda batch: adapted(dictionary, adapter, batch, weigh)
+        yield adapter, lambda batch: adapted(subject, adapter, batch, weigh)
         return
-    module = RowSpace(adapter, constant, dictionary.W_dec)
+    module = RowSpace(adapter, constant, subject)
     try:
         yield module, module
     finally:

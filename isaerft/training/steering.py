@@ -33,9 +33,9 @@ def fit_steering(
     """Fit direction and length of a steering adapter, in place, on training rows only.
 
     Each group of contrast rows is subsampled like the behavior's own rows. The strength (norm of the added vector,
-    relative to the mean norm of the residual stream) is the one of `STRENGTHS` with the lowest loss on the first
-    `SEARCH_ROWS` rows that the replicate sees. 0 is not among them: a direction that only raises the loss has effects
-    to measure, too.
+    relative to the mean norm of what it is added to, the residual stream) is the one of `STRENGTHS` with the lowest
+    loss on the first `SEARCH_ROWS` rows that the replicate sees. 0 is not among them: a direction that only raises the
+    loss has effects to measure, too.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def fit_steering(
     part = max(1, options.batch_size // options.gradient_accumulation)
     with frozen_part(subject, options):
         adapter.fit(Fitting(subject, own, others, part, asked))
-    pushed = float((adapter.direction @ subject.dictionary.W_dec).norm())
+    pushed = float((adapter.direction @ subject.dictionary.decoder).norm())
     if pushed == 0:
         return 0.0
     rows = Selection(train, own.kept[:SEARCH_ROWS])
@@ -64,9 +64,7 @@ def fit_steering(
     losses = []
     for strength in STRENGTHS:
         adapter.length.fill_(strength * norm / pushed)
-        losses.append(
-            heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, batch_size)
-        )
+        losses.append(heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, batch_size))
     best = STRENGTHS[int(np.argmin(losses))]
     adapter.length.fill_(best * norm / pushed)
     return best
@@ -97,6 +95,12 @@ def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[Ca
 
 
 def _mean_norm(rows: Selection, batch_size: int) -> float:
-    """Return the mean norm of the residual stream at tokens that predict a completion."""
-    norms = [batch.residual[batch.predicts].float().norm(dim=1) for batch in rows.batches(batch_size)]
+    """Return the mean norm, at tokens that predict a completion, of what the vector is added to.
+
+    That is the residual stream, or the output in front of a normalization.
+    """
+    norms = []
+    for batch in rows.batches(batch_size):
+        added_to = batch.residual if batch.written is None else batch.written
+        norms.append(added_to[batch.predicts].float().norm(dim=1))
     return float(torch.cat(norms).mean())

@@ -10,8 +10,11 @@ from isaerft.adapters.base import LatentAdapter, adapted, make_adapter
 from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
 from isaerft.registry import ADAPTERS
-from isaerft.subjects.dictionary import ARCHITECTURES, Codes, load_dictionary
-from isaerft.subjects.hooks import find_hook, hidden_above, residual_stream, unembed
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import ARCHITECTURES, load_dictionary
+from isaerft.subjects.hooks import hidden_above, residual_stream, unembed
+from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 
 PLAIN = {
     "bias": ("bias", {}),
@@ -76,7 +79,7 @@ def test_a_new_adapter_is_the_exact_identity(subject, batch, kind):
     adapter = make(kind, subject.dictionary.d_sae)
     dense = batch.codes.dense()
     assert torch.equal(adapter(dense), dense)
-    assert torch.equal(adapted(subject.dictionary, adapter, batch), batch.residual)
+    assert torch.equal(adapted(subject, adapter, batch), batch.residual)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +88,7 @@ def test_the_residual_stream_moves_by_decode_of_the_new_minus_decode_of_the_old(
     dense = batch.codes.dense()
     moved = (adapter(dense) - dense) @ subject.dictionary.W_dec
     assert moved.abs().max() > 0.1
-    result = adapted(subject.dictionary, adapter, batch)
+    result = adapted(subject, adapter, batch)
     torch.testing.assert_close(result, batch.residual + moved, atol=1e-5, rtol=1e-5)
 
 
@@ -320,7 +323,8 @@ def test_every_new_adapter_is_the_exact_identity(dictionaries, streams, architec
     dictionary, (model, site, residual, mask, whole) = dictionaries[architecture], streams(model_class)
     flat = residual.reshape(-1, dictionary.d_in)
     codes = dictionary.encode(flat)
-    batch = SimpleNamespace(residual=flat, codes=codes)
+    batch = SimpleNamespace(residual=flat, codes=codes, written=None)
+    used = LoadedSubject(LoadedModel(model, None, False), dictionary, site)
     assert 0 < len(codes.indices) < codes.n_tokens * codes.d_sae
     for kind in kinds():
         # What is fitted to activations rather than trained takes no bounds.
@@ -328,14 +332,14 @@ def test_every_new_adapter_is_the_exact_identity(dictionaries, streams, architec
             adapter = make_adapter(kind, dictionary.d_sae, options, seed=5)
             with torch.no_grad():
                 assert torch.equal(adapter(codes.dense()), codes.dense()), (kind, options)
-                assert torch.equal(adapted(dictionary, adapter, batch), flat), (kind, options)
+                assert torch.equal(adapted(used, adapter, batch), flat), (kind, options)
     # The same path gives the model's own logits, and moves as soon as any of the adapters does.
     with torch.no_grad():
-        start = adapted(dictionary, make_adapter("bias", dictionary.d_sae, {}), batch)
+        start = adapted(used, make_adapter("bias", dictionary.d_sae, {}), batch)
         logits = unembed(model, hidden_above(model, site, start.view_as(residual), mask))
         torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-5)
         for kind in kinds():
             adapter = make_adapter(kind, dictionary.d_sae, {})
             for parameter in [*adapter.writing_parameters(), *adapter.buffers()]:
                 parameter.fill_(0.5)
-            assert not torch.equal(adapted(dictionary, adapter, batch), flat), kind
+            assert not torch.equal(adapted(used, adapter, batch), flat), kind

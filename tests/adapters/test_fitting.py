@@ -12,7 +12,7 @@ from isaerft.adapters.fitting import Fitting, Selection, Texts, token_shares
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import find_hook
+from isaerft.subjects.points import find_hook
 
 
 def selection(rows, kept=None):
@@ -71,7 +71,7 @@ def bias_gradient(subject, rows, kept):
     """The gradient of a bias at its start, by autograd on the latents themselves."""
     adapter = make_adapter("bias", subject.dictionary.d_sae, {})
     batch = rows.batch(torch.tensor(kept))
-    OBJECTIVES["sft"](subject, batch, adapted(subject.dictionary, adapter, batch)).backward()
+    OBJECTIVES["sft"](subject, batch, adapted(subject, adapter, batch)).backward()
     return adapter.bias.grad
 
 

@@ -17,7 +17,7 @@ from isaerft.adapters.saved import (
 )
 from isaerft.adapters.weights import Lora
 from isaerft.errors import InputError
-from isaerft.subjects.hooks import HookPoint
+from isaerft.subjects.points import HookPoint
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -3,7 +3,7 @@ import torch
 
 from isaerft.adapters.base import make_adapter
 from isaerft.adapters.shift import Shift
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.0, 1, -2])])

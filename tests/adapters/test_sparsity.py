@@ -7,7 +7,7 @@ from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.adapters.sparsity import Dense, Gated, Proximal, sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 from isaerft.training.loop import train
 from isaerft.training.row_space import trainable
 
@@ -43,7 +43,7 @@ def fit(subject, cached, adapter, sparse, *, seed=0, steps=120, rate=0.3):
         objective="planted", learning_rate=rate, steps=steps, batch_size=6, subsample=1, patience=99, sparsity=sparse
     )
     follow = sparsity(adapter, options.sparsity, steps, seed)
-    with trainable(adapter, subject.dictionary, options, follow) as (module, adapt):
+    with trainable(adapter, subject, options, follow) as (module, adapt):
         return train(subject, module, adapt, *cached, options, seed=seed, batch_size=4, sparsity=follow)
 
 
@@ -183,7 +183,7 @@ def test_gates_leave_the_adapted_stream_where_they_are_open_or_gone(subject, cac
     with torch.no_grad():
         adapter.bias.fill_(0.5)
         follow.log_alpha[:10] = -9
-        result = adapted(subject.dictionary, adapter, batch, follow.weigh)
+        result = adapted(subject, adapter, batch, follow.weigh)
         gates = follow.weigh(adapter.shift(batch.codes)).constant / 0.5
         assert not gates[:10].any()
         assert (gates[10:] > 0.9).all()

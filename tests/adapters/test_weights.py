@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from isaerft.adapters.model import Residual
 from isaerft.adapters.weights import Checkpoint, Lora, blocks_at, load_checkpoint
 from isaerft.errors import InputError
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import completion_losses, rerun_below
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import HookPoint, decoder_blocks, find_hook, hidden_above, unembed
+from isaerft.subjects.hooks import hidden_above, unembed
+from isaerft.subjects.points import HookPoint, find_hook
 
 ROWS = torch.arange(4)
 

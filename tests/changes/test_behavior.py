@@ -17,8 +17,9 @@ from isaerft.errors import InputError
 from isaerft.registry import METRICS
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.generate import generate, prompt_tokens
-from isaerft.subjects.hooks import find_hook, hidden_above, unembed
+from isaerft.subjects.hooks import hidden_above, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 
 SCORE = {"kind": "phrases", "phrases": ["wwww"]}
 
@@ -221,7 +222,7 @@ def test_the_adapter_acts_as_on_the_cached_path_it_was_trained_on(
     subject = subject_at(tiny, tmp_path, model_of("llama"), tokenizer, hook_name)
     adapter = stirred(subject, kind)
     batch = capture(subject, records[:5], 32, 5).batch(torch.arange(5))
-    moved = adapted(subject.dictionary, adapter, batch)
+    moved = adapted(subject, adapter, batch)
     padded = moved.new_zeros(*batch.mask.shape, moved.shape[-1]).index_put(batch.mask.nonzero(as_tuple=True), moved)
     with torch.no_grad():
         expected = unembed(subject.model, hidden_above(subject.model, subject.hook, padded, batch.mask.long()))

@@ -43,7 +43,7 @@ def bias_of(subject, pushes):
 
 
 def loss_of(subject, rows, adapter):
-    return heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, 3)
+    return heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, 3)
 
 
 def facts_of(subject, first):
@@ -83,7 +83,7 @@ def test_a_row_carries_the_loss_of_its_own_completion(subject, cached):
     losses = row_losses(trained, rows, [])
     for place, row in enumerate(rows):
         batch = cached[1].batch(row[None])
-        moved = adapted(subject.dictionary, trained.adapter, batch)
+        moved = adapted(subject, trained.adapter, batch)
         assert losses[0, place] == pytest.approx(
             float(completion_losses(subject, batch, batch.residual).sum()), rel=1e-4
         )

@@ -25,7 +25,7 @@ def trained(request, subject, cached):
 
 def loss(trained, adapter=None):
     used = adapter or trained.adapter
-    return heldout_loss(trained.subject, lambda b: adapted(trained.subject.dictionary, used, b), trained.heldout, 3)
+    return heldout_loss(trained.subject, lambda b: adapted(trained.subject, used, b), trained.heldout, 3)
 
 
 def test_attributions_add_up_to_the_fall_in_loss(trained):
@@ -42,7 +42,7 @@ def test_a_small_change_is_attributed_by_its_gradient(subject, cached):
     from isaerft.subjects.cache import completion_losses
 
     for batch in cached[1].batches(3):
-        losses = completion_losses(subject, batch, adapted(subject.dictionary, adapter, batch))
+        losses = completion_losses(subject, batch, adapted(subject, adapter, batch))
         objective, total = objective + losses.sum(), total + len(losses)
     (gradient,) = torch.autograd.grad(objective / total, adapter.bias)
     with torch.no_grad():

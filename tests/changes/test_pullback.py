@@ -11,8 +11,9 @@ from isaerft.adapters.weights import Checkpoint, Lora
 from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import PulledBack, activation_change, load_trained
 from isaerft.subjects.capture import capture
-from isaerft.subjects.dictionary import Codes, load_dictionary
-from isaerft.subjects.hooks import find_hook
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import heldout_loss
 
 PLANTED = 3

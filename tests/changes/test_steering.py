@@ -18,8 +18,8 @@ from isaerft.changes.steering import (
 from isaerft.errors import InputError
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.generate import generate, prompt_tokens
-from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 
 HOOKS = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_post", "blocks.0.hook_resid_pre"]
 INSIDE = ["blocks.1.hook_mlp_out", "blocks.1.hook_attn_out", "blocks.1.hook_resid_mid"]

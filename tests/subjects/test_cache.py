@@ -16,7 +16,7 @@ MEMORY = """
 import sys
 import torch
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
-from isaerft.subjects.dictionary import Codes
+from isaerft.subjects.codes import Codes
 
 torch.set_num_threads(1)
 D_IN, N_ROWS, LENGTH, L0, PARTS = 1000, 5, 100, 20, 150

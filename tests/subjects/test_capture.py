@@ -6,13 +6,14 @@ import torch
 from isaerft import config
 from isaerft.behaviors import Record
 from isaerft.errors import InputError
+from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.cache import completion_losses, read_cache
 from isaerft.subjects.capture import capture, capture_behavior, tokenize
 from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_hook, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import find_hook
 
 
 @pytest.fixture

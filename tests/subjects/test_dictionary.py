@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaerft.errors import InputError
-from isaerft.subjects.dictionary import Codes, load_dictionary
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.dictionary import TRANSCODERS, hook_of, load_dictionary
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.5, -1.0])
 KINDS = ["standard", "gated", "jumprelu", "topk", "topk-rescaled", "abstopk", "abstopk-rescaled"]
@@ -225,8 +226,6 @@ def test_a_normalization_that_is_not_folded_in_is_refused_with_what_would_fold_i
     [
         ("temporal", "depend on other tokens"),
         ("matching_pursuit", "found by search"),
-        ("transcoder", "writes at another"),
-        ("jumprelu_skip_transcoder", "writes at another"),
         ("matryoshka_batchtopk", "save_inference_model"),
         ("jumpreluu", "did you mean 'jumprelu'"),
     ],
@@ -237,10 +236,10 @@ def test_an_architecture_that_is_no_linear_dictionary_is_refused_with_the_reason
         load_dictionary(folder)
 
 
-def test_an_sae_of_attention_heads_is_refused(tiny, tmp_path):
-    folder = tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_z")
-    with pytest.raises(InputError, match=r"attention heads.*hook_attn_out"):
-        load_dictionary(folder)
+def test_the_heads_side_by_side_are_the_only_other_shape_that_is_read(tiny, tmp_path):
+    load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_z"))
+    with pytest.raises(InputError, match=r"'hook_q'; allowed: none, hook_z"):
+        load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), reshape_activations="hook_q"))
 
 
 @pytest.mark.parametrize("normalization", ["layer_norm", "constant_norm_rescale"])
@@ -323,3 +322,68 @@ def test_two_saes_of_one_size_have_two_fingerprints(tiny, tmp_path):
     one = load_dictionary(tiny.write_sae(tmp_path / "1", tiny.random_sae()))
     assert one.fingerprint == load_dictionary(tiny.write_sae(tmp_path / "2", tiny.random_sae())).fingerprint
     assert one.fingerprint != load_dictionary(tiny.write_sae(tmp_path / "3", tiny.random_sae(seed=1))).fingerprint
+
+
+TRANSCODER = {"hook_name": "blocks.1.mlp.hook_in", "hook_name_out": "blocks.1.hook_mlp_out"}
+
+
+@pytest.mark.parametrize("kind", TRANSCODERS)
+def test_a_transcoder_encodes_and_reconstructs_as_saelens_does(tmp_path, residual, kind):
+    from sae_lens.registry import get_sae_class
+    from sae_lens.saes.sae import SAEMetadata
+
+    sae_class, config_class = get_sae_class(kind)
+    metadata = SAEMetadata(**TRANSCODER)
+    sae = sae_class(config_class(d_in=16, d_out=12, d_sae=40, apply_b_dec_to_input=False, metadata=metadata))
+    generator = torch.Generator().manual_seed(3)
+    for name, value in sae.named_parameters():
+        value.data = torch.randn(value.shape, generator=generator) * 0.5
+        if name == "threshold":
+            value.data = value.data.abs() + 0.1
+    sae.save_model(tmp_path)
+    dictionary = load_dictionary(tmp_path)
+    assert (dictionary.hook_name, dictionary.hook_name_out) == tuple(TRANSCODER.values())
+    assert (dictionary.d_in, dictionary.d_out, dictionary.d_sae) == (16, 12, 40)
+    with torch.no_grad():
+        activations = sae.encode(residual)
+        assert 0 < (activations != 0).float().mean() < 0.9
+        torch.testing.assert_close(dictionary.encode(residual).dense(), activations, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(dictionary.reconstruct(residual), sae(residual), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metadata": {"hook_name": "blocks.1.mlp.hook_in"}}, "without hook_name_out, so nothing says where it writes"),
+        ({"apply_b_dec_to_input": True}, "a transcoder with apply_b_dec_to_input True; allowed: false"),
+        ({"normalize_activations": "layer_norm"}, "a transcoder with normalize_activations 'layer_norm'"),
+        ({"d_in": 99}, "d_in is 99; allowed: 32, as W_enc has"),
+        ({"architecture": "skip_transcoder"}, "lacks W_skip"),
+    ],
+)
+def test_a_transcoder_with_what_only_an_sae_can_have_is_refused(tiny, tmp_path, changes, said):
+    cfg = {"architecture": "transcoder", "apply_b_dec_to_input": False, "metadata": TRANSCODER} | changes
+    cfg["metadata"] = {"sae_lens_version": "6.54.12"} | cfg["metadata"]
+    with pytest.raises(InputError, match=said):
+        load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), **cfg))
+
+
+def test_centering_a_transcoder_is_refused(tiny, tmp_path):
+    cfg = {"architecture": "transcoder", "apply_b_dec_to_input": False}
+    cfg["metadata"] = TRANSCODER | {"sae_lens_version": "6.54.12"}
+    with pytest.raises(InputError, match="a transcoder with center_writing_weights True"):
+        load_dictionary(tiny.write_sae(tmp_path, tiny.random_sae(), **cfg), center=True)
+
+
+@pytest.mark.parametrize(
+    ("hook", "module", "expected"),
+    [
+        ("blocks.7.hook_mlp_in", "model.layers.7.pre_feedforward_layernorm.output", "blocks.7.mlp.hook_in"),
+        ("blocks.7.hook_mlp_in", "", "blocks.7.hook_mlp_in"),
+        ("blocks.7.hook_resid_post", "model.layers.7.output", "blocks.7.hook_resid_post"),
+        ("blocks.7.attn.hook_z", "model.layers.7.self_attn.o_proj.input", "blocks.7.attn.hook_z"),
+        (None, None, ""),
+    ],
+)
+def test_an_ambiguous_hook_is_told_by_the_module_that_the_metadata_name(hook, module, expected):
+    assert hook_of({"hook_name": hook, "hf_hook_name": module}) == expected

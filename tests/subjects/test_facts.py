@@ -8,7 +8,8 @@ import torch
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_hook, residual_stream
+from isaerft.subjects.hooks import residual_stream
+from isaerft.subjects.points import find_hook
 
 TEXTS = ["say hello to the cat", "the world is round", "tell me about the garden and the dog", "hello"]
 

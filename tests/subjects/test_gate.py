@@ -9,11 +9,12 @@ from isaerft.config.base import validated
 from isaerft.errors import InputError
 from isaerft.io import read_json
 from isaerft.layout import SubjectFolder
+from isaerft.subjects.blocks import writer_of
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.gate import Fit, check_gate, describe_subject, measure_fit, other_model
-from isaerft.subjects.hooks import HookPoint, find_hook, writer_of
 from isaerft.subjects.load import LoadedModel, LoadedSubject
+from isaerft.subjects.points import HookPoint, find_hook
 
 LENGTHS = (12, 12, 9, 5, 12, 7)
 

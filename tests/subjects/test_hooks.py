@@ -5,19 +5,9 @@ import pytest
 import torch
 
 from isaerft.errors import InputError
-from isaerft.subjects.hooks import (
-    BLOCK_PARTS,
-    HookPoint,
-    decoder_blocks,
-    direct_path,
-    final_norm,
-    find_hook,
-    hidden_above,
-    residual_stream,
-    run_below,
-    unembed,
-    writer_of,
-)
+from isaerft.subjects.blocks import BLOCK_PARTS, decoder_blocks, writer_of
+from isaerft.subjects.hooks import direct_path, final_norm, hidden_above, residual_stream, run_below, unembed
+from isaerft.subjects.points import HookPoint, find_hook
 
 LENGTHS = (9, 6, 1)
 SEQUENTIAL = ["llama", "gpt2", "gemma2", "gemma3", "qwen2", "qwen3", "mistral"]
@@ -133,11 +123,6 @@ def test_a_block_that_the_model_does_not_have_is_refused_with_those_it_has(model
 def test_a_hook_that_cannot_be_used_is_refused_with_those_that_can(model_of, name):
     with pytest.raises(InputError, match=r"hook_resid_pre.*hook_resid_post.*hook_attn_out.*hook_mlp_out"):
         find_hook(model_of("llama"), name)
-
-
-def test_attention_heads_are_refused_by_name(model_of):
-    with pytest.raises(InputError, match="attention heads"):
-        find_hook(model_of("llama"), "blocks.1.attn.hook_z")
 
 
 def test_every_family_in_the_table_is_tested(model_of):

@@ -10,10 +10,10 @@ import transformers
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.layout import SubjectFolder
-from isaerft.subjects import hooks
+from isaerft.subjects import blocks
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import HookPoint, find_hook
 from isaerft.subjects.load import check_fit, check_positions, load_model, load_subject, verify_hook
+from isaerft.subjects.points import HookPoint, find_hook
 from isaerft.subjects.sae import fetch_sae
 
 HOOKS = [f"blocks.1.hook_{at}" for at in ("resid_pre", "resid_post", "attn_out", "mlp_out")]
@@ -198,10 +198,10 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_
         load_model(options, SubjectFolder(tmp_path), "cpu")
 
 
-def test_widths_that_do_not_match_are_refused_with_both(tiny, subject_folder, tmp_path):
+def test_widths_that_do_not_match_are_refused_with_both(tiny, subject, subject_folder, tmp_path):
     with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
-        check_fit(32, 16, "blocks.1.hook_resid_post")
-    check_fit(32, 32, "blocks.1.hook_resid_post")
+        check_fit(subject.model, subject.hook, 16, 16, "blocks.1.hook_resid_post")
+    check_fit(subject.model, subject.hook, 32, 32, "blocks.1.hook_resid_post")
     tiny.write_sae(tmp_path / "sae", tiny.random_sae(d_in=16))
     options = config.Subject(model=str(subject_folder / "model"), sae_path="sae")
     with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
@@ -241,14 +241,14 @@ def test_an_unknown_step_after_the_unembedding_is_refused(model_of):
 @pytest.mark.parametrize("hook", ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"])
 def test_a_block_that_scales_what_its_parts_give_is_refused_where_the_sae_reads_a_part(model_of, monkeypatch, hook):
     model = model_of("granite")
-    monkeypatch.setitem(hooks.BLOCK_PARTS, "granite", hooks.BLOCK_PARTS["llama"])
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "granite", blocks.BLOCK_PARTS["llama"])
     with pytest.raises(InputError, match=r"Granite.*float32"):
         verify_hook(model, find_hook(model, hook))
 
 
 def test_a_parallel_block_taken_for_a_sequential_one_is_refused(model_of, monkeypatch):
     model = model_of("phi")
-    monkeypatch.setitem(hooks.BLOCK_PARTS, "phi", hooks.BLOCK_PARTS["llama"])
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "phi", blocks.BLOCK_PARTS["llama"])
     with pytest.raises(InputError, match="differ by"):
         verify_hook(model, find_hook(model, "blocks.1.hook_attn_out"))
 

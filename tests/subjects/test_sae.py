@@ -1,5 +1,6 @@
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from isaerft.errors import InputError
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.hooks import residual_stream
+from isaerft.subjects.load import LoadedModel, placed
 from isaerft.subjects.sae import corpus_activations, fetch_sae, read_sae, train_sae
 
 ROOT = Path(__file__).parents[2]
@@ -101,11 +103,10 @@ def test_a_ready_sae_is_copied_with_its_hook(subject, tiny, tmp_path):
         ({"hook_name": "blocks.9.hook_resid_post"}, "has 3 blocks"),
         ({"normalize_activations": "expected_average_only_in"}, "activations normalized by 'expected_average_only_in'"),
         ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
-        ({"hook_name": "blocks.1.attn.hook_z"}, "attention heads"),
-        ({"reshape_activations": "hook_z"}, "attention heads"),
+        ({"reshape_activations": "hook_q"}, "'hook_q'; allowed: none, hook_z"),
         ({"architecture": "temporal"}, "depend on other tokens"),
         ({"architecture": "matching_pursuit"}, "found by search"),
-        ({"architecture": "transcoder"}, "writes at another"),
+        ({"hook_name": "blocks.1.mlp.hook_in"}, "through the MLP alone"),
         ({"architecture": "batchtopk"}, "save_inference_model"),
     ],
 )
@@ -268,3 +269,56 @@ def test_what_an_earlier_saelens_left_unfolded_is_refused(tiny, tmp_path):
     unfolded = early(tiny, tmp_path / "b", tiny.random_sae(), normalize_activations="expected_average_only_in")
     with pytest.raises(InputError, match="which is not folded in"):
         read_sae(unfolded)
+
+
+@pytest.mark.parametrize("kind", ["heads", "jumprelu_skip_transcoder"])
+def test_a_dictionary_that_writes_elsewhere_is_copied_with_both_hooks(model_of, tokenizer, tiny, tmp_path, kind):
+    language = LoadedModel(model_of("gemma2_wide"), tokenizer, True)
+    cfg = {"dtype": "float32", "device": "cpu"}
+    metadata = {"sae_lens_version": "6.54.12", "hook_name": "blocks.1.attn.hook_z"}
+    weights = tiny.random_sae(48)
+    if kind != "heads":
+        weights = tiny.random_sae() | {"W_skip": torch.eye(32), "threshold": torch.full((48,), 0.1)}
+        cfg |= {"architecture": kind, "d_out": 32, "apply_b_dec_to_input": False}
+        module = "model.layers.1.pre_feedforward_layernorm.output"
+        metadata |= {
+            "hook_name": "blocks.1.hook_mlp_in",
+            "hf_hook_name": module,
+            "hook_name_out": "blocks.1.hook_mlp_out",
+        }
+    source = tiny.write_sae(tmp_path / "given", weights, **cfg, metadata=metadata)
+    fetch_sae(config.Subject(model="a/b", sae_path=str(source)), language, tmp_path / "sae")
+    dictionary, hook = placed(load_dictionary(tmp_path / "sae"), language.model)
+    assert hook.reads == ("heads" if kind == "heads" else "mlp_input")
+    assert dictionary.decoder.shape == (48, 32)
+    assert torch.equal(dictionary.W_dec, weights["W_dec"])
+    narrow = LoadedModel(model_of("gemma2"), tokenizer, True)
+    if kind == "heads":
+        with pytest.raises(InputError, match=r"reads 48 dimensions, but the model's activations have 32"):
+            fetch_sae(config.Subject(model="a/b", sae_path=str(source)), narrow, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "said"),
+    [
+        ("mntss-gemma-2-2b-2.5m-clt-as-per-layer", "layer_0", "write to every later layer"),
+        ("temporal-sae-gemma-2-2b", "blocks.12.hook_resid_post", "depend on other tokens"),
+    ],
+)
+def test_what_is_no_dictionary_of_one_layer_is_refused_before_any_download(subject, tmp_path, release, sae_id, said):
+    options = config.Subject(model="a/b", release=release, sae_id=sae_id)
+    with pytest.raises(InputError, match=said):
+        fetch_sae(options, subject.language, tmp_path / "sae")
+    assert not (tmp_path / "sae").exists()
+
+
+@pytest.mark.slow
+def test_nearly_every_labelled_dictionary_of_saelens_can_be_a_subject():
+    judged = runpy.run_path(str(ROOT / "benchmarks/labelled_dictionaries.py"))["judge_all"]()
+    assert len(judged) > 2800
+    usable = [one for one in judged if not one.reason]
+    assert len(usable) >= 0.95 * len(judged)
+    heads = [one for one in usable if one.kind.reads == "attn.hook_z"]
+    transcoders = [one for one in usable if one.kind.writes]
+    assert (len(heads), len(transcoders)) >= (284, 340)
+    assert {one.release.split("-")[0] for one in judged if one.reason} == {"mntss", "temporal"}

@@ -9,8 +9,8 @@ def world(tmp_path_factory, tiny):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from isaerft.subjects.dictionary import load_dictionary
-    from isaerft.subjects.hooks import find_hook
     from isaerft.subjects.load import LoadedModel, LoadedSubject
+    from isaerft.subjects.points import find_hook
     from isaerft.testbed.model import hook_name, train_model
 
     folder = tmp_path_factory.mktemp("testbed")

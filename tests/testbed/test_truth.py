@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from isaerft import config
 from isaerft.judges import judge_explanations
 from isaerft.subjects.facts import latent_facts, measure_firing
-from isaerft.subjects.hooks import find_hook
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.points import find_hook
 from isaerft.testbed.dialogues import concepts, sample_dialogues
 from isaerft.testbed.language import STYLES, all_concepts, expected_effect
 from isaerft.testbed.model import corpus_rows

@@ -10,8 +10,8 @@ import torch
 from isaerft import config
 from isaerft.adapters.base import make_adapter
 from isaerft.behaviors import Record, training_splits
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.pairs import read_pairs
 
 

@@ -15,8 +15,9 @@ from isaerft.adapters.saved import load_adapter, save_adapter
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture, tokenize
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.hooks import find_hook, hidden_above, unembed
+from isaerft.subjects.hooks import hidden_above, unembed
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import train
 
 HOOK = "blocks.1.hook_resid_post"
@@ -90,7 +91,7 @@ def test_attached_logits_are_those_of_the_cached_path(model_of, subject, sae, re
     real = table["attention_mask"].bool()
     with torch.no_grad():
         padded = torch.zeros(*batch.mask.shape, sae.d_in)
-        padded[batch.mask] = adapted(sae, adapter, batch)
+        padded[batch.mask] = adapted(used, adapter, batch)
         expected = unembed(model, hidden_above(model, used.hook, padded, batch.mask.long())[batch.mask])
     plain = logits_of(model, table)[real]
     isaerft.attach(model, sae, adapter, hook_name=hook)
@@ -107,7 +108,7 @@ def test_training_attached_is_training_from_the_cache_step_for_step(model, subje
         def adapt(batch, adapter=adapter, seen=seen):
             if torch.is_grad_enabled():
                 seen.append(torch.cat([p.detach().clone() for p in adapter.parameters()]))
-            return adapted(sae, adapter, batch)
+            return adapted(subject, adapter, batch)
 
         train(subject, adapter, adapt, *cached, options, seed=0, batch_size=4)
         pairs = [tokenize(record, subject.language, 32) for record in records[:12]]

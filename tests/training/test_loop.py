@@ -10,10 +10,11 @@ from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.sparsity import sparsity
 from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import read_cache
 from isaerft.subjects.capture import capture_behavior, tokenize
-from isaerft.subjects.hooks import decoder_blocks, find_hook
 from isaerft.subjects.load import LoadedSubject
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import Trainee, add_gradients, frozen_part, heldout_loss, train, train_together
 from isaerft.training.objectives import make_objective, one_by_one, sft_together
 from isaerft.training.pairs import PreferenceRows
@@ -34,7 +35,7 @@ def fit(subject, cached, bias):
         return train(
             subject,
             adapter,
-            lambda batch: adapted(subject.dictionary, adapter, batch),
+            lambda batch: adapted(subject, adapter, batch),
             *rows,
             config.Adapter(**settings),
             seed=seed,
@@ -45,7 +46,7 @@ def fit(subject, cached, bias):
 
 
 def loss_of(subject, adapter, rows):
-    return heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, 4)
+    return heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, 4)
 
 
 def test_the_first_sgd_step_is_as_long_as_the_learning_rate(fit, bias):
@@ -83,12 +84,12 @@ def test_training_stops_when_held_out_loss_no_longer_falls_and_keeps_the_best_st
     states, losses = [], []
     start = make_adapter("bias", subject.dictionary.d_sae, {})
     batch = cached[1].batch(torch.arange(4))
-    OBJECTIVES["sft"](subject, batch, adapted(subject.dictionary, start, batch)).backward()
+    OBJECTIVES["sft"](subject, batch, adapted(subject, start, batch)).backward()
     latent = int(start.bias.grad.abs().argmax())
     sign = float(start.bias.grad[latent].sign())
 
     def adapt(batch):
-        return adapted(subject.dictionary, bias, batch)
+        return adapted(subject, bias, batch)
 
     @OBJECTIVES("drive")
     def drive(subject, batch, residual):
@@ -138,7 +139,7 @@ def test_a_loss_that_is_not_finite_is_an_input_error_and_leaves_the_last_good_st
             train(
                 subject,
                 bias,
-                lambda batch: adapted(subject.dictionary, bias, batch),
+                lambda batch: adapted(subject, bias, batch),
                 cached[0],
                 cached[0],
                 options,
@@ -168,7 +169,7 @@ def test_a_seed_sees_its_own_share_of_the_rows_and_always_the_same(subject, cach
             if torch.is_grad_enabled():
                 starts = torch.cat([torch.zeros(1).long(), batch.mask.sum(1).cumsum(0)])[:-1]
                 rows.append(batch.residual[starts + 1].sum(1).tolist())
-            return adapted(subject.dictionary, adapter, batch)
+            return adapted(subject, adapter, batch)
 
         train(subject, adapter, adapt, *cached, options, seed=seed, batch_size=4)
         seen.setdefault(seed, []).append(rows)
@@ -187,7 +188,7 @@ def adapter(subject):
 
 @pytest.fixture
 def adapt(subject, adapter):
-    return lambda batch: adapted(subject.dictionary, adapter, batch)
+    return lambda batch: adapted(subject, adapter, batch)
 
 
 def gradients(subject, rows, adapter, adapt, cuts, objective=None):
@@ -229,7 +230,7 @@ def test_accumulation_takes_the_same_steps_with_fewer_rows_at_a_time(subject, ca
         def adapt(batch, adapter=adapter):
             if torch.is_grad_enabled():
                 sizes.append(len(batch.mask))
-            return adapted(subject.dictionary, adapter, batch)
+            return adapted(subject, adapter, batch)
 
         options = config.Adapter(
             learning_rate=0.3, steps=4, batch_size=6, subsample=1, evaluate_every=4, gradient_accumulation=n
@@ -256,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_own_step_and_not_at_the_next_eva
             train(
                 subject,
                 adapter,
-                lambda batch: adapted(subject.dictionary, adapter, batch),
+                lambda batch: adapted(subject, adapter, batch),
                 *cached,
                 options,
                 seed=0,
@@ -280,7 +281,7 @@ def frozen_gradients(subject, rows, adapter, **options):
     parts = [rows.batch(torch.arange(len(rows)))]
 
     def adapt(batch):
-        return adapted(subject.dictionary, adapter, batch)
+        return adapted(subject, adapter, batch)
 
     with frozen_part(subject, config.Adapter(**options)) as precise:
         (loss,) = add_gradients(subject, sft_together, [precise(adapt)], [parts])
@@ -341,9 +342,9 @@ def test_autocast_computes_the_blocks_in_bfloat16_and_the_adapter_in_float32(sub
 
 def test_what_the_adapter_adds_is_not_rounded_to_bfloat16_by_autocast(subject, cached, adapter):
     batch = cached[0].batch(torch.arange(3))
-    expected = adapted(subject.dictionary, adapter, batch)
+    expected = adapted(subject, adapter, batch)
     with frozen_part(subject, config.Adapter(precision="bfloat16")) as precise:
-        assert torch.equal(precise(lambda batch: adapted(subject.dictionary, adapter, batch))(batch), expected)
+        assert torch.equal(precise(lambda batch: adapted(subject, adapter, batch))(batch), expected)
 
 
 def test_float32_widens_a_bfloat16_model_for_the_training_only(subject, tiny, tokenizer, cached, adapter):
@@ -432,7 +433,7 @@ def test_training_from_the_cache_takes_the_steps_of_the_full_model(
         learning_rate=RATE, momentum=MOMENTUM, steps=N_STEPS, batch_size=BATCH, evaluate_every=99, **run
     )
     adapter = make_adapter(kind, subject.dictionary.d_sae, {})
-    with trainable(adapter, subject.dictionary, options) as (module, adapt):
+    with trainable(adapter, subject, options) as (module, adapt):
 
         def noting(batch):
             residual = adapt(batch)
@@ -480,7 +481,7 @@ def test_seeds_trained_together_end_where_each_ends_alone(subject, model_of, cac
             for seed in group:
                 adapters.append(make_adapter(kind, subject.dictionary.d_sae, {}, seed))
                 sparse = sparsity(adapters[-1], options.sparsity, options.steps, seed)
-                parts = stack.enter_context(trainable(adapters[-1], subject.dictionary, options, sparse))
+                parts = stack.enter_context(trainable(adapters[-1], subject, options, sparse))
                 trainees.append(Trainee(*parts, seed, sparsity=sparse))
             results = train_together(used, trainees, *cached, options, batch_size=7)
         return list(zip(adapters, results, strict=True))
@@ -507,7 +508,7 @@ def test_seeds_trained_together_share_the_passes_of_the_completion_loss(subject,
     )
     adapters = [make_adapter("bias", subject.dictionary.d_sae, {}) for _ in range(4)]
     trainees = [
-        Trainee(adapter, lambda batch, adapter=adapter: adapted(subject.dictionary, adapter, batch), seed)
+        Trainee(adapter, lambda batch, adapter=adapter: adapted(subject, adapter, batch), seed)
         for seed, adapter in enumerate(adapters)
     ]
     options = config.Adapter(learning_rate=0.3, steps=2, batch_size=3, evaluate_every=2, subsample=1)

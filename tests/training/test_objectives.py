@@ -24,7 +24,7 @@ PAIRED = ("dpo", "simpo", "orpo")
 def value(subject, rows, adapter, **options):
     batch = rows.batch(torch.arange(len(rows)))
     with torch.no_grad():
-        return make_objective(config.Adapter(**options))(subject, batch, adapted(subject.dictionary, adapter, batch))
+        return make_objective(config.Adapter(**options))(subject, batch, adapted(subject, adapter, batch))
 
 
 def test_sft_is_trls_loss(subject, pairs, plain, bias, tokenizer, tmp_path):
@@ -120,7 +120,7 @@ def test_at_the_identity_kl_is_0_and_dpo_is_log_2(subject, pairs):
 def test_gradients_of_objective_and_kl_are_finite_differences(subject, pairs, bias, objective):
     batch = pairs.batch(torch.tensor([1, 6]))
     loss_of = make_objective(config.Adapter(objective=objective, kl_weight=0.5))
-    point = adapted(subject.dictionary, bias, batch).detach().requires_grad_(True)
+    point = adapted(subject, bias, batch).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss_of(subject, batch, point), point)
     direction = torch.randn(point.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_training_on_pairs_lowers_their_own_objective_and_reports_the_chosen_los
     options = config.Adapter(objective=objective, learning_rate=0.2, steps=12, batch_size=4, evaluate_every=2)
 
     def adapt(batch):
-        return adapted(subject.dictionary, adapter, batch)
+        return adapted(subject, adapter, batch)
 
     result = train(subject, adapter, adapt, *rows, options, seed=0, batch_size=3)
     loss_of = make_objective(options)
@@ -172,7 +172,7 @@ def test_the_kl_option_keeps_an_adapter_nearer_to_the_model(subject, cache):
         train(
             subject,
             adapter,
-            lambda batch, adapter=adapter: adapted(subject.dictionary, adapter, batch),
+            lambda batch, adapter=adapter: adapted(subject, adapter, batch),
             *rows,
             options,
             seed=0,

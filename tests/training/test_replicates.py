@@ -17,9 +17,9 @@ from isaerft.changes.causal import check_causes
 from isaerft.changes.measures import score_changes
 from isaerft.errors import InputError
 from isaerft.io import read_json
+from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
-from isaerft.subjects.hooks import decoder_blocks
 from isaerft.training.loop import heldout_loss
 from isaerft.training.replicates import train_adapter
 
@@ -36,7 +36,7 @@ def copied(rows):
 
 
 def loss_of(subject, adapter, rows):
-    return heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), rows, 4)
+    return heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, 4)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_saved_adapter_is_measured_without_a_step_as_what_it_is(make, subject,
     assert (row["seed"], row["steps"], row["objective"], row["n_parameters"]) == (0, 0, "none", 96)
     read, own = load_adapter(tmp_path / "adapters" / "saved" / "seed_0", 48), load_adapter(tmp_path / "own", 48)
     assert torch.equal(read.bias, own.bias)
-    loss = heldout_loss(subject, lambda batch: adapted(subject.dictionary, own, batch), cached[0], 4)
+    loss = heldout_loss(subject, lambda batch: adapted(subject, own, batch), cached[0], 4)
     assert row["heldout_loss_adapted"] == pytest.approx(loss, rel=1e-6)
     assert row["heldout_loss_adapted"] != pytest.approx(row["heldout_loss_base"], rel=1e-4)
     assert [row["seed"] for row in make("originals")] == [0, 1]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -41,10 +43,10 @@ def steps_of(subject, rows, module, adapt, options):
 @pytest.mark.parametrize("start", [lambda adapter: adapter, moved], ids=["identity", "elsewhere"])
 def test_training_the_coordinates_is_plain_sgd_on_the_constant_step_for_step(subject, cached, kind, start):
     options = config.Adapter(learning_rate=0.3, momentum=0.9)
-    d_sae, dictionary = subject.dictionary.d_sae, subject.dictionary
+    d_sae = subject.dictionary.d_sae
     plain, other = (start(make_adapter(kind, d_sae, {})) for _ in range(2))
-    expected = steps_of(subject, cached[0], plain, lambda batch: adapted(dictionary, plain, batch), options)
-    with trainable(other, dictionary, options) as (module, adapt):
+    expected = steps_of(subject, cached[0], plain, lambda batch: adapted(subject, plain, batch), options)
+    with trainable(other, subject, options) as (module, adapt):
         assert isinstance(module, RowSpace)
         found = steps_of(subject, cached[0], module, adapt, options)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -71,7 +73,8 @@ def test_a_step_on_the_coordinates_has_no_tensor_as_long_as_the_dictionary(subje
     d_sae = 100_000
     decoder = torch.randn(d_sae, subject.dictionary.d_in, generator=torch.Generator().manual_seed(0))
     adapter = make_adapter("bias", d_sae, {})
-    module = RowSpace(adapter, adapter.bias, decoder)
+    wide = replace(subject, dictionary=replace(subject.dictionary, W_dec=decoder))
+    module = RowSpace(adapter, adapter.bias, wide)
     optimizer = Optimizer(module, config.Adapter())
     batch = cached[0].batch(torch.arange(2))
     with Longest() as seen:
@@ -86,10 +89,10 @@ def test_a_step_on_the_coordinates_has_no_tensor_as_long_as_the_dictionary(subje
 def test_early_stopping_hands_back_the_constant_of_the_best_step(subject, cached):
     adapters = [make_adapter("bias", subject.dictionary.d_sae, {}) for _ in range(2)]
     options = config.Adapter(learning_rate=0.4, steps=12, evaluate_every=2, patience=2, batch_size=4)
-    with trainable(adapters[0], subject.dictionary, options) as (module, adapt):
+    with trainable(adapters[0], subject, options) as (module, adapt):
         one = train(subject, module, adapt, *cached, options, seed=0, batch_size=4)
     plain = adapters[1]
-    two = train(subject, plain, lambda b: adapted(subject.dictionary, plain, b), *cached, options, seed=0, batch_size=4)
+    two = train(subject, plain, lambda b: adapted(subject, plain, b), *cached, options, seed=0, batch_size=4)
     assert (one.best_step, one.steps) == (two.best_step, two.steps)
     assert one.best_step > 0
     assert one.heldout_loss_adapted == pytest.approx(two.heldout_loss_adapted, rel=1e-5)
@@ -98,7 +101,7 @@ def test_early_stopping_hands_back_the_constant_of_the_best_step(subject, cached
 
 def test_an_error_in_training_still_hands_the_parameter_back(subject):
     adapter = make_adapter("bias", subject.dictionary.d_sae, {})
-    with pytest.raises(InputError), trainable(adapter, subject.dictionary, config.Adapter()):
+    with pytest.raises(InputError), trainable(adapter, subject, config.Adapter()):
         raise InputError("stop")
     assert adapter.bias.requires_grad
 
@@ -119,7 +122,7 @@ def test_only_a_bare_constant_is_trained_so(subject, kind, options, found):
     expected = None if found is None else getattr(adapter, found)
     assert constant_parameter(adapter) is expected
     adam = config.Adapter(optimizer="adam")
-    with trainable(adapter, subject.dictionary, adam) as (module, _):
+    with trainable(adapter, subject, adam) as (module, _):
         assert module is adapter
 
 

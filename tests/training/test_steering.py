@@ -14,8 +14,9 @@ from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
 from isaerft.subjects.capture import capture
-from isaerft.subjects.dictionary import Codes
-from isaerft.subjects.hooks import final_norm, find_hook
+from isaerft.subjects.codes import Codes
+from isaerft.subjects.hooks import final_norm
+from isaerft.subjects.points import find_hook
 from isaerft.training.loop import heldout_loss, subsample, train
 from isaerft.training.row_space import trainable
 from isaerft.training.steering import STRENGTHS, fit_steering, score_steering
@@ -184,7 +185,7 @@ def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subjec
     found = float(adapter.length)
 
     def loss():
-        return heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), kept, 5)
+        return heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), kept, 5)
 
     best = loss()
     losses = {}
@@ -206,7 +207,7 @@ def test_every_measure_applies_to_a_baseline(subject, fitted, behavior, kind):
     constant = adapter.length * adapter.direction
     torch.testing.assert_close(contribution(trained), constant * subject.dictionary.decoder_norm, rtol=1e-4, atol=1e-6)
     before = heldout_loss(subject, lambda batch: batch.residual, behavior[1], 3)
-    after = heldout_loss(subject, lambda batch: adapted(subject.dictionary, adapter, batch), behavior[1], 3)
+    after = heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), behavior[1], 3)
     assert float(attribution(trained).sum()) == pytest.approx(before - after, rel=1e-2, abs=1e-4)
 
 
@@ -293,7 +294,7 @@ def test_one_step_of_a_bias_on_all_rows_goes_along_the_first_gradient(subject, f
     adapter, _ = fitted("first_gradient", subsample=1.0)
     trained = make_adapter("bias", subject.dictionary.d_sae, {})
     options = config.Adapter(subsample=1.0, batch_size=len(behavior[0]), learning_rate=0.05, steps=1, evaluate_every=1)
-    with trainable(trained, subject.dictionary, options) as (module, adapt):
+    with trainable(trained, subject, options) as (module, adapt):
         result = train(subject, module, adapt, behavior[0], behavior[0], options, seed=0, batch_size=5)
     assert result.best_step == 1
     cosine = torch.nn.functional.cosine_similarity(trained.bias.detach(), adapter.direction, dim=0)
