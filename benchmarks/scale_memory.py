@@ -104,7 +104,9 @@ class World:
         folder.card.write_text(json.dumps([card, card | {"subject": TWIN}]))
 
     def write_trainings(self) -> None:
-        """Write what trainings leave beside their adapters and changes."""
+        """Write what trainings leave beside their adapters and changes, with the subject and its placebos."""
+        self.write_subject()
+        self.write_placebos()
         training = {"n_parameters": self.d_sae, "objective": "sft", "steps": 9, "tokens": 99, "best_step": 9}
         training |= {"heldout_loss_base": 3.0, "heldout_loss_adapted": 2.5, "diagnostics": {}}
         shares = [
@@ -212,11 +214,10 @@ def peak_of(*arguments: str) -> tuple[float, float]:
 def measured(world: World) -> Iterator[tuple[str, float, float]]:
     """Make a study and yield each of its jobs with peak memory in bytes and CPU-seconds."""
     world.write_config()
-    world.write_subject()
-    world.write_trainings()
-    world.write_placebos()
     shape = ["--behaviors", str(world.n_behaviors), "--latents", str(world.d_sae), "--seeds", str(world.n_seeds)]
     own = [__file__, "--study", world.kind, *shape, "--folder", str(world.folder)]
+    # Each part is made in a process of its own: what this one holds would count as its children's, too.
+    peak_of(*own, "--only", "trainings")
     for number in range(world.n_behaviors):
         found = peak_of(*own, "--only", str(number))
         if number == 0:
@@ -252,7 +253,11 @@ def main() -> None:
         n_behaviors, d_sae, n_seeds = (own or usual for own, usual in sizes)
         if given.only:
             world = World(kind, n_behaviors, d_sae, n_seeds, given.folder)
-            writers = {"explanations": world.write_explanations, "judgements": world.write_judgements}
+            writers = {
+                "trainings": world.write_trainings,
+                "explanations": world.write_explanations,
+                "judgements": world.write_judgements,
+            }
             writers[given.only]() if given.only in writers else world.write_changes(int(given.only))
             return
         text = f"{n_behaviors} behaviors, {len(ADAPTERS)} adapters, {n_seeds} seeds, {d_sae:,} latents"
