@@ -16,6 +16,7 @@ from isaerft.config import Elicit, Judge, Llm, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.errors import InputError
 from isaerft.explanations import read_sample
+from isaerft.explanations.contexts import read_contexts
 from isaerft.explanations.neuronpedia.records import SourceId
 from isaerft.explanations.neuronpedia.store import Store
 from isaerft.io import read_json
@@ -155,11 +156,78 @@ def test_look_ups_of_other_types_are_damage(tmp_path, cells):
     with Store(path, SourceId("m", "l")):
         pass
     base = sqlite3.connect(path)
+    base.execute("ALTER TABLE said DROP COLUMN checksum")
     base.execute("INSERT INTO said VALUES ('m', 'l', ?, ?, CAST(? AS BLOB), ?)", cells)
     base.commit()
     base.close()
     with pytest.raises(InputError, match=r"look-ups .* cannot be used"), Store(path, SourceId("m", "l")) as store:
         store.explanations()
+
+
+def break_a_name(path, quoted):
+    """Change the first byte of a name in a table's or index's definition, which SQLite quotes when it finds no such."""
+    data = path.read_bytes()
+    at = data.index(quoted)
+    path.write_bytes(data[:at] + b"\xe4" + data[at + 1 :])
+
+
+def test_a_file_of_look_ups_whose_definition_is_no_text_is_damage(tmp_path):
+    path = tmp_path / "look_ups.sqlite"
+    with Store(path, SourceId("m", "l")):
+        pass
+    break_a_name(path, b"latent, text")
+    with pytest.raises(InputError, match=r"look-ups .* cannot be used"):
+        Store(path, SourceId("m", "l"))
+
+
+def test_a_cache_whose_definition_is_no_text_is_damage(tmp_path):
+    from isaerft.llm import Reply
+
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put({"model": "m"}, Reply("x"))
+    cache.close()
+    break_a_name(path, b"study, llm)")
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).get({"model": "m"})
+
+
+@pytest.mark.parametrize("tokens", [float("inf"), "many", 0.5])
+def test_an_account_that_is_no_number_is_damage(tmp_path, tokens):
+    path, llm = tmp_path / "cache.sqlite", Llm(base_url="http://127.0.0.1:1/v1", model="m")
+    cache = ResponseCache(path)
+    cache.take("s", "m", llm, 10)
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute("UPDATE used SET tokens = ?", (tokens,))
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).used("s", "m")
+
+
+def test_a_length_that_is_not_finite_is_damage(tmp_path):
+    from isaerft.llm import Reply
+
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put({"model": "m"}, Reply("x", completion_tokens=3))
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute("UPDATE responses SET completion_tokens = ?", (float("inf"),))
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).mean_completion_tokens("m")
+
+
+def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path):
+    row = {"latent_index": 1, "side": "input", "rank": 0, "token": "toktok", "before": "", "after": "", "value": 1.0}
+    path = tmp_path / "contexts.parquet"
+    pd.DataFrame([row]).to_parquet(path, compression=None, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"toktok", b"tok\xfftk"))
+    with pytest.raises(InputError, match=r"contexts\.parquet .*UTF8"):
+        read_contexts(path)
 
 
 @pytest.mark.parametrize(("column", "value"), [("content", b"x"), ("completion_tokens", "many")])
@@ -235,3 +303,21 @@ def test_bytes_in_a_template_are_no_text():
     row = Row("row 1", {"topic": b"\xff"})
     with pytest.raises(InputError, match="row 1: topic in a template"):
         field_value(row, "Write about {topic}.")
+
+
+@pytest.mark.parametrize("n_blocks", [1001, 2**31, 2**63 - 1])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_model_of_absurdly_many_blocks_is_refused_before_they_are_built(tmp_path, architecture, n_blocks):
+    from isaerft.config import Subject
+    from isaerft.layout import SubjectFolder
+    from isaerft.subjects.load import load_model
+    from tests.conftest import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    make_model(architecture, len(tokenizer), n_layers=1).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    name = "n_layer" if "n_layer" in stated else "num_hidden_layers"
+    (tmp_path / "config.json").write_text(json.dumps(stated | {name: n_blocks}))
+    with pytest.raises(InputError, match=f"has a config of {n_blocks} blocks; allowed: up to 1,000"):
+        load_model(Subject(model=str(tmp_path), sae_path="sae"), SubjectFolder(tmp_path), "cpu")

@@ -354,6 +354,9 @@ def by_latent(
             kept = index < len(column)
             kept[kept] = column[index[kept]] >= 0
             values = wide.setdefault(name, np.full(len(latents), np.nan))
-            values[column[index[kept]]] = rows.change.to_numpy(float)[kept]
+            place = column[index[kept]]
+            if len(np.unique(place)) < len(place) or not np.isnan(values[place]).all():
+                raise InputError(f"{path} lists a change of one latent twice", remedy="remove it, and make it again")
+            values[place] = rows.change.to_numpy(float)[kept]
     measures = dict.fromkeys(name[0] for name in sorted(wide))
     return {str(measure): np.array([wide[name] for name in sorted(wide) if name[0] == measure]) for measure in measures}

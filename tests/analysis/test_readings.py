@@ -98,3 +98,13 @@ def test_only_changes_that_are_asked_for_are_kept(parts):
     assert np.array_equal(placebos, read_placebos(plan, results, "toy")["parameter"][:, :, latents])
     with pytest.raises(InputError, match="not finite"):
         read_changes(plan, results, "toy", "bias", latents=np.array([N]))
+
+
+@pytest.mark.parametrize("part_rows", [1, 10**6])
+def test_a_change_that_is_listed_twice_is_refused(tmp_path, monkeypatch, part_rows):
+    rows = {"adapter": "bias", "measure": "m", "seed": 0, "latent_index": [0, 1, 1], "change": [1.0, 2.0, 3.0]}
+    path = tmp_path / "changes.parquet"
+    pd.DataFrame(rows).to_parquet(path, index=False)
+    monkeypatch.setattr(io, "PARQUET_BATCH_ROWS", part_rows)
+    with pytest.raises(InputError, match=r"changes\.parquet lists a change of one latent twice"):
+        by_latent(path, ["seed"], adapter="bias")
