@@ -105,6 +105,6 @@ def test_a_change_that_is_listed_twice_is_refused(tmp_path, monkeypatch, part_ro
     rows = {"adapter": "bias", "measure": "m", "seed": 0, "latent_index": [0, 1, 1], "change": [1.0, 2.0, 3.0]}
     path = tmp_path / "changes.parquet"
     pd.DataFrame(rows).to_parquet(path, index=False)
-    monkeypatch.setattr(io, "PARQUET_BATCH_ROWS", part_rows)
+    monkeypatch.setattr(io, "PARQUET_PART_ROWS", part_rows)
     with pytest.raises(InputError, match=r"changes\.parquet lists a change of one latent twice"):
         by_latent(path, ["seed"], adapter="bias")
