@@ -13,15 +13,17 @@ from __future__ import annotations
 import codecs
 import csv
 import errno
+import fcntl
 import gzip
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PARQUET_BATCH_ROWS = 1024
 PARQUET_PART_ROWS = 2**18
+_SCRATCH = ".tmp"
 _FULL, _DENIED, _IN_THE_WAY = "free some space", "check the permissions", "move away what is in its place"
 # What a disk or a folder refuses, and what to do; other errors of the system are mistakes of ours.
 _DISK = {
@@ -62,17 +65,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, otherwise delete it.
 
     Works for files and folders (the block creates the folder). The rename is atomic for files. A folder that already
-    exists at `path` is first moved away as a whole: a kill in between leaves no folder, never half of one. A full disk
-    or a folder that cannot be written is an `InputError`.
+    exists at `path` is first moved away as a whole: a kill in between leaves no folder, never half of one. What killed
+    processes left of earlier attempts at the same path is removed. A full disk or a folder that cannot be written is an
+    `InputError`.
 
     >>> with replacing("tables/training.csv") as temporary:   # doctest: +SKIP
     ...     frame.to_csv(temporary)
     """
     final = Path(path)
-    scratch = None
+    scratch, lock = None, None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        scratch, lock = _make_scratch(final)
         temporary = scratch / final.name
         yield temporary
         ledger.sync(temporary)
@@ -89,6 +93,50 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_scratch(final: Path) -> tuple[Path, int | None]:
+    """Make the temporary folder of a path; return it with its lock, which `os.close` releases (None: no locks here).
+
+    The system releases the lock when the process is killed. A process number in the folder's name would not do: it may
+    be that of a later process, or of one on another machine.
+    """
+    _remove_leftovers(final)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=_SCRATCH, dir=final.parent))
+        try:
+            return folder, _lock(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # a process that started meanwhile took it for a leftover
+        except OSError:
+            return folder, None
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)  # it may have been removed before it was locked
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_leftovers(final: Path) -> None:
+    """Remove the temporary folders of a path whose processes were killed."""
+    scratch = re.compile(re.escape(f".{final.name}.") + "[a-z0-9_]{8}" + re.escape(_SCRATCH))
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(final.parent)
+    for name in filter(scratch.fullmatch, names):
+        folder = final.parent / name
+        with suppress(OSError):  # it is in use, or its file system has no locks
+            lock = _lock(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def disk_problem(error: Exception, path: str | Path = "") -> InputError | None:

@@ -36,6 +36,19 @@ with replacing({path!r}) as temporary:
         stream.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 """
+WRITE_WHEN_TOLD = """
+import sys
+from isaerft.io import replacing
+with replacing({path!r}) as temporary:
+    temporary.write_text("slow")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+WRITE_AGAIN_AND_AGAIN = """
+from isaerft.io import write_text
+for number in range(200):
+    write_text({path!r}, "whole")
+"""
 REPLACE_AND_DIE = """
 import os, shutil, signal
 from isaerft.io import replacing
@@ -79,6 +92,49 @@ def test_a_process_killed_while_writing_leaves_nothing_half_written_under_the_fi
     assert (path.read_text() if path.exists() else None) == old
     write_text(path, "whole")
     assert path.read_text() == "whole"
+
+
+def test_the_next_write_of_a_path_removes_what_killed_processes_left(tmp_path):
+    path = tmp_path / "table.csv"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", WRITE_AND_DIE.format(path=str(path))])
+        assert len(os.listdir(tmp_path)) == 1
+    write_text(path, "whole")
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+@pytest.mark.parametrize("kept", [".a.csv.b.abcd1234.tmp", ".a.csv.settings", ".a.csv.tmp", ".b.csv.abcd1234.tmp"])
+def test_temporaries_of_other_paths_and_other_hidden_folders_stay(tmp_path, kept):
+    (tmp_path / kept / "x").mkdir(parents=True)
+    write_text(tmp_path / "a.csv", "whole")
+    assert (tmp_path / kept / "x").is_dir()
+
+
+def test_a_link_with_the_name_of_a_temporary_is_not_followed(tmp_path):
+    (tmp_path / "precious/x").mkdir(parents=True)
+    (tmp_path / ".a.csv.abcd1234.tmp").symlink_to("precious")
+    write_text(tmp_path / "a.csv", "whole")
+    assert (tmp_path / "precious/x").is_dir()
+
+
+def test_what_a_living_process_writes_is_no_leftover(tmp_path):
+    path = tmp_path / "table.csv"
+    command = [sys.executable, "-c", WRITE_WHEN_TOLD.format(path=str(path))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as slow:
+        assert slow.stdout.readline() == "begun\n"
+        write_text(path, "quick")
+        assert path.read_text() == "quick"
+        slow.communicate("go on\n")
+    assert slow.returncode == 0
+    assert (path.read_text(), os.listdir(tmp_path)) == ("slow", ["table.csv"])
+
+
+def test_processes_that_write_one_path_at_once_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "table.csv"
+    command = [sys.executable, "-c", WRITE_AGAIN_AND_AGAIN.format(path=str(path))]
+    writers = [subprocess.Popen(command) for _ in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert (path.read_text(), os.listdir(tmp_path)) == ("whole", ["table.csv"])
 
 
 def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_litter(tmp_path):
