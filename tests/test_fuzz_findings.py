@@ -155,11 +155,40 @@ def test_look_ups_of_other_types_are_damage(tmp_path, cells):
     with Store(path, SourceId("m", "l")):
         pass
     base = sqlite3.connect(path)
+    base.execute("ALTER TABLE said DROP COLUMN checksum")
     base.execute("INSERT INTO said VALUES ('m', 'l', ?, ?, CAST(? AS BLOB), ?)", cells)
     base.commit()
     base.close()
     with pytest.raises(InputError, match=r"look-ups .* cannot be used"), Store(path, SourceId("m", "l")) as store:
         store.explanations()
+
+
+def break_a_name(path, quoted):
+    """Change the first byte of a name in a table's or index's definition, which SQLite quotes when it finds no such."""
+    data = path.read_bytes()
+    at = data.index(quoted)
+    path.write_bytes(data[:at] + b"\xe4" + data[at + 1 :])
+
+
+def test_a_file_of_look_ups_whose_definition_is_no_text_is_damage(tmp_path):
+    path = tmp_path / "look_ups.sqlite"
+    with Store(path, SourceId("m", "l")):
+        pass
+    break_a_name(path, b"latent, text")
+    with pytest.raises(InputError, match=r"look-ups .* cannot be used"):
+        Store(path, SourceId("m", "l"))
+
+
+def test_a_cache_whose_definition_is_no_text_is_damage(tmp_path):
+    from isaerft.llm import Reply
+
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put({"model": "m"}, Reply("x"))
+    cache.close()
+    break_a_name(path, b"study, llm)")
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).get({"model": "m"})
 
 
 @pytest.mark.parametrize(("column", "value"), [("content", b"x"), ("completion_tokens", "many")])

@@ -176,7 +176,7 @@ class ResponseCache:
                 self._connection = self._connect()
             with self._connection as connection:
                 yield connection
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
             raise InputError(
                 f"the LLM cache {str(self.path)!r} cannot be used ({error})", remedy=_remedy(error)
             ) from None

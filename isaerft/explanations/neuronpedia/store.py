@@ -1,11 +1,13 @@
 """Answered look-ups: one SQLite file in the subject's folder, not an output of any rule.
 
 Each look-up is committed when it ends, so a killed run loses only what was under way. Delete the file to look
-everything up again; ship it, and others reproduce the study without a network.
+everything up again; ship it, and others reproduce the study without a network. Each row has a checksum, because SQLite
+itself does not notice a changed byte in a text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,21 +26,23 @@ WAIT_SECONDS = 60.0
 # Route of a latent that was looked up alone. Files from before scores were kept say `feature`: they lack them.
 _SCORED = "scored"
 # The names are the file's format: files that exist must stay readable.
+_NAMES = ("said", "scores", "asked", "pages", "batches", "shown", "sources")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS said (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
-    maker_type TEXT, PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
+    maker_type TEXT, checksum TEXT,
+    PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scores (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
-    maker_type TEXT, score_type TEXT, score_model TEXT, value REAL, PRIMARY KEY (model_id, layer, latent, text,
-    maker_model, maker_type, score_type, score_model, value)) WITHOUT ROWID;
+    maker_type TEXT, score_type TEXT, score_model TEXT, value REAL, checksum TEXT, PRIMARY KEY (model_id, layer,
+    latent, text, maker_model, maker_type, score_type, score_model, value)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (model_id TEXT, layer TEXT, latent INTEGER, route TEXT, known INTEGER, at TEXT,
-    PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_token TEXT, at TEXT,
+    checksum TEXT, PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_token TEXT, at TEXT, checksum TEXT,
     PRIMARY KEY (model_id, layer, token)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (model_id TEXT, layer TEXT, key TEXT, n_rows INTEGER, at TEXT,
+CREATE TABLE IF NOT EXISTS batches (model_id TEXT, layer TEXT, key TEXT, n_rows INTEGER, at TEXT, checksum TEXT,
     PRIMARY KEY (model_id, layer, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS shown (model_id TEXT, layer TEXT, latent INTEGER, body TEXT, at TEXT,
+CREATE TABLE IF NOT EXISTS shown (model_id TEXT, layer TEXT, latent INTEGER, body TEXT, at TEXT, checksum TEXT,
     PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sources (model_id TEXT, layer TEXT, body TEXT, at TEXT,
+CREATE TABLE IF NOT EXISTS sources (model_id TEXT, layer TEXT, body TEXT, at TEXT, checksum TEXT,
     PRIMARY KEY (model_id, layer)) WITHOUT ROWID;
 """
 
@@ -56,7 +60,7 @@ class Store:
     Raises
     ------
     InputError
-        The file is not such a store, cannot be written, or the disk is full; in the context, too.
+        The file is not such a store, is damaged, cannot be written, or the disk is full; in the context, too.
     """
 
     def __init__(self, path: Path, source_id: SourceId) -> None:
@@ -69,7 +73,8 @@ class Store:
         try:
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.executescript(_TABLES)
-        except sqlite3.Error as error:
+            self._check()
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
             self._base.close()
             raise self._problem(error) from None
 
@@ -80,7 +85,7 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._base.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise self._problem(error) from None
 
     def _problem(self, error: Exception) -> InputError:
@@ -89,6 +94,34 @@ class Store:
             remedy="check that it can be written and that the disk is not full; if it is damaged, delete it: what it"
             " held is looked up again",
         )
+
+    def _check(self) -> None:
+        """Compare every row with its checksum; a file of an older release gets its checksums here."""
+        (found,) = self._base.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        for table in _NAMES:
+            names = [name for _, name, *_ in self._base.execute(f"PRAGMA table_info({table})")]
+            if "checksum" not in names:
+                self._add_checksums(table, len(names) + 1)
+                continue
+            for *row, checksum in self._base.execute(f"SELECT * FROM {table}"):
+                if checksum != _checksum(table, row):
+                    raise sqlite3.DatabaseError(f"a row of {table} differs from its checksum")
+
+    def _add_checksums(self, table: str, n_columns: int) -> None:
+        rows = self._base.execute(f"SELECT * FROM {table}").fetchall()
+        try:
+            with self._base:
+                self._base.execute("BEGIN IMMEDIATE")
+                self._base.execute(f"ALTER TABLE {table} ADD COLUMN checksum TEXT")
+                self._base.executemany(
+                    f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * n_columns)})",
+                    [(*row, _checksum(table, row)) for row in rows],
+                )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:  # a shipped file may be read-only
+                raise
 
     def explanations(self) -> list[tuple[int, Explanation]]:
         """Return latent and explanation of every known explanation, sorted by latent, maker and text."""
@@ -227,9 +260,11 @@ class Store:
 
     def _put(self, table: str, rows: Sequence[tuple[object, ...]], otherwise: str = "REPLACE") -> None:
         if rows:
-            marks = ", ".join("?" * (len(self._source_id) + len(rows[0])))
+            whole = [(*self._source_id, *row) for row in rows]
+            marks = ", ".join("?" * (len(whole[0]) + 1))
             self._base.executemany(
-                f"INSERT OR {otherwise} INTO {table} VALUES ({marks})", [(*self._source_id, *row) for row in rows]
+                f"INSERT OR {otherwise} INTO {table} VALUES ({marks})",
+                [(*row, _checksum(table, row)) for row in whole],
             )
 
 
@@ -248,6 +283,13 @@ def _json(body: str) -> object:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise sqlite3.DataError("a value is no JSON") from None
+
+
+def _checksum(table: str, row: Sequence[object]) -> str:
+    """Return the checksum of a row, whose table and source belong to it."""
+    # SQLite may give a number back as one of another type.
+    cells = [float(cell) if isinstance(cell, int) else cell for cell in row]
+    return hashlib.blake2b(json.dumps([table, *cells], default=repr).encode(), digest_size=16).hexdigest()
 
 
 def _now() -> str:
