@@ -216,11 +216,15 @@ def read_parquet(path: str | Path, *, missing: str, remedy: str) -> pd.DataFrame
         The file does not exist, or is not a complete Parquet file.
     """
     import pandas as pd  # not needed to start the command line
+    import pyarrow
 
     if not os.path.isfile(path):
         raise InputError(missing, remedy=remedy)
     with loading(f"Parquet file {path}", path, remedy="make it again"):
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
+        # Text that is not UTF-8 would be found only where a cell is read.
+        pyarrow.Table.from_pandas(frame.select_dtypes("str"), preserve_index=False).validate(full=True)
+        return frame
 
 
 def write_parquet(parts: Iterable[pd.DataFrame], path: str | Path) -> None:

@@ -10,6 +10,7 @@ plans, compares sizes; `isaerft verify` compares contents and removes what is da
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -50,10 +51,13 @@ def note(written: Path, final: Path) -> None:
     # A name with a dot is scratch, which becomes part of a folder that is noted later.
     if any(part.startswith(".") for part in name.parts):
         return
-    line = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(written)}}) + "\n"
+    entry = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(written)}})
+    # It begins a line of its own, also behind one that a full disk or a crash cut.
+    line = f"\n{entry}\n".encode()
     # One write of a file that is only appended to: jobs that end together do not mix their lines.
     with open(_root / NAME, "ab", buffering=0, opener=_not_through_a_link) as stream:
-        stream.write(line.encode())
+        if stream.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def sha256(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from isaerft.config import Elicit, Judge, Llm, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.errors import InputError
 from isaerft.explanations import read_sample
+from isaerft.explanations.contexts import read_contexts
 from isaerft.explanations.neuronpedia.records import SourceId
 from isaerft.explanations.neuronpedia.store import Store
 from isaerft.io import read_json
@@ -189,6 +190,44 @@ def test_a_cache_whose_definition_is_no_text_is_damage(tmp_path):
     break_a_name(path, b"study, llm)")
     with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
         ResponseCache(path).get({"model": "m"})
+
+
+@pytest.mark.parametrize("tokens", [float("inf"), "many", 0.5])
+def test_an_account_that_is_no_number_is_damage(tmp_path, tokens):
+    path, llm = tmp_path / "cache.sqlite", Llm(base_url="http://127.0.0.1:1/v1", model="m")
+    cache = ResponseCache(path)
+    cache.take("s", "m", llm, 10)
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute("UPDATE used SET tokens = ?", (tokens,))
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).used("s", "m")
+
+
+def test_a_length_that_is_not_finite_is_damage(tmp_path):
+    from isaerft.llm import Reply
+
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
+    cache.put({"model": "m"}, Reply("x", completion_tokens=3))
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute("UPDATE responses SET completion_tokens = ?", (float("inf"),))
+    base.commit()
+    base.close()
+    with pytest.raises(InputError, match=r"the LLM cache .* cannot be used"):
+        ResponseCache(path).mean_completion_tokens("m")
+
+
+def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path):
+    row = {"latent_index": 1, "side": "input", "rank": 0, "token": "toktok", "before": "", "after": "", "value": 1.0}
+    path = tmp_path / "contexts.parquet"
+    pd.DataFrame([row]).to_parquet(path, compression=None, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"toktok", b"tok\xfftk"))
+    with pytest.raises(InputError, match=r"contexts\.parquet .*UTF8"):
+        read_contexts(path)
 
 
 @pytest.mark.parametrize(("column", "value"), [("content", b"x"), ("completion_tokens", "many")])

@@ -1,10 +1,13 @@
 """The ledger of finished files: whatever changes behind its back is found, and nothing else."""
 
 import json
+import resource
+import signal
 
 import pytest
 
 from isaerft import ledger
+from isaerft.errors import InputError
 from isaerft.io import replacing, write_json, write_text
 
 
@@ -99,6 +102,27 @@ def test_a_ledger_that_was_cut_or_holds_other_things_says_nothing_of_what_it_los
     (root / ledger.NAME).open("ab").write(b'\n[1]\n{"path": "x"}\n\xff\n')
     assert found(root) == {}
     assert ledger.n_noted(root) == 3
+
+
+def test_an_entry_behind_one_that_was_cut_is_read(root):
+    with (root / ledger.NAME).open("ab") as stream:
+        stream.write(b'{"path": "tables/b.csv", "fi')
+    write_text(root / "tables/c.csv", "x")
+    (root / "tables/c.csv").write_text("xy")
+    assert [*found(root)] == ["tables/c.csv"]
+
+
+def test_a_disk_that_takes_half_an_entry_is_full(root):
+    size = (root / ledger.NAME).stat().st_size
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"b\.csv cannot be written \(No space left on device\)"):
+            write_text(root / "tables/b.csv", "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not (root / "tables/b.csv").exists()
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

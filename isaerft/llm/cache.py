@@ -8,6 +8,7 @@ changed byte in a text. Keep the file on a local disk: SQLite's locks need one.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -146,6 +147,8 @@ class ResponseCache:
         with self._opened() as connection:
             query = "SELECT AVG(completion_tokens) FROM responses WHERE model = ? AND completion_tokens > 0"
             (mean,) = connection.execute(query, (model,)).fetchone()
+            if mean is not None and not math.isfinite(mean):
+                raise sqlite3.DataError("a length is not finite")
         return None if mean is None else float(mean)
 
     @staticmethod
@@ -166,7 +169,9 @@ class ResponseCache:
     def _used(connection: sqlite3.Connection, study: str, name: str) -> tuple[int, int]:
         query = "SELECT COUNT(*), COALESCE(SUM(tokens), 0) FROM used WHERE study = ? AND llm = ?"
         calls, tokens = connection.execute(query, (study, name)).fetchone()
-        return int(calls), int(tokens)
+        if not isinstance(tokens, int):
+            raise sqlite3.DataError("a number of tokens is of the wrong type")
+        return int(calls), tokens
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
