@@ -1,6 +1,7 @@
 import ast
 import errno
 import inspect
+import json
 import os
 import re
 import shutil
@@ -363,3 +364,22 @@ def test_columns_stay_side_by_side_whatever_the_texts():
     assert [line[:15].rstrip() for line in lines] == left
     assert lines[2].endswith("| (nothing)")
     assert max(map(len, lines)) <= 33
+
+
+@pytest.mark.slow
+def test_other_scripts_are_read_and_written_as_utf_8_without_a_utf_8_locale(tmp_path):
+    row = {"prompt": "\u00e9 \U0001f44b", "completion": "gr\u00fc\u00df dich"}
+    rows = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(30)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "isaerft.cli", "split", "--input", "rows.jsonl", "--out", "made"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [*command, "--description", "h\u00f6flich \u793c\u8c8c"],
+        cwd=tmp_path,
+        env=os.environ | ascii_only,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [(tmp_path / "made" / f"{part}.jsonl").read_text(encoding="utf-8") for part in ("train", "heldout")]
+    assert "".join(written).count("gr\u00fc\u00df dich") == 30

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study
+from isaerft.cli.options import ResultsFolder, StudyFile, SubjectName, check_name, open_study, typed_text
 
 app = typer.Typer()
 
@@ -68,5 +68,5 @@ def read_annotations(
     from isaerft import annotation
 
     annotation.read_annotations(
-        plan, layout, subject, sheet=sheet, returned=returned, reader=reader, kind=kind, out=out
+        plan, layout, subject, sheet=sheet, returned=returned, reader=typed_text(reader), kind=kind, out=out
     )

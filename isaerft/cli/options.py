@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,6 +53,11 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     if name not in valid:
         raise unknown_name(kind, name, valid)
     return name
+
+
+def typed_text(argument: str) -> str:
+    """Return text from the command line, which is UTF-8 also where the locale is not."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def tell(text: str) -> None:

@@ -19,6 +19,7 @@ from isaerft.cli.options import (
     open_study,
     open_subject,
     tell,
+    typed_text,
 )
 from isaerft.config import Source, SteeringCheck
 from isaerft.errors import InputError
@@ -65,7 +66,7 @@ def steer(
 
     loaded = open_subject(opened, subject)
     if prompt:
-        asked = [(loaded.language, Record(str(number), text)) for number, text in enumerate(prompt)]
+        asked = [(loaded.language, Record(str(number), typed_text(text))) for number, text in enumerate(prompt)]
     else:
         asked = list(_asked(opened, loaded.language, plan.study.steering_check or SteeringCheck()))
     prompts = neutral_prompts(

@@ -19,6 +19,7 @@ from isaerft.cli.options import (
     open_model,
     open_study,
     open_subject,
+    typed_text,
 )
 from isaerft.config import Plan
 from isaerft.errors import InputError
@@ -106,7 +107,7 @@ def split(
     """Split finished records (id, prompt, completion) of a behavior that a rule of your own makes."""
     from isaerft.behaviors import split_file
 
-    split_file(input, out, description)
+    split_file(input, out, typed_text(description))
 
 
 @app.command("shuffle")

@@ -8,6 +8,8 @@ import sysconfig
 
 import pytest
 
+from tests.workflow.conftest import Workspace
+
 
 def problem(done):
     """Return the one line of an error that is printed beside the name of the profile."""
@@ -16,6 +18,27 @@ def problem(done):
     assert done.stdout == ""
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+@pytest.mark.slow
+def test_every_rule_runs_under_a_path_with_blanks_quotes_and_umlauts(tmp_path):
+    workspace = Workspace(tmp_path / "my work (v2)/ws's Gr\u00fc\u00dfe")
+    study = "my st\u00fcdies/small.yaml"
+    (workspace.folder / "my st\u00fcdies").mkdir()
+    (workspace.folder / "config/small.yaml").rename(workspace.folder / study)
+    done = workspace.snakemake("--cores", "2", "--configfile", study, study=None)
+    assert done.returncode == 0, done.stderr
+    assert (workspace.folder / "results/small/summary.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [("--config", "study=small"), ("--configfile", "config/small.yaml")])
+def test_a_job_that_a_cluster_sends_to_another_snakemake_finds_its_study(workspace, chosen):
+    # As the executors of queues call it there.
+    job = ("--target-jobs", "behavior:behavior=refusal", "--mode", "remote", "--cores", "1", "--nolock", "--force")
+    done = workspace.snakemake(*job, *chosen, study=None)
+    assert done.returncode == 0, done.stderr
+    assert (workspace.folder / "results/small/behaviors/refusal/card.json").is_file()
 
 
 @pytest.mark.slow
