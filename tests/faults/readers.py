@@ -444,7 +444,7 @@ def look_ups(folder: Path) -> Iterator[Valid]:
     data = path.read_bytes()
     # As an older release wrote it: with checksums, hardly a changed cell would be read any further.
     with sqlite3.connect(path) as connection:
-        for table in ("said", "asked", "pages", "batches", "shown", "sources"):
+        for table in ("said", "scores", "asked", "pages", "batches", "shown", "sources"):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
     connection.close()
     cells = {"said": "SELECT * FROM said", "asked": "SELECT * FROM asked"}

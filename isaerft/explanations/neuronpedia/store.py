@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS said (model_id TEXT, layer TEXT, latent INTEGER, text
     maker_type TEXT, checksum TEXT,
     PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS scores (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
-    maker_type TEXT, score_type TEXT, score_model TEXT, value REAL, checksum TEXT, PRIMARY KEY (model_id, layer, latent,
-    text, maker_model, maker_type, score_type, score_model, value)) WITHOUT ROWID;
+    maker_type TEXT, score_type TEXT, score_model TEXT, value REAL, checksum TEXT, PRIMARY KEY (model_id, layer,
+    latent, text, maker_model, maker_type, score_type, score_model, value)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (model_id TEXT, layer TEXT, latent INTEGER, route TEXT, known INTEGER, at TEXT,
     checksum TEXT, PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_token TEXT, at TEXT, checksum TEXT,
@@ -287,7 +287,9 @@ def _json(body: str) -> object:
 
 def _checksum(table: str, row: Sequence[object]) -> str:
     """Return the checksum of a row, whose table and source belong to it."""
-    return hashlib.blake2b(json.dumps([table, *row], default=repr).encode(), digest_size=16).hexdigest()
+    # SQLite may give a number back as one of another type.
+    cells = [float(cell) if isinstance(cell, int) else cell for cell in row]
+    return hashlib.blake2b(json.dumps([table, *cells], default=repr).encode(), digest_size=16).hexdigest()
 
 
 def _now() -> str:

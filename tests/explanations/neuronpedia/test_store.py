@@ -118,7 +118,7 @@ def test_a_row_that_differs_from_its_checksum_is_damage(tmp_path, change):
 def without_checksums(path):
     """Make a store's file that of an older release."""
     with sqlite3.connect(path) as base:
-        for table in ("said", "asked", "pages", "batches", "shown", "sources"):
+        for table in ("said", "scores", "asked", "pages", "batches", "shown", "sources"):
             base.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
     base.close()
 
