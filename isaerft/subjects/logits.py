@@ -1,7 +1,8 @@
 """The tokens whose logits a sample of latents raises most: by these, labels made elsewhere are recognized.
 
 Unlike `isaerft.subjects.contexts.promoted_tokens`, which says what sets a latent apart, this is computed as dashboards
-of latents do it: the decoder row times the unembedding, over the whole vocabulary. Some dashboards leave the final
+of latents do it: the decoder row, of an SAE on attention heads through their output projection, times the unembedding,
+over the whole vocabulary. Some dashboards leave the final
 normalization's gain out and others fold it into the unembedding, so both lists are kept.
 """
 
@@ -39,7 +40,9 @@ def logit_table(subject: LoadedSubject, firing: Firing, *, seed: int) -> pd.Data
     """
     alive = np.flatnonzero(firing.count > 0)
     latents = np.random.default_rng(seed).permutation(alive)[:N_LATENTS]
-    written = subject.dictionary.W_dec[torch.from_numpy(latents).to(subject.dictionary.W_dec.device)].float()
+    dictionary = subject.dictionary
+    chosen = torch.from_numpy(latents).to(dictionary.W_dec.device)
+    written = dictionary.through_projection(dictionary.W_dec[chosen]).float()
     parts = []
     for name, blocks in (("plain", _plain(subject)), ("folded", _folded(subject))):
         for rank, column in enumerate(_top(written, blocks).T.tolist()):

@@ -208,6 +208,17 @@ def test_the_release_in_an_adapter_of_the_original_code_is_compared_where_the_sa
     assert open_adapter(folder, replace(dictionary, release="release", sae_id="x"), other_sae=True).kind == "scale"
 
 
+def test_two_names_of_one_sae_in_the_directory_are_the_same_to_an_adapter_of_the_original_code(original, dictionary):
+    folder = original({BLOCK: {"scaling_factors": torch.ones(48)}})
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_hooks"] = [["gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71"]]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    canonical = {"release": "gemma-scope-2b-pt-res-canonical", "sae_id": "layer_20/width_16k/canonical"}
+    assert open_adapter(folder, replace(dictionary, **canonical)).kind == "scale"
+    with pytest.raises(InputError, match="another SAE"):
+        open_adapter(folder, replace(dictionary, **canonical | {"sae_id": "layer_19/width_16k/canonical"}))
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

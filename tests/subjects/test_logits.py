@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ def fired(d_sae, silent=()):
 
 def expected(subject, latent, gain):
     unembedding = subject.model.get_output_embeddings().weight.float() * gain
-    logits = subject.dictionary.W_dec[latent] @ unembedding.T
+    logits = subject.dictionary.decoder[latent] @ unembedding.T
     ids = logits.topk(N_TOKENS).indices.tolist()
     return [subject.language.tokenizer.convert_ids_to_tokens(one) for one in ids]
 
@@ -35,6 +37,15 @@ def test_the_lists_are_those_of_the_whole_vocabulary_with_and_without_the_final_
         assert rows["rank"].tolist() == list(range(N_TOKENS))
     plain, folded = (table[table["unembedding"] == kind]["token"].tolist() for kind in ("plain", "folded"))
     assert plain != folded
+
+
+def test_an_sae_on_attention_heads_promotes_tokens_through_their_output_projection(subject):
+    projection = torch.randn(24, subject.dictionary.d_in, generator=torch.Generator().manual_seed(0))
+    heads = replace(subject.dictionary, W_dec=subject.dictionary.W_dec[:, :24], W_out=projection)
+    on_heads = replace(subject, dictionary=heads)
+    table = logit_table(on_heads, fired(heads.d_sae), seed=0)
+    for latent, rows in table[table["unembedding"] == "plain"].groupby("latent_index"):
+        assert rows["token"].tolist() == expected(on_heads, latent, 1)
 
 
 def test_latents_are_a_sample_drawn_by_seed_in_random_order(subject, monkeypatch):
