@@ -30,6 +30,8 @@ from isaerft.llm import LanguageModel, Prompt
 from isaerft.table import CONTROL, MAX_TEXT
 
 COLUMNS = ("latent_index", "explanation", "side", "url")
+MAKER = "maker"
+"""Further column: who made the explanation, where the source knows it."""
 SIDES = ("input", "output", "both")
 MAX_URL = 500
 # Terminal commands, which begin with ESC and another character or with one control character.
@@ -62,9 +64,9 @@ class SourceFunction(Protocol):
         -------
         DataFrame
             latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
-            str, may be empty. A latent without explanation has no row. `attrs["counts"]` may hold what was left out,
-            and under "failed" how many of `latents` could not be looked up; `attrs["evidence"]`, an
-            `isaerft.explanations.provenance.Evidence`, of which SAE they are.
+            str, may be empty; maker : str, optional. A latent without explanation has no row. `attrs["counts"]` may
+            hold what was left out, and under "failed" how many of `latents` could not be looked up; `attrs["evidence"]`,
+            an `isaerft.explanations.provenance.Evidence`, of which SAE they are.
         """
 
 
@@ -98,7 +100,7 @@ def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd
     InputError
         A column is missing or unknown, an index is repeated or not an integer in range, or a side is unknown.
     """
-    if set(frame.columns) != set(COLUMNS):
+    if set(frame.columns) - {MAKER} != set(COLUMNS):
         raise InputError(f"explanations with columns {shown(list(frame.columns))}", allowed=", ".join(COLUMNS))
     index = frame["latent_index"]
     if len(frame) and not pd.api.types.is_integer_dtype(index):
@@ -112,6 +114,8 @@ def checked_explanations(frame: pd.DataFrame, *, d_sae: int | None = None) -> pd
             "url": pd.Series([clean_url(url) for url in frame["url"]], dtype="str"),
         }
     )
+    if MAKER in frame:
+        result[MAKER] = pd.Series([clean_text(maker) for maker in frame[MAKER]], dtype="str")
     unknown = sorted(set(result["side"].dropna()) - set(SIDES))
     if unknown or result["side"].isna().any():
         raise InputError(f"explanations with side {shown(unknown or None)}", allowed=", ".join(SIDES))
@@ -175,6 +179,11 @@ def read_explanations(path: str | Path, *, d_sae: int | None = None) -> pd.DataF
     return checked_explanations(frame, d_sae=d_sae)
 
 
+def names_of_maker(maker: str) -> list[str]:
+    """Return the names that a maker, `explanationModelName/typeName`, goes by: the whole, and each of the two."""
+    return list(dict.fromkeys(name for name in (maker, *maker.split("/")) if name))
+
+
 def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
     """Return each maker's rank in the preferred order; makers that are not listed share the last rank.
 
@@ -195,7 +204,7 @@ def ranks_of_makers(makers: Sequence[str], prefer: Sequence[str]) -> list[int]:
     """
     rank_of = {}
     for maker in set(makers):
-        names = {maker, *maker.split("/")} - {""}
+        names = names_of_maker(maker)
         rank_of[maker] = next((rank for rank, name in enumerate(prefer) if name in names), len(prefer))
     if prefer and min(rank_of.values(), default=len(prefer)) == len(prefer):
         listed = ", ".join(prefer)

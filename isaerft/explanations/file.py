@@ -32,7 +32,8 @@ import pandas as pd
 
 from isaerft.config import Source
 from isaerft.errors import InputError, printable, shown, unknown_name
-from isaerft.explanations.base import check_indices, clean_text, clean_url, ranks_of_makers
+from isaerft.explanations.base import check_indices, clean_text, clean_url, names_of_maker, ranks_of_makers
+from isaerft.explanations.neuronpedia.records import Explanation, side_of
 from isaerft.explanations.provenance import Evidence
 from isaerft.io import Row, read_data_file
 from isaerft.provenance import About
@@ -42,7 +43,7 @@ _REF = re.compile(r"(?:(?P<model>[^/]+)/(?P<layer>[^/]+)/)?(?P<index>\d{1,18})/?
 _NAME = re.compile(r"(?P<component>[A-Za-z]+)(?:_(?P<layer>\d+))?/(?P<index>\d{1,18})")
 _SLUG = re.compile(r"[A-Za-z0-9._-]+")
 SAE_KEYS = ("model", "layer", "component")
-OPTIONS = ("prefer", *SAE_KEYS)
+OPTIONS = ("prefer", "maker", *SAE_KEYS)
 MAX_LISTED = 10
 
 
@@ -74,14 +75,14 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
 
     Options: `model`, `layer` and `component` select one SAE if the file covers several. `prefer` ranks the makers of a
     latent's explanations: a comma-separated list of `explanationModelName/typeName`, or one of the two. Makers that are
-    not listed come last; among equals, the first in the file is taken.
+    not listed come last; among equals, the first in the file is taken. `maker` takes those of one maker only.
 
     With `source.side` "input" or "output", rows about the other side are left out, and a row about this side precedes
     one about both. With "both", a latent's input and output explanations are joined, unless the file has one about
-    both. Rows without a side get the source's.
+    both. The side of a Neuronpedia export's rows follows from their maker. Rows without a side get the source's.
 
-    `attrs["counts"]` of the result: rows, empty (no text), other_side, not_chosen (further explanations of a latent).
-    `attrs["evidence"]` says of which SAE they are.
+    `attrs["counts"]` of the result: rows, other_maker (with `maker`), empty (no text), other_side, not_chosen (further
+    explanations of a latent). `attrs["evidence"]` says of which SAE they are.
 
     Raises
     ------
@@ -97,12 +98,16 @@ def from_file(source: Source, *, subject_dir: Path, d_sae: int, latents: np.ndar
     path = Path(source.path.replace("{subject_dir}", str(subject_dir)))
     rows = _of_one_sae(list(_read(path)), source.options, path)
     counts = {"rows": len(rows)}
+    if "maker" in source.options:
+        rows = _of_one_maker(rows, source.options["maker"])
+        counts["other_maker"] = counts["rows"] - len(rows)
     frame = pd.DataFrame(
         {
             "latent_index": pd.Series([row.latent_index for row in rows], dtype="int64"),
             "explanation": [clean_text(row.explanation) for row in rows],
             "side": [row.side or source.side for row in rows],
             "url": [clean_url(row.url) for row in rows],
+            "maker": [row.maker for row in rows],
             "rank": ranks_of_makers([row.maker for row in rows], _prefer(source.options)),
         }
     )
@@ -171,6 +176,14 @@ def _evidence(sae: tuple[str, str, str], path: Path) -> Evidence:
     return Evidence((About(f"the file {path}", source_id=f"{model}/{layer}" if model and layer else "", layer=layer),))
 
 
+def _of_one_maker(rows: list[FileRow], maker: object) -> list[FileRow]:
+    """Return the rows by a maker; none is an `InputError`."""
+    found = [row for row in rows if maker in names_of_maker(row.maker)]
+    if not found:
+        raise unknown_name("maker of explanations:", maker, {printable(row.maker) for row in rows} - {""})
+    return found
+
+
 def _prefer(options: dict[str, float | int | str | bool]) -> list[str]:
     """Return the preferred makers, in order."""
     return [name.strip() for name in str(options.get("prefer", "")).split(",") if name.strip()]
@@ -179,20 +192,23 @@ def _prefer(options: dict[str, float | int | str | bool]) -> list[str]:
 def _choose(frame: pd.DataFrame, side: str, counts: dict[str, int]) -> pd.DataFrame:
     """Choose one explanation per latent, or join its two sides; count the others."""
     fits = frame["side"].isin([side, "both"]) | (side == "both")
-    best = frame[fits].sort_values("rank", kind="stable").drop_duplicates(["latent_index", "side"])
+    preferred = frame["rank"] == frame[fits].groupby("latent_index")["rank"].min().reindex(frame["latent_index"]).array
+    best = frame[fits & preferred].drop_duplicates(["latent_index", "side"])
     exact = best["side"] == side
     has_exact = best["latent_index"].isin(best.loc[exact, "latent_index"])
     best = best[exact | ~has_exact].sort_values(["latent_index", "side"])
     counts["other_side"] = int((~fits).sum())
     counts["not_chosen"] = int(fits.sum()) - len(best)
     return best.groupby("latent_index", as_index=False).agg(
-        explanation=("explanation", "; ".join), side=("side", _joined_side), url=("url", "first")
+        explanation=("explanation", "; ".join), side=("side", _joined), url=("url", "first"), maker=("maker", _joined)
     )
 
 
-def _joined_side(sides: pd.Series) -> str:
-    """Return the side that joined explanations are about."""
-    return str(sides.iloc[0]) if sides.nunique() == 1 else "both"
+def _joined(values: pd.Series) -> str:
+    """Return the side that joined explanations are about, or their makers."""
+    if values.nunique() == 1:
+        return str(values.iloc[0])
+    return "both" if values.name == "side" else "; ".join(values[values != ""])
 
 
 def form_of(row: Row) -> Form:
@@ -225,10 +241,10 @@ def _neuronpedia(row: Row) -> FileRow:
     values = row.values
     index = latent_index(values["index"], row.location)
     model, layer = (_text(values[column]) for column in ("modelId", "layer"))
-    maker = "/".join(_text(values.get(column)) for column in ("explanationModelName", "typeName")).strip("/")
+    said = Explanation("", *(clean_text(_text(values.get(column))) for column in ("explanationModelName", "typeName")))
     linkable = _SLUG.fullmatch(model) and _SLUG.fullmatch(layer)
     url = f"{NEURONPEDIA}/{model}/{layer}/{index}" if linkable else ""
-    return FileRow(index, values["description"], url=url, sae=(model, layer, ""), maker=maker)
+    return FileRow(index, values["description"], side_of(said), url, (model, layer, ""), said.maker)
 
 
 def _axbench(row: Row) -> FileRow:

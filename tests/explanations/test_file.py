@@ -82,6 +82,10 @@ def test_of_several_explanations_the_preferred_one_is_taken_and_the_rest_counted
     path = written(tmp_path, rows)
     assert texts(read(path)) == {1: "first", 2: "only", 3: "has text"}
     assert texts(read(path, prefer="human"))[1] == "by a person"
+    assert texts(read(path, maker="human")) == {1: "by a person"}
+    assert read(path, maker="human")["side"].tolist() == ["both"]
+    with pytest.raises(InputError, match="did you mean 'human'"):
+        read(path, maker="humans")
     assert texts(read(path, prefer="claude-4-5-haiku, human"))[1] == "by claude"
     frame = read(path, prefer="np_nothing, claude-4-5-haiku/np_max-act")
     assert texts(frame) == {1: "by claude", 2: "only", 3: "has text"}

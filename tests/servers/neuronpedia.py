@@ -1,5 +1,9 @@
 """A real HTTP server that answers like Neuronpedia's API and its S3 bucket, and fails on demand.
 
+Lists are made and read as the API's own description says: POST list/new-with-features checks its body, wants a key,
+silently skips latents that it does not have, and answers with the list and its address; list/list gives a user's own
+lists, list/get one list with its latents, whose indices are text, at most 300 of them.
+
 It holds latents with their explanations, of which a part stands in gzipped batches of the bulk export (sorted by the
 index as text, rows twice, index as text or number). It notes every request. Faults are drawn by the number of the
 request, so a run's faults depend on nothing but their order.
@@ -18,6 +22,9 @@ from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
 FAULTS = ("429", "500", "502", "slow", "cut", "html", "malformed", "shape")
+KEY = "sk-np-a-key-of-the-test"
+NO_KEY = "This endpoint requires authorization. Specify your API key in the header x-api-key."
+SHOWN = 300
 NO_SUCH = "The model, source, or feature you specified is not available."
 
 
@@ -36,7 +43,9 @@ class Neuronpedia:
 
     `latents` maps a latent to its explanations, (description, explanationModelName, typeName) each; an empty list is a
     latent without explanation, and one that is not there does not exist. `exported` are those in the bulk export, None
-    for no export at all. `fault_rate` of the requests meet a fault of `faults`; `always` maps a route to its fault.
+    for no export at all; `newer` are explanations that it does not have yet. `scores` maps a text to its scores. Only
+    `limit` requests to the API are answered in any `window` seconds. `fault_rate` of the requests meet a fault of
+    `faults`; `always` maps a route to its fault.
     """
 
     def __init__(
@@ -52,8 +61,14 @@ class Neuronpedia:
         always=None,
         delay=0.0,
         echo_headers=False,
+        newer=None,
+        scores=None,
+        limit=None,
+        window=3600.0,
     ):
         self.latents, self.model, self.layer = latents, "gemma-2-2b", "20-gemmascope-res-16k"
+        self.newer, self.scores, self.limit, self.window, self.lists = newer or {}, scores or {}, limit, window, {}
+        self._times = []
         self.fault_rate, self.faults, self.always = fault_rate, faults, always or {}
         self.delay, self.keys_per_page, self.echo_headers = delay, keys_per_page, echo_headers
         self.seen, self.sent = [], Counter()
@@ -96,11 +111,24 @@ class Neuronpedia:
             self.seen.append(Seen(time.monotonic(), route, asked, fault, headers))
         return fault
 
-    def row(self, latent, **extra):
-        """Return a latent as the API gives it, with fields that nobody reads."""
+    def left(self):
+        """Count a request to the API; return how many are left of the limit, below 0 beyond it, None without limit."""
+        if self.limit is None:
+            return None
+        with self._lock:
+            now = time.monotonic()
+            self._times = [at for at in self._times if at > now - self.window]
+            if len(self._times) >= self.limit:
+                return -1
+            self._times.append(now)
+            return self.limit - len(self._times)
+
+    def row(self, latent, *, alone=False, **extra):
+        """Return a latent as the API gives it, with fields that nobody reads; only `alone` with scores."""
         said = [
             {"description": text, "explanationModelName": model, "typeName": kind}
-            for text, model, kind in self.latents[latent]
+            | ({"id": f"e{latent}", "scores": self.scores.get(text, [])} if alone else {})
+            for text, model, kind in [*self.latents[latent], *self.newer.get(latent, [])]
         ]
         row = {"modelId": self.model, "layer": self.layer, "index": str(latent), "maxActApprox": 1.5}
         row |= {"activations": [], "vector": [], "pos_str": ["▁a\u0000"], "explanations": said}
@@ -136,6 +164,20 @@ class Neuronpedia:
         )
 
 
+def list_problem(body):
+    """Return what is wrong with the body of list/new-with-features, by the API's own schema; "" if nothing is."""
+    if not (isinstance(body, dict) and isinstance(body.get("name"), str) and body["name"].strip()):
+        return "List name is required"
+    for one in body.get("features", []):
+        if not all(isinstance(one.get(name), str) and one[name] for name in ("modelId", "layer")):
+            return "modelId and layer are required"
+        if type(one.get("index")) is not int:
+            return "index must be an integer"
+        if not isinstance(one.get("description", ""), str):
+            return "description must be a string"
+    return ""
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -157,9 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         if steps[:2] == ["api", "feature"] and len(steps) == 5:
             latent = int(steps[4]) if steps[4].isdigit() else -1
             known = (steps[2], steps[3]) == (owner.model, owner.layer) and latent in owner.latents
-            body = json.dumps(
-                owner.row(latent, source=owner.source) if known else {"error": NO_SUCH, "message": NO_SUCH}
-            )
+            found = {"error": NO_SUCH, "message": NO_SUCH}
+            body = json.dumps(owner.row(latent, alone=True, source=owner.source) if known else found)
             self.answer("feature", (latent,), 200 if known else 404, body)
         elif steps[0] == "s3" and parts.query:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -176,7 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         owner = self.server.owner
-        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        rows = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+        if self.path.startswith("/api/list/"):
+            self.answer(self.path.removeprefix("/api/"), (), *self.list_route(rows))
+            return
         asked = tuple(row["index"] for row in rows)
         if self.path != "/api/features" or not all(isinstance(index, int) for index in asked):
             self.answer("features", asked, 400, json.dumps({"message": "bad body"}))
@@ -185,9 +229,32 @@ class _Handler(BaseHTTPRequestHandler):
         found = [owner.row(row["index"]) for row in theirs if row["index"] in owner.latents]
         self.answer("features", asked, 200, json.dumps(found))
 
+    def list_route(self, body):
+        """Return status and body of an answer about lists."""
+        owner, route = self.server.owner, self.path.removeprefix("/api/list/")
+        if route == "get":
+            found = owner.lists.get(body["listId"])
+            return (200, json.dumps(found | {"neurons": found["neurons"][:SHOWN]})) if found else (500, "Server Error")
+        if self.headers.get("x-api-key") != KEY:
+            return 401, json.dumps({"error": NO_KEY})
+        if route == "list":
+            return 200, json.dumps([{"id": one["id"], "name": one["name"]} for one in owner.lists.values()])
+        wrong = list_problem(body)
+        if wrong:
+            return 400, json.dumps({"message": wrong})
+        here = [one for one in body["features"] if (one["modelId"], one["layer"]) == (owner.model, owner.layer)]
+        number = f"l{len(owner.lists)}"
+        made = {"id": number, "name": body["name"], "description": body.get("description", "")}
+        neurons = [
+            one | {"index": str(one["index"]), "listId": number} for one in here if one["index"] in owner.latents
+        ]
+        owner.lists[number] = made | {"neurons": neurons}
+        return 200, json.dumps(made | {"url": f"{owner.url}/list/{number}"})
+
     def answer(self, route, asked, status, body, kind="application/json"):
         owner = self.server.owner
-        fault = owner.note(route, asked, dict(self.headers))
+        left = owner.left() if self.path.startswith("/api/") else None
+        fault = owner.note(route, asked, dict(self.headers)) if left != -1 else "hour"
         body = body.encode() if isinstance(body, str) else body
         if owner.echo_headers:
             body = body.replace(b"{headers}", json.dumps(str(self.headers)).encode()[1:-1])
@@ -197,6 +264,10 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.3)
         elif fault == "hang":
             time.sleep(2.5)
+        elif fault == "hour":
+            said = {"endpoint": "/api", "limitPerWindow": owner.limit, "requestWindow": "60 m", "remainingRequests": 0}
+            status, body = 429, json.dumps(said | {"error": "Rate limit exceeded for this endpoint."}).encode()
+            owner.sent["beyond the limit"] += 1
         elif fault == "429":
             status, body = 429, json.dumps({"endpoint": "/api", "error": "Rate limit exceeded"}).encode()
         elif fault.isdigit():
@@ -212,6 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = gzip.compress(b" " * 2**24)
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if left is not None and left >= 0:
+            self.send_header("x-limit-remaining", str(left))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if fault == "cut":

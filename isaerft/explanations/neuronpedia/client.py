@@ -3,8 +3,11 @@
 Answers are untrusted: before use they are unpacked, bounded in size, and checked to be JSON.
 
 Neuronpedia sends no Retry-After, so pauses double and are partly random (Brooker 2015, "Exponential backoff and
-jitter"). The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it
-is removed from answers that repeat it.
+jitter"). It allows 25,000 requests in any hour from one address, whoever sends them, and answers say how many are left.
+Near the end all requests wait, and after a 429 that names the hourly limit for up to an hour, whatever `attempts` says.
+
+The key goes into one header of requests to the API and nowhere else: no log, error or file holds it, and it is removed
+from answers that repeat it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ from isaerft.version import VERSION
 
 KEY = "NEURONPEDIA_API_KEY"
 MAX_PAUSE = 60.0
+PAUSES_AN_HOUR = 60
+# With so few requests of the hour left, all wait: those under way need some, and others at this address may, too.
+FEW_LEFT = 100
 MIN_REDACTED = 6
+MAX_DIGITS = 18
 # A whole answer may take this many times `timeout_seconds`, which bounds each piece of it.
 MAX_TIMEOUTS = 10
 T = TypeVar("T")
@@ -161,9 +168,8 @@ class Client:
         request: dict[str, Any],
     ) -> T | None:
         async with self._slots:
-            await self._pace.wait()
             try:
-                answer = await self._http.request(method, url, **request)
+                answer = await self._answer(method, url, request)
                 status = answer.status_code
                 if status == httpx2.codes.OK:
                     return read(self._without_key(answer.content))
@@ -183,6 +189,20 @@ class Client:
         if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             raise _Retryable(reason)
         raise FailedRequest(reason)
+
+    async def _answer(self, method: str, url: str, request: dict[str, Any]) -> httpx2.Response:
+        """Send one request when the rate allows it, and again while the hourly limit is reached, for up to an hour."""
+        for _ in range(PAUSES_AN_HOUR):
+            await self._pace.wait()
+            answer = await self._http.request(method, url, **request)
+            left = answer.headers.get("x-limit-remaining", "")
+            full = answer.status_code == httpx2.codes.TOO_MANY_REQUESTS and b'"requestWindow"' in answer.content
+            if full or (left.isdecimal() and len(left) < MAX_DIGITS and int(left) < FEW_LEFT):
+                log.warning("Neuronpedia's hourly limit of requests is almost reached; pausing for %g s", MAX_PAUSE)
+                self._pace.pause(MAX_PAUSE)
+            if not full:
+                break
+        return answer
 
     def _wait(self, state: RetryCallState) -> float:
         """Return the pause after a failed attempt, in seconds: half of the doubled pause, and a random part."""

@@ -5,7 +5,8 @@
         neuronpedia: {prefer: [gpt-4o-mini/oai_token-act-pair]}
 
 The routes are, in order: the bulk export, many latents at once for its gaps, and single latents. After repeated
-failures the next route takes over.
+failures the next route takes over. The export can be older than what the API knows, so a latent without an explanation
+by the maker that is wanted most counts as a gap. Published scores come by the last route alone.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from isaerft.config import Neuronpedia, Source
 from isaerft.errors import InputError
-from isaerft.explanations.base import check_indices
+from isaerft.explanations.base import check_indices, names_of_maker
 from isaerft.explanations.neuronpedia.api import list_page, read_batch, read_latent, read_latents
 from isaerft.explanations.neuronpedia.client import Client, FailedRequest
 from isaerft.explanations.neuronpedia.evidence import evidence_of
@@ -48,14 +49,15 @@ def from_neuronpedia(
     Look-ups are kept in `subject_dir`/neuronpedia.sqlite and not repeated. Jobs whose subjects are in one folder take
     turns, so that together they keep the rate.
 
-    `attrs["counts"]` of the result: rows (explanations), other_side, not_chosen, unlabeled (latents without any) and
-    failed (latents whose look-up failed). `attrs["evidence"]` says by what the labels are recognized.
+    `attrs["counts"]` of the result: rows (explanations), other_maker, other_side, side_assumed, not_chosen, unlabeled
+    (latents without any) and failed (latents whose look-up failed). `attrs["evidence"]` says by what the labels are
+    recognized.
 
     Raises
     ------
     InputError
-        No source at Neuronpedia is configured or known, it explains latents that the SAE does not have, no preferred
-        maker explained anything, or more look-ups failed than `max_failed_share` allows.
+        No source at Neuronpedia is configured or known, it explains latents that the SAE does not have, no maker that
+        is asked for explained anything, or more look-ups failed than `max_failed_share` allows.
     """
     options = source.neuronpedia
     source_id = source_id_of(options.source_id, subject_dir)
@@ -63,22 +65,27 @@ def from_neuronpedia(
     path = subject_dir / STORE
     with _one_at_a_time(subject_dir.parent / LOCK), Store(path, source_id) as store:
         reason = asyncio.run(fetch(options, source_id, store, wanted))
-        failed = len(wanted - store.finished())
+        failed = wanted - store.finished(**_needs(options))
         known = store.explanations()
         evidence = asyncio.run(evidence_of(options, source_id, store, latents_to_compare(subject_dir)))
     check_indices(pd.Series([latent for latent, _ in known], dtype="int64"), d_sae)
     found = [(latent, explanation) for latent, explanation in known if latent in wanted]
-    if failed > options.max_failed_share * len(wanted):
+    if len(failed) > options.max_failed_share * len(wanted):
         raise InputError(
-            f"{failed} of {len(wanted)} look-ups at Neuronpedia failed (last: {reason})",
+            f"{len(failed)} of {len(wanted)} look-ups at Neuronpedia failed (last: {reason})",
             remedy=f"run it again: finished ones are kept in {path}; or allow some with max_failed_share",
         )
-    frame = choose(found, side=source.side, prefer=options.prefer)
+    frame = choose(found, side=source.side, prefer=options.prefer, maker=options.maker, sides=options.sides)
     frame["url"] = [page_url(source_id, latent, options.base_url) for latent in frame["latent_index"]]
-    explained = len({latent for latent, _ in found})
-    frame.attrs["counts"] |= {"unlabeled": len(wanted) - explained - failed, "failed": failed}
+    unlabeled = wanted - failed - {latent for latent, _ in found}
+    frame.attrs["counts"] |= {"unlabeled": len(unlabeled), "failed": len(failed)}
     frame.attrs["evidence"] = evidence
     return frame
+
+
+def _needs(options: Neuronpedia) -> dict[str, Any]:
+    """Return the arguments of `Store.finished`: what must be known of a latent."""
+    return {"maker": options.maker or next(iter(options.prefer), ""), "scored": options.scores}
 
 
 async def fetch(options: Neuronpedia, source_id: SourceId, store: Store, latents: Iterable[int]) -> str:
@@ -94,7 +101,7 @@ async def fetch(options: Neuronpedia, source_id: SourceId, store: Store, latents
     InputError
         Neuronpedia has none of the latents.
     """
-    run = _Fetch(options, source_id, store, set(latents) - store.finished())
+    run = _Fetch(options, source_id, store, set(latents) - store.finished(**_needs(options)))
     if run.gaps:
         async with Client(options) as client:
             await run.all_routes(client)
@@ -110,9 +117,10 @@ class _Fetch:
 
     async def all_routes(self, client: Client) -> None:
         with Progress(total=len(self.gaps), desc="Neuronpedia", unit="latent") as self.bar:
-            if self.options.bulk != "never":
-                await self._bulk(client)
-            await self._many(client)
+            if not self.options.scores:
+                if self.options.bulk != "never":
+                    await self._bulk(client)
+                await self._many(client)
             if self.gaps and not self.store.source_exists():
                 await self._probe(client)
             await self._single(client)
@@ -136,7 +144,8 @@ class _Fetch:
         async def read(key: str) -> None:
             rows = await read_batch(client, self.source_id, key) or []
             self.store.add_batch(key, rows)
-            self._done({latent for latent, _ in rows})
+            first = _needs(self.options)["maker"]
+            self._done({latent for latent, one in rows if not first or first in names_of_maker(one.maker)})
 
         await self._each(unread, read, "batch of the bulk export")
 
@@ -155,8 +164,9 @@ class _Fetch:
         async def look_up(latents: Sequence[int]) -> None:
             found = await read_latents(client, self.source_id, latents)
             self.store.add_many(found, set(latents) - set(found))
-            self._done(set(found))
+            self._done(set(found) | (set(latents) & explained))
 
+        explained = self.store.explained()
         gaps = sorted(self.gaps - self.store.skipped())
         size = self.options.batch_size
         await self._each([gaps[at : at + size] for at in range(0, len(gaps), size)], look_up, "batch of latents")

@@ -15,15 +15,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from isaerft.errors import InputError
+from isaerft.explanations.base import names_of_maker
 from isaerft.explanations.neuronpedia.api import Page
-from isaerft.explanations.neuronpedia.records import Explanation, SourceId
+from isaerft.explanations.neuronpedia.records import Explanation, Score, SourceId
 
 STORE = "neuronpedia.sqlite"
 WAIT_SECONDS = 60.0
+# Route of a latent that was looked up alone. Files from before scores were kept say `feature`: they lack them.
+_SCORED = "scored"
 # The names are the file's format: files that exist must stay readable.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS said (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
     maker_type TEXT, PRIMARY KEY (model_id, layer, latent, text, maker_model, maker_type)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scores (model_id TEXT, layer TEXT, latent INTEGER, text TEXT, maker_model TEXT,
+    maker_type TEXT, score_type TEXT, score_model TEXT, value REAL, PRIMARY KEY (model_id, layer, latent, text,
+    maker_model, maker_type, score_type, score_model, value)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (model_id TEXT, layer TEXT, latent INTEGER, route TEXT, known INTEGER, at TEXT,
     PRIMARY KEY (model_id, layer, latent)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pages (model_id TEXT, layer TEXT, token TEXT, next_token TEXT, at TEXT,
@@ -86,18 +92,49 @@ class Store:
 
     def explanations(self) -> list[tuple[int, Explanation]]:
         """Return latent and explanation of every known explanation, sorted by latent, maker and text."""
+        scores: dict[tuple[object, ...], list[Score]] = {}
+        for row in self._rows(
+            "SELECT latent, text, maker_model, maker_type, score_type, score_model, value FROM scores"
+            " WHERE model_id = ? AND layer = ? ORDER BY score_type, score_model, value",
+            (int, str, str, str, str, str, float),
+        ):
+            scores.setdefault(row[:4], []).append(Score(*row[4:]))
         rows = self._rows(
             "SELECT latent, text, maker_model, maker_type FROM said WHERE model_id = ? AND layer = ?"
             " ORDER BY latent, maker_model, maker_type, text",
             (int, str, str, str),
         )
-        return [(latent, Explanation(*rest)) for latent, *rest in rows]
+        return [(row[0], Explanation(*row[1:], tuple(scores.get(row, ())))) for row in rows]
 
-    def finished(self) -> set[int]:
-        """Return the latents that need no look-up: explained, or known to have no explanation."""
-        rows = self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?", (int,))
-        rows += self._rows("SELECT latent FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL", (int,))
-        return {latent for (latent,) in rows}
+    def finished(self, *, maker: str = "", scored: bool = False) -> set[int]:
+        """Return the latents that need no look-up: explained, or known to have no explanation.
+
+        Parameters
+        ----------
+        maker : str
+            Where the bulk export has no explanation by this maker, the API must have been asked: it is the newer one.
+        scored : bool
+            Whether published scores are wanted; only answers about single latents have them.
+        """
+        asked = self._rows(
+            "SELECT latent, route FROM asked WHERE model_id = ? AND layer = ? AND known IS NOT NULL", (int, str)
+        )
+        if scored:
+            return {latent for latent, route in asked if route == _SCORED}
+        said = self._rows(
+            "SELECT latent, maker_model, maker_type FROM said WHERE model_id = ? AND layer = ?", (int, str, str)
+        )
+        skipped = self.skipped() if maker else set()
+        explained = {
+            latent
+            for latent, model, kind in said
+            if not maker or maker in names_of_maker(Explanation("", model, kind).maker) or latent in skipped
+        }
+        return explained | {latent for latent, _ in asked}
+
+    def explained(self) -> set[int]:
+        """Return the latents with any explanation."""
+        return {latent for (latent,) in self._rows("SELECT latent FROM said WHERE model_id = ? AND layer = ?", (int,))}
 
     def skipped(self) -> set[int]:
         """Return the latents that answers about many latents skipped, explained elsewhere or not."""
@@ -150,7 +187,7 @@ class Store:
         """Keep an answer about one latent; None if Neuronpedia does not have it."""
         with self._base:
             self._put_explanations((latent, explanation) for explanation in found or [])
-            self._put("asked", [(latent, "feature", int(found is not None), _now())])
+            self._put("asked", [(latent, _SCORED, int(found is not None), _now())])
 
     def shown(self) -> dict[int, tuple[tuple[str, ...], tuple[str, ...]]]:
         """Return, for each latent that was asked about, the tokens that it promotes and on which it fires."""
@@ -174,7 +211,9 @@ class Store:
             self._put("sources", [(json.dumps(description), _now())])
 
     def _put_explanations(self, rows: Iterable[tuple[int, Explanation]]) -> None:
-        self._put("said", [(latent, *explanation) for latent, explanation in rows], "IGNORE")
+        rows = list(rows)
+        self._put("said", [(latent, *one[:3]) for latent, one in rows], "IGNORE")
+        self._put("scores", [(latent, *one[:3], *score) for latent, one in rows for score in one.scores], "IGNORE")
 
     def _rows(self, query: str, kinds: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return the rows that a query finds; SQLite's own types bind nobody who writes the file."""

@@ -5,12 +5,14 @@ import pytest
 from isaerft.errors import InputError
 from isaerft.explanations.neuronpedia.records import (
     Explanation,
+    Score,
     SourceId,
     choose,
     explanations_in,
     latent_of,
     page_url,
     parse_source_id,
+    side_of,
     source_id_of,
 )
 from isaerft.http import BadAnswer
@@ -75,10 +77,71 @@ def test_the_stated_order_of_choice():
     ]
     found = choose(said, side="input", prefer=["human"])
     assert list(found["explanation"]) == ["y", "a", "d"]
-    assert list(found["side"]) == ["input"] * 3
-    assert found.attrs["counts"] == {"rows": 6, "other_side": 0, "not_chosen": 3}
+    assert list(found["side"]) == ["both", "input", "input"]
+    assert list(found["maker"]) == ["human", "x/np_max-act", "np_max-act"]
+    counts = {"rows": 6, "other_maker": 0, "side_assumed": 0, "other_side": 0, "not_chosen": 3}
+    assert found.attrs["counts"] == counts
     outputs = choose(said, side="output", prefer=[])
-    assert outputs.to_dict("list") == {"latent_index": [1, 2], "explanation": ["y", "c"], "side": ["output", "both"]}
+    assert list(outputs["latent_index"]) == [1, 2]
+    assert list(outputs["explanation"]) == ["y", "c"]
+    assert list(outputs["side"]) == ["both", "both"]
+
+
+def test_one_maker_alone_is_taken_and_one_that_explained_nothing_is_named():
+    said = [(1, Explanation("a", "new", "np_max-act")), (1, Explanation("b", "old", "np_max-act"))]
+    said += [(2, Explanation("c", "old", "np_max-act"))]
+    for name, texts in (("new", ["a"]), ("old/np_max-act", ["b", "c"]), ("np_max-act", ["a", "c"])):
+        found = choose(said, side="input", prefer=[], maker=name)
+        assert list(found["explanation"]) == texts, name
+        assert found.attrs["counts"]["other_maker"] == 3 - {"new": 1, "old/np_max-act": 2, "np_max-act": 3}[name]
+    with pytest.raises(InputError, match="did you mean 'new/np_max-act'"):
+        choose(said, side="input", prefer=[], maker="newer/np_max-act")
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "side"),
+    [
+        ("gpt-4o", "python-code", "input"),
+        ("", "human", "both"),
+        ("gpt-4o", "np_max-act-logits", "both"),
+        ("gpt-4o", "np_max-act", "input"),
+        ("llama", "unknown", ""),
+        ("", "", ""),
+    ],
+)
+def test_each_makers_side_is_known_or_said_to_be_assumed(model, kind, side, caplog):
+    said = [(1, Explanation("a", model, kind))]
+    assert side_of(said[0][1]) == side
+    found = choose(said, side="output", prefer=[])
+    assert list(found["side"]) == ({"": ["output"], "both": ["both"], "input": []}[side])
+    assert found.attrs["counts"]["side_assumed"] == (side == "")
+    assert ("is assumed" in caplog.text) == (side == "")
+
+
+def test_the_config_says_the_side_of_a_maker_before_its_type_does():
+    said = [(1, Explanation("a", "llama", "unknown")), (2, Explanation("b", "gpt", "human"))]
+    found = choose(said, side="input", prefer=[], sides={"llama": "output", "gpt/human": "input"})
+    assert found[["latent_index", "side"]].to_dict("list") == {"latent_index": [2], "side": ["input"]}
+    assert found.attrs["counts"] == {
+        "rows": 2, "other_maker": 0, "side_assumed": 0, "other_side": 1, "not_chosen": 0
+    }  # fmt: skip
+
+
+def test_published_scores_are_kept_and_what_is_no_score_is_not():
+    good = {"explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "gpt-4o-mini", "value": 0.75}
+    bad = [
+        7,
+        {},
+        good | {"value": True},
+        good | {"value": "1"},
+        good | {"value": 1e400},
+        good | {"value": float("nan")},
+    ]
+    bad += [good | {"explanationScoreTypeName": ""}]
+    row = {"description": "a", "scores": [good, good, good | {"value": 1, "explanationScoreModelName": None}, *bad]}
+    (found,) = explanations_in({"explanations": [row]})
+    assert found.scores == (Score("eleuther_fuzz", "", 1.0), Score("eleuther_fuzz", "gpt-4o-mini", 0.75))
+    assert explanations_in({"explanations": [{"description": "a", "scores": "many"}]}) == [Explanation("a", "", "")]
 
 
 def test_a_preferred_maker_that_explained_nothing_is_named():

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from isaerft.errors import InputError
+from isaerft.explanations.neuronpedia import client
+from isaerft.explanations.neuronpedia.records import Score, SourceId
+from isaerft.explanations.neuronpedia.store import Store
 
 BOT = ("gpt-4o-mini", "oai_token-act-pair")
 
@@ -173,6 +176,68 @@ def test_the_choice_among_several_explanations_does_not_depend_on_the_route(serv
         several[0].reverse()
         single = ask(server, bulk="never", prefer=["gpt-4o-mini"])
     assert texts(bulk) == texts(single) == {0: "a", 1: "input"}
+
+
+OLD, NEW = ("old", "np_max-act"), ("new", "np_max-act")
+
+
+@pytest.mark.parametrize("options", [{"maker": "new"}, {"prefer": ["new/np_max-act", "old"]}])
+def test_a_stale_export_does_not_hide_a_newer_maker(serve, ask, options):
+    said = {latent: [(f"old {latent}", *OLD)] for latent in range(100)}
+    newer = {latent: [(f"new {latent}", *NEW)] for latent in range(90)}
+    with serve(said, exported=range(100), rows_per_batch=50, newer=newer) as server:
+        assert texts(ask(server, bulk="always"))[3] == "old 3"
+        n_before = len(server.seen)
+        found = ask(server, bulk="always", **options)
+        assert [one.route for one in server.seen[n_before:]] == ["features"] * 3
+        again = ask(server, bulk="always", **options)
+    assert len(server.seen) == n_before + 3
+    last = {} if "maker" in options else {latent: f"old {latent}" for latent in range(90, 100)}
+    assert texts(found) == texts(again) == {latent: f"new {latent}" for latent in range(90)} | last
+    assert set(found["maker"]) == {"new/np_max-act"} | ({"old/np_max-act"} if last else set())
+    assert found.attrs["counts"]["failed"] == found.attrs["counts"]["unlabeled"] == 0
+
+
+def test_where_the_api_cannot_be_asked_for_the_newer_maker_the_latents_count_as_failed(serve, ask):
+    said = {latent: [(f"old {latent}", *OLD)] for latent in range(20)}
+    options = {"bulk": "always", "attempts": 1, "prefer": ["new", "old"]}
+    with serve(said, exported=range(20), always={"features": "500", "feature": "500"}) as server:
+        with pytest.raises(InputError, match="20 of 20 look-ups at Neuronpedia failed"):
+            ask(server, **options)
+        found = ask(server, max_failed_share=1, **options)
+    assert len(found) == found.attrs["counts"]["failed"] == 20
+    assert found.attrs["counts"]["unlabeled"] == 0
+
+
+def test_published_scores_are_looked_up_latent_by_latent_when_asked_for_and_kept(serve, ask, subject_dir):
+    score = {"explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "gpt", "value": 0.75}
+    with serve(world(6), exported=range(6), scores={" concept 2": [score]}) as server:
+        plain = ask(server, bulk="always")
+        assert not server.asked("feature")
+        scored = ask(server, scores=True)
+        assert len(server.asked("feature")) == 6
+        ask(server, scores=True)
+        assert len(server.asked("feature")) == 6
+    assert texts(scored) == texts(plain)
+    with Store(subject_dir / "neuronpedia.sqlite", SourceId("gemma-2-2b", "20-gemmascope-res-16k")) as store:
+        known = store.explanations()
+    assert [(latent, one.scores) for latent, one in known if one.scores] == [
+        (2, (Score("eleuther_fuzz", "gpt", 0.75),))
+    ]
+
+
+def test_the_hourly_limit_is_never_passed_and_once_reached_is_waited_for(serve, ask, monkeypatch, subject_dir):
+    monkeypatch.setattr(client, "MAX_PAUSE", 0.2)
+    monkeypatch.setattr(client, "FEW_LEFT", 9)
+    options = {"batch_size": 1, "bulk": "never", "attempts": 2, "requests_per_second": 1000}
+    with serve(world(60), limit=20, window=0.5) as server:
+        assert len(ask(server, **options)) == 60
+        assert server.sent["beyond the limit"] == 0  # the header of each answer says how many are left
+    (subject_dir / "neuronpedia.sqlite").unlink()
+    monkeypatch.setattr(client, "FEW_LEFT", 0)  # as if others at this address had used it up meanwhile
+    with serve(world(60), limit=20, window=0.5) as server:
+        assert len(ask(server, **options)) == 60
+        assert server.sent["beyond the limit"] > 0
 
 
 def test_the_key_goes_to_the_api_alone_and_is_kept_nowhere(serve, ask, subject_dir, monkeypatch, caplog, capfd):
