@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable, provenance_of
 from isaerft.analysis.columns import PROVENANCE, SOURCE, SUBJECT
 from isaerft.table import Column
+
+MAX_MAKERS = 5
 
 
 def explained_latents(analysis: Analysis) -> pd.DataFrame:
@@ -29,9 +33,22 @@ def explained_latents(analysis: Analysis) -> pd.DataFrame:
                     "n_failed": n_failed,
                     "share_explained": n_explained / n_asked if n_asked else np.nan,
                     **provenance_of(part),
+                    "makers": makers_of(part.explanations),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def makers_of(explanations: pd.DataFrame) -> str | None:
+    """Return the makers of explanations, the most frequent first, with their numbers; None where nobody says."""
+    from isaerft.explanations.base import MAKER
+
+    if MAKER not in explanations:
+        return None
+    counts = sorted(Counter(explanations[MAKER]).items(), key=lambda one: (-one[1], one[0] == "", one[0]))
+    named = [f"{maker or 'unknown'} ({n:,})" for maker, n in counts[:MAX_MAKERS]]
+    others = counts[MAX_MAKERS:]
+    return "; ".join(named + [f"{len(others)} others ({sum(n for _, n in others):,})"] * bool(others)) or None
 
 
 TABLE = ResultTable(
@@ -64,6 +81,13 @@ TABLE = ResultTable(
             "n_recognized",
             "int",
             "Latents among them that were recognized: their tokens overlap most with those that their own page lists.",
+        ),
+        Column(
+            "makers",
+            "text",
+            "Who made the explanations and how many each, as explanationModelName/typeName where they come from "
+            "Neuronpedia; empty where the source does not say.",
+            optional=True,
         ),
     ),
     make=explained_latents,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -70,6 +72,31 @@ def explain(study: StudyFile, subject: SubjectName, source: SourceName, results:
         llm=open_llm(plan, options.llm),
     )
     explanations.write_explanations(found, layout.explanations(subject, source), d_sae=d_sae)
+
+
+@app.command("labels")
+def labels(
+    study: StudyFile,
+    subject: SubjectName,
+    source: SourceName,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV file for all of them.", show_default="only a summary is printed")
+    ] = None,
+    results: ResultsFolder = None,
+) -> None:
+    """List all that was found at Neuronpedia: every maker's explanations, their side, and their published scores.
+
+    It reads what `isaerft explain` has looked up, and asks nothing.
+    """
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    options = plan.study.sources[check_name("source", source, plan.study.sources)]
+    from isaerft.explanations.neuronpedia.labels import LABELS, known_labels, lines_about_makers
+
+    found = known_labels(options, layout.subject(subject).path)
+    tell("\n".join(lines_about_makers(found)))
+    if out is not None:
+        LABELS.write(found, out)
 
 
 @app.command("judge")

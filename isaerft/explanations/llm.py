@@ -124,7 +124,8 @@ class LlmSource:
                 failures[answer.reason] += 1
                 continue
             text = clean_text(answer.explanation)  # type: ignore[attr-defined]
-            rows.append({"latent_index": question.latent, "explanation": text, "side": question.side, "url": ""})
+            row = {"latent_index": question.latent, "explanation": text, "side": question.side, "url": ""}
+            rows.append(row | {"maker": llm.llm.model})
         if not rows:
             raise InputError(
                 f"llm {llm.name!r} explained none of {len(questions)} latents;"

@@ -8,6 +8,7 @@ from isaerft import config
 from isaerft.analysis import analysis_of, readings, table
 from isaerft.analysis.agreement import write_agreement
 from isaerft.analysis.design import draw_sample
+from isaerft.analysis.explained_latents import makers_of
 from isaerft.analysis.readings import confounds_of
 from isaerft.errors import InputError
 from isaerft.explanations import latents_to_explain, read_sample, write_explanations, write_sample
@@ -192,6 +193,12 @@ def test_provenance_is_that_of_the_explanations_in_every_table_that_has_it(resul
         assert sorted(map(tuple, found.to_numpy().tolist())) == [("said", "proven"), ("whole", "unknown")]
     counts = analysis.frame("explained_latents").set_index("source")[["n_compared", "n_recognized"]]
     assert counts.to_numpy().tolist() == [[64, 61], [0, 0]]
+
+
+def test_explained_latents_names_the_makers_the_most_frequent_first():
+    frame = pd.DataFrame({"maker": ["b", "a", "b", "", *"cdefg"]})
+    assert makers_of(frame) == "b (2); a (1); c (1); d (1); e (1); 3 others (3)"
+    assert makers_of(pd.DataFrame({"latent_index": [1]})) is None
 
 
 def test_a_latent_outside_the_sample_is_not_called_unexplained(results):

@@ -263,6 +263,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     elsewhere = {"split", "power", "design", "cost", "calibrate", "calibration-part", "calibration", "audit", "shuffle"}
     elsewhere |= {
         "gguf-model",
+        "labels",
         "elicit",
         "steer",
         "steering-check",
