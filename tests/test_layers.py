@@ -21,7 +21,7 @@ FLOORS = [
     ("scorers", "changes", "training"),
     ("analysis", "planning", "placebos"),
     ("report",),
-    ("annotation",),
+    ("annotation", "publish"),
     ("cli",),
     ("notebook",),
 ]
@@ -29,7 +29,18 @@ FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}
 HEAVY = {"torch", "transformers", "peft", "sae_lens", "transformer_lens", "sentence_transformers", "accelerate"}
 WITHOUT_TORCH = [
     *GROUND,
-    *("stats", "llm", "behaviors", "explanations", "calibration", "analysis", "planning", "report", "annotation"),
+    *(
+        "stats",
+        "llm",
+        "behaviors",
+        "explanations",
+        "calibration",
+        "analysis",
+        "planning",
+        "report",
+        "annotation",
+        "publish",
+    ),
 ]
 MAX_LINES = 500
 home = structure["home"]

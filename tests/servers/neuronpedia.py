@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -68,7 +69,7 @@ class Neuronpedia:
     ):
         self.latents, self.model, self.layer = latents, "gemma-2-2b", "20-gemmascope-res-16k"
         self.newer, self.scores, self.limit, self.window, self.lists = newer or {}, scores or {}, limit, window, {}
-        self._times = []
+        self._times, self.numbers = [], count()
         self.fault_rate, self.faults, self.always = fault_rate, faults, always or {}
         self.delay, self.keys_per_page, self.echo_headers = delay, keys_per_page, echo_headers
         self.seen, self.sent = [], Counter()
@@ -243,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wrong:
             return 400, json.dumps({"message": wrong})
         here = [one for one in body["features"] if (one["modelId"], one["layer"]) == (owner.model, owner.layer)]
-        number = f"l{len(owner.lists)}"
+        number = f"l{next(owner.numbers)}"
         made = {"id": number, "name": body["name"], "description": body.get("description", "")}
         neurons = [
             one | {"index": str(one["index"]), "listId": number} for one in here if one["index"] in owner.latents

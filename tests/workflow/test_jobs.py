@@ -264,6 +264,8 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
     elsewhere |= {
         "gguf-model",
         "labels",
+        "publish",
+        "leaderboard",
         "elicit",
         "steer",
         "steering-check",

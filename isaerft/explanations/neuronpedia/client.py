@@ -106,7 +106,7 @@ class Client:
     ) -> None:
         self.options = options
         self._rng, self._sleep = rng or random.Random(), sleep
-        self._key = _read_key()
+        self._key = read_key()
         self._pace = Pace(options.requests_per_second)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._http = BoundedClient(
@@ -126,18 +126,29 @@ class Client:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
-    async def api(self, method: str, path: str, read: Callable[[bytes], T], json: Any = None) -> T | None:
-        """Send a request to the API and return what `read` makes of the answer; None for its 404, which is JSON too."""
+    async def api(
+        self, method: str, path: str, read: Callable[[bytes], T], json: Any = None, *, attempts: int | None = None
+    ) -> T | None:
+        """Send a request to the API and return what `read` makes of the answer; None for its 404, which is JSON too.
+
+        `attempts` replaces that of the options: a request that makes something must not be repeated blindly.
+        """
         headers = {"x-api-key": self._key} if self._key else {}
         url = self.options.base_url.rstrip("/") + path
-        return await self._request(method, url, read, as_json, headers=headers, json=json)
+        return await self._request(method, url, read, as_json, attempts, headers=headers, json=json)
 
     async def export(self, path: str, read: Callable[[bytes], T], params: dict[str, str] | None = None) -> T | None:
         """Get an object of the export bucket, without the key, and return what `read` makes of it; None for 404."""
         return await self._request("GET", self.options.export_url.rstrip("/") + path, read, bytes, params=params)
 
     async def _request(
-        self, method: str, url: str, read: Callable[[bytes], T], read_404: Callable[[bytes], Any], **request: Any
+        self,
+        method: str,
+        url: str,
+        read: Callable[[bytes], T],
+        read_404: Callable[[bytes], Any],
+        attempts: int | None = None,
+        **request: Any,
     ) -> T | None:
         """Return what `read` makes of the answer, None for 404, retrying until it can be read.
 
@@ -146,9 +157,10 @@ class Client:
         FailedRequest
             All attempts failed, or the fault is not one that a further attempt could mend.
         """
+        attempts = attempts or self.options.attempts
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Retryable),
-            stop=stop_after_attempt(self.options.attempts),
+            stop=stop_after_attempt(attempts),
             wait=self._wait,
             after=self._slow_down,
             sleep=self._sleep,
@@ -157,7 +169,7 @@ class Client:
         try:
             return await retrying(self._attempt, method, url, read, read_404, request)
         except _Retryable as error:
-            raise FailedRequest(f"{error}, {self.options.attempts} times") from None
+            raise FailedRequest(f"{error}, {attempts} times") from None
 
     async def _attempt(
         self,
@@ -247,7 +259,7 @@ def as_json_lines(data: bytes) -> list[Any]:
     return [as_json(line) for line in data.split(b"\n") if line.strip()]
 
 
-def _read_key() -> str:
+def read_key() -> str:
     """Return the key in the environment, "" if there is none."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
