@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,11 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
         "n_families": len(np.unique(families)),
     }
     found: dict[str, float] = {}
+    reseeded = _without_each_seed(matrix, tested, families)
     if len(tested):
         own = np.diagonal(matrix.values)[tested]
         found = _result(stats.overall_agreement(own, families=families, confidence_level=level, bounds=bounds))
+        found["reliable_difference"] = stats.reliable_difference(reseeded[:, 0], level)
     yield same | {"quantity": "agreement"} | found
     if len(matrix.values) > 1:
         found = {}
@@ -58,7 +61,27 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
             square = matrix.adjusted[np.ix_(tested, tested)]
             options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed}
             found = _result(stats.overall_specificity(square, families=families, confidence_level=level, **options))
+            found["reliable_difference"] = stats.reliable_difference(reseeded[:, 1], level)
         yield same | {"quantity": "specificity"} | found
+
+
+def _without_each_seed(matrix: BehaviorMatrix, tested: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """Return agreement and specificity without each seed in turn, (n_seeds, 2).
+
+    A seed is left out of all behaviors at once: their trainings may share its draws.
+    """
+    own = {key: changes for key, changes in matrix.changes_of.items() if key[1] == matrix.measure}
+    n_seeds = min(map(len, own.values()))
+    if n_seeds < 2 or not len(tested):
+        return np.empty((0, 2))
+    rows = np.full((n_seeds, 2), np.nan)
+    for seed in range(n_seeds):
+        part = replace(matrix, changes_of={key: np.delete(changes, seed, axis=0) for key, changes in own.items()})
+        values, adjusted = np.diagonal(part.values)[tested], part.adjusted[np.ix_(tested, tested)]
+        if np.isfinite(values).all():
+            rows[seed, 0] = stats.overall_agreement(values, families=families).statistic
+        rows[seed, 1] = stats.specificity_estimate(adjusted, families)
+    return rows
 
 
 def _result(result: stats.OverallResult) -> dict[str, float]:
@@ -113,6 +136,13 @@ TABLE = ResultTable(
             "Independent behaviors: those whose changes and expectations are alike count as one.",
         ),
         PROVENANCE,
+        Column(
+            "reliable_difference",
+            "float",
+            "Smallest difference that reseeding does not explain: of two equal results, each with seeds of its own, "
+            "5 % differ by more (jackknife over seeds, Student's t); empty with one seed.",
+            optional=True,
+        ),
         PRIMARY,
     ),
     make=overall,

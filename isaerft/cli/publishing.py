@@ -100,3 +100,23 @@ def publish(
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes:,} bytes" if n_bytes < 10_000 else f"{n_bytes / 1000:,.0f} kB"
+
+
+@app.command("leaderboard")
+def leaderboard(
+    studies: Annotated[list[Path], typer.Argument(help="Results folders of finished studies.")],
+    out: Annotated[Path, typer.Option("--out", help="Page; the same as CSV is written beside it.")],
+) -> None:
+    """Rank SAEs and label makers over finished studies, from their tables alone, on one self-contained page."""
+    from isaerft import analysis
+    from isaerft.analysis.leaderboard import LEADERBOARD, leaderboard
+    from isaerft.io import write_text
+    from isaerft.report.leaderboard import leaderboard_page
+
+    if out.suffix != ".html":
+        raise InputError(f"--out {str(out)!r}", allowed="a file that ends in .html")
+    frame = leaderboard(dict(analysis.TABLES), studies)
+    LEADERBOARD.write(frame, out.with_suffix(".csv"))
+    frame = LEADERBOARD.read(out.with_suffix(".csv"))
+    write_text(out, leaderboard_page(frame))
+    tell(f"wrote {out} and {out.with_suffix('.csv')}: {len(frame):,} results of {len(studies):,} studies")

@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from isaerft.stats.nulls import exchange_pvalue
     from isaerft.stats.overall import (
         OverallResult,
+        factor_among,
         overall_agreement,
         overall_specificity,
+        reliable_difference,
+        specificity_estimate,
     )
     from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
@@ -83,7 +86,8 @@ _NAMES = {
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
-    "overall": "OverallResult overall_agreement overall_specificity",
+    "overall": "OverallResult factor_among overall_agreement overall_specificity reliable_difference"
+    " specificity_estimate",
     "power": "disattenuated_auroc hanley_mcneil_sd",
     "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
     " rank_agreement",
@@ -140,6 +144,7 @@ __all__ = [
     "error_rates",
     "exchange_pvalue",
     "exchange_within",
+    "factor_among",
     "families_of",
     "family_qvalues",
     "hanley_mcneil_sd",
@@ -160,6 +165,7 @@ __all__ = [
     "qvalues",
     "rank_agreement",
     "reliability",
+    "reliable_difference",
     "remaining_share",
     "scaled_ranks",
     "score_elsewhere",
@@ -167,6 +173,7 @@ __all__ = [
     "spearman",
     "spearman_ceiling_of_mean",
     "spearman_ceiling_of_seed",
+    "specificity_estimate",
     "specificity_matrix",
     "specificity_of",
     "specificity_test",

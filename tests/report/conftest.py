@@ -132,6 +132,7 @@ class Maker:
             keys = dict(zip(("adapter", "measure", "source", "judge"), PRIMARY, strict=True))
             numbers = {"estimate": estimate, "ci_low": estimate - 0.06, "ci_high": estimate + 0.05, "pvalue": 0.0002}
             numbers |= {"qvalue": 0.0004, "leave_one_out_low": estimate - 0.02, "leave_one_out_high": estimate + 0.01}
+            numbers |= {"reliable_difference": 0.05}
             counts = {"n_behaviors": len(self.behaviors), "n_families": len(self.behaviors), "primary": True}
             same = {"subject": subject, "quantity": quantity, "statistic": self.statistic, "provenance": "proven"}
             rows.append(same | keys | numbers | counts)
