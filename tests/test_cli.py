@@ -35,6 +35,11 @@ NAMES = {"subject": "toy", "behavior": "humor", "adapter": "bias", "source": "lo
 STEERING = {"latent": "3", "strength": "1", "prompt": "hello", "max_new_tokens": "4", "temperature": "0", "seed": "0"}
 
 
+# What is given without an option's name, and what has no value.
+WORDS = ("what", "studies")
+PLAIN = (*WORDS, "send")
+
+
 def takes(verb):
     """Return the names of a verb's options."""
     return list(inspect.signature(VERBS[verb]).parameters)
@@ -56,7 +61,11 @@ def line_of(verb, tmp_path, **given):
     values = NAMES | {"scorer": "none", "results": str(tmp_path / "results"), "draws": "20"}
     values |= {"latents": "all", "seed": "0", "sheet": "sheet", "returned": "answers.csv", "reader": "ann"}
     values |= {"kind": "person", "out": str(tmp_path / "out.csv")} | STEERING | given
-    return [verb, *(part for name in takes(verb) for part in (f"--{name.replace('_', '-')}", values[name]))]
+    values |= {"source_id": "a/b", **given}
+    options = (
+        part for name in takes(verb) if name not in PLAIN for part in (f"--{name.replace('_', '-')}", values[name])
+    )
+    return [verb, *(["export"] if verb == "publish" else []), *options]
 
 
 def run_python(code, *arguments):
@@ -74,7 +83,8 @@ def test_every_verb_says_what_it_does_and_needs_and_the_help_lists_it(capsys):
         assert main([verb, "--help"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert " ".join(inspect.getdoc(function).split()) in text
-        assert all(f"--{name.replace('_', '-')}" in text for name in takes(verb)), verb
+        shown = {name: f"--{name.replace('_', '-')}" for name in takes(verb)} | {name: f" {name}" for name in WORDS}
+        assert all(shown[name] in text for name in takes(verb)), verb
 
 
 def test_the_version_is_that_of_the_installed_package(capsys):

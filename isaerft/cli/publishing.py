@@ -104,7 +104,7 @@ def _size(n_bytes: int) -> str:
 
 @app.command("leaderboard")
 def leaderboard(
-    studies: Annotated[list[Path], typer.Argument(help="Results folders of finished studies.")],
+    studies: Annotated[list[Path], typer.Argument(metavar="studies", help="Results folders of finished studies.")],
     out: Annotated[Path, typer.Option("--out", help="Page; the same as CSV is written beside it.")],
 ) -> None:
     """Rank SAEs and label makers over finished studies, from their tables alone, on one self-contained page."""

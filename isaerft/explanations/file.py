@@ -241,7 +241,8 @@ def _neuronpedia(row: Row) -> FileRow:
     values = row.values
     index = latent_index(values["index"], row.location)
     model, layer = (_text(values[column]) for column in ("modelId", "layer"))
-    said = Explanation("", *(clean_text(_text(values.get(column))) for column in ("explanationModelName", "typeName")))
+    maker, kind = (clean_text(_text(values.get(column))) for column in ("explanationModelName", "typeName"))
+    said = Explanation("", maker, kind)
     linkable = _SLUG.fullmatch(model) and _SLUG.fullmatch(layer)
     url = f"{NEURONPEDIA}/{model}/{layer}/{index}" if linkable else ""
     return FileRow(index, values["description"], side_of(said), url, (model, layer, ""), said.maker)

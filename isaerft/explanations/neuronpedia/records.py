@@ -16,7 +16,6 @@ in a fixed order, independent of the order in which they came:
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,8 +99,8 @@ class Explanation(NamedTuple):
 
 def explanation_of(row: dict[str, Any]) -> Explanation:
     """Return the explanation in a row of JSON, with the scores in it."""
-    names = ("description", "explanationModelName", "typeName")
-    return Explanation(*(clean_text(row.get(name)) for name in names), _scores_in(row))
+    text, model, kind = (clean_text(row.get(name)) for name in ("description", "explanationModelName", "typeName"))
+    return Explanation(text, model, kind, _scores_in(row))
 
 
 def _scores_in(row: dict[str, Any]) -> tuple[Score, ...]:
@@ -113,8 +112,8 @@ def _scores_in(row: dict[str, Any]) -> tuple[Score, ...]:
             continue
         kind, model = (clean_text(one.get(f"explanationScore{name}")) for name in ("TypeName", "ModelName"))
         value = one.get("value")
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SCORE
-        if kind and number and math.isfinite(value):
+        # NaN and infinity are not below any bound.
+        if kind and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SCORE:
             found.add(Score(kind, model, float(value)))
     return tuple(sorted(found))
 

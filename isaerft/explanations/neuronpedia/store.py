@@ -104,7 +104,10 @@ class Store:
             " ORDER BY latent, maker_model, maker_type, text",
             (int, str, str, str),
         )
-        return [(row[0], Explanation(*row[1:], tuple(scores.get(row, ())))) for row in rows]
+        return [
+            (latent, Explanation(text, model, kind, tuple(scores.get((latent, text, model, kind), ()))))
+            for latent, text, model, kind in rows
+        ]
 
     def finished(self, *, maker: str = "", scored: bool = False) -> set[int]:
         """Return the latents that need no look-up: explained, or known to have no explanation.
