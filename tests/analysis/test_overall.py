@@ -1,7 +1,32 @@
 """overall.csv"""
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from isaerft import stats
+from tests.analysis.small_study import BEHAVIORS, DEAD, EXPECTED, UNEXPLAINED, N
+
+
+def test_reliable_differences_are_those_of_the_estimates_without_each_seed(finished):
+    parts, tables = finished
+    known = np.array([i for i in range(N) if i not in (*DEAD, *UNEXPLAINED)])
+    behaviors = [name for name in BEHAVIORS if name != "silent"]
+    expected = np.array([np.isin(known, EXPECTED[name]) for name in behaviors])
+    without = []
+    for seed in range(2):
+        values = []
+        for name, wanted in zip(behaviors, expected, strict=True):
+            table = pd.read_parquet(parts.folder / f"changes/toy/{name}.parquet")
+            table = table.query("adapter == 'bias' and measure == 'contribution' and seed != @seed")
+            changes = table.pivot(index="seed", columns="latent_index", values="change").to_numpy()[:, known]
+            values.append(stats.auroc(stats.mean_rank(changes), wanted))
+        without.append(np.mean(values))
+    rows = tables["overall"].query("adapter == 'bias' and measure == 'contribution' and source == 'said'")
+    found = rows.set_index("quantity").reliable_difference
+    assert found["agreement"] == pytest.approx(stats.reliable_difference(without), rel=1e-3)
+    assert found["agreement"] > 0
+    assert found["specificity"] > 0
 
 
 def test_overall_results_are_means_over_the_behaviors_that_could_be_tested(finished):

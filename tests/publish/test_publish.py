@@ -132,6 +132,24 @@ def test_a_list_of_an_earlier_run_is_left_alone_and_named(study, server):
     assert json.dumps(server.lists) == before
 
 
+def test_a_list_that_was_edited_or_holds_part_of_other_verdicts_is_not_taken_for_ours(study, server):
+    verdicts = verdicts_of(study)
+    send(server, verdicts)
+    kept = server.lists["l0"]["neurons"][0]["description"]
+    server.lists["l0"]["neurons"][0]["description"] = "edited by hand"
+    with pytest.raises(InputError, match="holds other verdicts"):
+        send(server, verdicts)
+    # Of the verdicts of an earlier run Neuronpedia had only those that are also in this one.
+    server.lists["l0"]["neurons"][0]["description"] = kept
+    del server.lists["l0"]["neurons"][2]
+    verdict_table, path = table("explanation_verdicts"), study.table("explanation_verdicts")
+    frame = verdict_table.read(path)
+    frame.loc[frame.latent_index.isin([152, 250]), "verdict"] = ["inconclusive", "supported"]
+    verdict_table.write(frame, path)
+    with pytest.raises(InputError, match="holds other verdicts"):
+        send(server, verdicts_of(study))
+
+
 def test_latents_that_neuronpedia_does_not_have_are_named(study, server):
     del server.latents[151]
     sent = send(server, verdicts_of(study))
