@@ -65,8 +65,8 @@ class SourceFunction(Protocol):
         DataFrame
             latent_index : int64, unique, in [0, d_sae); explanation : str; side : "input", "output" or "both"; url :
             str, may be empty; maker : str, optional. A latent without explanation has no row. `attrs["counts"]` may
-            hold what was left out, and under "failed" how many of `latents` could not be looked up; `attrs["evidence"]`,
-            an `isaerft.explanations.provenance.Evidence`, of which SAE they are.
+            hold what was left out, and under "failed" how many of `latents` could not be looked up;
+            `attrs["evidence"]`, an `isaerft.explanations.provenance.Evidence`, of which SAE they are.
         """
 
 
