@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import stats
-from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, SOURCE, STATISTIC, SUBJECT
+from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PROVENANCE, SOURCE, STATISTIC, SUBJECT
 from isaerft.errors import InputError, shown
 from isaerft.layout import Results
 from isaerft.table import Column, Table
@@ -74,6 +74,7 @@ def _rows_of(catalogue: dict[str, Table], results: Results, study: str) -> list[
     rows = []
     for (subject, source, judge), group in own.groupby(["subject", "source", "judge"], sort=False):
         row: dict[str, object] = {"study": study, "subject": subject, "source": source, "judge": judge} | test
+        row["provenance"] = group.provenance.iloc[0]
         row |= {"behaviors": behaviors, "makers": makers.get((subject, source))}
         row |= _sae(subjects.loc[subject]) if subject in subjects.index else {}
         by_quantity = group.set_index("quantity")
@@ -188,6 +189,7 @@ LEADERBOARD = Table(
         Column("d_sae", "int", "Latents of the SAE.", optional=True),
         SOURCE,
         Column("makers", "text", "Who made the explanations, as in explained_latents.csv.", optional=True),
+        PROVENANCE,
         Column("wrong_on_purpose", "bool", "Whether the explanations are a control, wrong on purpose."),
         JUDGE,
         ADAPTER,

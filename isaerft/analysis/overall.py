@@ -135,6 +135,7 @@ TABLE = ResultTable(
             "int",
             "Independent behaviors: those whose changes and expectations are alike count as one.",
         ),
+        PROVENANCE,
         Column(
             "reliable_difference",
             "float",
@@ -142,7 +143,6 @@ TABLE = ResultTable(
             "5 % differ by more (jackknife over seeds, Student's t); empty with one seed.",
             optional=True,
         ),
-        PROVENANCE,
         PRIMARY,
     ),
     make=overall,

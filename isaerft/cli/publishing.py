@@ -63,7 +63,7 @@ def publish(
     from isaerft import publish as parts
 
     verdicts = parts.read_verdicts(plan, layout, subject, source=source, judge=judge, source_id=source_id)
-    tell(f"{verdicts.title}: {verdicts.counts()}")
+    tell(f"{verdicts.title}: {verdicts.counts()}; provenance of the explanations: {verdicts.provenance}")
     if what == "neuronpedia":
         lists, dictionary = parts.lists_of(verdicts), verdicts.at_neuronpedia
         for one in lists:

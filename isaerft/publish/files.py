@@ -164,6 +164,7 @@ def _facts(verdicts: Verdicts) -> str:
         "Model": facts.get("model"),
         "SAE": sae or None,
         "Hook": facts.get("hook_name"),
+        "Provenance of the explanations": verdicts.provenance,
         "Dictionary at Neuronpedia": "/".join(verdicts.source_id) if verdicts.source_id else None,
     }
     return "\n".join(f"- {name}: `{_plain(value)}`" for name, value in parts.items() if value and not pd.isna(value))

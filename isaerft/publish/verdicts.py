@@ -32,8 +32,12 @@ class Verdicts:
         Rows of explanation_verdicts.csv, with the explanation's side, maker and url, "" where nobody says.
     facts : dict
         The subject's row of subjects.csv.
+    provenance : str
+        Whether the explanations are known to be of this SAE, as in explained_latents.csv.
     source_id : SourceId or None
         The dictionary at Neuronpedia; None if it is not known.
+    source_id_given : bool
+        Whether the caller named it, and so vouches for it.
     """
 
     plan: Plan
@@ -42,7 +46,9 @@ class Verdicts:
     judge: str
     rows: pd.DataFrame
     facts: dict[str, Any]
+    provenance: str
     source_id: SourceId | None
+    source_id_given: bool
 
     @property
     def title(self) -> str:
@@ -62,11 +68,17 @@ class Verdicts:
 
     @property
     def at_neuronpedia(self) -> SourceId:
-        """The dictionary at Neuronpedia; an unknown one is an `InputError`."""
+        """The dictionary at Neuronpedia; an unknown one, or explanations of unknown provenance, are an `InputError`."""
         if self.source_id is None:
             raise InputError(
                 f"nobody says which dictionary at Neuronpedia the SAE of {self.subject!r} is",
                 remedy="give it with --source-id MODEL/SOURCE, as in gemma-2-2b/20-gemmascope-res-16k",
+            )
+        if self.provenance == "unknown" and not self.source_id_given:
+            raise InputError(
+                f"it is not known that the explanations of {self.source!r} are of {self.subject!r}: verdicts on them"
+                " may be about another SAE",
+                remedy=f"if you vouch for it, add --source-id {'/'.join(self.source_id)}",
             )
         return self.source_id
 
@@ -116,9 +128,13 @@ def read_verdicts(
         )
     subjects = analysis.table("subjects").read(results.table("subjects"))
     facts = subjects[subjects.subject == subject].iloc[0].to_dict() if subject in set(subjects.subject) else {}
+    explained = analysis.table("explained_latents")
+    known = explained.read(results.table(explained.name))
+    provenance = known.provenance[(known.subject == subject) & (known.source == source)]
     return Verdicts(
         plan, subject, source, judge, _with_makers(rows, results, subject, source), facts,
-        _source_id(plan, results, subject, source, source_id),
+        provenance.iloc[0] if len(provenance) else "unknown",
+        _source_id(plan, results, subject, source, source_id), source_id is not None,
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ expectations than with other behaviors' (0 by chance). Only what was measured in
 {% endfor %}
 <h2>How to read this page</h2>
 <dl>
+<dt>Provenance</dt><dd>Whether the explanations are known to be of this SAE. Where it is unknown, low numbers may mean
+that they belong to another one.</dd>
 <dt>Specificity, agreement</dt><dd>Means over independent behaviors, with the interval over them: what other behaviors
 like these would give. Agreement alone also rewards explanations that are right about every training alike.</dd>
 <dt>±</dt><dd>The smallest difference that is reliable under reseeding. Of two equal results, each with seeds of its
@@ -104,7 +106,7 @@ def _source(row: Any) -> list[str]:
     lines = [words(row.source)]
     if not undefined(row.makers):
         lines.append(visible(row.makers))
-    return [*lines, "wrong on purpose"] if row.wrong_on_purpose else lines
+    return [*lines, "wrong on purpose" if row.wrong_on_purpose else f"provenance {visible(row.provenance)}"]
 
 
 def _estimate(row: Any, quantity: str) -> list[str]:

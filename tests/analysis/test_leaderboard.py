@@ -67,6 +67,7 @@ def test_every_number_is_that_of_the_studys_own_tables(studies, board):
             assert row.difference == compared.difference.iloc[0]
         assert row.wrong_on_purpose == (row.source == "wrong")
         assert row.n_seeds == 2
+        assert row.provenance == own.provenance.iloc[0]
 
 
 def test_the_best_comes_first_and_explanations_that_are_wrong_on_purpose_have_no_rank(board):

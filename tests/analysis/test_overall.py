@@ -18,7 +18,8 @@ def test_reliable_differences_are_those_of_the_estimates_without_each_seed(finis
         values = []
         for name, wanted in zip(behaviors, expected, strict=True):
             table = pd.read_parquet(parts.folder / f"changes/toy/{name}.parquet")
-            table = table[table.seed != left_out].query("adapter == 'bias' and measure == 'contribution'")
+            table = table.query("adapter == 'bias' and measure == 'contribution'")
+            table = table[table.seed != left_out]
             changes = table.pivot(index="seed", columns="latent_index", values="change").to_numpy()[:, known]
             values.append(stats.auroc(stats.mean_rank(changes), wanted))
         without.append(np.mean(values))

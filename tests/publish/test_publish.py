@@ -59,7 +59,15 @@ def study(tmp_path):
     subjects = table("subjects")
     frame = pd.DataFrame([facts | {"loss_spliced": 2.1}]).reindex(columns=subjects.column_names)
     subjects.write(frame, results.table("subjects"))
+    write_provenance(results, "unknown")
     return results
+
+
+def write_provenance(results, provenance):
+    explained = table("explained_latents")
+    row = {"subject": "toy", "source": "said", "design": "all", "n_asked": N, "n_explained": N, "n_unlabeled": 0}
+    row |= {"n_failed": 0, "provenance": provenance, "n_compared": 0, "n_recognized": 0}
+    explained.write(pd.DataFrame([row]).reindex(columns=explained.column_names), results.table("explained_latents"))
 
 
 def verdicts_of(results, source_id=ID):
@@ -217,6 +225,22 @@ def test_what_cannot_be_published_says_why(study):
         read_verdicts(plan, study, "toy", judge="other")
     with pytest.raises(InputError, match="--source-id MODEL/SOURCE"):
         export_folder(verdicts_of(study, None))
+
+
+def test_verdicts_on_explanations_of_unknown_provenance_are_not_published_unless_somebody_vouches(study):
+    metadata = {"d_sae": N, "metadata": {"neuronpedia_id": ID}}
+    path = study.subject("toy").sae / "cfg.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(InputError, match=f"if you vouch for it, add --source-id {ID}"):
+        export_folder(verdicts_of(study, None))
+    assert export_folder(verdicts_of(study)).files
+    for provenance in ("stated", "proven"):
+        write_provenance(study, provenance)
+        assert export_folder(verdicts_of(study, None)).files
+    assert (
+        "- Provenance of the explanations: `proven`" in dataset_folder(verdicts_of(study)).files["README.md"].decode()
+    )
 
 
 def test_by_default_nothing_is_sent_or_written_and_the_size_is_told(study, server, tmp_path, capsys):

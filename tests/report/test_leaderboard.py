@@ -15,7 +15,13 @@ def board(**changes):
     row = dict.fromkeys(LEADERBOARD.column_names)
     row |= {"rank": 1, "study": "one", "subject": "toy", "source": "neuronpedia", "judge": "lexical", "n_seeds": 3}
     row |= {"adapter": "bias", "measure": "contribution", "statistic": "auroc", "behaviors": "a, b"}
-    row |= {"wrong_on_purpose": False, "behind_best": 0.0, "n_tested": 200, "share_supported": 0.125}
+    row |= {
+        "wrong_on_purpose": False,
+        "provenance": "proven",
+        "behind_best": 0.0,
+        "n_tested": 200,
+        "share_supported": 0.125,
+    }
     row |= {"share_contradicted": 0.02, "share_absorbed": 0.0, "n_explanations": 400}
     for quantity, value in (("specificity", 0.41), ("agreement", 0.77)):
         row |= {quantity: value, f"{quantity}_ci_low": value - 0.1, f"{quantity}_ci_high": value + 0.1}
@@ -34,6 +40,7 @@ def test_each_row_shows_estimate_interval_reseeding_and_verdicts():
     assert page.count("none tested") == 1
     assert page.count("wrong on purpose") == 1
     assert page.count("<svg") == 3
+    assert page.count("provenance proven") == 2
 
 
 def test_the_page_loads_nothing_and_outside_names_are_escaped():

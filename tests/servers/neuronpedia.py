@@ -200,10 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         if steps[:2] == ["api", "feature"] and len(steps) == 5:
             latent = int(steps[4]) if steps[4].isdigit() else -1
             known = (steps[2], steps[3]) == (owner.model, owner.layer) and latent in owner.latents
-            row = (
-                owner.row(latent, alone=True, source=owner.source) if known else {"error": NO_SUCH, "message": NO_SUCH}
-            )
-            body = json.dumps(row)
+            found = {"error": NO_SUCH, "message": NO_SUCH}
+            body = json.dumps(owner.row(latent, alone=True, source=owner.source) if known else found)
             self.answer("feature", (latent,), 200 if known else 404, body)
         elif steps[0] == "s3" and parts.query:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
