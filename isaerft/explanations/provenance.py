@@ -10,8 +10,8 @@ under a shifted index, or with another SAE, next to none are.
 - *stated*: the explanations come with a name of this SAE. What the latents do was not compared, or proves nothing.
 - *unknown*: neither; or contradicted, and taken all the same (`other_sae: true`).
 
-A contradiction is an error. Latents of an SAE that was fine-tuned from another promote nearly the same tokens, so these
-two are told apart by their names alone.
+A contradiction is an error. Latents of an SAE that was fine-tuned from another may promote nearly the same tokens, so
+these two are told apart by their names alone.
 """
 
 from __future__ import annotations
