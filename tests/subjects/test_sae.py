@@ -322,3 +322,13 @@ def test_nearly_every_labelled_dictionary_of_saelens_can_be_a_subject():
     transcoders = [one for one in usable if one.kind.writes]
     assert (len(heads), len(transcoders)) >= (284, 340)
     assert {one.release.split("-")[0] for one in judged if one.reason} == {"mntss", "temporal"}
+    others = len(usable) - len(heads) - len(transcoders)
+    counts = (
+        f"{len(judged):,}",
+        f"{len(usable):,}",
+        f"{others:,} SAEs",
+        f"{len(heads)} on",
+        f"{len(transcoders)} transcoders",
+    )
+    said = (ROOT / "docs/supported.md").read_text(encoding="utf-8")
+    assert [count for count in counts if count not in said] == [], "say what benchmarks/labelled_dictionaries.py says"
