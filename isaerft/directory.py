@@ -163,7 +163,8 @@ def labelled_sources(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     # PyYAML may be installed without libyaml, whose loader takes a second for SAELens' file and not ten.
-    return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    data = path.read_bytes()
+    return yaml.load(data, Loader=yaml.CSafeLoader) if yaml.__with_libyaml__ else yaml.safe_load(data)
 
 
 def _listed(releases: Mapping[str, Any]) -> Iterator[Listed]:

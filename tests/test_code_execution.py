@@ -30,7 +30,7 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 CALLS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"system", "popen", "read_pickle", "unsafe_load", "full_load", "extract", "extractall", "unpack_archive"}
 FIXED = {"trust_remote_code": False, "allow_pickle": False, "shell": False, "weights_only": True}
-SAFE_YAML = {"_StrictLoader", "SafeLoader", "CSafeLoader"}
+SAFE_YAML = {"_StrictLoader", "SafeLoader", "yaml.CSafeLoader"}
 SOURCE_OF_CODE = re.compile(r"Auto\w+\.from_pretrained|pipeline|SentenceTransformer")
 
 
@@ -185,8 +185,9 @@ def test_no_verb_takes_a_name_that_leads_out_of_the_studys_folder(tmp_path, monk
     arguments = [verb]
     for part in VERBS[verb]:
         if part.required or part.opts[0] == option:
-            values = NAMES | {option: name, "--study": "s.yaml", "--latent": "0", "--kind": "person"}
-            arguments += [part.opts[0], values.get(part.opts[0], "x.csv")]
+            values = NAMES | {option: name, "--study": "s.yaml", "--latent": "0", "--kind": "person", "what": "export"}
+            value = values.get(part.opts[0], "x.csv")
+            arguments += [part.opts[0], value] if part.opts[0].startswith("-") else [value]
     assert run_here(arguments) == 2
     assert capsys.readouterr().err.rstrip("\n").isprintable()
     assert sorted(tmp_path.rglob("*")) == before

@@ -417,7 +417,9 @@ def check_report(path: Path, dom: str, found: Findings) -> None:
 
 def template_tags() -> set[str]:
     """Return the elements that our own templates write, and those that a browser adds."""
-    sources = [*(ROOT / "isaerft/report").glob("*.py"), ROOT / "isaerft/annotation/page.py"]
+    # The leaderboard is no page of a study; tests/report/test_leaderboard.py has its hostile names.
+    pages = [path for path in (ROOT / "isaerft/report").glob("*.py") if path.name != "leaderboard.py"]
+    sources = [*pages, ROOT / "isaerft/annotation/page.py"]
     return {tag for path in sources for tag in re.findall(r"<([a-z][a-z0-9]*)", path.read_text(encoding="utf-8"))}
 
 
