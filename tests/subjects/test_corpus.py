@@ -98,3 +98,10 @@ def test_a_sampled_corpus_begins_with_bos_ends_at_eos_and_follows_its_seed(subje
         assert used.eos_token_id not in tokens[mask.bool()][1:-1]
     assert torch.equal(make_corpus(corpus, language, 5).tokens, rows.tokens)
     assert not torch.equal(make_corpus(corpus, language, 6).tokens[:5, :5], rows.tokens[:5, :5])
+
+
+def test_a_corpus_of_the_hub_that_cannot_be_had_is_one_line_with_its_name(subject):
+    corpus = config.Corpus(dataset="nobody/nothing-at-all")
+    with pytest.raises(InputError, match="nobody/nothing-at-all") as caught:
+        make_corpus(corpus, subject.language, 0)
+    assert "\n" not in str(caught.value)
