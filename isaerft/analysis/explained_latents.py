@@ -43,7 +43,7 @@ def makers_of(explanations: pd.DataFrame) -> str | None:
     """Return the makers of explanations, the most frequent first, with their numbers; None where nobody says."""
     from isaerft.explanations.base import MAKER
 
-    if MAKER not in explanations:
+    if MAKER not in explanations or not explanations[MAKER].any():
         return None
     counts = sorted(Counter(explanations[MAKER]).items(), key=lambda one: (-one[1], one[0] == "", one[0]))
     named = [f"{maker or 'unknown'} ({n:,})" for maker, n in counts[:MAX_MAKERS]]

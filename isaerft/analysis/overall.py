@@ -59,7 +59,7 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
         found = {}
         if len(np.unique(families)) > 1:
             square = matrix.adjusted[np.ix_(tested, tested)]
-            options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed}
+            options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed, "bounds": bounds}
             found = _result(stats.overall_specificity(square, families=families, confidence_level=level, **options))
             found["reliable_difference"] = stats.reliable_difference(reseeded[:, 1], level)
         yield same | {"quantity": "specificity"} | found

@@ -89,6 +89,7 @@ def overall_specificity(
     families: ArrayLike | None = None,
     n_resamples: int = 9999,
     confidence_level: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
     rng: np.random.Generator | int | None = None,
 ) -> OverallResult:
     """Test whether behaviors agree better with their own expectations than with others' (see `specificity_test`).
@@ -99,6 +100,8 @@ def overall_specificity(
         Agreement of changes from training on (row) with expectations for (column).
     families : (n_behaviors,) int, optional
         Behaviors of one family count as one.
+    bounds : (float, float)
+        Least and largest value that an agreement can have; the interval ends at their largest difference.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def overall_specificity(
     return OverallResult(
         statistic=result.statistic,
         pvalue=result.pvalue,
-        confidence_interval=mean_interval(parts, confidence_level),
+        confidence_interval=mean_interval(parts, confidence_level, (bounds[0] - bounds[1], bounds[1] - bounds[0])),
         leave_one_out=_range([contrast(part) for part in left]),
         per_family=parts,
     )

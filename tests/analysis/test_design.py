@@ -199,6 +199,7 @@ def test_explained_latents_names_the_makers_the_most_frequent_first():
     frame = pd.DataFrame({"maker": ["b", "a", "b", "", *"cdefg"]})
     assert makers_of(frame) == "b (2); a (1); c (1); d (1); e (1); 3 others (3)"
     assert makers_of(pd.DataFrame({"latent_index": [1]})) is None
+    assert makers_of(pd.DataFrame({"maker": ["", ""]})) is None
 
 
 def test_a_latent_outside_the_sample_is_not_called_unexplained(results):

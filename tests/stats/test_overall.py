@@ -129,3 +129,11 @@ def test_equal_results_differ_by_more_in_five_percent_of_cases(n_seeds):
         beyond += np.abs(one - other) > limits
     # 600 worlds at 5 %: 30 of them, 3 standard deviations are 16.
     assert (np.abs(beyond - 30) <= 16).all(), beyond
+
+
+def test_the_interval_of_specificity_ends_where_no_difference_can_be_larger():
+    matrix = np.array([[0.9, 0.1], [0.8, 0.2]])
+    free = stats.overall_specificity(matrix).confidence_interval
+    assert free.low < -1 < 1 < free.high
+    kept = stats.overall_specificity(matrix, bounds=(0, 1)).confidence_interval
+    assert (kept.low, kept.high) == (-1, 1)
