@@ -151,18 +151,24 @@ def run_steps(folder: Path) -> None:
 def _digest(folder: Path, steps: Sequence[Step]) -> str:
     """Return a digest of what the study is made from: its options, every file that they name, and the code."""
     options = read_options(folder / STUDY)
-    files = [file for path in _paths(options) for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    files = [file for path in named_files(options) for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
     known = [(str(file), ledger.sha256(file)) for file in files if file.is_file()]
     return settings(options, known, [code(verb) for verb in sorted({step.verb for step in steps})])
 
 
-def _paths(options: object) -> Iterator[Path]:
-    """Yield the files and folders that a study's options name."""
+def named_files(options: object) -> Iterator[Path]:
+    """Yield the files that a study's options name, and the absolute folders."""
     if isinstance(options, Mapping):
         for value in options.values():
-            yield from _paths(value)
-    elif isinstance(options, str) and len(options) < MAX_PATH and os.path.isabs(options) and os.path.exists(options):
+            yield from named_files(value)
+    elif isinstance(options, str) and _is_on_disk(options):
         yield Path(options)
+
+
+def _is_on_disk(text: str) -> bool:
+    if len(text) >= MAX_PATH or "\0" in text:
+        return False
+    return os.path.isfile(text) or (os.path.isabs(text) and os.path.isdir(text))
 
 
 @contextmanager
@@ -188,6 +194,8 @@ def _subject(
     inputs: Path,
 ) -> dict[str, Any]:
     """Return the options of the subject; what is not on disk yet is written to `inputs`."""
+    from isaerft.subjects.sae import writer_of
+
     if isinstance(model, str | Path):
         options["model"] = _absolute(model)
     else:
@@ -201,9 +209,9 @@ def _subject(
         options["release"], options["sae_id"] = sae
     elif isinstance(sae, str | Path):
         options["sae_path"] = _absolute(sae)
-    elif hasattr(sae, "save_model"):
+    elif (write := writer_of(sae)) is not None:
         with replacing(inputs / "sae") as temporary:
-            sae.save_model(temporary)
+            write(temporary)
         options["sae_path"] = str(inputs / "sae")
     elif "train_sae" not in options:
         raise InputError(

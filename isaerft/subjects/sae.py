@@ -93,6 +93,11 @@ def read_sae(folder: str | Path, *, center: bool = False) -> Dictionary:
         return load_dictionary(temporary, center=center)
 
 
+def writer_of(sae: object) -> Callable[[str | Path], object] | None:
+    """Return what writes an SAE of SAELens to a folder, one in training as it is used; None for another object."""
+    return getattr(sae, "save_inference_model", None) or getattr(sae, "save_model", None)
+
+
 def _from_folder(folder: Path) -> SAE[Any]:
     """Return the SAE in a local folder as SAELens reads it: a linear dictionary, with weights in safetensors."""
     from sae_lens import SAE

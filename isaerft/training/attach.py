@@ -29,7 +29,7 @@ from isaerft.errors import InputError, shown, unknown_name
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.load import placed
-from isaerft.subjects.sae import read_sae
+from isaerft.subjects.sae import read_sae, writer_of
 
 ATTRIBUTE = "isaerft"
 CHECKPOINT = "model.safetensors"
@@ -338,7 +338,7 @@ def _dictionary_of(sae: object, hook_name: str | None, center_writing_weights: b
     elif isinstance(sae, str | Path):
         dictionary = read_sae(sae, center=center_writing_weights)
     else:
-        save = getattr(sae, "save_inference_model", None) or getattr(sae, "save_model", None)
+        save = writer_of(sae)
         if save is None:
             raise InputError(
                 f"SAE {shown(type(sae).__name__)}",

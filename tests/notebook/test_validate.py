@@ -12,7 +12,7 @@ import yaml
 
 import isaerft
 from isaerft.errors import InputError
-from isaerft.notebook.run import run_steps
+from isaerft.notebook.run import named_files, run_steps
 from tests.workflow.conftest import ROOT
 
 SIZE = {"steps": 4, "evaluate_every": 2, "batch_size": 4}
@@ -160,3 +160,26 @@ def test_paths_and_ids_become_options_of_the_subject(monkeypatch, tmp_path, tiny
     study = isaerft.validate("some/model", sae=os.path.relpath(sae), **local)
     options = yaml.safe_load((study.folder / "study.yaml").read_text(encoding="utf-8"))["subjects"]["model"]
     assert options["sae_path"] == str(sae)
+
+
+def test_files_are_found_among_the_options_by_relative_names_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
+    options = {"path": "rows.jsonl", "split": "train", "model": str(tmp_path / "train"), "description": "a\0b", "n": 3}
+    found = [str(path) for path in named_files({"behaviors": {"a": options}})]
+    assert found == ["rows.jsonl", str(tmp_path / "train")]
+
+
+def test_an_sae_in_training_is_written_as_it_is_used(given, monkeypatch, tiny):
+    monkeypatch.setattr("isaerft.notebook.run.run_steps", lambda folder: None)
+
+    class InTraining:
+        def save_model(self, folder):
+            raise AssertionError("a checkpoint")
+
+        def save_inference_model(self, folder):
+            tiny.write_sae(folder, tiny.random_sae())
+
+    study = isaerft.validate(**given | {"sae": InTraining()}, behaviors=BEHAVIORS)
+    assert (study.folder / "inputs/sae/cfg.json").is_file()
