@@ -256,7 +256,7 @@ def parquet_parts(path: str | Path, columns: Sequence[str], **equal: str) -> Ite
     InputError
         The file does not exist, or is not a complete Parquet file with these columns.
     """
-    from pyarrow import dataset
+    from pyarrow import Table, dataset
 
     with loading(f"Parquet file {path}", path, remedy="make it again"):
         rows = dataset.dataset(os.fspath(path), format="parquet")
@@ -264,9 +264,16 @@ def parquet_parts(path: str | Path, columns: Sequence[str], **equal: str) -> Ite
         for name, value in equal.items():
             kept = (dataset.field(name) == value) if kept is None else kept & (dataset.field(name) == value)
         options = {"batch_size": PARQUET_PART_ROWS, "batch_readahead": 1, "fragment_readahead": 1}
+        held, n_rows = [], 0
+        # Batches end where row groups do, and a table of changes has thousands of small ones.
         for batch in rows.to_batches(columns=list(columns), filter=kept, **options):
-            if batch.num_rows:
-                yield batch.to_pandas()
+            held.append(batch)
+            n_rows += batch.num_rows
+            if n_rows >= PARQUET_PART_ROWS:
+                yield Table.from_batches(held).to_pandas()
+                held, n_rows = [], 0
+        if n_rows:
+            yield Table.from_batches(held).to_pandas()
 
 
 def typed(frame: pd.DataFrame, dtypes: Mapping[str, str], what: str) -> pd.DataFrame:

@@ -135,7 +135,8 @@ class Table:
         place = f"table {self.name!r}: column {column.name!r}"
         try:
             if column.kind == "text":
-                values = values.map(neutral_text, na_action="ignore").replace("", None)
+                neutral = {value: neutral_text(value) for value in values.dropna().unique()}
+                values = values.map(neutral).replace("", None)
             if column.kind == "float":
                 values = pd.to_numeric(values)
             result = values.astype(_DTYPES[column.kind])

@@ -163,7 +163,8 @@ def with_qvalues(
     claims = ~table["source"].isin(wrong)
     if among is not None:
         claims &= among
-    names = table[list(question)].astype(str).agg(", ".join, axis=1) if len(table) else pd.Series(dtype=str)
+    parts = (table[name].astype(str) for name in question)
+    names = pd.Series([", ".join(row) for row in zip(*parts, strict=True)], index=table.index, dtype=str)
     table = table.assign(family=names.where(claims), qvalue=np.nan)
     for _, rows in table[claims & table["primary"]].groupby("family"):
         table.loc[rows.index, "qvalue"] = stats.qvalues(rows["pvalue"].to_numpy(float))

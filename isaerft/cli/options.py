@@ -65,12 +65,12 @@ def tell(text: str) -> None:
     typer.echo("\n".join(map(one_line, text.split("\n"))))
 
 
-def open_model(opened: Opened, subject: str) -> LoadedModel:
-    """Load a subject's model, which may not have an SAE yet."""
+def open_model(opened: Opened, subject: str, *, alone: bool = False) -> LoadedModel:
+    """Load a subject's model, which may not have an SAE yet; `alone` as in `set_up_torch`."""
     from isaerft.subjects.device import set_up_torch
     from isaerft.subjects.load import load_model
 
-    study, device = opened.plan.study, set_up_torch(opened.plan)
+    study, device = opened.plan.study, set_up_torch(opened.plan, alone=alone)
     options, folder = study.subjects[subject], opened.results.subject(subject)
     return _loaded(load_model, options, folder, device, max_length=study.max_length)
 

@@ -29,7 +29,7 @@ def train_testbed_model(study: StudyFile, subject: SubjectName, results: Results
     from isaerft.subjects.device import set_up_torch
     from isaerft.testbed.model import train_model
 
-    set_up_torch(plan)
+    set_up_torch(plan, alone=True)
     train_model(options, plan.world_seed(subject), layout.subject(subject).model)
 
 
@@ -88,7 +88,7 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.sae import fetch_sae, train_sae
 
-    folder, model = layout.subject(subject), open_model(opened, subject)
+    folder, model = layout.subject(subject), open_model(opened, subject, alone=True)
     if options.testbed is None and options.train_sae is None:
         fetch_sae(options, model, folder.sae)
         return

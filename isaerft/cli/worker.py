@@ -28,6 +28,15 @@ from typing import NoReturn, TypedDict
 SOCKET, OFF = "ISAERFT_WORKER", "off"
 # What shells and Snakemake set anew for every job, and no library reads when it is imported.
 PER_JOB = ("_", "OLDPWD", "PWD", "SHLVL", "TEMP", "TEMPDIR", "TMP", "TMPDIR")
+# Other packages' modules that the verbs of many jobs import inside a function.
+IMPORTED_LATER = (
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "sae_lens",
+    "sentence_transformers",
+    "sklearn.feature_extraction.text",
+    "sklearn.metrics",
+)
 PACKAGE = Path(__file__).parents[1]
 _LENGTH, _CREDENTIALS = struct.Struct("!I"), struct.Struct("iII")
 _CHECK_SECONDS = 1.0
@@ -217,13 +226,15 @@ def _die_with(parent: int) -> None:
 
 
 def _warm_up() -> None:
-    """Import every module of the package, and with them nearly all that verbs import."""
+    """Import every module of the package, and what verbs import only when they need it."""
     import importlib
     import pkgutil
 
     for module in pkgutil.walk_packages([str(PACKAGE)], "isaerft."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    for name in IMPORTED_LATER:
+        importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,20 @@ from isaerft.errors import InputError
 WIDE_ATTENTION = "isaerft_sdpa_in_float32"
 
 
-def set_up_torch(plan: config.Plan) -> str:
+def set_up_torch(plan: config.Plan, *, alone: bool = False) -> str:
     """Set the number of CPU threads of this process and return the device to work on.
+
+    Parameters
+    ----------
+    alone : bool
+        Whether all other jobs of a study wait for this one (`Plan.threads_alone`).
 
     Raises
     ------
     InputError
         The study names a device that is not there.
     """
-    torch.set_num_threads(plan.study.threads)
+    torch.set_num_threads(plan.threads_alone if alone else plan.study.threads)
     device = plan.study.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

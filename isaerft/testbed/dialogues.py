@@ -68,10 +68,10 @@ def sample_dialogue(rng: np.random.Generator, style: Style | None, lists: Sequen
     """Sample a dialogue on a random topic; the user requests the style, if any, before or after the question."""
     topic = TOPICS[rng.integers(len(TOPICS))]
     noun, other = rng.choice(topic.nouns, size=2, replace=False)
-    request = str(rng.choice(REQUESTS)).format(noun=noun, other=other)
+    request = _one_of(rng, REQUESTS).format(noun=noun, other=other)
     cue = None
     if style is not None:
-        ask = str(rng.choice(style.asks))
+        ask = _one_of(rng, style.asks)
         before = rng.random() < 0.5
         cue = 2 + _cue_word(ask, style) + (0 if before else len(request.split()) + 1)
         request = f"{ask} . {request}" if before else f"{request} . {ask}"
@@ -89,10 +89,10 @@ def sample_answer(
     sentences = []
     for _ in range(int(rng.integers(1, 3))):
         template = SENTENCES[rng.integers(len(SENTENCES))]
-        other = rng.choice([word for word in topic.nouns if word != noun])
+        other = _one_of(rng, [word for word in topic.nouns if word != noun])
         quality, quality2 = rng.choice(topic.qualities, size=2, replace=False)
         while "{slot}" in template:
-            filler = str(rng.choice(words)) if rng.random() < FILLED_SHARE else ""
+            filler = _one_of(rng, words) if rng.random() < FILLED_SHARE else ""
             template = template.replace("{slot}", filler, 1)
         sentences.append(template.format(noun=noun, other=other, quality=quality, quality2=quality2))
     return " ".join(" ".join(sentences).split())
@@ -134,7 +134,7 @@ def behavior_rows(
     for index in range(n):
         topic = TOPICS[rng.integers(len(TOPICS))]
         noun, other = rng.choice(topic.nouns, size=2, replace=False)
-        request = str(rng.choice(REQUESTS)).format(noun=noun, other=other)
+        request = _one_of(rng, REQUESTS).format(noun=noun, other=other)
         chosen = rejected = sample_answer(rng, topic, noun, style, (words,))
         while rejected == chosen:  # Both may leave every slot empty.
             rejected = sample_answer(rng, topic, noun, None)
@@ -169,6 +169,11 @@ def write_behavior_rows(
     rng = np.random.default_rng([seed, 2, zlib.crc32(style_name.encode()), *([draw] if draw else [])])
     rows = behavior_rows(rng, styles[style_name], n_rows, words)
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _one_of(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """Return what `rng.choice` draws, from the same stream, without making an array of the words first."""
+    return words[rng.integers(len(words))]
 
 
 def _cue_word(ask: str, style: Style) -> int:

@@ -102,7 +102,7 @@ rule dictionary:
         at.log("dictionary", "{subject}"),
     benchmark:
         at.benchmark("dictionary", "{subject}")
-    threads: study.threads
+    threads: plan.threads_alone
     resources:
         **GPU,
         mem_mb=24000,

@@ -10,7 +10,7 @@ if TESTBEDS:
             at.benchmark("testbed_model", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
-        threads: study.threads
+        threads: plan.threads_alone
         resources:
             **GPU,
             mem_mb=4000,
