@@ -147,6 +147,11 @@ def norm_before_mlp(model: PreTrainedModel, block: int) -> nn.Module:
     return norm
 
 
+def has_known_parts(model: PreTrainedModel) -> bool:
+    """Tell whether it is known what the blocks of a model call their attention and MLP."""
+    return model.config.get_text_config().model_type in BLOCK_PARTS
+
+
 def _block_parts(model: PreTrainedModel) -> BlockParts:
     family = model.config.get_text_config().model_type
     if family not in BLOCK_PARTS:

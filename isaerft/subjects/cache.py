@@ -221,8 +221,9 @@ def completion_logits(subject: LoadedSubject, batch: Batch, residual: torch.Tens
     residual = residual.to(subject.model.dtype)
     padded = residual.new_zeros(*batch.mask.shape, residual.shape[-1])
     padded = padded.index_put(batch.mask.nonzero(as_tuple=True), residual)
-    hidden = hidden_above(subject.model, subject.hook, padded, batch.mask.long())
-    return unembed(subject.model, hidden[batch.mask][batch.predicts]).float()
+    read = batch.mask.masked_scatter(batch.mask, batch.predicts)
+    hidden = hidden_above(subject.model, subject.hook, padded, batch.mask.long(), wanted=read)
+    return unembed(subject.model, hidden[read]).float()
 
 
 def completion_losses(subject: LoadedSubject, batch: Batch, residual: torch.Tensor) -> torch.Tensor:

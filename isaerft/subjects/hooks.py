@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from isaerft.subjects.blocks import (
     attention_of,
     decoder_blocks,
     decoder_of,
+    has_known_parts,
     mlp_of,
     norm_before_mlp,
     norm_behind,
@@ -202,7 +204,14 @@ def residual_stream(model: PreTrainedModel, hook: HookPoint, tokens: torch.Tenso
     return run_below(model, hook, tokens, mask).residual
 
 
-def hidden_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def hidden_above(
+    model: PreTrainedModel,
+    hook: HookPoint,
+    residual: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    wanted: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Run the model from the injection point on.
 
     Parameters
@@ -211,13 +220,15 @@ def hidden_above(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor
         Residual stream at the injection point; gradients flow back to it.
     mask : (n_rows, length) int64
         Attention mask, padded on the right.
+    wanted : (n_rows, length) bool, optional
+        Tokens whose last hidden state will be read; those of others then mean nothing.
 
     Returns
     -------
     (n_rows, length, d_model)
         Last hidden state after the final normalization, equal to that of a full forward pass.
     """
-    with _start_at(model, hook, residual):
+    with _start_at(model, hook, residual), _mlps_where_needed(model, hook, mask, wanted):
         # The embeddings only carry the shape: the residual stream replaces them at the injection point.
         inputs = residual.detach()
         return decoder_of(model)(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state
@@ -371,6 +382,35 @@ def _start_at(model: PreTrainedModel, hook: HookPoint, residual: torch.Tensor) -
             attention = attention_of(model, hook.block)
             running.enter_context(_replace_forward(model, {attention: torch.zeros_like}, like=attention))
         yield
+
+
+@contextmanager
+def _mlps_where_needed(
+    model: PreTrainedModel, hook: HookPoint, mask: torch.Tensor, wanted: torch.Tensor | None
+) -> Iterator[None]:
+    """Leave out padding in MLPs above the hook, and in the last one all tokens but those `wanted`.
+
+    An MLP reads one token at a time, so nothing else changes. Not where a backward pass runs blocks again (gradient
+    checkpointing), which would find the MLPs whole, nor on a GPU, whose steps wait for kernels and not for numbers.
+    """
+    blocks = decoder_blocks(model)
+    with ExitStack() as undo:
+        if wanted is not None and mask.device.type == "cpu" and has_known_parts(model):
+            tokens, read = mask.bool().nonzero(as_tuple=True), wanted.nonzero(as_tuple=True)
+            for number in range(hook.n_below, len(blocks)):
+                mlp = mlp_of(model, number)
+                if "forward" not in {**vars(blocks[number]), **vars(mlp)}:
+                    mlp.forward = partial(_at, mlp.forward, read if number == len(blocks) - 1 else tokens)
+                    undo.callback(delattr, mlp, "forward")
+        yield
+
+
+def _at(
+    function: Callable[[torch.Tensor], torch.Tensor], places: tuple[torch.Tensor, ...], hidden: torch.Tensor
+) -> torch.Tensor:
+    """Return a function of `hidden` (n_rows, length, d) at some tokens, and zeros elsewhere."""
+    found = function(hidden[places][None])[0]
+    return found.new_zeros(*hidden.shape[:2], found.shape[-1]).index_put(places, found)
 
 
 @contextmanager
