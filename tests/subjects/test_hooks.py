@@ -3,9 +3,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from isaerft.errors import InputError
-from isaerft.subjects.blocks import BLOCK_PARTS, decoder_blocks, writer_of
+from isaerft.subjects.blocks import BLOCK_PARTS, decoder_blocks, mlp_of, writer_of
 from isaerft.subjects.hooks import direct_path, final_norm, hidden_above, residual_stream, run_below, unembed
 from isaerft.subjects.points import HookPoint, find_hook
 
@@ -80,6 +82,31 @@ def test_gradients_flow_back_to_the_given_residual_stream(model, rows, n_below):
     hidden_above(model, hook, residual, mask)[mask.bool()].square().sum().backward()
     assert residual.grad[mask.bool()].abs().max() > 0
     assert not residual.grad[~mask.bool()].any()
+
+
+@pytest.mark.parametrize("family", [*SEQUENTIAL, *PARALLEL])
+@pytest.mark.parametrize("hook", [HookPoint(0, 3), HookPoint(2, 3), HookPoint(2, 3, inside=True)])
+def test_where_little_is_wanted_mlps_read_no_more_and_nothing_else_changes(model_of, rows, family, hook):
+    model, (_, mask) = model_of(family), rows
+    wanted = mask.bool() & (torch.arange(9) % 3 == 0)
+    drawn = torch.randn(*mask.shape, model.config.hidden_size, generator=torch.Generator().manual_seed(2))
+    hidden_above(model, hook, drawn, mask)  # the first time, the model is run once more to see what its blocks return
+    found, n_read, handles = [], [], []
+    for mlp in (mlp_of(model, number) for number in range(3)):
+        inner = next(module for module in mlp.modules() if isinstance(module, nn.Linear | Conv1D))
+        handles.append(inner.register_forward_hook(lambda _, args, output: n_read.append(args[0][..., 0].numel())))
+    for given in (None, wanted):
+        residual = drawn.clone().requires_grad_(True)
+        hidden = hidden_above(model, hook, residual, mask, wanted=given)[wanted]
+        hidden.square().sum().backward()
+        found.append((hidden.detach(), residual.grad))
+    for handle in handles:
+        handle.remove()
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole, atol=1e-5, rtol=1e-5)
+    n_above = 3 - hook.n_below
+    assert n_read == [mask.numel()] * n_above + [int(mask.sum())] * (n_above - 1) + [int(wanted.sum())]
+    assert not [mlp for mlp in (mlp_of(model, number) for number in range(3)) if "forward" in vars(mlp)]
 
 
 @pytest.mark.parametrize("n_below", range(4))
