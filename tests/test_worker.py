@@ -121,6 +121,54 @@ def test_a_caller_with_another_environment_or_none_to_ask_runs_the_verb_itself(w
     assert main(["--version"]) == 0
 
 
+# A worker whose verbs set what a process has one of, and print what they found.
+COUNTING = """
+import os, sys
+import torch
+from isaerft.cli import app, options, worker
+
+def run(arguments):
+    loaded = options._last
+    print(os.getpid(), torch.get_num_threads(), torch.rand(1).item(), len(loaded))
+    torch.set_num_threads(3)
+    loaded["model"] = 1
+    return int(arguments[0])
+
+app.run_here, worker._warm_up = run, lambda: torch.set_num_threads(1)
+worker.serve()
+"""
+
+
+def test_verbs_one_after_the_other_share_a_process_and_what_it_loaded_and_nothing_else(environment):
+    environment = environment | {SOCKET: f"isaerft-{secrets.token_hex(8)}"}
+    worker = started(environment, "-c", COUNTING)
+    try:
+        first, second, failed, fresh = (called([status], environment).stdout.split() for status in "0010")
+    finally:
+        worker.kill()
+        worker.wait()
+    assert first[:2] == second[:2] == failed[:2]
+    assert fresh[0] != failed[0]
+    assert {tuple(found[1:3]) for found in (first, second, failed, fresh)} == {(first[1], first[2])}
+    assert [found[3] for found in (first, second, failed, fresh)] == ["0", "1", "1", "0"]
+
+
+def test_verbs_at_the_same_time_have_processes_of_their_own(endless, tmp_path):
+    worker, _, fork = endless
+    with open(f"/proc/{worker.pid}/environ") as variables:
+        environment = dict(entry.split("=", 1) for entry in variables.read().split("\0") if entry)
+    second = tmp_path / "second"
+    second.mkdir()
+    other = subprocess.Popen([*CALL, *MISSING], env=environment, cwd=second)
+    running = second / "running"
+    wait_until(lambda: running.is_file() and running.read_text())
+    assert int(running.read_text()) != fork
+    other.kill()
+    other.wait()
+    wait_until(lambda: not is_alive(int(running.read_text())))
+    assert is_alive(fork)
+
+
 def test_a_fork_ends_with_its_caller(endless):
     worker, caller, fork = endless
     caller.kill()

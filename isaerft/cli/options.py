@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from isaerft import ledger
+from isaerft import config, ledger
 from isaerft.config import Plan, load_plan
 from isaerft.errors import one_line, unknown_name
-from isaerft.layout import Results
+from isaerft.layout import Results, SubjectFolder
 
 if TYPE_CHECKING:
     from isaerft.llm import LanguageModel
     from isaerft.subjects.load import LoadedModel, LoadedSubject
+
+T = TypeVar("T")
+MOST_OF_A_GPU = 0.25
+"""Share of a GPU's memory that a process may hold while it waits for its next verb."""
 
 StudyFile = Annotated[Path, typer.Option("--study", help="Config file of the study.")]
 ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Results folder.", show_default="results/STUDY")]
@@ -72,7 +77,8 @@ def open_model(opened: Opened, subject: str, *, alone: bool = False) -> LoadedMo
 
     study, device = opened.plan.study, set_up_torch(opened.plan, alone=alone)
     options, folder = study.subjects[subject], opened.results.subject(subject)
-    return _loaded(load_model, options, folder, device, max_length=study.max_length)
+    load = partial(load_model, options, folder, device, max_length=study.max_length)
+    return _once(load, folder, options)
 
 
 def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
@@ -84,8 +90,9 @@ def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> L
     from isaerft.subjects.load import load_subject
 
     base, study = opened.plan.base_subject(subject), opened.plan.study
-    folder, device = opened.results.subject(base).path, set_up_torch(opened.plan)
-    loaded: LoadedSubject = _loaded(load_subject, study.subjects[base], folder, device, max_length=study.max_length)
+    options, folder, device = study.subjects[base], opened.results.subject(base), set_up_torch(opened.plan)
+    load = partial(load_subject, options, folder.path, device, max_length=study.max_length)
+    loaded = _once(load, folder, options)
     if behavior is None:
         return loaded
     return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior)))
@@ -102,18 +109,49 @@ def loaded_once() -> Iterator[None]:
         _last = None
 
 
+@contextmanager
+def as_in_a_process_of_its_own() -> Iterator[None]:
+    """Undo afterwards what a verb sets for its own process: torch's threads and random numbers, and the ledger."""
+    import torch
+
+    threads = torch.get_num_threads()
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        ledger.keep(None)
+
+
+def leave_room() -> None:
+    """Let go of what is loaded if it fills so much of a GPU that other processes could not load it, too."""
+    import torch
+
+    if _last and torch.cuda.is_initialized():
+        total = torch.cuda.get_device_properties().total_memory
+        torch.cuda.empty_cache()
+        if torch.cuda.memory_allocated() > MOST_OF_A_GPU * total:
+            _last.clear()
+            torch.cuda.empty_cache()
+
+
 _last: dict[str, Any] | None = None
 
 
-def _loaded(load: Callable[..., Any], *what: Any, **options: Any) -> Any:
-    """Load a model or subject, or return the last one that was loaded if it is the same."""
-    key = repr((load.__name__, what, options))
+def _once(load: partial[T], folder: SubjectFolder, options: config.Subject) -> T:
+    """Return what `load` loads, or what the last such call loaded with the same arguments from the same files."""
     if _last is None:
-        return load(*what, **options)
+        return load()
+    places = [folder.model, folder.sae, *([Path(options.model)] if options.model else [])]
+    files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file()]
+    stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    key = repr((load.func.__name__, load.args, load.keywords, stamps))
     if key not in _last:
         _last.clear()
-        _last[key] = load(*what, **options)
-    return _last[key]
+        _last[key] = load()
+    loaded: T = _last[key]
+    return loaded
 
 
 def open_llm(plan: Plan, name: str | None) -> LanguageModel | None:

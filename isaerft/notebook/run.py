@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from tqdm.auto import tqdm
 
 from isaerft import ledger
 from isaerft.cli.app import app
-from isaerft.cli.options import loaded_once
+from isaerft.cli.options import as_in_a_process_of_its_own, loaded_once
 from isaerft.config import load_plan, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.digest import code, settings
@@ -140,10 +139,11 @@ def run_steps(folder: Path) -> None:
     finished: list[str] = found["steps"] if found.get("digest") == same else []
     left = [step for step in steps if str(step) not in finished]
     verbs = {command.name: command.callback for command in app.registered_commands}
-    with _state_of_this_process(), loaded_once(), tqdm(left, unit="step") as bar:
+    with loaded_once(), tqdm(left, unit="step") as bar:
         for step in bar:
             bar.set_description(str(step))
-            verbs[step.verb](study=folder / STUDY, results=results.root, **step.names)  # type: ignore[misc]
+            with as_in_a_process_of_its_own():
+                verbs[step.verb](study=folder / STUDY, results=results.root, **step.names)  # type: ignore[misc]
             finished.append(str(step))
             write_json(record, {"digest": same, "steps": finished})
 
@@ -169,20 +169,6 @@ def _is_on_disk(text: str) -> bool:
     if len(text) >= MAX_PATH or "\0" in text:
         return False
     return os.path.isfile(text) or (os.path.isabs(text) and os.path.isdir(text))
-
-
-@contextmanager
-def _state_of_this_process() -> Iterator[None]:
-    """Give the notebook back its threads, random numbers and ledger, which verbs set for their own process."""
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        ledger.keep(None)
 
 
 def _subject(

@@ -173,7 +173,7 @@ def write_behavior_rows(
 
 def _one_of(rng: np.random.Generator, words: Sequence[str]) -> str:
     """Return what `rng.choice` draws, from the same stream, without making an array of the words first."""
-    return words[rng.integers(len(words))]
+    return words[int(rng.integers(len(words)))]
 
 
 def _cue_word(ask: str, style: Style) -> int:
