@@ -1,4 +1,6 @@
-"""Print how long each stage of a finished study took, from the benchmark files that Snakemake wrote.
+"""Print how long each stage of a finished study took, and how often a process was begun and a model loaded.
+
+Times are from the benchmark files that Snakemake wrote, the rest from the logs of the jobs and of the worker.
 
 $ python benchmarks/seconds_per_stage.py results/testbed
 """
@@ -8,17 +10,24 @@ from pathlib import Path
 
 from isaerft.report.seconds import stage_seconds
 
+BEGUN = " begins\n"
+LOADED = "Loading weights"
+
 
 def main() -> None:
-    """Sum the wall-clock seconds of each rule's jobs and print them, longest first."""
+    """Print the wall-clock seconds of each rule's jobs, longest first, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="results folder of a study, e.g. results/testbed")
-    folder = parser.parse_args().results / "benchmarks"
+    results = parser.parse_args().results
+    folder, logs = results / "benchmarks", results / "logs"
     table = stage_seconds(folder)
     if table.empty:
         parser.error(f"no benchmark files under {folder}; run the study first")
     print(table.round(1).to_string(index=False))
     print(f"\nall stages: {table.total.sum():.0f} seconds of jobs (two run at a time on two cores)")
+    texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs.rglob("*.log")]
+    print(f"{sum(text.count(BEGUN) for text in texts)} processes begun by the worker for {table.jobs.sum()} jobs")
+    print(f"{sum(LOADED in text for text in texts)} jobs loaded a model")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     environment = os.environ | {SOCKET: f"isaerft-{secrets.token_hex(8)}", "OMP_NUM_THREADS": "1"}
-    found: dict[str, list[float]] = {"a process of its own": [], "forked from the warm worker": []}
+    found: dict[str, list[float]] = {"a process of its own": [], "by the warm worker": []}
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(options.results, Path(scratch, "results"))
         verb = ["train", "--study", options.study, "--results", str(copy), "--subject", options.subject]
@@ -53,8 +53,8 @@ def main() -> None:
     print("| a training | median, s |\n|---|---:|")
     for name, seconds in found.items():
         print(f"| {name} | {statistics.median(seconds):.1f} |")
-    alone, forked = map(statistics.median, found.values())
-    print(f"\nratio {alone / forked:.1f}")
+    alone, warm = map(statistics.median, found.values())
+    print(f"\nratio {alone / warm:.1f}")
 
 
 if __name__ == "__main__":

@@ -117,13 +117,14 @@ def serve() -> None:
             connection, _ = listening.accept()
             if _user_of(connection) == os.getuid() and not _handed_on(connection, busy, idle):
                 orders, keepers_end = socket.socketpair()
-                own = os.getpid()
-                if os.fork() == 0:
+                own, started = os.getpid(), os.fork()
+                if started == 0:
                     _die_with(parent=own)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     for other in (listening, connection, orders, *busy, *idle):
                         other.close()
                     _keep(keepers_end, _Runner(run_here, interrupt), partial(_difference, serves, environment))
+                print(f"keeper {started} begins", file=sys.stderr, flush=True)  # noqa: T201
                 keepers_end.close()
                 _handed_on(connection, busy, [orders])
             connection.close()
