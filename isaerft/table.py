@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -135,8 +136,8 @@ class Table:
         place = f"table {self.name!r}: column {column.name!r}"
         try:
             if column.kind == "text":
-                neutral = {value: neutral_text(value) for value in values.dropna().unique()}
-                values = values.map(neutral).replace("", None)
+                neutral = cache(neutral_text)  # cells repeat the names of behaviors, adapters, sources
+                values = values.map(lambda value: neutral(str(value)), na_action="ignore").replace("", None)
             if column.kind == "float":
                 values = pd.to_numeric(values)
             result = values.astype(_DTYPES[column.kind])

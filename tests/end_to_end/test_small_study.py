@@ -1,6 +1,7 @@
 """The real workflow on the real package: every rule runs, and the same config and seed give the same bytes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_figures_pages_and_summary_are_made(results):
 @pytest.mark.slow
 def test_a_second_run_from_scratch_gives_the_same_bytes(results, tmp_path):
     """The second without the warm worker, which served the first."""
-    assert (results / "logs/worker.log").read_text() == ""
+    assert re.fullmatch(r"(keeper \d+ begins\n)+", (results / "logs/worker.log").read_text())
     again = run_study(tmp_path, "results/small/tables/agreement.csv", ISAERFT_WORKER="off")
     assert not (again / "logs/worker.log").exists()
     for name in TABLES:
