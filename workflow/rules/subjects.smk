@@ -119,7 +119,7 @@ rule dictionary:
             study.seed,
         ),
     shell:
-        "isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+        "{AS_THE_WORKER} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule facts:

@@ -22,7 +22,7 @@ if TESTBEDS:
                 study.subjects[w.subject].testbed, plan.world_seed(w.subject)
             ),
         shell:
-            "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+            "{AS_THE_WORKER} isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
     rule truth:
         input:

@@ -6,6 +6,11 @@ import subprocess
 SOCKET = "ISAERFT_WORKER"
 # Importing takes as long as two or three jobs.
 WORTH_A_WORKER = 8
+# Variables that libraries read when they are imported; Snakemake sets them to the threads of a job.
+LIBRARIES = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
+LIMITS = {f"{name}_THREADS": str(study.threads) for name in LIBRARIES.split()}
+# Before a verb that sets more threads by itself: the worker serves those with its own variables.
+AS_THE_WORKER = " ".join(f"{name}={value}" for name, value in LIMITS.items())
 
 
 def start_worker():
@@ -18,16 +23,13 @@ def start_worker():
     os.environ[SOCKET] = f"isaerft-{secrets.token_hex(16)}"
     log = at.log("worker")
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Jobs' variables that libraries read when they are imported; Snakemake sets the same.
-    limits = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
     with open(log, "wb") as stream:
         subprocess.Popen(
             [sys.executable, "-P", "-m", "isaerft.cli.worker"],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env=os.environ
-            | {f"{name}_THREADS": str(study.threads) for name in limits.split()},
+            env=os.environ | LIMITS,
         )
 
 
