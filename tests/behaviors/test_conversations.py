@@ -49,7 +49,7 @@ def test_columns_of_prompt_and_reply_come_before_a_column_of_messages():
 def test_a_reply_picked_out_of_a_conversation_is_refused_where_turns_would_be_lost(prompt):
     columns = {"prompt": prompt, "completion": "messages.-1.content"}
     turns = [SYSTEM, ASK, TELL, MORE, LAST]
-    with pytest.raises(InputError, match="lacks 3 other turns .*system.*completion: messages`") as error:
+    with pytest.raises(InputError, match=r"lacks 3 other turns .*system.*completion: messages`") as error:
         record({"messages": turns}, columns=columns)
     assert "'{messages.-1.content}'" in str(error.value)
     on_purpose = columns | {"completion": "{messages.-1.content}"}
