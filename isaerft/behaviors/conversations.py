@@ -41,7 +41,7 @@ def as_messages(value: Any) -> Any:
     return [{"role": _SHAREGPT_ROLES.get(str(turn["from"]), turn["from"]), "content": turn["value"]} for turn in value]
 
 
-def lost_turns(conversation: object, reply: int, prompt: object) -> list[str]:
+def lost_turns(conversation: object, reply: int, prompt: Any) -> list[str]:
     """Return the roles of the turns that are neither the reply, given by its position, nor part of the prompt."""
     if not isinstance(conversation, list) or not all(_is_turn(turn) for turn in conversation):
         return []
