@@ -21,8 +21,9 @@ from isaerft.version import VERSION
 NOISY = ("httpx", "httpx2", "openai", "huggingface_hub", "datasets", "sentence_transformers", "filelock")
 HELP = """Find out whether SAE explanations are true.
 
-The workflow calls these verbs: run `snakemake --cores` in a clone of the repository for a whole study. Each verb can
-also be run by hand; it reads and writes below results/STUDY.
+`isaerft new` writes the config of a study, `isaerft doctor` checks it. The workflow calls the other verbs: run
+`snakemake --cores all` in a clone of the repository for a whole study. Each verb can also be run by hand; it reads and
+writes below results/STUDY.
 """
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ app = typer.Typer()
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the study; its config becomes config/NAME.yaml.")],
+    study_name: Annotated[str, typer.Argument(help="Name of the study; its config becomes config/STUDY_NAME.yaml.")],
     model: Annotated[
         str, typer.Option(help="Model: id on the hub, folder, GGUF file, or PACKAGE/FILE.gguf in an installed package.")
     ],
@@ -65,7 +65,7 @@ def new(
         return [typed_text(text) for text in given or []]
 
     wanted = Wanted(
-        name=name,
+        name=study_name,
         model=model,
         behaviors=_mapping(texts(behavior), "behavior"),
         release=release,
@@ -93,7 +93,7 @@ def new(
 
 @app.command("doctor")
 def doctor(
-    config: Annotated[Path | None, typer.Argument(help="Config file of a study to check, too.")] = None,
+    study_file: Annotated[Path | None, typer.Argument(help="Config file of a study to check, too.")] = None,
 ) -> None:
     """Check this machine, and a study on it: one line each, OK, warning or fault, with what to do.
 
@@ -102,7 +102,7 @@ def doctor(
     from isaerft.setup.doctor import examine
 
     faults = 0
-    for finding in examine(config):
+    for finding in examine(study_file):
         tell(str(finding))
         faults += finding.level == "fault"
     if faults:

@@ -163,7 +163,8 @@ def _subject(name: str, subject: Subject, plan: Plan, seen: Torch | None) -> Ite
         yield Finding("fault", what, str(error))
         return
     if model is None:
-        yield Finding("warning", what, f"the files of {subject.model} cannot be looked at without the hub")
+        remedy = "check the name; a local model is a folder, a GGUF file, or PACKAGE/FILE.gguf"
+        yield Finding("warning", what, f"the files of {subject.model} are neither here nor on the hub", remedy)
     else:
         yield from _model(what, subject, model, plan, seen)
     yield from _sae(what, subject, model, sae)

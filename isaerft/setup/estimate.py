@@ -284,8 +284,9 @@ def cost_lines(found: Estimate, *, cores: int) -> list[str]:
     asked = [f"at most {n:,} to {whom}" for whom, n in found.requests.items()]
     parts = [f"{what} {size(n)}" for what, n in sorted(found.disk.items(), key=lambda item: -item[1])]
     on_cpu = f"{_minutes(found.cpu_minutes(cores))} on {cores} CPU core{'s' * (cores > 1)}"
+    on_gpu = " to ".join(dict.fromkeys([_minutes(fast), _minutes(slow)]))
     lines = [
-        f"time: {_minutes(fast)} to {_minutes(slow)} on one GPU, or about {on_cpu}, in {found.jobs.total():,} jobs",
+        f"time: {on_gpu} on one GPU, or about {on_cpu}, in {found.jobs.total():,} jobs",
         f"disk: about {size(found.total_disk)} ({', '.join(parts)})",
     ]
     return [f"requests: {', '.join(asked) or 'none'}", *(lines if found.disk else [])]

@@ -169,7 +169,7 @@ def torch_here() -> Torch | Finding:
     if not gpus and not seen["mps"]:
         names = [f"no GPU ({'built without CUDA' if not seen['cuda'] else 'CUDA sees none'})"]
     text = f"{built}: {'; '.join(names) or 'mps'}; {cores()} CPU cores"
-    return Torch(devices, text, seen["bfloat16"] if gpus else _processor_has_bfloat16(), gpus[0][1] if gpus else None)
+    return Torch(devices, text, seen["bfloat16"] if gpus else processor_has_bfloat16(), gpus[0][1] if gpus else None)
 
 
 def hub(*, needed: list[str]) -> Finding:
@@ -278,7 +278,8 @@ def free_memory() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _processor_has_bfloat16() -> bool:
+def processor_has_bfloat16() -> bool:
+    """Tell whether the processor has instructions for bfloat16."""
     try:
         flags = re.search(
             r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE

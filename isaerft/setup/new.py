@@ -27,8 +27,8 @@ from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import replacing
 from isaerft.setup.facts import ModelFacts, SaeFacts, listed_sae, model_facts, sae_facts
 from isaerft.setup.measured import characters_per_token, tokens_in
-from isaerft.setup.text import comment, part
-from isaerft.setup.wanted import DATASET, SIZES, Wanted, model_of, origin_of, prepend_bos, text_column
+from isaerft.setup.text import comment, part, quoted
+from isaerft.setup.wanted import DATASET, SIZES, Wanted, model_of, origin_of, prepend_bos, quick_dtype, text_column
 
 MODEL_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 ELICITED, REPLIES = "data/elicit/behaviors.yaml", "data/elicit/replies"
@@ -39,6 +39,7 @@ LONGEST_SHARE = 0.9
 """Share of the rows that `max_length` holds whole, and of `max_length` that a reply may fill."""
 ROOM = 0.75
 CONTEXT = 128
+MAX_LABELED = 3
 CHAT_TOKENS = 40
 """Tokens that a chat template adds to a prompt and its reply."""
 
@@ -99,12 +100,12 @@ class _Draft:
             f"Are the explanations of {self._sae_in_words()} true? Written by `isaerft new`. docs/config.md explains"
             " every option. Before the first run, write down here what you expect, the smallest effect of interest,"
             f" and what would count as a failure.\n\n  isaerft doctor config/{name}.yaml\n"
-            f"  snakemake --cores --config study={name} -n    what would run\n"
-            f"  snakemake --cores --config study={name}       then read results/{name}/summary.html"
+            f"  snakemake --cores all --config study={name} -n    what would run\n"
+            f"  snakemake --cores all --config study={name}       then read results/{name}/summary.html"
         )
         standard = "Fourteen behaviors as contrasts, with replies that SmolLM2-135M-Instruct wrote (data/README.md)."
         parts = [
-            comment(about) + part({"study": name}),
+            comment(about) + "\n" + part({"study": name}),
             comment(standard) + part({"include": ELICITED, "replies": REPLIES}) if self.wanted.standard else "",
             part({"subjects": {self.subject_name: self.subject}}),
             self._behaviors(),
@@ -151,6 +152,9 @@ class _Draft:
                 else unknown_name("release", wanted.release, directory.releases)
             )
         options["prepend_bos"] = prepend_bos(facts, sae)
+        if (dtype := quick_dtype(facts, wanted.device)) != "float32":
+            options["dtype"] = dtype
+            self.said.append(f"dtype: {dtype}, in which this machine is quick; remove it for float32")
         if listed is not None and listed.is_centered and "hook_z" not in sae.hook_name:
             options["center_writing_weights"] = True
             self.said.append("SAELens says that this SAE was trained on centered writing weights: set so")
@@ -161,7 +165,10 @@ class _Draft:
 
     def _say_subject(self, facts: ModelFacts | None, sae: SaeFacts) -> None:
         if facts is None:
-            self.said.append(f"model {self.wanted.model}: its files cannot be looked at (no network, or no such model)")
+            self.said.append(
+                f"model {self.wanted.model}: no such folder here, and its files cannot be had from the hub; the config"
+                " is written as if it were right"
+            )
         else:
             chat = "with a chat template" if facts.is_chat else "without a chat template (a base model)"
             self.said.append(f"model {self.wanted.model}: {facts}, {chat}")
@@ -219,6 +226,10 @@ class _Draft:
             f" ({left})" if left else ""
         )
         self.said.append(f"behavior {name}: {printable(origin)}: {found.reading}; {counts}")
+        labels = [] if name in self.wanted.where else list(found.labels.items())[-MAX_LABELED:]
+        for column, values in labels:
+            taken = f"--where {name}:{printable(column)}=VALUE would take one of {', '.join(map(quoted, values))}"
+            self.said.append(f"behavior {name}: all rows are taken; {taken}")
         if found.options.get("ids") == "derived":
             self.said.append(f"behavior {name}: its ids repeat, so ids are derived from each row's content")
         if any(record.kind == "preference" for record in found.records):
@@ -271,10 +282,10 @@ class _Draft:
         if found is not None:
             values |= self._limits(name, found)
             notes += [
-                f"where: {{{column}: ...}} would choose rows: {', '.join(map(printable, labels))}"
+                f"where: {{{printable(column)}: ...}} would take one of {', '.join(map(quoted, labels))}"
                 for column, labels in found.labels.items()
                 if not self.wanted.where.get(name)
-            ][:3]
+            ][:MAX_LABELED]
         notes.append("metric: {kind: phrases, phrases: [...]} would check that answers show it (docs/config.md).")
         lines = [f"  {name}:", part(values, indent=4)]
         return [*lines, *(textwrap.indent(comment(note).rstrip(), "    ") for note in notes)]

@@ -8,9 +8,20 @@ from typing import Any
 
 import yaml
 
-from isaerft.errors import one_line
+from isaerft.errors import one_line, printable
 
 WIDTH = 120
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines with escapes, so that it stays in its place."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def comment(text: str) -> str:
@@ -25,8 +36,9 @@ def comment(text: str) -> str:
 def part(values: Mapping[str, Any], indent: int = 0) -> str:
     """Return options as YAML: one line for each, in which small mappings and lists stand whole."""
     texts = [
-        yaml.safe_dump(
+        yaml.dump(
             {key: value},
+            Dumper=_Dumper,
             default_flow_style=None if isinstance(value, dict | list) else False,
             sort_keys=False,
             allow_unicode=True,
@@ -35,3 +47,8 @@ def part(values: Mapping[str, Any], indent: int = 0) -> str:
         for key, value in values.items()
     ]
     return textwrap.indent("".join(texts).rstrip(), " " * indent)
+
+
+def quoted(label: str) -> str:
+    """Return a value as YAML needs it in a line: in quotes where blanks would be lost."""
+    return printable(label) if label == label.strip() else f"'{printable(label)}'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from isaerft.errors import InputError, printable, shown
 from isaerft.io import SUFFIXES, read_data_file
 from isaerft.ledger import sha256
 from isaerft.setup.facts import ModelFacts, SaeFacts, gguf_path
+from isaerft.setup.machine import processor_has_bfloat16
 
 DATASET = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)@(?P<revision>[0-9a-f]{7,40})")
 
@@ -35,9 +37,13 @@ class Sizes(NamedTuple):
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(60, 24, 2, 3, 4, 20_000, 100_000),
+    "quick": Sizes(48, 16, 2, 3, 4, 20_000, 40_000),
     "full": Sizes(400, 96, 3, 9, 20, 200_000, 1_000_000),
 }
+
+
+# From so wide a model on, matrices decide the time, and from so many weights on, memory.
+WIDE, LARGE = 256, 500_000_000
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,13 @@ def prepend_bos(facts: ModelFacts | None, sae: SaeFacts) -> bool:
     if facts is not None and facts.has_bos is False:
         return False
     return True if sae.prepend_bos is None else sae.prepend_bos
+
+
+def quick_dtype(facts: ModelFacts | None, device: str) -> str:
+    """Return the number format for a model here: bfloat16 where it is quicker, or where a large model needs it."""
+    if device == "cpu" or (device == "auto" and shutil.which("nvidia-smi") is None):
+        return "bfloat16" if facts is not None and facts.d_model >= WIDE and processor_has_bfloat16() else "float32"
+    return "bfloat16" if facts is None or facts.n_parameters > LARGE else "float32"
 
 
 def text_column(path: str) -> dict[str, str]:
