@@ -173,6 +173,10 @@ def estimate(
         Subject -> its latents, also of subjects whose other sizes are not known.
     """
     found = Estimate(jobs=Counter(step.verb for step in steps_of(plan)))
+    models = {plan.study.subjects[name].model_settings: name for name in shapes}
+    for name in models.values():
+        n_bytes = NUMBER_BYTES[plan.study.subjects[name].dtype]
+        found.disk["models and SAEs"] += (shapes[name].whole + shapes[name].head) * n_bytes
     for subject, shape in shapes.items():
         _subject(found, plan, plan.study.subjects[subject], shape)
         _trainings(found, plan, subject, shape, rows)
@@ -195,9 +199,9 @@ def _subject(found: Estimate, plan: Plan, options: Subject, shape: Shape) -> Non
     found.flop["reading"] += tokens * (2 * 2 * (shape.whole + shape.head) + coding)
     amplified = shape.d_sae * options.amplified_rows
     found.flop["reading"] += 2 * amplified * (AMPLIFIED_TOKENS * shape.above + shape.head)
-    weights = (shape.whole + shape.head) * NUMBER_BYTES[options.dtype]
-    dictionary = 2 * shape.d_model * shape.d_sae * 4
-    found.disk["models and SAEs"] += weights + dictionary * (1 if options.train_sae is not None else 2)
+    # What comes from elsewhere is kept twice: as it came, and with its normalization folded in.
+    copies = 1 if options.train_sae is not None else 2
+    found.disk["models and SAEs"] += copies * 2 * shape.d_model * shape.d_sae * 4
 
 
 def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mapping[str, Rows]) -> None:
