@@ -8,8 +8,7 @@ import shlex
 from pathlib import Path
 
 from snakemake.cli import get_argument_parser
-from snakemake.exceptions import CliException
-from snakemake_interface_common.exceptions import WorkflowError
+from snakemake.exceptions import CliException, WorkflowError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results/README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]

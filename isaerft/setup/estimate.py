@@ -19,8 +19,8 @@ from isaerft.steps import steps_of
 # Achieved FLOP/s on one GPU: a small model in float32 on one that others shared, and a step of Gemma 2 2B's shape in
 # bfloat16 on one to itself (docs/scale.md has the commands).
 GPU_SLOW, GPU_FAST = 3e12, 54e12
-# On one CPU core, in float32 and in training (docs/scale.md).
-CPU_CORE = 4e10
+# On one CPU core in float32, in a training step (docs/scale.md has the command).
+CPU_CORE = 6e10
 # A block at one position of a batch takes so long on a GPU while text is sampled, whatever the batch.
 GPU_SAMPLING_SECONDS = 1e-3
 # A job of a study on one machine, forked from the worker, and one on a cluster, which imports everything.
