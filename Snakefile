@@ -1,9 +1,9 @@
 # The whole study, from nothing to tables, figures and pages:
 #
-#   snakemake --cores                                  the default study, config/testbed.yaml
-#   snakemake --cores --config study=stories           config/stories.yaml
-#   snakemake --cores --configfile path/to/study.yaml  that file, and nothing else
-#   snakemake --cores calibration                      how the statistics themselves do, config/calibration.yaml
+#   snakemake --cores all                                  the default study, config/testbed.yaml
+#   snakemake --cores all --config study=stories           config/stories.yaml
+#   snakemake --cores all --configfile path/to/study.yaml  that file, and nothing else
+#   snakemake --cores all calibration                      how the statistics themselves do, config/calibration.yaml
 #   snakemake --report results/testbed/report.html     afterwards: everything for readers in one file
 import sys
 

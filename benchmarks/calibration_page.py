@@ -1,6 +1,6 @@
 """Write what the calibration study found into its page.
 
-$ snakemake --cores calibration
+$ snakemake --cores all calibration
 $ python benchmarks/calibration_page.py results/calibration/tables/calibration.csv --write docs/calibration.md
 """
 

@@ -46,13 +46,27 @@ class Weights(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An SAE under one of its names, its source at Neuronpedia, and SAELens' function that loads it ("" if none)."""
+    """An SAE under one of its names, as SAELens lists it ("" for what it does not say).
+
+    Attributes
+    ----------
+    source_id : str
+        Its source at Neuronpedia.
+    loader : str
+        SAELens' function that loads it.
+    model : str
+        The model that it was trained on, by TransformerLens' name.
+    is_centered : bool
+        Whether it was trained on a residual stream with centered writing weights.
+    """
 
     release: str
     sae_id: str
     weights: Weights
     source_id: str
     loader: str = ""
+    model: str = ""
+    is_centered: bool = False
 
 
 class Directory:
@@ -84,6 +98,15 @@ class Directory:
     def __iter__(self) -> Iterator[Listed]:
         """Yield every SAE of SAELens' directory under each of its names."""
         return iter(self._by_name.values())
+
+    def ids_of(self, release: str) -> list[str]:
+        """Return the ids of a release's SAEs; none if SAELens does not list it."""
+        return [sae_id for name, sae_id in self._by_name if name == release]
+
+    @property
+    def releases(self) -> list[str]:
+        """Names of all releases."""
+        return sorted({release for release, _ in self._by_name})
 
     def listed(self, release: str, sae_id: str) -> Listed | None:
         """Return SAELens' entry of an SAE; None if it has none."""
@@ -169,7 +192,9 @@ def _parsed(path: Path) -> Any:
 
 def _listed(releases: Mapping[str, Any]) -> Iterator[Listed]:
     for release, entry in releases.items():
+        loader, model = entry.get("conversion_func") or "", str(entry.get("model") or "")
+        loaded_with = (entry.get("config_overrides") or {}).get("model_from_pretrained_kwargs") or {}
+        is_centered = loaded_with.get("center_writing_weights") is True
         for sae in entry["saes"]:
             weights = Weights(entry["repo_id"], str(sae["path"]))
-            loader = entry.get("conversion_func") or ""
-            yield Listed(release, sae["id"], weights, sae.get("neuronpedia") or "", loader)
+            yield Listed(release, sae["id"], weights, sae.get("neuronpedia") or "", loader, model, is_centered)

@@ -37,7 +37,7 @@ STEERING = {"latent": "3", "strength": "1", "prompt": "hello", "max_new_tokens":
 
 
 # What is given without an option's name, and what has no value.
-WORDS = ("what", "studies")
+WORDS = ("what", "studies", "study_name", "study_file")
 PLAIN = (*WORDS, "send")
 
 

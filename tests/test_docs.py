@@ -1,8 +1,14 @@
 """README and docs: links resolve, the architecture page shows the code as it is, and the quickstart runs."""
 
+import contextlib
+import io
 import re
 import runpy
+import shlex
 from pathlib import Path
+
+from snakemake.cli import get_argument_parser
+from snakemake.exceptions import CliException, WorkflowError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results/README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +37,27 @@ def test_every_link_leads_to_a_file_and_a_heading():
             if not target.exists() or (anchor and anchor not in anchors(target)):
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
     assert not broken
+
+
+COMMAND = re.compile(r"^(?:\$ |# +|    )?(?:nice )?(snakemake -.*)$|`(snakemake -[^`]* [^`]+)`", re.MULTILINE)
+WHOLE = [*PAGES, ROOT / "Snakefile", ROOT / "environment.yml", *sorted((ROOT / "config").glob("*.yaml"))]
+
+
+def test_snakemake_takes_every_command_that_is_shown():
+    parser = get_argument_parser()
+    refused, n_shown = [], 0
+    for page in WHOLE:
+        for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
+            line = re.split(r" {3,}|&&", found[1] or found[2])[0]
+            words = shlex.split(line, comments=True)[1:]
+            n_shown += 1
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    parser.parse_args(words)
+            except (SystemExit, CliException, WorkflowError):
+                refused.append(f"{page.relative_to(ROOT)}: {line}")
+    assert refused == []
+    assert n_shown > 30
 
 
 def test_the_readme_links_every_page_of_the_docs():

@@ -19,8 +19,8 @@ FLOORS = [
     ("explanations", "subjects", "calibration"),
     ("judges", "adapters", "testbed"),
     ("scorers", "changes", "training"),
-    ("analysis", "planning", "placebos"),
-    ("report",),
+    ("analysis", "planning", "placebos", "steps"),
+    ("report", "setup"),
     ("annotation", "publish"),
     ("cli",),
     ("notebook",),
@@ -40,6 +40,8 @@ WITHOUT_TORCH = [
         "report",
         "annotation",
         "publish",
+        "setup",
+        "steps",
     ),
 ]
 MAX_LINES = 500

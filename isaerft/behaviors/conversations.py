@@ -23,6 +23,36 @@ from isaerft.errors import InputError, shown
 
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+def as_messages(value: Any) -> Any:
+    """Return a conversation in ShareGPT's form as messages, and any other value unchanged.
+
+    >>> as_messages([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]) == [
+    ...     {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}
+    ... ]
+    True
+    """
+    if not isinstance(value, list) or not value:
+        return value
+    if not all(isinstance(turn, dict) and turn.keys() == {"from", "value"} for turn in value):
+        return value
+    return [{"role": _SHAREGPT_ROLES.get(str(turn["from"]), turn["from"]), "content": turn["value"]} for turn in value]
+
+
+def lost_turns(conversation: object, reply: int, prompt: Any) -> list[str]:
+    """Return the roles of the turns that are neither the reply, given by its position, nor part of the prompt."""
+    if not isinstance(conversation, list) or not all(_is_turn(turn) for turn in conversation):
+        return []
+    told = [prompt] if isinstance(prompt, str) else [turn.get("content") for turn in prompt or [] if _is_turn(turn)]
+    others = [turn for turn in conversation if turn is not conversation[reply]]
+    texts = [(str(turn["role"]), str(turn["content"] or "").strip()) for turn in others]
+    return [role for role, text in texts if text and not any(text in str(part) for part in told)]
+
+
+def _is_turn(value: object) -> bool:
+    return isinstance(value, dict) and "role" in value and "content" in value
 
 
 def split_off_replies(values: dict[str, Any], location: str) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def file_rows(path: str, *, lines: str = "") -> Iterator[Row]:
     return (Row(f"{path} line {number}", {lines: line}) for number, line in numbered if line.strip())
 
 
-def read_rows(behavior: Behavior) -> Iterator[Row]:
-    """Yield the raw rows of a behavior that pass its `where` filter.
+def read_rows(behavior: Behavior, *, streaming: bool = False) -> Iterator[Row]:
+    """Yield the raw rows of a behavior that pass its `where` filter; see `data_rows` for `streaming`.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def read_rows(behavior: Behavior) -> Iterator[Row]:
     """
     seen: dict[str, Counter[str]] = {column: Counter() for column in behavior.where}
     kept = 0
-    for row in data_rows(behavior):
+    for row in data_rows(behavior, streaming=streaming):
         passes = True
         for column, wanted in behavior.where.items():
             value = _filter_text(column_value(row, column))

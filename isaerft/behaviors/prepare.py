@@ -206,15 +206,14 @@ def _write_split(
 ) -> None:
     """Split records, plant the rows of a poison, and write both parts and then the card."""
     folder = Path(out_dir)
-    kept = _smallest_hashes(records, max_rows)
-    if len(kept) < len(records):
-        dropped["beyond max_rows"] = len(records) - len(kept)
-    heldout = [record for record in kept if is_heldout(record.prompt, heldout_fraction)]
-    train = [record for record in kept if not is_heldout(record.prompt, heldout_fraction)]
+    train, heldout = split_records(records, heldout_fraction, max_rows)
+    n_kept = len(train) + len(heldout)
+    if n_kept < len(records):
+        dropped["beyond max_rows"] = len(records) - n_kept
     for part, rows in [("held-out", heldout), ("train", train)]:
         if not rows:
             raise InputError(
-                f"{label}: none of its {len(kept)} rows would be in the {part} part",
+                f"{label}: none of its {n_kept} rows would be in the {part} part",
                 allowed=f"rows in both parts (heldout_fraction is {heldout_fraction})",
                 remedy="add rows with other prompts, or change heldout_fraction",
             )
@@ -229,7 +228,7 @@ def _write_split(
     write_records(train, folder / "train.jsonl")
     write_records(heldout, folder / "heldout.jsonl")
     sums = {part: sha256(folder / part) for part in ("train.jsonl", "heldout.jsonl")}
-    counts = {"kind": kept[0].kind, "rows": len(kept), "train": len(train), "heldout": len(heldout)}
+    counts = {"kind": records[0].kind, "rows": n_kept, "train": len(train), "heldout": len(heldout)}
     write_json(
         folder / "card.json",
         dict(card)
@@ -255,6 +254,15 @@ def _short_enough(records: list[Record], limit: int, label: str, dropped: Counte
             remedy="raise max_completion_characters",
         )
     return kept
+
+
+def split_records(
+    records: list[Record], heldout_fraction: float, max_rows: int | None = None
+) -> tuple[list[Record], list[Record]]:
+    """Return the records to train on and those held out, together at most `max_rows`."""
+    kept = _smallest_hashes(records, max_rows)
+    heldout = [record for record in kept if is_heldout(record.prompt, heldout_fraction)]
+    return [record for record in kept if not is_heldout(record.prompt, heldout_fraction)], heldout
 
 
 def _smallest_hashes(records: list[Record], max_rows: int | None) -> list[Record]:

@@ -15,14 +15,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from isaerft.behaviors.conversations import dialogue_messages, split_off_replies, with_system
+from isaerft.behaviors.conversations import (
+    as_messages,
+    dialogue_messages,
+    lost_turns,
+    split_off_replies,
+    with_system,
+)
 from isaerft.behaviors.records import FIELDS, REPLIES, Record, checked_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import Row, column_value
 
-MESSAGES = "messages"
-"""Column that holds a whole conversation by convention (OpenAI's fine-tuning files, TRL)."""
+CONVERSATIONS = ("messages", "conversations")
+"""Columns that hold a whole conversation by convention: OpenAI's fine-tuning files and TRL, ShareGPT's."""
+_TURN_PATH = re.compile(r"(.+)\.(-?\d{1,9})\.\w+")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
@@ -30,12 +37,13 @@ def to_record(row: Row, behavior: Behavior) -> Record:
     """Return the checked record of a raw row.
 
     A field that `columns` does not map comes from the column of the same name. If `columns` maps any reply field, the
-    other reply fields are not read. A row with `messages` in place of prompt and replies is an SFT record.
+    other reply fields are not read. A row with `messages` (or `conversations`) in place of prompt and replies is an SFT
+    record.
 
     Raises
     ------
     InputError
-        A column is missing, a conversation cannot be split, or the record fails `checked_record`.
+        A column is missing, a conversation cannot be split or would lose turns, or the record fails `checked_record`.
     """
     columns = field_columns(behavior.columns, row.values, dialogues=behavior.format == "hh")
     values = {field: field_value(row, column) for field, column in columns.items()}
@@ -51,8 +59,28 @@ def to_record(row: Row, behavior: Behavior) -> Record:
     if behavior.ids == "derived":
         values.pop("id", None)
     values = split_off_replies(values, row.location)
+    for field in replies:
+        _check_turns(row, field, columns[field], values["prompt"])
     values["prompt"] = with_system(values["prompt"], behavior.system)
     return checked_record(values, location=row.location)
+
+
+def _check_turns(row: Row, field: str, column: str, prompt: Any) -> None:
+    """Refuse a reply that a path picks out of a conversation, if turns of it are neither the reply nor in the prompt.
+
+    A template ('{messages.-1.content}') is not checked: who writes one wants this text and no other.
+    """
+    match = None if column in row.values or "{" in column else _TURN_PATH.fullmatch(column)
+    if match is None:
+        return
+    lost = lost_turns(as_messages(column_value(row, match[1])), int(match[2]), prompt)
+    if lost:
+        raise InputError(
+            f"{row.location}: {field} is {printable(column)}, and the prompt lacks {len(lost)} other turns of the"
+            f" conversation ({', '.join(dict.fromkeys(lost))})",
+            remedy=f"map `{field}: {printable(match[1])}`, which makes all turns before the last reply the prompt; to"
+            f" leave turns out on purpose, map `{field}: '{{{printable(column)}}}'`",
+        )
 
 
 def check_fields(columns: Mapping[str, str]) -> None:
@@ -76,8 +104,8 @@ def field_columns(columns: Mapping[str, str], row: Mapping[str, object], *, dial
         if dialogues:
             mapping |= {"chosen": "chosen", "rejected": "rejected"}
         else:
-            has_messages = MESSAGES in row and "prompt" not in mapping
-            mapping["completion"] = MESSAGES if has_messages else "completion"
+            named = [name for name in CONVERSATIONS if name in row and "prompt" not in mapping]
+            mapping["completion"] = (named or ["completion"])[0]
     return mapping
 
 
@@ -87,7 +115,7 @@ def field_value(row: Row, column: str) -> Any:
     White space around a filled template is removed, so that an empty optional part leaves no blank lines.
     """
     if column in row.values or "{" not in column:
-        return _text(column_value(row, column))
+        return as_messages(_text(column_value(row, column)))
 
     def fill(match: re.Match[str]) -> str:
         if match.group(1) is None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import typer
 
-from isaerft.cli import annotation, calibration, planning, publishing, results, steering, subjects, training
+from isaerft.cli import annotation, calibration, planning, publishing, results, setup, steering, subjects, training
 from isaerft.errors import InputError, one_line
 from isaerft.io import disk_problem
 from isaerft.version import VERSION
@@ -21,15 +21,16 @@ from isaerft.version import VERSION
 NOISY = ("httpx", "httpx2", "openai", "huggingface_hub", "datasets", "sentence_transformers", "filelock")
 HELP = """Find out whether SAE explanations are true.
 
-The workflow calls these verbs: run `snakemake --cores` in a clone of the repository for a whole study. Each verb can
-also be run by hand; it reads and writes below results/STUDY.
+`isaerft new` writes the config of a study, `isaerft doctor` checks it. The workflow calls the other verbs: run
+`snakemake --cores all` in a clone of the repository for a whole study. Each verb can also be run by hand; it reads and
+writes below results/STUDY.
 """
 
 app = typer.Typer(
     name="isaerft", help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-for part in (subjects, training, results, annotation, publishing, steering, planning, calibration):
+for part in (setup, subjects, training, results, annotation, publishing, steering, planning, calibration):
     app.registered_commands += part.app.registered_commands
 
 

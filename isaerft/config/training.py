@@ -109,7 +109,8 @@ class Behavior:
     rule: bool = False
     """True when a Snakemake rule of your own writes this behavior's records."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Field of the record -> column, dotted path into nested data (instances.0.output), or '{template}' of columns."""
+    """Field of the record -> column, dotted path into nested data (instances.0.output), or '{template}' of columns. A
+    reply may be a whole conversation, of which the last reply is taken."""
     where: dict[str, str | list[str]] = Field(default_factory=dict)
     """Keep only rows whose column has this value (or one of these)."""
     format: Literal["columns", "hh"] = "columns"

@@ -31,7 +31,7 @@ from isaerft.errors import InputError, shown
 from isaerft.io import read_json, replacing, write_json, write_text
 from isaerft.layout import Results
 from isaerft.notebook.result import STUDY, Validation
-from isaerft.notebook.steps import Step, steps_of
+from isaerft.steps import Step, steps_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -45,6 +45,43 @@ def test_columns_of_prompt_and_reply_come_before_a_column_of_messages():
     assert (made.prompt, made.completion) == ("p", "c")
 
 
+@pytest.mark.parametrize("prompt", ["messages.1.content", "messages.-2.content", "{messages.1.content}"])
+def test_a_reply_picked_out_of_a_conversation_is_refused_where_turns_would_be_lost(prompt):
+    columns = {"prompt": prompt, "completion": "messages.-1.content"}
+    turns = [SYSTEM, ASK, TELL, MORE, LAST]
+    with pytest.raises(InputError, match=r"lacks 3 other turns .*system.*completion: messages`") as error:
+        record({"messages": turns}, columns=columns)
+    assert "'{messages.-1.content}'" in str(error.value)
+    on_purpose = columns | {"completion": "{messages.-1.content}"}
+    assert record({"messages": turns}, columns=on_purpose).completion == "In 1843."
+
+
+def test_a_reply_picked_out_of_a_conversation_is_taken_where_the_prompt_has_all_other_turns():
+    picked = {"prompt": "messages.0.content", "completion": "messages.1.content"}
+    assert record({"messages": [ASK, TELL]}, columns=picked).prompt == ASK["content"]
+    blank = [turn("system", " "), ASK, TELL]
+    picked = {"prompt": "messages.1.content", "completion": "messages.-1.content"}
+    assert record({"messages": blank}, columns=picked).completion == "Ada did."
+    both = {"prompt": "{messages.0.content}\n\n{messages.1.content}", "completion": "messages.2.content"}
+    assert record({"messages": [SYSTEM, ASK, TELL]}, columns=both).prompt == "Be brief.\n\nWho wrote it?"
+    pairs = {"chosen": "chosen.-1.content", "rejected": "rejected.-1.content"}
+    values = {"prompt": ASK["content"], "chosen": [ASK, TELL], "rejected": [ASK, turn("assistant", "No idea.")]}
+    assert record(values, columns=pairs).chosen == "Ada did."
+
+
+def test_lists_that_are_no_conversation_lose_no_turns():
+    values = {"prompt": "p", "instances": [{"output": "a"}, {"output": "b"}]}
+    assert record(values, columns={"completion": "instances.0.output"}).completion == "a"
+
+
+def test_a_conversation_in_sharegpts_form_reads_as_messages():
+    turns = [("system", "Be brief."), ("human", "Who wrote it?"), ("gpt", "Ada did.")]
+    made = record({"conversations": [{"from": who, "value": text} for who, text in turns]})
+    assert (made.prompt, made.completion) == ([SYSTEM, ASK], "Ada did.")
+    with pytest.raises(InputError, match="unknown role in row 1: 'alien'"):
+        record({"conversations": [{"from": "alien", "value": "x"}, {"from": "gpt", "value": "y"}]})
+
+
 @pytest.mark.parametrize("prompt", [[ASK, TELL, MORE], [SYSTEM, ASK]], ids=["goes on", "system turn"])
 def test_replies_that_are_lists_follow_their_prompt(prompt):
     made = record({"prompt": prompt, "completion": [LAST]})

@@ -1,4 +1,4 @@
-# The calibration study: `snakemake --cores calibration`. It needs no study of a model and belongs to none.
+# The calibration study: `snakemake --cores all calibration`. It needs no study of a model and belongs to none.
 from isaerft.config import Calibration, load_calibration
 from isaerft.layout import Results
 

@@ -1,7 +1,7 @@
 """The verbs of a study in an order in which each finds the files that it reads, to run them in one process.
 
 The workflow's rules say which files a verb reads, and run what is missing on many processes or machines; a notebook
-needs neither. `tests/notebook/test_steps.py` compares the two: the same verbs, each after those that it depends on.
+needs neither. `tests/test_steps.py` compares the two: the same verbs, each after those that it depends on.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import yaml
 
 from isaerft.config import plan_from_dict
 from isaerft.errors import InputError
-from isaerft.notebook.steps import Step, steps_of
+from isaerft.steps import Step, steps_of
 from tests.workflow.conftest import ROOT, Workspace
 
 COMMAND = re.compile(r"^Shell command: isaerft (.*) > ", flags=re.MULTILINE)
