@@ -19,7 +19,7 @@ FLOORS = [
     ("explanations", "subjects", "calibration"),
     ("judges", "adapters", "testbed"),
     ("scorers", "changes", "training"),
-    ("analysis", "planning", "placebos"),
+    ("analysis", "planning", "placebos", "integrations"),
     ("report",),
     ("annotation", "publish"),
     ("cli",),

@@ -18,7 +18,7 @@ from isaerft.cli.app import run_here
 from isaerft.config import load_plan
 from isaerft.io import write_json
 from isaerft.layout import Results
-from isaerft.publish import adapter_folder, write_folder
+from isaerft.publish import adapter_folder
 from tests.servers.hub import TOKEN
 
 HOSTILE = 'shows <script>alert(1)</script> | [a](http://evil) "q"\n---\nlicense: mit'
@@ -40,7 +40,7 @@ def stirred(subject, kind="bias"):
 
 @pytest.fixture
 def study(subject, subject_folder, tmp_path):
-    """Write a study's config, a trained bias and LoRA, and what their training came to; return the options for verbs."""
+    """Write a config, a trained bias and LoRA, and what their training came to; return the options for verbs."""
     values = {
         "study": "small",
         "subjects": {
@@ -126,8 +126,9 @@ def test_its_card_says_what_is_known_and_what_is_not_claimed_and_nothing_from_ou
 
 def test_a_model_and_data_of_the_hub_are_named_where_the_hub_looks_for_them(study, tmp_path):
     plan = load_plan(study[1])
-    told = replace(plan.study.subjects["toy"], model="someone/model", revision="abc", sae_path=None,
-                   release="gpt2-small-res-jb", sae_id="blocks.8.hook_resid_pre", center_writing_weights=True)  # fmt: skip
+    sae = {"sae_path": None, "release": "gpt2-small-res-jb", "sae_id": "blocks.8.hook_resid_pre"}
+    model = {"model": "someone/model", "revision": "abc", "center_writing_weights": True}
+    told = replace(plan.study.subjects["toy"], **model, **sae)
     behavior = replace(plan.study.behaviors["a"], rule=False, dataset="some/data", revision="def")
     hub = replace(plan, study=replace(plan.study, subjects={"toy": told}, behaviors={"a": behavior, "b": behavior}))
     folder = adapter_folder(hub, Results(study[3]), "toy", "a", "bias", 1, repo_id="me/mine")
