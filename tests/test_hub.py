@@ -57,9 +57,10 @@ def test_without_a_token_nothing_is_asked_and_a_token_can_be_given(hub, folder, 
 def test_a_hub_that_refuses_is_an_error_without_the_token(hub, folder, monkeypatch, caplog):
     hub.refuses = True
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match=r"the hub did not take the model me/mine .*403") as caught:
-        send(folder, token=TOKEN)
-    assert TOKEN not in str(caught.value) + caplog.text
+    for token in (TOKEN, "one-in-no-known-form"):
+        with pytest.raises(InputError, match=r"the hub did not take the model me/mine .*403") as caught:
+            send(folder, token=token)
+        assert token not in str(caught.value) + caplog.text
 
 
 def test_a_client_that_is_offline_says_so(hub, folder, monkeypatch):
@@ -90,7 +91,7 @@ def test_a_credential_in_any_file_stops_the_upload_and_is_not_repeated(hub, fold
     elif form == "gz":
         (folder / "inside/notes.gz").write_bytes(gzip.compress(said.encode()))
     elif form == "parquet":
-        pd.DataFrame({"explanation": ["fine", said]}).to_parquet(folder / "inside/notes.parquet")
+        pd.DataFrame({"explanation": ["a", said, "z"]}).to_parquet(folder / "inside/notes.parquet", compression="gzip")
     else:
         (folder / "inside/notes.bin").write_bytes(b"\xff\x00 " + said.encode() + b" \xfe")
     with pytest.raises(InputError, match=rf"'inside/notes\.\w+' holds {kind}.*: nothing was sent") as caught:

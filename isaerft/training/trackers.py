@@ -32,6 +32,7 @@ WANDB = {
     "x_disable_meta": True,
     "x_disable_stats": True,
 }
+TRACKIO = {"private": True, "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
 logger = logging.getLogger(__name__)
 
 
@@ -133,10 +134,12 @@ class Trackers:
             raise ModuleNotFoundError(f"not installed: pip install 'isaerft[{name}]'")
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        project, options = (
-            self._project,
-            {"wandb": {"name": run}, "trackio": {"name": run}, "mlflow": {"run_name": run}},
-        )
+        project: str = self._project
+        options: dict[str, Any] = {
+            "wandb": {"name": run},
+            "trackio": TRACKIO | {"name": run},
+            "mlflow": {"run_name": run},
+        }
         if name == "wandb":
             options["wandb"] |= {"settings": WANDB} | ({} if "WANDB_DIR" in os.environ else {"dir": str(self._folder)})
         if name == "mlflow":

@@ -23,7 +23,9 @@ from isaerft.training.processes import rank
 from isaerft.version import VERSION
 
 PATIENCE = 60.0
-"""Seconds that a finished job waits for its trackers."""
+"""Seconds that a finished job waits for its trackers, ..."""
+PER_MESSAGE = 0.2
+"""... and this many more for every message: some write each to disk by itself."""
 # Of a launcher of several processes: a tracker would wait for the others.
 _LAUNCHER = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
 logger = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Tracked:
 
     def __init__(self, plan: config.Plan, subject: str, file: TextIO | None) -> None:
         self._plan, self._subject, self._file = plan, subject, file
+        self.n_sent = 0
 
     def run(self, behavior: str, adapter: str, seed: int) -> Run:
         """Begin the run of one training, named after study, subject, behavior, adapter and seed."""
@@ -80,6 +83,7 @@ class Tracked:
         try:
             self._file.write(json.dumps(message) + "\n")
             self._file.flush()
+            self.n_sent += 1
         except OSError as error:
             logger.warning("trackers get no more of this job (%s)", error)
             self._file = None
@@ -112,11 +116,12 @@ def tracked(plan: config.Plan, subject: str, folder: Path) -> Iterator[Tracked]:
     with open(descriptor, "w", encoding="utf-8") as file, open(path, "rb") as followed:
         os.unlink(path)
         process = _started([str(folder), options.project or plan.study.study, *options.trackers], followed.fileno())
+        job = Tracked(plan, subject, file if process else None)
         try:
-            yield Tracked(plan, subject, file if process else None)
+            yield job
         finally:
             if process is not None:
-                _finish(process, file)
+                _finish(process, file, PATIENCE + PER_MESSAGE * job.n_sent)
 
 
 def _started(arguments: list[str], followed: int) -> subprocess.Popen[bytes] | None:
@@ -133,7 +138,7 @@ def _started(arguments: list[str], followed: int) -> subprocess.Popen[bytes] | N
         return None
 
 
-def _finish(process: subprocess.Popen[bytes], file: TextIO) -> None:
+def _finish(process: subprocess.Popen[bytes], file: TextIO, patience: float) -> None:
     """Wait a while for trackers to take the rest; whatever happens to them is a warning."""
     try:
         file.write(json.dumps({"done": True}) + "\n")
@@ -141,11 +146,11 @@ def _finish(process: subprocess.Popen[bytes], file: TextIO) -> None:
     except OSError:
         process.terminate()
     try:
-        status = process.wait(PATIENCE)
+        status = process.wait(patience)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        logger.warning("trackers did not finish within %.0f s and were stopped; results are complete", PATIENCE)
+        logger.warning("trackers did not finish within %.0f s and were stopped; results are complete", patience)
         return
     if status != 0:
         logger.warning("trackers ended with status %d; results are complete", status)
