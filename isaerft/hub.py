@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from isaerft.credentials import HIDDEN, found_in, hidden
 from isaerft.errors import InputError, one_line, shown
 
 MODEL, DATASET = "model", "dataset"
+_PART = "[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}")
 _REFERENCES = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]{}<>&|#~!\"'"}
 _PLAIN = str.maketrans('|`"\\<>', "/''/()")
 
@@ -28,17 +31,11 @@ def plain(text: object) -> str:
 
 def check_repo(repo_id: str) -> str:
     """Return a repository's name; one that is not OWNER/NAME is an `InputError`."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        pass
-    else:
-        if "/" in repo_id:
-            return repo_id
-    raise InputError(f"repository {shown(repo_id)}", allowed="OWNER/NAME, your user name or an organization's first")
+    if not _REPOSITORY.fullmatch(repo_id) or repo_id.endswith(".git"):
+        raise InputError(
+            f"repository {shown(repo_id)}", allowed="OWNER/NAME, your user name or an organization's first"
+        )
+    return repo_id
 
 
 def check_credentials(folder: Path) -> None:
