@@ -264,6 +264,11 @@ class Results:
         return self._at("logs", rule, f"{'.'.join(names)}.log") if names else self._at("logs", f"{rule}.log")
 
     @property
+    def tracking(self) -> Path:
+        """Files of experiment trackers; no rule reads or makes them."""
+        return self._at("tracking")
+
+    @property
     def benchmarks(self) -> Path:
         """Folder with the time and memory of every job."""
         return self._at("benchmarks")

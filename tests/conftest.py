@@ -248,3 +248,17 @@ def openai_server():
     started = runpy.run_path(str(Path(__file__).parent / "servers" / "openai_server.py"))["OpenAIServer"]()
     yield started
     started.close()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A server on loopback that stands for the Hugging Face hub, and a token for it in the environment."""
+    from huggingface_hub import constants
+
+    from tests.servers.hub import TOKEN, Hub
+
+    with Hub() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield running

@@ -11,7 +11,7 @@ structure = runpy.run_path(str(ROOT / "benchmarks/structure.py"))
 MODULES = structure["modules"]()
 EDGES = structure["graph"]()
 # From the ground up. Folders on one floor do not import each other, but for the ground's.
-BASE = ("errors", "ledger", "progress", "http", "version", "outside", "directory", "provenance")
+BASE = ("errors", "ledger", "progress", "http", "version", "outside", "directory", "provenance", "credentials", "hub")
 GROUND = (*BASE, "io", "registry", "layout", "table", "config", "digest")
 FLOORS = [
     GROUND,
@@ -19,7 +19,7 @@ FLOORS = [
     ("explanations", "subjects", "calibration"),
     ("judges", "adapters", "testbed"),
     ("scorers", "changes", "training"),
-    ("analysis", "planning", "placebos", "steps"),
+    ("analysis", "integrations", "planning", "placebos", "steps"),
     ("report", "setup"),
     ("annotation", "publish"),
     ("cli",),

@@ -31,7 +31,10 @@ EXTRAS = [
 NOT_IMPORTED = {
     *("snakemake", "docutils", "mkdocs-material", "mkdocstrings", "mypy", "pytest-cov", "pytest-xdist", "ruff"),
     *("setuptools", "snakefmt", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
+    "mlflow",  # by accelerate
 }
+# Programs that people bring; their tests are skipped where they are not installed.
+UNLOCKED = {"lm-eval", "mlflow", "tensorboard", "trackio"}
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINS = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", LOCK, re.MULTILINE))
 PRE_COMMIT = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
@@ -73,7 +76,7 @@ def made_by(target):
 
 
 def test_every_import_is_declared():
-    assert distributions_imported(ROOT / "isaerft") - names(RUNTIME) == set()
+    assert distributions_imported(ROOT / "isaerft") - names(RUNTIME) == {"lm-eval"}  # isaerft.integrations alone
     for folder in ("tests", "docs"):
         assert distributions_imported(ROOT / folder) - names(RUNTIME + EXTRAS) == set(), folder
 
@@ -86,6 +89,8 @@ def test_every_declared_package_is_used():
 def test_the_lock_pins_a_version_that_pyproject_allows():
     pins = PINS | {"torch": "2.13.0"}
     for requirement in RUNTIME + EXTRAS:
+        if requirement.name in UNLOCKED - set(PINS):
+            continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 

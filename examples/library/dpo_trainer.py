@@ -33,7 +33,7 @@ trainer = DPOTrainer(
         save_steps=options.steps,
         logging_steps=max(1, options.steps // 3),
         bf16=False,
-        report_to="none",
+        report_to=options.report_to,
         disable_tqdm=True,
     ),
     train_dataset=rows,

@@ -25,7 +25,7 @@ trainer = SFTTrainer(
         save_steps=options.steps,
         logging_steps=max(1, options.steps // 3),
         bf16=False,
-        report_to="none",
+        report_to=options.report_to,
         disable_tqdm=True,
     ),
     train_dataset=rows,

@@ -36,6 +36,9 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--out", default="out")
+    parser.add_argument(
+        "--report-to", default="none", help="a tracker that Transformers knows: wandb, trackio, mlflow, ..."
+    )
     return parser.parse_args()
 
 

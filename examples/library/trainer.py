@@ -27,7 +27,7 @@ trainer = Trainer(
         per_device_train_batch_size=4,
         save_steps=options.steps,
         logging_steps=max(1, options.steps // 3),
-        report_to="none",
+        report_to=options.report_to,
         disable_tqdm=True,
     ),
     train_dataset=rows,

@@ -141,8 +141,8 @@ def blocks_at(hook: HookPoint, where: str) -> list[int]:
 
 
 def _inject(block: nn.Module, rank: int) -> None:
-    targets = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear) or _is_conv1d(part)}
-    transposed = any(_is_conv1d(part) for part in targets.values())
+    targets = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear) or is_conv1d(part)}
+    transposed = any(is_conv1d(part) for part in targets.values())
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), fan_in_fan_out=transposed)
     inject_adapter_in_model(settings, block)
 
@@ -157,7 +157,7 @@ def _remove(block: nn.Module) -> None:
         del block.peft_config
 
 
-def _is_conv1d(part: nn.Module) -> bool:
+def is_conv1d(part: nn.Module) -> bool:
     """GPT-2's linear maps are Conv1D modules."""
     return type(part).__name__ == "Conv1D"
 

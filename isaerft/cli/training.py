@@ -186,10 +186,11 @@ def train(
     check_name("adapter", adapter, plan.study.adapters)
     from isaerft.training.processes import joined
     from isaerft.training.replicates import train_adapter
+    from isaerft.training.tracking import tracked
 
     loaded = open_subject(opened, subject)
     cache = layout.cache(plan.base_subject(subject), behavior)
-    with joined(loaded.model.device):
+    with joined(loaded.model.device), tracked(plan, subject, layout.tracking) as tracking:
         train_adapter(
             plan,
             loaded,
@@ -199,6 +200,7 @@ def train(
             behavior=behavior,
             permuted=plan.is_permuted(subject),
             contrast=cache.parent,
+            tracking=tracking,
         )
 
 

@@ -23,6 +23,7 @@ from isaerft.config.study import (
     Study,
 )
 from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae
+from isaerft.config.tracking import Tracking
 from isaerft.config.training import (
     OTHERS,
     REJECTED,
@@ -73,6 +74,7 @@ __all__ = [
     "Study",
     "Subject",
     "Testbed",
+    "Tracking",
     "TrainSae",
     "load_calibration",
     "load_plan",

@@ -16,6 +16,7 @@ from isaerft.config.base import STRICT
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
+from isaerft.config.tracking import Tracking
 from isaerft.config.training import OTHERS, REJECTED, Adapter, Behavior, Elicit
 from isaerft.errors import InputError, from_here, shown, unknown_name
 
@@ -147,8 +148,7 @@ class Study:
     primary: Primary
     llms: dict[str, Llm] = Field(default_factory=dict)
     llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
-    """One SQLite file with every answer of every language model; whoever has it can reproduce the results without a
-    key."""
+    """SQLite file with every answer of every language model; whoever has it reproduces the results without a key."""
     audits: dict[str, Audit] = Field(default_factory=dict)
     """Pairs of behaviors to compare: what does the suspect data teach in addition? See docs/auditing.md."""
     candidates: dict[str, str] = Field(default_factory=dict)
@@ -162,8 +162,7 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls of every result. Only if named: `among_expected`, and `shuffled_completions`, which costs one more
-    training per behavior."""
+    """Controls of every result. Only if named: `among_expected`; `shuffled_completions`, which trains each twice."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     placebos: Placebos = Field(default_factory=Placebos)
@@ -190,6 +189,7 @@ class Study:
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
     record_seconds: bool = False
     """Fill `seconds` in training.csv and show in summary.html where the time went; two runs then differ in bytes."""
+    tracking: Tracking | None = None
     rules: list[str] = Field(default_factory=list)
     """Snakemake files of your own to include (rules that make a behavior's records, say)."""
 

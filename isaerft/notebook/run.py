@@ -151,6 +151,7 @@ def run_steps(folder: Path) -> None:
 def _digest(folder: Path, steps: Sequence[Step]) -> str:
     """Return a digest of what the study is made from: its options, every file that they name, and the code."""
     options = read_options(folder / STUDY)
+    options.pop("tracking", None)  # no result depends on it
     files = [file for path in named_files(options) for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
     known = [(str(file), ledger.sha256(file)) for file in files if file.is_file()]
     return settings(options, known, [code(verb) for verb in sorted({step.verb for step in steps})])

@@ -18,6 +18,7 @@ import pandas as pd
 from isaerft import analysis
 from isaerft.errors import InputError
 from isaerft.explanations.neuronpedia.records import SIDE_OF
+from isaerft.hub import escaped, plain
 from isaerft.io import replacing
 from isaerft.publish.verdicts import Verdicts
 from isaerft.version import VERSION
@@ -36,7 +37,7 @@ configs:
   data_files: verdicts.parquet
 ---
 
-# {title}
+# {heading}
 
 Are the explanations of these latents right? Adapters were trained on {n_behaviors} behaviors, and each explanation was
 read as a prediction: which behaviors should change its latent. A verdict says whether the latent changed so.
@@ -139,27 +140,28 @@ def dataset_folder(verdicts: Verdicts) -> Folder:
     stream = io.BytesIO()
     verdicts.rows.reset_index(drop=True).to_parquet(stream, index=False)
     card = _CARD.format(
-        title=_plain(verdicts.title),
+        title=plain(verdicts.title),
+        heading=escaped(verdicts.title),
         n_behaviors=len(verdicts.plan.tested_behaviors),
         facts=_facts(verdicts),
         counts="\n".join(f"| {name} | {n:,} |" for name, n in verdicts.rows.verdict.value_counts().items()),
         behaviors="\n".join(
-            f"- *{_plain(name)}*: {_plain(verdicts.plan.described[name])}" for name in verdicts.plan.tested_behaviors
+            f"- *{escaped(name)}*: {escaped(verdicts.plan.described[name])}" for name in verdicts.plan.tested_behaviors
         ),
-        columns="\n".join(f"| {name} | {_plain(meanings[name])} |" for name in verdicts.rows),
-        judge=_plain(verdicts.judge),
+        columns="\n".join(f"| {name} | {plain(meanings[name])} |" for name in verdicts.rows),
+        judge=plain(verdicts.judge),
         version=VERSION,
     )
     return Folder(
         {"README.md": card.encode("utf-8", "replace"), "verdicts.parquet": stream.getvalue()},
-        "upload it with `hf upload NAME OUT --repo-type dataset` once you have read its card",
+        "once you have read its card, upload it with --repo OWNER/NAME --send",
     )
 
 
 def _facts(verdicts: Verdicts) -> str:
     """Return what the card says of the subject."""
     facts = verdicts.facts
-    sae = " / ".join(_plain(facts[name]) for name in ("release", "sae_id") if not pd.isna(facts.get(name, pd.NA)))
+    sae = " / ".join(plain(facts[name]) for name in ("release", "sae_id") if not pd.isna(facts.get(name, pd.NA)))
     parts = {
         "Model": facts.get("model"),
         "SAE": sae or None,
@@ -167,9 +169,4 @@ def _facts(verdicts: Verdicts) -> str:
         "Provenance of the explanations": verdicts.provenance,
         "Dictionary at Neuronpedia": "/".join(verdicts.source_id) if verdicts.source_id else None,
     }
-    return "\n".join(f"- {name}: `{_plain(value)}`" for name, value in parts.items() if value and not pd.isna(value))
-
-
-def _plain(text: object) -> str:
-    """Return text on one line without what Markdown or YAML would take for markup."""
-    return " ".join(str(text).translate(str.maketrans('|`"\\<>', "/''/()")).split())
+    return "\n".join(f"- {name}: `{plain(value)}`" for name, value in parts.items() if value and not pd.isna(value))

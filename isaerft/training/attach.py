@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from isaerft.adapters.base import LatentAdapter, make_adapter
+from isaerft.adapters.card import CARD, TOLD, adapter_card, loading_code
 from isaerft.adapters.hooked import AdapterHook, PassTracker
 from isaerft.adapters.saved import CONFIG, open_adapter, save_adapter
 from isaerft.errors import InputError, shown, unknown_name
+from isaerft.hub import upload
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary, load_dictionary
 from isaerft.subjects.load import placed
@@ -249,7 +251,7 @@ class Attached(nn.Module):
         if push_to_hub:
             raise InputError(
                 "save_pretrained with push_to_hub=True of a model with attached adapters",
-                remedy="save to a folder, and upload it with huggingface_hub.upload_folder",
+                remedy="call model.isaerft.push_to_hub(repo_id), which uploads the adapters with a card",
             )
         if not is_main_process:
             return
@@ -257,6 +259,63 @@ class Attached(nn.Module):
         weights = state_dict if state_dict is not None else self.model.state_dict()
         kept = {key: value.cpu().contiguous() for key, value in weights.items() if key.startswith(f"{ATTRIBUTE}.")}
         save_file(kept, Path(save_directory) / CHECKPOINT, metadata={"format": "pt"})
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        commit_message: str = "Upload adapters",
+        card: Mapping[str, object] | None = None,
+    ) -> str:
+        """Upload what `save` writes, with a model card, to the Hugging Face hub; return the address.
+
+        Parameters
+        ----------
+        repo_id : str
+            OWNER/NAME; made if it is not there.
+        private : bool
+            Whether only its owner may see it. A repository that is there and public is then an error.
+        token : str, optional
+            By default that of the environment (HF_TOKEN) or of `hf auth login`.
+        card : dict, optional
+            What the card says of behavior, training data, its license and held-out loss (the keys of `TOLD`), and
+            further rows of its table.
+
+        Raises
+        ------
+        InputError
+            There is no token, a file holds a credential, or the hub refuses.
+        """
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            self.save(folder)
+            (folder / CARD).write_text(self._card(repo_id, card or {}), encoding="utf-8")
+            return upload(folder, repo_id, private=private, token=token, message=commit_message)
+
+    def _card(self, repo_id: str, told: Mapping[str, object]) -> str:
+        model = str(self.model.config.name_or_path)
+        is_local = not model or Path(model).exists()
+        name = f"{Path(model).name} (a local model)" if is_local else model
+        hooks = list(self._hooks.values())
+        saes = [(hook.dictionary.release, hook.dictionary.sae_id) for hook in hooks]
+        kinds = [
+            f"{own} ({adapter.kind}) at {hook.dictionary.hook_name}"
+            for hook in hooks
+            for own, adapter in _adapters_at(hook).items()
+        ]
+        facts: dict[str, object] = {"Base model": name, "Adapters": "; ".join(kinds)}
+        facts["SAE"] = "; ".join(" / ".join(sae) if all(sae) else "a local SAE" for sae in saes)
+        first = hooks[0]
+        code = loading_code(
+            "FOLDER_OF_THE_MODEL" if is_local else model,
+            saes[0] if all(saes[0]) else ("FOLDER_OF_THE_SAE",),
+            f"{repo_id}:{next(iter(first.adapters))}/{first.dictionary.hook_name}",
+            {"hook_name": first.dictionary.hook_name, "center_writing_weights": first.dictionary.center},
+        )
+        title = f"{', '.join(self.names)} on {name}"
+        return adapter_card(title, None if is_local else model, facts | dict.fromkeys(TOLD, "") | dict(told), code)
 
     def detach(self) -> None:
         """Remove all adapters and restore the model."""

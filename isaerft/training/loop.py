@@ -34,6 +34,7 @@ from isaerft.training.objectives import (
 from isaerft.training.pairs import Rows, completions
 from isaerft.training.processes import average_gradients, own_batches, own_rows, rank, sum_over_processes
 from isaerft.training.row_space import RowSpace
+from isaerft.training.tracking import Report, unreported
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +202,8 @@ class Trainee:
         Draws the rows that this replicate sees (`options.subsample`) and their order.
     sparsity : Dense
         Acts after every step; parameters are kept only from its step `settled_at` on.
+    report : callable
+        Gets the loss (the objective's value) of every step on training rows, and of every evaluation on held-out ones.
     """
 
     module: nn.Module
@@ -208,6 +211,7 @@ class Trainee:
     seed: int
     description: str = "training"
     sparsity: Dense = field(default_factory=Dense)
+    report: Report = unreported
 
 
 def train(
@@ -222,9 +226,10 @@ def train(
     batch_size: int,
     description: str = "training",
     sparsity: Dense | None = None,
+    report: Report = unreported,
 ) -> Training:
     """Do what `train_together` does for one `Trainee`."""
-    trainee = Trainee(module, adapt, seed, description, sparsity or Dense())
+    trainee = Trainee(module, adapt, seed, description, sparsity or Dense(), report)
     return train_together(subject, [trainee], train_rows, heldout_rows, options, batch_size=batch_size)[0]
 
 
@@ -305,6 +310,7 @@ class _Run:
         self._order, self._optimizer = _row_order(n_rows, options, trainee.seed), Optimizer(trainee.module, options)
         self._best, self._best_step, self._best_state = base, 0, _state(trainee.module)
         self._step = self._tokens = 0
+        trainee.report(0, {"heldout/loss": base})
 
     def next_parts(self, train_rows: Rows) -> list[Batch]:
         """Clear the gradients, and return the next step's rows in parts that fit into memory."""
@@ -317,7 +323,9 @@ class _Run:
         """Take a step along the gradients of these parts, whose mean loss was `loss`."""
         sparsity, self._step = self._trainee.sparsity, step
         trained, n_terms = [*self._optimizer.parameters, *sparsity.trained], sum(part.n_terms for part in parts)
-        self._check(average_gradients(trained, loss, n_terms))
+        loss = average_gradients(trained, loss, n_terms)
+        self._check(loss)
+        self._trainee.report(step, {"train/loss": loss})
         self._optimizer.step()
         sparsity.after_step(step)
         self._tokens += sum(part.codes.n_tokens for part in parts)
@@ -325,6 +333,7 @@ class _Run:
     def judge(self, heldout: float) -> None:
         """Keep the parameters if the held-out objective says so, and end the training if it has stopped falling."""
         self._check(heldout)
+        self._trainee.report(self._step, {"heldout/loss": heldout})
         settled_at, options = self._trainee.sparsity.settled_at, self._options
         if options.keep == "last" or (heldout < self._best and self._step >= settled_at):
             self._best, self._best_step, self._best_state = heldout, self._step, _state(self._trainee.module)

@@ -31,6 +31,7 @@ from isaerft.training.pairs import Rows, completions, read_pairs
 from isaerft.training.processes import replacing_once
 from isaerft.training.row_space import trainable
 from isaerft.training.steering import fit_steering, score_steering
+from isaerft.training.tracking import Report, Tracked, unreported
 
 RESULTS = "training.json"
 NOT_TRAINED = "none"
@@ -46,6 +47,7 @@ def train_adapter(
     behavior: str,
     permuted: bool,
     contrast: str | Path | None = None,
+    tracking: Tracked | None = None,
 ) -> None:
     """Train all seeds of an adapter and write seed_0/, seed_1/, ... and training.json under `out`, atomically.
 
@@ -57,6 +59,8 @@ def train_adapter(
         Whether each seed gets its own random dictionary in place of the subject's.
     contrast : path, optional
         Folder with {behavior}.safetensors for the behaviors that an adapter is fitted against.
+    tracking : Tracked, optional
+        Trackers that get the losses.
 
     Raises
     ------
@@ -84,6 +88,7 @@ def train_adapter(
         instructed=read_cache(cache, "train" + INSTRUCTED) if is_instructed else None,
         behavior=behavior,
         permuted=permuted,
+        tracking=tracking,
     )
 
 
@@ -99,6 +104,7 @@ def train_seeds(
     behavior: str,
     permuted: bool,
     instructed: CachedRows | None = None,
+    tracking: Tracked | None = None,
 ) -> None:
     """Do what `train_adapter` does with rows that are already read; they are those of a `Replicate`."""
     options = plan.study.adapters[adapter]
@@ -111,6 +117,7 @@ def train_seeds(
         for first in seeds[::n_together]:
             started = time.perf_counter()
             together = seeds[first : first + n_together]
+            runs = {} if tracking is None else {seed: tracking.run(behavior, adapter, seed) for seed in together}
             replicates = [
                 Replicate(
                     subject=subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject,
@@ -124,6 +131,7 @@ def train_seeds(
                     batch_size=plan.study.batch_size,
                     out=temporary / f"{ADAPTER_SEED}{seed}",
                     description=f"{behavior} {adapter} seed {seed}",
+                    report=runs[seed].report if runs else unreported,
                 )
                 for seed in together
             ]
@@ -132,6 +140,8 @@ def train_seeds(
                 results.append(row | vars(result.training) | {"diagnostics": result.diagnostics})
                 if plan.study.record_seconds:
                     results[-1]["seconds"] = (time.perf_counter() - started) / len(together)
+                if runs:
+                    runs[seed].end(result.training.steps, vars(result.training) | dict(result.diagnostics))
         write_json(temporary / RESULTS, results)
 
 
@@ -164,6 +174,7 @@ class Replicate:
     batch_size: int
     out: Path
     description: str
+    report: Report = unreported
 
     def evaluate(self, subject: LoadedSubject, adapt: Adapt) -> Training:
         """Return the held-out losses before and after an adapter that takes no training step."""
@@ -217,7 +228,7 @@ def _train_on_latents(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
             sparse = sparsity(adapter, options.sparsity, options.steps, seed)
             trained = stack.enter_context(trainable(adapter, subject, options, sparse))
             adapters.append(adapter)
-            trainees.append(Trainee(*trained, seed, replicate.description, sparse))
+            trainees.append(Trainee(*trained, seed, replicate.description, sparse, replicate.report))
         first = replicates[0]
         trainings = train_together(
             first.subject, trainees, first.train, first.heldout, first.options, batch_size=first.batch_size
@@ -243,6 +254,7 @@ def _train_on_model(replicate: Replicate) -> ReplicateResult:
             seed=replicate.seed,
             batch_size=replicate.batch_size,
             description=replicate.description,
+            report=replicate.report,
         )
         save_adapter(adapter, replicate.out)
         return ReplicateResult(training, options.objective, n_trainable(adapter))

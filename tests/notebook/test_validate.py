@@ -116,6 +116,10 @@ def test_a_finished_study_runs_nothing_again_and_a_changed_one_everything(study,
     assert agreement.read_bytes() == (study.results.root / "tables/agreement.csv").read_bytes()
     run_steps(copy)
     assert agreement.stat().st_mtime_ns == first
+    with open(copy / "study.yaml", "a", encoding="utf-8") as file:
+        file.write("tracking: {trackers: [wandb]}\n")
+    run_steps(copy)
+    assert agreement.stat().st_mtime_ns == first
     explanations = copy / "inputs/explanations.jsonl"
     explanations.write_text(explanations.read_text(encoding="utf-8").replace("hello", "cat"), encoding="utf-8")
     run_steps(copy)

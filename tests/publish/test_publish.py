@@ -27,6 +27,7 @@ from isaerft.publish import (
     write_folder,
 )
 from tests.analysis.small_study import make_study, options_of
+from tests.servers.hub import TOKEN
 from tests.servers.neuronpedia import KEY
 from tests.servers.neuronpedia import Neuronpedia as Server
 
@@ -267,3 +268,32 @@ def test_by_default_nothing_is_sent_or_written_and_the_size_is_told(study, serve
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert len(read_explanations(study.explanations("toy", "said"))) == N
+
+
+def test_a_data_set_goes_to_the_hub_when_asked_private_and_without_keys(study, hub, tmp_path, capsys):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(options_of()))
+    command = ["publish", "dataset", "--study", str(config), "--results", str(study.root), "--subject", "toy"]
+    assert run_here([*command, "--repo", "me/verdicts"]) == 0
+    told = capsys.readouterr().out
+    assert "verdicts.parquet: " in told
+    assert "--send uploads 2 files" in told
+    assert "to the dataset me/verdicts; a new repository is private" in told
+    assert hub.seen == []
+    assert run_here([*command, "--repo", "me/verdicts", "--send"]) == 0
+    assert f"{hub.url}/datasets/me/verdicts" in capsys.readouterr().out
+    private, files = hub.repos["datasets/me/verdicts"]
+    assert private
+    folder = dataset_folder(read_verdicts(make_study(), study, "toy"))
+    assert files == folder.files
+    assert "<script" not in files["README.md"].decode()
+    verdict_table, path = table("explanation_verdicts"), study.table("explanation_verdicts")
+    frame = verdict_table.read(path)
+    frame.loc[3, "explanation"] = f"the token {TOKEN}"
+    verdict_table.write(frame, path)
+    before = json.dumps(sorted(hub.seen))
+    assert run_here([*command, "--repo", "me/verdicts", "--send"]) == 2
+    told = capsys.readouterr().err
+    assert "'verdicts.parquet' holds the value of HF_TOKEN, a Hugging Face token: nothing was sent" in told
+    assert TOKEN not in told
+    assert json.dumps(sorted(hub.seen)) == before

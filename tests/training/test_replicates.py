@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from dataclasses import replace
 
 import pandas as pd
@@ -20,6 +21,7 @@ from isaerft.io import read_json
 from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
+from isaerft.training import tracking
 from isaerft.training.loop import heldout_loss
 from isaerft.training.replicates import train_adapter
 
@@ -455,6 +457,53 @@ def test_adapters_on_pairs_and_on_the_chosen_replies_train_side_by_side(study, s
         assert row["heldout_objective_adapted"] < row["heldout_objective_base"], name
     assert results["bias"]["heldout_objective_adapted"] == results["bias"]["heldout_loss_adapted"]
     assert results["bias_dpo"]["heldout_objective_base"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_the_verb_reports_every_loss_to_the_studys_trackers(study, tmp_path, monkeypatch):
+    write, call = study
+    write(
+        {
+            "lora": {"optimizer": "adam", "sft_on_chosen": True} | PAIR_STEPS,
+            "bias": {"sft_on_chosen": True} | PAIR_STEPS,
+        }
+    )
+    values = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    more = {
+        "tracking": {"trackers": ["wandb"]},
+        "reference": "lora",
+        "primary": values["primary"] | {"adapter": "bias"},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | more))
+    started, seen = [], []
+
+    class Process:
+        def __init__(self, arguments, followed):
+            started.append(arguments)
+            self.followed = os.dup(followed)
+
+        def wait(self, timeout):
+            with open(self.followed, encoding="utf-8") as file:
+                seen.extend(map(json.loads, file))
+            return 0
+
+    monkeypatch.setattr(tracking, "_started", Process)
+    assert not call("behavior")
+    assert not call("capture", subject="toy")
+    assert not call("train", subject="toy", adapter="lora")
+    assert started == [[str(tmp_path / "tracking"), "pairs", "wandb"]]
+    name, done = "pairs.toy.greeting.lora.seed_0", seen.pop()
+    assert done == {"done": True}
+    assert {message["run"] for message in seen} == {name}
+    assert seen[0]["config"]["optimizer"] == "adam"
+    assert seen[-1] == {"run": name, "end": True}
+    steps = [(message["step"], *message["values"]) for message in seen[1:-2]]
+    assert steps == [
+        (0, "heldout/loss"),
+        *[(1, "train/loss"), (2, "train/loss"), (2, "heldout/loss")],
+        *[(3, "train/loss"), (4, "train/loss"), (4, "heldout/loss")],
+    ]
+    (row,) = read_json(tmp_path / "adapters/toy/greeting/lora/training.json")
+    assert seen[-2]["values"]["final/heldout_loss_adapted"] == row["heldout_loss_adapted"]
 
 
 def test_sft_on_pairs_without_a_word_ends_before_the_model_is_loaded(study, subject_folder, tmp_path, capsys):

@@ -32,6 +32,8 @@ def reruns(workspace, *edit):
 def test_without_an_edit_that_matters_nothing_runs_again(finished):
     (finished.folder / "data/limericks.jsonl").touch()
     assert reruns(finished, "config/small.yaml", "device: cpu", "device: cpu\nthreads: 2") == {}
+    tracked = "device: cpu\ntracking: {trackers: [wandb, tensorboard]}"
+    assert reruns(finished, "config/small.yaml", "device: cpu", tracked) == {}
 
 
 @pytest.mark.slow

@@ -186,7 +186,9 @@ rule tables:
         code=code("tables", packages=("isaerft.analysis",)),
         # Whatever a table may read; how and where jobs run decides nothing.
         settings=settings(
-            replace(study, threads=1, processes=1, device="auto", rules=[])
+            replace(
+                study, threads=1, processes=1, device="auto", rules=[], tracking=None
+            )
         ),
     shell:
         "isaerft tables --study {params.study:q} > {log} 2>&1"
