@@ -9,11 +9,8 @@ WORTH_A_WORKER = 8
 
 
 def start_worker():
-    """Start the worker if there is enough to do here; jobs that begin before it is ready run without it."""
-    few = sum(1 for _ in workflow.dag.needrun_jobs()) < WORTH_A_WORKER
-    if few or workflow.non_local_exec or not hasattr(os, "pidfd_open"):
-        return
-    if SOCKET in os.environ:
+    """Start the worker; jobs that begin before it is ready run without it."""
+    if workflow.non_local_exec or SOCKET in os.environ or not hasattr(os, "pidfd_open"):
         return
     os.environ[SOCKET] = f"isaerft-{secrets.token_hex(16)}"
     log = at.log("worker")
@@ -31,5 +28,11 @@ def start_worker():
         )
 
 
-onstart:
+if SMALL and workflow.remote_exec:
+    # Jobs that were sent to this node of a cluster together. Snakemake runs no `onstart` for them.
     start_worker()
+
+
+onstart:
+    if sum(1 for _ in workflow.dag.needrun_jobs()) >= WORTH_A_WORKER:
+        start_worker()
