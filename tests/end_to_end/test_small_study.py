@@ -29,7 +29,7 @@ TABLES = [
     "explanation_quality",
     "agreement_by_quality",
 ]
-PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
+PARTS = ["workflow", "profiles", "environment.yml"]
 
 
 def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None, **variables):

@@ -98,7 +98,7 @@ def test_a_file_whose_name_snakemake_takes_for_its_own_or_prints_as_it_is_is_ref
 def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "data").symlink_to(workspace.folder / "data")
-    options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "Snakefile"))
+    options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "workflow/Snakefile"))
     done = workspace.snakemake(*options, folder=elsewhere)
     relative = os.path.relpath(workspace.folder / "config/small.yaml", elsewhere)
     assert f"isaerft testbed-model --study {relative}" in done.stdout, done.stderr
@@ -113,7 +113,7 @@ def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow
 def test_a_module_says_its_study_and_is_never_given_another(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "data").symlink_to(workspace.folder / "data")
-    module = f'module isaerft:\n    snakefile: "{workspace.folder}/Snakefile"\n'
+    module = f'module isaerft:\n    snakefile: "{workspace.folder}/workflow/Snakefile"\n'
     (elsewhere / "Snakefile").write_text(module + '    config: {"study": "small"}\nuse rule * from isaerft\n')
     done = workspace.snakemake("--dry-run", "--printshellcmds", folder=elsewhere, study=None)
     assert "config/small.yaml --subject toy" in done.stdout, done.stderr
@@ -161,6 +161,6 @@ def test_lint_and_format_have_nothing_to_say(workspace):
     lints = re.findall(r"^    \* (.+):$", done.stderr, re.MULTILINE)
     # The rules run in the environment that runs Snakemake, whose packages are locked; none declares one of its own.
     assert set(lints) == {"Specify a conda environment or container for each rule."}, done.stderr
-    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow", "examples"]
+    command = [sys.executable, "-m", "snakefmt", "--check", "workflow", "examples"]
     done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
