@@ -2,6 +2,8 @@
 # ISAERFT_WORKER=off runs every job as a process of its own.
 import secrets
 import subprocess
+from contextlib import nullcontext
+from itertools import takewhile
 
 SOCKET = "ISAERFT_WORKER"
 # Importing takes as long as two or three jobs.
@@ -17,7 +19,8 @@ def start_worker():
     log.parent.mkdir(parents=True, exist_ok=True)
     # Jobs' variables that libraries read when they are imported; Snakemake sets the same.
     limits = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
-    with open(log, "wb") as stream:
+    # Nodes of a cluster share the folder of logs: what workers there say goes into the log of the job.
+    with open(log, "wb") if workflow.is_main_process else nullcontext() as stream:
         subprocess.Popen(
             [sys.executable, "-P", "-m", "isaerft.cli.worker"],
             stdin=subprocess.DEVNULL,
@@ -28,8 +31,17 @@ def start_worker():
         )
 
 
-if SMALL and workflow.remote_exec:
-    # Jobs that were sent to this node of a cluster together. Snakemake runs no `onstart` for them.
+def n_sent():
+    """Return how many jobs were sent to this node of a cluster together, to be run here."""
+    # A process that names an executor passes them on, as that of SLURM does to another in a step of the job.
+    if "--target-jobs" not in sys.argv or "--executor" in sys.argv:
+        return 0
+    rest = sys.argv[sys.argv.index("--target-jobs") + 1 :]
+    return len(list(takewhile(lambda text: not text.startswith("--"), rest)))
+
+
+if n_sent() >= WORTH_A_WORKER:
+    # Snakemake runs no `onstart` here.
     start_worker()
 
 
