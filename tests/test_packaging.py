@@ -195,3 +195,18 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     package = {p.relative_to(source).as_posix() for p in (source / "isaerft").rglob("*") if p.is_file()}
     assert inside == package
     assert "isaerft/py.typed" in inside
+
+
+def test_the_workflow_catalogue_finds_what_it_asks_of_a_workflow_that_snakedeploy_can_use():
+    """What docs/about/adding_workflows.md of snakemake/snakemake-workflow-catalog asks for."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    assert "snakemake" in readme
+    assert "workflow" in readme
+    assert (ROOT / "workflow/Snakefile").is_file()
+    assert not (ROOT / "Snakefile").exists(), "two would be two workflows"
+    assert list((ROOT / "workflow/rules").glob("*.smk"))
+    assert (ROOT / "config/README.md").read_text(encoding="utf-8").strip()
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    assert usage["software-stack-deployment"] == dict.fromkeys(["conda", "apptainer", "apptainer+conda"], False)

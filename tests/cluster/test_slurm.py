@@ -34,6 +34,7 @@ class Cluster:
     """A running SLURM, and its jobs."""
 
     def __init__(self, folder):
+        self.finished = threading.Event()
         self.folder, self.path = folder, f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def call(self, command, *arguments):
@@ -50,15 +51,13 @@ class Cluster:
 
     def when_running(self, rule, act):
         """Do something to the first job of a rule or group that runs, and return its number."""
-        end = time.monotonic() + 900
-        while time.monotonic() < end:
+        while not self.finished.wait(0.5):
             for number, (state, _, comment) in self.jobs().items():
                 if state == "RUNNING" and comment.startswith(f"rule_{rule}"):
                     time.sleep(5)
                     self.call(*act, number)
                     return number
-            time.sleep(0.5)
-        raise TimeoutError(rule)
+        raise LookupError(f"no job of {rule} was seen to run")
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +86,11 @@ def test_a_study_with_a_killed_and_a_requeued_job_has_the_bytes_of_one_on_this_m
     striker = threading.Thread(target=strike)
     striker.start()
     (tmp_path / "cluster").mkdir()
-    results = run_study(tmp_path / "cluster", options=PROFILE, PATH=cluster.path)
-    striker.join(10)
+    try:
+        results = run_study(tmp_path / "cluster", options=PROFILE, PATH=cluster.path)
+    finally:
+        cluster.finished.set()
+        striker.join(10)
     jobs = cluster.jobs()
     assert jobs[hit["requeued"]][:2] == ("COMPLETED", 1)
     assert jobs[hit["killed"]][0] == "CANCELLED"
