@@ -1,4 +1,4 @@
-# What rules need, from the lock files, in one image, as Kubernetes asks for it (docs/clusters.md):
+# What rules need, from the lock files, in one image (docs/clusters.md):
 #   docker build --tag isaerft .
 #   docker run --rm --volume "$PWD:/study" isaerft snakemake --snakefile /opt/isaerft/workflow/Snakefile --cores
 # Any base with Python 3.11 to 3.13, venv and apt will do. PyPI's torch brings CUDA; PIP_EXTRA_INDEX_URL names another index.
