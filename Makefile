@@ -60,7 +60,7 @@ test-all: lint types $(STAMP)
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .
-	snakefmt --check Snakefile workflow
+	snakefmt --check workflow
 
 types: $(STAMP)
 	mypy

@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("Snakefile", "workflow", "profiles", "data", "config"):
+        for part in ("workflow", "profiles", "data", "config"):
             (folder / part).symlink_to(ROOT / part)
         (folder / "study.yaml").write_text((ROOT / "config/testbed.yaml").read_text(encoding="utf-8"))
         jobs, seconds = plan(folder)

@@ -11,10 +11,12 @@ plans, compares sizes; `isaerft verify` compares contents and removes what is da
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +56,11 @@ def note(written: Path, final: Path) -> None:
     entry = json.dumps({"path": name.as_posix(), "files": {part: _facts(file) for part, file in _files(written)}})
     # It begins a line of its own, also behind one that a full disk or a crash cut.
     line = f"\n{entry}\n".encode()
-    # One write of a file that is only appended to: jobs that end together do not mix their lines.
+    # One write of a file that is only appended to: jobs that end together do not mix their lines. On a network file
+    # system appending is no single step, so jobs of several nodes take turns.
     with open(_root / NAME, "ab", buffering=0, opener=_not_through_a_link) as stream:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
         if stream.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

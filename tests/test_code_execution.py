@@ -24,7 +24,7 @@ from tests.faults.readers import Valid
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "isaerft").rglob("*.py"))
-WORKFLOW = [ROOT / "Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
+WORKFLOW = [ROOT / "workflow/Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
 # Modules that load objects or unpack archives, and calls that run or load what they are given.
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "tarfile", "runpy", "code"}
 CALLS = {"eval", "exec", "compile", "__import__"}

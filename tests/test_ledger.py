@@ -1,8 +1,11 @@
 """The ledger of finished files: whatever changes behind its back is found, and nothing else."""
 
+import errno
+import fcntl
 import json
 import resource
 import signal
+import threading
 
 import pytest
 
@@ -132,3 +135,25 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     before = ledger.sha256(tmp_path / "big")
     (tmp_path / "big").write_bytes(bytes(3 << 20) + b"y")
     assert ledger.sha256(tmp_path / "big") != before
+
+
+def test_jobs_of_several_nodes_take_turns_to_note_what_they_wrote(root):
+    with open(root / ledger.NAME, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        job = threading.Thread(target=write_text, args=(root / "tables/b.csv", "y\n"))
+        job.start()
+        job.join(0.3)
+        assert job.is_alive()
+        assert ledger.n_noted(root) == 3
+    job.join(30)
+    assert ledger.n_noted(root) == 4
+
+
+def test_a_file_system_without_locks_keeps_a_ledger_all_the_same(root, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write_text(root / "tables/b.csv", "y\n")
+    assert ledger.n_noted(root) == 4
+    assert found(root) == {}

@@ -30,7 +30,7 @@ EXTRAS = [
 # Declared and yet not imported: programs, plugins and stubs, and what `transformers serve` needs.
 NOT_IMPORTED = {
     *("snakemake", "docutils", "mkdocs-material", "mkdocstrings", "mypy", "pytest-cov", "pytest-xdist", "ruff"),
-    *("setuptools", "snakefmt", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
+    *("setuptools", "snakefmt", "snakemake-executor-plugin-slurm", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
     "mlflow",  # by accelerate
 }
 # Programs that people bring; their tests are skipped where they are not installed.
@@ -148,7 +148,7 @@ def test_make_refuses_an_old_python_in_one_line_and_leaves_no_environment(tmp_pa
 def test_make_test_leaves_out_the_slow_tests_and_make_test_all_none():
     fast, everything = made_by("test"), made_by("test-all")
     for commands in (fast, everything):
-        assert {"ruff check .", "ruff format --check .", "snakefmt --check Snakefile workflow", "mypy"} <= set(commands)
+        assert {"ruff check .", "ruff format --check .", "snakefmt --check workflow", "mypy"} <= set(commands)
     assert [line for line in fast if line.startswith("pytest")] == [
         'pytest --numprocesses auto --dist worksteal -m "not slow"'
     ]
@@ -200,3 +200,18 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     package = {p.relative_to(source).as_posix() for p in (source / "isaerft").rglob("*") if p.is_file()}
     assert inside == package
     assert "isaerft/py.typed" in inside
+
+
+def test_the_workflow_catalogue_finds_what_it_asks_of_a_workflow_that_snakedeploy_can_use():
+    """What docs/about/adding_workflows.md of snakemake/snakemake-workflow-catalog asks for."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    assert "snakemake" in readme
+    assert "workflow" in readme
+    assert (ROOT / "workflow/Snakefile").is_file()
+    assert not (ROOT / "Snakefile").exists(), "two would be two workflows"
+    assert list((ROOT / "workflow/rules").glob("*.smk"))
+    assert (ROOT / "config/README.md").read_text(encoding="utf-8").strip()
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    assert usage["software-stack-deployment"] == dict.fromkeys(["conda", "apptainer", "apptainer+conda"], False)

@@ -30,10 +30,12 @@ TABLES = [
     "explanation_quality",
     "agreement_by_quality",
 ]
-PARTS = ["Snakefile", "workflow", "profiles", "environment.yml"]
+PARTS = ["workflow", "profiles", "environment.yml"]
 
 
-def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None, **variables):
+def run_study(
+    folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", site=None, options=("--cores", "2"), **variables
+):
     """Copy the workflow into `folder` and run a small study there; `site` is a folder of installed packages."""
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
@@ -44,7 +46,7 @@ def run_study(folder, *targets, config=ROOT / "tests/end_to_end/small.yaml", sit
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     paths = [str(path) for path in (site, ROOT) if path is not None]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"study={config.stem}", "--", *targets]
+    command = [sys.executable, "-m", "snakemake", *options, "--config", f"study={config.stem}", "--", *targets]
     done = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder / "results" / config.stem

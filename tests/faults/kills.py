@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "environment.yml", "data", "config")
+PARTS = ("workflow", "profiles", "environment.yml", "data", "config")
 BLOCK = re.compile(r"^(?:local)?rule (\w+):\n((?:    .+\n)*)", re.MULTILINE)
 TOTAL = re.compile(r"^total +(\d+)$", re.MULTILINE)
 # How long after a job has ended a kill may come.

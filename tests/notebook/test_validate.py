@@ -64,7 +64,7 @@ def study(given, tmp_path_factory):
 
 @pytest.mark.slow
 def test_its_tables_are_the_workflows_byte_for_byte(study, tmp_path):
-    for part in ("Snakefile", "workflow", "profiles", "environment.yml"):
+    for part in ("workflow", "profiles", "environment.yml"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, tmp_path / part)
     environment = os.environ | {

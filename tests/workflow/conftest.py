@@ -17,7 +17,7 @@ from isaerft.report import figures_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PARTS = ("Snakefile", "workflow", "profiles", "examples", "data/limericks.jsonl", "isaerft", "environment.yml")
+PARTS = ("workflow", "profiles", "examples", "data/limericks.jsonl", "isaerft", "environment.yml")
 
 
 class Workspace:

@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 
 import pytest
 
-from tests.workflow.conftest import Workspace
+from tests.workflow.conftest import ROOT, Workspace
 
 
 def problem(done):
@@ -98,7 +99,7 @@ def test_a_file_whose_name_snakemake_takes_for_its_own_or_prints_as_it_is_is_ref
 def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "data").symlink_to(workspace.folder / "data")
-    options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "Snakefile"))
+    options = ("--dry-run", "--printshellcmds", "--snakefile", str(workspace.folder / "workflow/Snakefile"))
     done = workspace.snakemake(*options, folder=elsewhere)
     relative = os.path.relpath(workspace.folder / "config/small.yaml", elsewhere)
     assert f"isaerft testbed-model --study {relative}" in done.stdout, done.stderr
@@ -113,13 +114,70 @@ def test_from_elsewhere_a_study_is_looked_for_there_and_then_beside_the_workflow
 def test_a_module_says_its_study_and_is_never_given_another(workspace, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "data").symlink_to(workspace.folder / "data")
-    module = f'module isaerft:\n    snakefile: "{workspace.folder}/Snakefile"\n'
+    module = f'module isaerft:\n    snakefile: "{workspace.folder}/workflow/Snakefile"\n'
     (elsewhere / "Snakefile").write_text(module + '    config: {"study": "small"}\nuse rule * from isaerft\n')
     done = workspace.snakemake("--dry-run", "--printshellcmds", folder=elsewhere, study=None)
     assert "config/small.yaml --subject toy" in done.stdout, done.stderr
     (elsewhere / "Snakefile").write_text(module + '    config: {"samples": "a.tsv"}\nuse rule * from isaerft\n')
     line = problem(workspace.snakemake("--dry-run", folder=elsewhere, study=None))
     assert "the module's config names no study" in line
+
+
+def with_what_verbs_need(workspace, tmp_path_factory):
+    """Return another folder with the data, and with what the stand-in reads where it runs."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for name in ("data", "outputs.json", "fail.txt", "isaerft"):
+        (folder / name).symlink_to(workspace.folder / name)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_module_runs_to_the_end_in_a_folder_of_its_own(workspace, tmp_path_factory):
+    elsewhere = with_what_verbs_need(workspace, tmp_path_factory)
+    (elsewhere / "Snakefile").write_text(
+        f'module isaerft:\n    snakefile: "{workspace.folder}/workflow/Snakefile"\n'
+        '    config: {"study": "small"}\nuse rule * from isaerft as isaerft_*\n'
+        "rule mine:\n    default_target: True\n    input: rules.isaerft_all.input\n"
+        '    output: "mine.txt"\n    shell: "touch {output}"\n'
+    )
+    done = workspace.snakemake("--cores", "2", folder=elsewhere, study=None)
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "results/small/summary.html").is_file()
+    assert (elsewhere / "mine.txt").is_file()
+    assert not (workspace.folder / "results").exists()
+
+
+@pytest.mark.slow
+def test_with_a_directory_results_are_written_there(workspace, tmp_path_factory):
+    elsewhere = with_what_verbs_need(workspace, tmp_path_factory)
+    done = workspace.snakemake("--cores", "2", "--directory", str(elsewhere))
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "results/small/summary.html").is_file()
+    assert not (workspace.folder / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("snakedeploy") is None, reason="snakedeploy is not installed")
+def test_what_snakedeploy_writes_runs_and_takes_its_study_from_its_own_config(workspace, tmp_path_factory):
+    source, project = workspace.folder, tmp_path_factory.mktemp("deployed") / "project"
+    shutil.copy(ROOT / "config/config.yml", source / "config")
+    command = ["snakedeploy", "deploy-workflow", str(source), str(project), "--tag", "v0.1.0", "--name", "isaerft"]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    snakefile = project / "workflow/Snakefile"
+    # For a repository on the web this would be its address; for a folder snakedeploy names the file as if it were here.
+    text = snakefile.read_text(encoding="utf-8")
+    assert '"workflow/Snakefile"' in text
+    snakefile.write_text(text.replace('"workflow/Snakefile"', f'"{source}/workflow/Snakefile"'), encoding="utf-8")
+    (project / "data").symlink_to(source / "data")
+    line = problem(workspace.snakemake("--dry-run", folder=project, study=None))
+    assert "unknown study 'testbed'" in line
+    (project / "config/config.yml").write_text("study: small\n", encoding="utf-8")
+    done = workspace.snakemake("--dry-run", "--printshellcmds", folder=project, study=None)
+    assert "isaerft testbed-model --study config/small.yaml --subject toy" in done.stdout, done.stderr
+    workspace.study("other")
+    shutil.copy(source / "config/other.yaml", project / "config")
+    done = workspace.snakemake("--dry-run", "--printshellcmds", folder=project, study="other")
+    assert "--study config/other.yaml" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
@@ -161,6 +219,6 @@ def test_lint_and_format_have_nothing_to_say(workspace):
     lints = re.findall(r"^    \* (.+):$", done.stderr, re.MULTILINE)
     # The rules run in the environment that runs Snakemake, whose packages are locked; none declares one of its own.
     assert set(lints) == {"Specify a conda environment or container for each rule."}, done.stderr
-    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow", "examples"]
+    command = [sys.executable, "-m", "snakefmt", "--check", "workflow", "examples"]
     done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

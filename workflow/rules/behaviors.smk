@@ -12,9 +12,11 @@ rule behavior:
     benchmark:
         at.benchmark("behavior", "{behavior}")
     priority: 100
+    group:
+        "data"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         study=study_path,
         code=lambda w: code("behavior", *metric_of_elicited(w)),
@@ -48,8 +50,8 @@ if ELICITED and study.replies is None:
         threads: study.threads
         resources:
             **GPU,
-            mem_mb=16000,
-            runtime=120,
+            mem_mb=memory(16000),
+            runtime=minutes(120),
         params:
             study=study_path,
             code=code("elicit"),
@@ -82,9 +84,11 @@ rule shuffle:
         at.benchmark("shuffle", "{behavior}")
     wildcard_constraints:
         behavior=one_of(plan.shuffled_behaviors) or "(?!)",
+    group:
+        "data"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=memory(2000),
+        runtime=minutes(20),
     params:
         study=study_path,
         code=code("shuffle"),

@@ -18,11 +18,13 @@ rule changes:
     wildcard_constraints:
         subject=one_of(plan.all_subjects),
         behavior=one_of(plan.all_behaviors),
+    group:
+        together("training")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=240,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=code(
@@ -54,8 +56,8 @@ rule placebos:
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=480,
+        mem_mb=memory(24000),
+        runtime=minutes(480),
     params:
         study=study_path,
         code=code(
@@ -99,11 +101,13 @@ rule causal_check:
         at.log("causal_check", "{subject}", "{behavior}"),
     benchmark:
         at.benchmark("causal_check", "{subject}", "{behavior}")
+    group:
+        together("training")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=240,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=code("causal-check", *kinds(plan.causally_checked)),
@@ -139,11 +143,13 @@ rule behavior_check:
         at.log("behavior_check", "{subject}", "{behavior}"),
     benchmark:
         at.benchmark("behavior_check", "{subject}", "{behavior}")
+    group:
+        together("training")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=240,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=lambda w: code(
@@ -199,8 +205,8 @@ rule steering_check:
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=240,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=code(

@@ -35,12 +35,34 @@ ELICITED = [name for name, part in study.behaviors.items() if part.elicit is not
 # The adapters for which there are changes and agreement.
 ANALYSED = plan.analyzed_adapters()
 GPU = {} if study.device == "cpu" else {"gpu": 1}
+# Whether every model is embedded, and so small that jobs take seconds.
+SMALL = len(TESTBEDS) == len(study.subjects)
+# What asks servers runs where Snakemake runs: nodes of a cluster seldom reach any, and SQLite files of answers belong on
+# one machine.
+ASKING = bool(study.llms) or "neuronpedia" in [
+    source.kind or name for name, source in study.sources.items()
+]
 # How several processes that train one adapter together are started.
 TOGETHER = (
     f"torchrun --standalone --nproc-per-node {study.processes} --no-python "
     if study.processes > 1
     else ""
 )
+
+
+def memory(mb):
+    """Return the memory that a job asks for, more after each failure: it may have been killed for having too little."""
+    return lambda wildcards, attempt: attempt * (min(mb, 2000) if SMALL else mb)
+
+
+def minutes(limit):
+    """Return the same for the time after which a job is ended."""
+    return lambda wildcards, attempt: attempt * (min(limit, 30) if SMALL else limit)
+
+
+def together(group):
+    """Return the group of jobs that are submitted to a cluster as one, if they take seconds."""
+    return group if SMALL else None
 
 
 def one_of(names):

@@ -10,8 +10,8 @@ rule design:
     benchmark:
         at.benchmark("design", "{subject}")
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory(8000),
+        runtime=minutes(60),
     params:
         study=study_path,
         code=code("design"),
@@ -46,9 +46,12 @@ rule explain:
         at.log("explain", "{subject}", "{source}"),
     benchmark:
         at.benchmark("explain", "{subject}", "{source}")
+    group:
+        None if ASKING else together("labels")
+    localrule: ASKING
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory(4000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=lambda w: code(

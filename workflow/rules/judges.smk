@@ -10,10 +10,13 @@ rule judge:
         at.log("judge", "{subject}", "{source}", "{judge}"),
     benchmark:
         at.benchmark("judge", "{subject}", "{source}", "{judge}")
+    group:
+        None if ASKING else together("labels")
+    localrule: ASKING
     threads: study.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory(4000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=lambda w: code(

@@ -34,10 +34,12 @@ rule agreement:
         at.log("agreement", "{subject}", "{adapter}"),
     benchmark:
         at.benchmark("agreement", "{subject}", "{adapter}")
+    group:
+        together("tests")
     threads: study.threads
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory(8000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=code(
@@ -79,10 +81,12 @@ rule audit:
         at.log("audit", "{subject}"),
     benchmark:
         at.benchmark("audit", "{subject}")
+    group:
+        together("tests")
     threads: study.threads
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=memory(8000),
+        runtime=minutes(120),
     params:
         study=study_path,
         code=code("audit", Part(STATISTICS, study.primary.statistic)),
@@ -179,8 +183,8 @@ rule tables:
     benchmark:
         at.benchmark("tables")
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory(8000),
+        runtime=minutes(60),
     params:
         study=study_path,
         code=code("tables", packages=("isaerft.analysis",)),
@@ -213,8 +217,8 @@ rule figures:
         at.benchmark("figures")
     localrule: True
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=memory(2000),
+        runtime=minutes(20),
     params:
         study=study_path,
         code=code("figures", packages=("isaerft.report",)),
@@ -247,8 +251,8 @@ rule pages:
         at.benchmark("pages")
     localrule: True
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=memory(2000),
+        runtime=minutes(20),
     params:
         study=study_path,
         code=code("pages", packages=("isaerft.analysis",)),
@@ -278,8 +282,8 @@ rule answers_page:
         at.benchmark("answers_page")
     localrule: True
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=memory(2000),
+        runtime=minutes(20),
     params:
         study=study_path,
         code=code("answers-page"),
@@ -307,8 +311,8 @@ rule summary:
         at.benchmark("summary")
     localrule: True
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=memory(2000),
+        runtime=minutes(20),
     params:
         study=study_path,
         code=code("summary", packages=("isaerft.report",)),

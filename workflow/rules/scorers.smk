@@ -12,11 +12,13 @@ rule scored_contexts:
         at.log("scored_contexts", "{subject}"),
     benchmark:
         at.benchmark("scored_contexts", "{subject}")
+    group:
+        together("world")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=120,
+        mem_mb=memory(24000),
+        runtime=minutes(120),
     params:
         study=study_path,
         code=code("scored-contexts"),
@@ -42,10 +44,13 @@ rule score:
         at.log("score", "{subject}", "{source}", "{scorer}"),
     benchmark:
         at.benchmark("score", "{subject}", "{source}", "{scorer}")
+    group:
+        None if ASKING else together("labels")
+    localrule: ASKING
     threads: study.threads
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory(8000),
+        runtime=minutes(240),
     params:
         study=study_path,
         code=lambda w: code(

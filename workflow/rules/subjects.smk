@@ -15,8 +15,8 @@ if CONVERTED:
             subject=one_of(CONVERTED),
         priority: 100
         resources:
-            mem_mb=24000,
-            runtime=60,
+            mem_mb=memory(24000),
+            runtime=minutes(60),
         params:
             study=study_path,
             code=code("gguf-model"),
@@ -44,8 +44,8 @@ rule tokenize:
     priority: 100
     threads: study.threads
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory(16000),
+        runtime=minutes(60),
     params:
         study=STUDY,
         code=code("tokenize"),
@@ -74,11 +74,13 @@ rule corpus:
         at.log("corpus", "{subject}"),
     benchmark:
         at.benchmark("corpus", "{subject}")
+    group:
+        together("world")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=memory(16000),
+        runtime=minutes(120),
     params:
         study=study_path,
         code=code("corpus"),
@@ -102,11 +104,13 @@ rule dictionary:
         at.log("dictionary", "{subject}"),
     benchmark:
         at.benchmark("dictionary", "{subject}")
+    group:
+        together("world")
     threads: plan.threads_alone
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=480,
+        mem_mb=memory(24000),
+        runtime=minutes(480),
     params:
         study=study_path,
         code=code("dictionary"),
@@ -137,11 +141,13 @@ rule facts:
     benchmark:
         at.benchmark("facts", "{subject}")
     priority: 50
+    group:
+        together("world")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=120,
+        mem_mb=memory(24000),
+        runtime=minutes(120),
     params:
         study=study_path,
         code=code("facts"),
@@ -180,11 +186,13 @@ rule capture:
         at.benchmark("capture", "{subject}", "{behavior}")
     wildcard_constraints:
         behavior=one_of(plan.all_behaviors),
+    group:
+        together("activations")
     threads: study.threads
     resources:
         **GPU,
-        mem_mb=24000,
-        runtime=120,
+        mem_mb=memory(24000),
+        runtime=minutes(120),
     params:
         study=study_path,
         code=code("capture"),

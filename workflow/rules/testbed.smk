@@ -10,11 +10,13 @@ if TESTBEDS:
             at.benchmark("testbed_model", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
+        group:
+            together("world")
         threads: plan.threads_alone
         resources:
             **GPU,
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=memory(4000),
+            runtime=minutes(60),
         params:
             study=study_path,
             code=code("testbed-model"),
@@ -37,11 +39,13 @@ if TESTBEDS:
             at.benchmark("truth", "{subject}")
         wildcard_constraints:
             subject=one_of(TESTBEDS),
+        group:
+            together("world")
         threads: study.threads
         resources:
             **GPU,
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=memory(4000),
+            runtime=minutes(60),
         params:
             study=study_path,
             code=code("truth"),
@@ -70,9 +74,11 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
                 name for name, behavior in study.behaviors.items() if behavior.testbed
             ),
         priority: 100
+        group:
+            "data"
         resources:
-            mem_mb=2000,
-            runtime=20,
+            mem_mb=memory(2000),
+            runtime=minutes(20),
         params:
             study=study_path,
             code=code("testbed-rows"),

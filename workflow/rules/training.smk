@@ -16,11 +16,13 @@ rule train:
     wildcard_constraints:
         subject=one_of(plan.all_subjects),
         behavior=one_of(plan.all_behaviors),
+    group:
+        together("training")
     threads: study.threads * study.processes
     resources:
         **{name: n * study.processes for name, n in GPU.items()},
-        mem_mb=24000,
-        runtime=480,
+        mem_mb=memory(24000),
+        runtime=minutes(480),
     params:
         study=study_path,
         start=TOGETHER,

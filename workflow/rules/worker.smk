@@ -1,7 +1,9 @@
-# A process that imports everything once and is forked for each job on this machine (isaerft/cli/worker.py says how).
+# A process that imports everything once and runs the jobs of this machine (isaerft/cli/worker.py says how).
 # ISAERFT_WORKER=off runs every job as a process of its own.
 import secrets
 import subprocess
+from contextlib import nullcontext
+from itertools import takewhile
 
 SOCKET = "ISAERFT_WORKER"
 # Importing takes as long as two or three jobs.
@@ -14,16 +16,14 @@ AS_THE_WORKER = " ".join(f"{name}={value}" for name, value in LIMITS.items())
 
 
 def start_worker():
-    """Start the worker if there is enough to do here; jobs that begin before it is ready run without it."""
-    few = sum(1 for _ in workflow.dag.needrun_jobs()) < WORTH_A_WORKER
-    if few or workflow.non_local_exec or not hasattr(os, "pidfd_open"):
-        return
-    if SOCKET in os.environ:
+    """Start the worker; jobs that begin before it is ready run without it."""
+    if workflow.non_local_exec or SOCKET in os.environ or not hasattr(os, "pidfd_open"):
         return
     os.environ[SOCKET] = f"isaerft-{secrets.token_hex(16)}"
     log = at.log("worker")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as stream:
+    # Nodes of a cluster share the folder of logs: what workers there say goes into the log of the job.
+    with open(log, "wb") if workflow.is_main_process else nullcontext() as stream:
         subprocess.Popen(
             [sys.executable, "-P", "-m", "isaerft.cli.worker"],
             stdin=subprocess.DEVNULL,
@@ -33,5 +33,20 @@ def start_worker():
         )
 
 
-onstart:
+def n_sent():
+    """Return how many jobs were sent to this node of a cluster together, to be run here."""
+    # A process that names an executor passes them on, as that of SLURM does to another in a step of the job.
+    if "--target-jobs" not in sys.argv or "--executor" in sys.argv:
+        return 0
+    rest = sys.argv[sys.argv.index("--target-jobs") + 1 :]
+    return len(list(takewhile(lambda text: not text.startswith("--"), rest)))
+
+
+if n_sent() >= WORTH_A_WORKER:
+    # Snakemake runs no `onstart` here.
     start_worker()
+
+
+onstart:
+    if sum(1 for _ in workflow.dag.needrun_jobs()) >= WORTH_A_WORKER:
+        start_worker()
