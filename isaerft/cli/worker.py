@@ -346,7 +346,8 @@ def _warm_up() -> None:
     import pkgutil
 
     for module in pkgutil.walk_packages([str(PACKAGE)], "isaerft."):
-        if not module.name.endswith("__main__"):
+        # What other programs load needs packages that they bring.
+        if not module.name.endswith("__main__") and not module.name.startswith("isaerft.integrations."):
             importlib.import_module(module.name)
     for name in IMPORTED_LATER:
         importlib.import_module(name)
