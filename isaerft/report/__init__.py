@@ -6,7 +6,7 @@ shown with its controls. Undefined is a dash, never 0.
 
 from isaerft.report.figures import FIGURES, Figure, figures_of
 
-__all__ = ["ANSWERS_CAPTION", "FIGURES", "SUMMARY_CAPTION", "Figure", "figures_of"]
+__all__ = ["ANSWERS_CAPTION", "FIGURES", "LATENT_TABLES", "SUMMARY_CAPTION", "Figure", "figures_of"]
 
 ANSWERS_CAPTION = (
     "A few answers to held-out prompts before and after training, with their scores: examples of what the behavior "
@@ -15,3 +15,5 @@ ANSWERS_CAPTION = (
 SUMMARY_CAPTION = (
     "The study on one page: the primary result with its controls, cautions, all figures, and links to the tables."
 )
+LATENT_TABLES = ("explanation_verdicts", "explanation_scores", "steering_check", "steering_latents")
+"""The tables that the page of single latents reads, where a study has them."""
