@@ -192,7 +192,7 @@ def pages(study: StudyFile, results: ResultsFolder = None) -> None:
 def latent_pages(study: StudyFile, results: ResultsFolder = None) -> None:
     """Write the page of single latents: what explanations say of each, and what training changed."""
     plan, layout = open_study(study, results)
-    from isaerft.report.write import write_latent_pages
+    from isaerft.report.latents import write_latent_pages
 
     write_latent_pages(plan, layout)
 

@@ -150,22 +150,21 @@
     return found ? found[name][position] : null;
   }
 
-  let searched = [];
+  const searched = new Map();
 
-  function searchable(subject) {
-    if (!searched[subject]) {
-      const own = list();
-      searched[subject] = own.latents.map(function (latent, n) {
-        const texts = own.texts.map((column) => column[n]);
-        return [latent, ...texts, own.fires[n], own.promotes[n]].join("\n").toLowerCase();
-      });
+  // What the list shows of each latent: its index, the explanation and the tokens.
+  function searchable() {
+    const source = sourceOf(state.reading), key = state.subject + "-" + source, own = list();
+    if (!searched.has(key)) {
+      searched.set(key, own.latents.map((latent, n) =>
+        [latent, textAt(source, n), own.fires[n], own.promotes[n]].join("\n").toLowerCase()));
     }
-    return searched[subject];
+    return searched.get(key);
   }
 
   function matching(ignoreVerdicts) {
     const wanted = state.query.toLowerCase().split(/\s+/).filter(Boolean);
-    const texts = searchable(state.subject);
+    const texts = searchable();
     const found = [];
     for (let n = 0; n < texts.length; n += 1) {
       if (!wanted.every((word) => texts[n].includes(word))) { continue; }

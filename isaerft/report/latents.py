@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +24,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from isaerft.analysis.known_latents import KnownLatents, Prediction
+from isaerft import analysis
+from isaerft.analysis.known_latents import KnownLatents, Prediction, known_latents
 from isaerft.config import Plan
+from isaerft.io import replacing
+from isaerft.layout import Results
+from isaerft.report import LATENT_TABLES
 from isaerft.report.template import render
 from isaerft.report.text import shorten, visible, visible_token, web_address
 
@@ -62,6 +67,26 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+def write_latent_pages(plan: Plan, results: Results) -> None:
+    """Write the page of single latents with its data files, in a folder of its own.
+
+    Raises
+    ------
+    InputError
+        A table or a file of a subject is missing or broken.
+    """
+    names = [name for name in analysis.tables_of(plan) if name in LATENT_TABLES]
+    tables = {name: analysis.table(name).read(results.table(name)) for name in names}
+    pages = {"summary": results.summary, **{name: results.page(name) for name in names}}
+    here = results.latent_page.parent
+    links = {name.replace("_", " "): Path(os.path.relpath(path, here)).as_posix() for name, path in pages.items()}
+    known = (known_latents(plan, results, subject) for subject in plan.study.subjects)
+    with replacing(results.latents) as temporary:
+        temporary.mkdir()
+        for name, text in latent_pages(plan, known, tables, links):
+            (temporary / name).write_text(text, encoding="utf-8")
 
 
 def latent_pages(

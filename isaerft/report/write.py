@@ -10,15 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from isaerft import analysis
-from isaerft.analysis.known_latents import known_latents
 from isaerft.config import Calibration, Plan
 from isaerft.errors import unknown_name
-from isaerft.io import read_text, replacing, write_text
+from isaerft.io import read_text, write_text
 from isaerft.layout import Results
-from isaerft.report import LATENT_TABLES
 from isaerft.report.figures import FIGURES, figures_of
 from isaerft.report.figures.canvas import save_svg
-from isaerft.report.latents import latent_pages
 from isaerft.report.pages import answers_page, table_page
 from isaerft.report.seconds import stage_seconds
 from isaerft.report.selection import SOURCES, source_facts
@@ -74,25 +71,6 @@ def write_answers_page(plan: Plan, results: Results) -> None:
             # Not splitlines: a model's text may hold line separators that JSON leaves as they are.
             groups[heading] = [json.loads(line) for line in text.split("\n") if line]
     write_text(results.page(ANSWERS), answers_page(groups, plan.study.behavior_check.shown))
-
-
-def write_latent_pages(plan: Plan, results: Results) -> None:
-    """Write the page of single latents with its data files, in a folder of its own; see `isaerft.report.latents`.
-
-    Raises
-    ------
-    InputError
-        A table or a file of a subject is missing or broken.
-    """
-    tables = _read(results, [name for name in analysis.tables_of(plan) if name in LATENT_TABLES])
-    here = results.latent_page.parent
-    pages = {"summary": results.summary, **{name: results.page(name) for name in tables}}
-    links = {name.replace("_", " "): Path(os.path.relpath(path, here)).as_posix() for name, path in pages.items()}
-    known = (known_latents(plan, results, subject) for subject in plan.study.subjects)
-    with replacing(results.latents) as temporary:
-        temporary.mkdir()
-        for name, text in latent_pages(plan, known, tables, links):
-            (temporary / name).write_text(text, encoding="utf-8")
 
 
 def write_summary(plan: Plan, results: Results) -> None:
