@@ -1,4 +1,4 @@
-"""Figures and pages, made from the result tables and from nothing else.
+"""Figures and pages, made from the result tables; the page of latents also from what `analysis` gathers of each latent.
 
 Every number shown is in a table, or is a count, median, quantile or extreme of numbers that do. Every result is
 shown with its controls. Undefined is a dash, never 0.

@@ -397,8 +397,7 @@
       make("p", { class: "says" }, text ? make("q", {}, make("bdi", {}, text)) : "No explanation by this source."),
       make("p", {}, badge(verdict), " ", make("b", {}, MEANINGS[verdict]), reason ? ": " + reason + "." : "."),
       make("p", { class: "note" }, named(reading), value("score", view.position) === null ? "."
-        : ". The score compares how far training on the behaviors that the explanation names raised the latent with how" +
-          " far training on the others did; by chance it is 0."));
+        : ". The score says how well the latent's changes over behaviors follow the prediction; by chance it is 0."));
   }
 
   function heading(title, ...notes) {
@@ -440,7 +439,9 @@
       } }), name));
     return make("section", { id: "comparison" },
       heading("Predicted, and measured",
-        "If the explanation is true, training on the marked behaviors raises this latent more than the others do."),
+        "If the explanation is true, the latent's rank grows with what is predicted: the marked behaviors, for which a" +
+        " change is expected, lie to the right of the others" +
+        (effects.some((effect) => effect < 0) ? " (a predicted fall to the left)." : ".")),
       make("fieldset", { class: "scale" }, make("legend", {}, "Plotted: "), switches),
       make("table", { class: "behaviors" },
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "training on"),
