@@ -416,11 +416,11 @@
     const widest = Math.max(1e-12, ...seeds.flat().map(Math.abs), ...(band || []).map(Math.abs));
     const scale = (x) => byRank ? Math.min(1, Math.max(0, x)) : 0.5 + 0.48 * x / widest;
     const order = study.behaviors.map((_, n) => n).sort((a, b) =>
-      expected.has(b) - expected.has(a) || (effects[b] || 0) - (effects[a] || 0) || (ranks[b] || 0) - (ranks[a] || 0));
+      (effects[b] || 0) - (effects[a] || 0) || (ranks[b] || 0) - (ranks[a] || 0));
     const rows = order.map(function (n) {
       const [name] = study.behaviors[n];
       const why = (view.read("why", reading) || []).filter(([at]) => at === n).map(([, text]) => text);
-      return make("tr", { class: expected.has(n) ? "expected" : "" },
+      const line = make("tr", { class: expected.has(n) ? "expected" : "" },
         make("th", { scope: "row" }, words(name)),
         make("td", { class: "p" }, prediction(effects[n], expected.has(n)),
           why.length ? make("details", { class: "why" }, make("summary", {}, "why"), make("bdi", {}, why[0])) : null),
@@ -428,6 +428,8 @@
           : DASH),
         make("td", { class: "n" }, fixed(ranks[n], 2)),
         make("td", { class: "n c" }, number(changes[n], 3)));
+      line.style.setProperty("--weight", Math.abs(effects[n] || 0).toFixed(2));
+      return line;
     });
     const switches = ["rank", "change"].map((name) => make("label", { class: "pick" },
       make("input", { type: "radio", name: "scale", value: name, checked: state.scale === name, on: {
@@ -439,9 +441,10 @@
       } }), name));
     return make("section", { id: "comparison" },
       heading("Predicted, and measured",
-        "If the explanation is true, the latent's rank grows with what is predicted: the marked behaviors, for which a" +
-        " change is expected, lie to the right of the others" +
-        (effects.some((effect) => effect < 0) ? " (a predicted fall to the left)." : ".")),
+        "If the explanation is true, the latent's rank grows with what is predicted: the stronger a row is marked, the" +
+        " farther to the right its dots" +
+        (effects.some((effect) => effect < 0) ? " (for a predicted fall, to the left)." : ".") +
+        " In bold: behaviors for which the judge counts on a change."),
       make("fieldset", { class: "scale" }, make("legend", {}, "Plotted: "), switches),
       make("table", { class: "behaviors" },
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "training on"),
