@@ -205,7 +205,10 @@ class _Content:
             "latents": latents.tolist(),
             "rate": rounded(known.facts["firing_rate"].to_numpy()[latents], 3),
             "fires": [self._fires_on(latent) for latent in latents.tolist()],
-            "promotes": ["\n".join(self._tokens(latent, "output")[:N_SEARCHED]) for latent in latents.tolist()],
+            "promotes": [
+                "\n".join(token.strip() for token in self._tokens(latent, "output")[:N_SEARCHED])
+                for latent in latents.tolist()
+            ],
             "behavior": first.tolist(),
             "rank": rounded(np.where(alive, rank.max(axis=0), np.nan), 4),
             "texts": [

@@ -11,6 +11,7 @@ from isaerft import analysis
 from isaerft.report.pages import table_page
 from tests.report.latent_world import ROOT, SUBJECT, hostile_texts, page_of
 
+pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 N_LATENTS, N_STEERED = 230, 3
 WIDE, NARROW = {"width": 1360, "height": 900}, {"width": 400, "height": 800}
@@ -289,7 +290,6 @@ def test_the_page_is_used_by_keyboard_alone(opened, world):
     assert {"A", "INPUT", "BUTTON", "SUMMARY"} <= focused
 
 
-@pytest.mark.slow
 def test_hostile_text_is_shown_and_does_nothing(opened, hostile):
     page = opened(hostile)
     seen = ""
@@ -340,8 +340,11 @@ def test_text_stands_out_in_light_and_dark(opened, world, scheme, fragment):
 
 
 def test_it_prints_what_is_known_without_what_is_clicked(opened, world):
-    page = opened(world, f"#{SUBJECT}/1")
+    page = opened(world, f"#{SUBJECT}/1", color_scheme="dark")
     page.emulate_media(media="print")
+    page.wait_for_selector("#contexts")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)", "paper is not dark"
+    assert page.evaluate(CONTRAST) == []
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     for hidden in ("nav.bar", ".scale"):
         expect(page.locator(hidden)).to_be_hidden()
