@@ -11,8 +11,6 @@ shows text as text alone. The page's content security policy runs its own script
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +28,7 @@ from isaerft.config import Plan
 from isaerft.io import replacing
 from isaerft.layout import Results
 from isaerft.report import LATENT_TABLES
-from isaerft.report.template import render
+from isaerft.report.template import policy_hash, render
 from isaerft.report.text import shorten, visible, visible_token, web_address
 
 LATENTS_PER_FILE = 128
@@ -137,13 +135,9 @@ def address(subject: str, latent: object) -> str:
 
 def _page(study: str, style: str, script: str) -> str:
     """Return the page, which holds no data."""
-    hashes = {
-        kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for kind, text in (("style", style), ("script", script))
-    }
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}' 'strict-dynamic'"
+        f"style-src {policy_hash(style)}; script-src {policy_hash(script)} 'strict-dynamic'"
     )
     return render(_PAGE, study=visible(study), policy=policy, style=Markup(style), script=Markup(script)) + "\n"
 
@@ -179,10 +173,7 @@ class _Content:
     def about(self) -> dict[str, Any]:
         """Return what holds for all of them."""
         known, options = self.known, self.plan.study.sources
-        sources = [
-            {"name": visible(name), "side": options[name].side, "wrong": options[name].wrong_share or 0}
-            for name in self.sources
-        ]
+        sources = [{"name": visible(name), "wrong": options[name].wrong_share or 0} for name in self.sources]
         return {
             "subject": known.subject,
             "n": len(known.facts),
@@ -230,13 +221,13 @@ class _Content:
             "promoted": [self._valued(latent, "output") for latent in numbers],
             "amplified": [self._valued(latent, "amplified") for latent in numbers],
             "change": rounded(change.mean(2), 4),
-            "rank": parts(known.rank.mean(1)[:, latents].T, 1000),
+            "rank": in_parts(known.rank.mean(1)[:, latents].T, 1000),
             # For the eye, so whole numbers will do.
             "largest": rounded(largest, 4),
-            "seeds": parts(change / np.where(largest > 0, largest, 1)[:, None, None], 1000),
-            "seedRanks": parts(known.rank[:, :, latents].transpose(2, 0, 1), 100),
+            "seeds": in_parts(change / np.where(largest > 0, largest, 1)[:, None, None], 1000),
+            "seedRanks": in_parts(known.rank[:, :, latents].transpose(2, 0, 1), 100),
             "placebo": self._placebo(latents),
-            "effects": [parts(part.effect[:, latents].T, 100) for part in known.predictions],
+            "effects": [in_parts(part.effect[:, latents].T, 100) for part in known.predictions],
             "expected": [
                 [np.flatnonzero(row).tolist() for row in part.expected[:, latents].T] for part in known.predictions
             ],
@@ -435,10 +426,10 @@ def rounded(values: np.ndarray, digits: int) -> list[Any]:
     return [_number(value, digits) for value in values.tolist()]
 
 
-def parts(values: np.ndarray, of: int) -> list[Any]:
+def in_parts(values: np.ndarray, of: int) -> list[Any]:
     """Return numbers in so many parts of 1, to the nearest, as nested lists; undefined ones are None."""
     if values.ndim > 1:
-        return [parts(part, of) for part in values]
+        return [in_parts(part, of) for part in values]
     return [None if value != value else round(of * value) for value in values.tolist()]
 
 

@@ -25,7 +25,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,6 +43,7 @@ from isaerft.subjects.load import LoadedModel, LoadedSubject
 N_TOKENS = 8
 """Number of promoted or amplified tokens per latent."""
 LATENTS_PER_BLOCK = 256
+CONTEXTS_PER_PART = 2**14
 AMPLIFIED_LENGTHS = (4, 24)
 AMPLIFIED_ROWS_AT_ONCE = 64
 N_POOL = 32
@@ -96,24 +97,27 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
     return table
 
 
-def activation_table(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
-    """Return the `input` contexts token by token, with the latent's activation on each.
+def activation_tables(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> Iterator[pd.DataFrame]:
+    """Yield the `input` contexts token by token, with the latent's activation on each, some thousands at a time.
 
-    Returns
-    -------
+    Yields
+    ------
     DataFrame
         latent_index, rank (as in `context_table`), tokens (list of str, which together are the text of the window),
         activations (list of float32, one for each token).
     """
     name = cache(lambda token: subject.language.decode([token]))
-    records = []
-    for (latent, _, row, position), nearby in zip(firing.top.itertuples(index=False), firing.nearby, strict=True):
-        window = _Window.around(subject, rows, int(row), int(position))
-        first = window.start - int(position) + WIDTH
-        records.append((int(latent), window.pieces(subject, name), nearby[first : first + len(window.ids)].tolist()))
-    table = pd.DataFrame(records, columns=["latent_index", "tokens", "activations"])
-    table.insert(1, "rank", table.groupby("latent_index").cumcount())
-    return table
+    ranks = firing.top.groupby("latent_index").cumcount().to_numpy()
+    for start in range(0, max(1, len(firing.top)), CONTEXTS_PER_PART):
+        records = []
+        for place, (latent, _, row, position) in enumerate(
+            firing.top[start : start + CONTEXTS_PER_PART].itertuples(index=False), start
+        ):
+            window = _Window.around(subject, rows, int(row), int(position))
+            first = window.start - int(position) + WIDTH
+            activations = firing.nearby[place, first : first + len(window.ids)]
+            records.append((int(latent), ranks[place], window.pieces(subject, name), activations))
+        yield pd.DataFrame(records, columns=["latent_index", "rank", "tokens", "activations"])
 
 
 def promoted_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:

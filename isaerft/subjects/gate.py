@@ -26,10 +26,10 @@ from torch.nn.functional import cross_entropy
 
 from isaerft import config
 from isaerft.errors import InputError, shown
-from isaerft.io import replacing, write_json
+from isaerft.io import replacing, write_json, write_parquet
 from isaerft.layout import SubjectFolder
 from isaerft.provenance import same_model
-from isaerft.subjects.contexts import activation_table, context_table
+from isaerft.subjects.contexts import activation_tables, context_table
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.dictionary import Dictionary
@@ -148,12 +148,12 @@ def describe_subject(
         folder.latents: facts,
         folder.neighbors: near.table(),
         folder.contexts: context_table(subject, rows, firing, options.amplified_rows),
-        folder.activations: activation_table(subject, rows, firing),
         folder.logits: logit_table(subject, firing, seed=plan.study.seed),
     }
     for path, table in tables.items():
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
+    write_parquet(activation_tables(subject, rows, firing), folder.activations)
     cards = [_card(plan, name, options, subject, facts, fit)]
     for twin, base in plan.permuted_subjects.items():
         if base == name:

@@ -13,7 +13,7 @@ from isaerft.subjects.chat import render_prompt
 from isaerft.subjects.contexts import (
     N_POOL,
     WIDTH,
-    activation_table,
+    activation_tables,
     amplified_rows,
     amplified_tokens,
     context_table,
@@ -51,11 +51,12 @@ def test_a_context_shows_the_token_between_its_neighbors_without_bos_or_padding(
 
 
 def test_the_contexts_token_by_token_are_the_same_texts_with_the_activation_of_each_token(
-    subject, few_rows, few_firing
+    subject, few_rows, few_firing, monkeypatch
 ):
+    monkeypatch.setattr("isaerft.subjects.contexts.CONTEXTS_PER_PART", 7)
     table = context_table(subject, few_rows, few_firing)
     whole = table[table.side == "input"].set_index(["latent_index", "rank"])
-    tokens = activation_table(subject, few_rows, few_firing).set_index(["latent_index", "rank"])
+    tokens = pd.concat(activation_tables(subject, few_rows, few_firing)).set_index(["latent_index", "rank"])
     assert tokens.index.equals(whole.index)
     for key, row in tokens.iterrows():
         text = f"{whole.before[key]}{whole.token[key]}{whole.after[key]}"
@@ -80,7 +81,7 @@ def test_a_character_of_several_tokens_is_shown_once(subject, few_firing):
     rows = TokenRows(tokens, torch.ones_like(tokens))
     firing = replace(few_firing, top=few_firing.top.iloc[:1].assign(row=0, position=3), nearby=few_firing.nearby[:1])
     used = replace(subject, language=replace(subject.language, tokenizer=OfBytes(), prepend_bos=False))
-    shown = activation_table(used, rows, firing).tokens[0]
+    shown = next(activation_tables(used, rows, firing)).tokens[0]
     assert shown == ["", "\u00e9", "a", " b", "", "\u00e9", "\ufffd"]
 
 

@@ -295,10 +295,7 @@ rule latent_pages:
             study.study,
             study.primary,
             {name: part.description for name, part in study.behaviors.items()},
-            {
-                name: (source.side, source.wrong_share)
-                for name, source in study.sources.items()
-            },
+            {name: source.wrong_share for name, source in study.sources.items()},
             study.agreement.min_firing_rate,
         ),
     shell:
