@@ -4,8 +4,9 @@ Snakemake compares a rule's params with those of the last run. Each rule keeps t
 its verb runs, `code`, and of the options that it reads, `settings`.
 
 The rule for code is coarse on purpose: the verb's own function, and every module that it imports, at any depth,
-wherever the import statement is. A registered part adds the module that defines it; one from another package adds every
-Python file of that package. A name imported from a package's ``__init__`` counts as imported from where it is defined.
+wherever the import statement is, with the styles and scripts of pages that lie beside these modules. A registered part
+adds the module that defines it; one from another package adds every Python file of that package. A name imported from a
+package's ``__init__`` counts as imported from where it is defined.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from isaerft.registry import Registry
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
 VERBS = PACKAGE / "cli"
+PAGE_FILES = (".css", ".js")
 
 
 class Part(NamedTuple):
@@ -58,7 +60,9 @@ def code(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> str:
     """
     functions = [ast.unparse(function) for function in _functions_of(verb)]
     outside = [source for part in parts for source in _outside_sources(part.registry.module_of(part.name))]
-    return settings(functions, [_module(name).source for name in modules_of(verb, *parts, packages=packages)], outside)
+    modules = modules_of(verb, *parts, packages=packages)
+    beside = [path.read_text(encoding="utf-8") for path in _files_beside(modules)]
+    return settings(functions, [_module(name).source for name in modules], outside, *beside)
 
 
 @cache
@@ -82,6 +86,12 @@ def modules_of(verb: str, *parts: Part, packages: tuple[str, ...] = ()) -> list[
     # The packages around a module run too, but only their own lines: what they re-export counts where it is used.
     around = {".".join(name.split(".")[:depth]) for name in found for depth in range(1, name.count(".") + 1)}
     return sorted(found | around)
+
+
+def _files_beside(modules: list[str]) -> list[Path]:
+    """Return the styles and scripts of pages in the folders of these modules."""
+    folders = {path.parent for name in modules if (path := _file_of(name))}
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in PAGE_FILES)
 
 
 def _is_ours(module: str) -> bool:

@@ -65,6 +65,16 @@ class SubjectFolder:
         return self.path / "contexts.parquet"
 
     @property
+    def activations(self) -> Path:
+        """The top contexts of each latent token by token, with its activation on each."""
+        return self.path / "activations.parquet"
+
+    @property
+    def neighbors(self) -> Path:
+        """The latents nearest to each latent by decoder cosine."""
+        return self.path / "neighbors.parquet"
+
+    @property
     def logits(self) -> Path:
         """Tokens that a sample of the latents promotes, to tell whether labels are of these latents."""
         return self.path / "logits.parquet"
@@ -253,6 +263,16 @@ class Results:
     def page(self, name: str) -> Path:
         """A table as a page, or the page of answers."""
         return self._at("pages", f"{name}.html")
+
+    @property
+    def latents(self) -> Path:
+        """Folder of the page of single latents: index.html and the data that it loads."""
+        return self._at("latents")
+
+    @property
+    def latent_page(self) -> Path:
+        """The page of single latents."""
+        return self.latents / "index.html"
 
     @property
     def summary(self) -> Path:

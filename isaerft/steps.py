@@ -129,5 +129,6 @@ def _results(plan: Plan) -> Names:
             yield "agreement", {"subject": subject, "adapter": adapter}
         if plan.study.audits:
             yield "audit", {"subject": subject}
-    for verb in ("tables", "figures", "pages", *(["answers-page"] if plan.behavior_checked else []), "summary"):
+    answers = ["answers-page"] if plan.behavior_checked else []
+    for verb in ("tables", "figures", "pages", "latent-pages", *answers, "summary"):
         yield verb, {}

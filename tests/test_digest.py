@@ -91,6 +91,18 @@ def test_every_verb_of_the_command_line_has_a_digest_of_its_own():
     assert len(set(found.values())) == len(found)
 
 
+def test_styles_and_scripts_of_pages_count_with_the_modules_beside_them(monkeypatch, tmp_path):
+    found = digest._files_beside(modules_of("latent-pages"))
+    assert [path.name for path in found] == ["latents.css", "latents.js"]
+    assert digest._files_beside(modules_of("judge")) == []
+    before = code("latent-pages")
+    edited = tmp_path / "latents.js"
+    edited.write_text(found[1].read_text(encoding="utf-8") + " ", encoding="utf-8")
+    monkeypatch.setattr(digest, "_files_beside", lambda modules: [found[0], edited])
+    code.cache_clear()
+    assert code("latent-pages") != before
+
+
 def test_an_unknown_verb_is_refused():
     with pytest.raises(InputError, match=r"verb .trian.; allowed: .*train"):
         code("trian")

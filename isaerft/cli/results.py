@@ -188,6 +188,15 @@ def pages(study: StudyFile, results: ResultsFolder = None) -> None:
     write_pages(plan, layout)
 
 
+@app.command("latent-pages")
+def latent_pages(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write the page of single latents: what explanations say of each, and what training changed."""
+    plan, layout = open_study(study, results)
+    from isaerft.report.latents import write_latent_pages
+
+    write_latent_pages(plan, layout)
+
+
 @app.command("answers-page")
 def answers_page(study: StudyFile, results: ResultsFolder = None) -> None:
     """Write the page of answers before and after training."""

@@ -19,6 +19,7 @@ from isaerft.explanations.contexts import read_contexts
 from isaerft.io import read_parquet
 from isaerft.layout import Results
 from isaerft.report import figures_of
+from isaerft.report.latents import address
 
 STUDY = "study.yaml"
 
@@ -91,6 +92,7 @@ class Validation:
             contexts=contexts,
             changes=spread.rename(columns={"mean": "change", "std": "sd_over_seeds", "count": "n_seeds"}),
             verdicts=self._verdicts_on(index),
+            page=self.results.latent_page.absolute().as_uri() + address(subject, index),
         )
 
     def to_dir(self, folder: str | Path) -> Path:
@@ -151,6 +153,8 @@ class Latent:
         By behavior, adapter and measure: the mean change over seeds, its standard deviation, and the number of seeds.
     verdicts : DataFrame
         Rows of explanation_verdicts.csv.
+    page : str
+        Address of the study's page of single latents, opened at this one.
     """
 
     index: int
@@ -159,6 +163,7 @@ class Latent:
     contexts: pd.DataFrame
     changes: pd.DataFrame
     verdicts: pd.DataFrame
+    page: str
 
     def _repr_html_(self) -> str:
         parts = {
@@ -171,7 +176,7 @@ class Latent:
         shown = [
             f"<h4>{escape(title)}</h4>{frame.to_html(index=False)}" for title, frame in parts.items() if len(frame)
         ]
-        return f"<h3>Latent {self.index}</h3>" + "".join(shown)
+        return f'<h3>Latent {self.index}</h3><p><a href="{escape(self.page)}">Its page</a></p>' + "".join(shown)
 
 
 class _Tables(Mapping[str, pd.DataFrame]):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from isaerft.report.latents import address
 from isaerft.report.selection import find_primary, matching
 from isaerft.report.template import SORT_SCRIPT, grid, page, render
-from isaerft.report.text import ELLIPSIS, count, fixed, number, plural, undefined, visible, words
+from isaerft.report.text import ELLIPSIS, count, fixed, number, plural, undefined, visible, web_address, words
 from isaerft.table import Column, Table
 
 MAX_ROWS = 2000
@@ -18,7 +18,6 @@ MAX_CHARACTERS = 600
 _PLAIN_INTEGERS = {"seed", "latent_index", "rank", "k"}
 _PVALUES = {"pvalue", "qvalue"}
 _LONG = {"explanation", "reason"}
-_LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s\"'<>\\]*)?")
 
 _TABLE_BODY = """
 <h1>{{ table.name }}</h1>
@@ -42,7 +41,8 @@ _TABLE_BODY = """
 {% for primary, cells in rows %}<tr{% if primary %} class="primary"{% endif %}>
 {%- for cell in cells %}<td{% if cell.css %} class="{{ cell.css }}"{% endif %} data-v="{{ cell.key }}"
 {%- if cell.css != "n" %} dir="auto"{% endif %}>
-{%- if cell.link %}<a href="{{ cell.link }}" target="_blank" rel="noopener noreferrer nofollow">{{ cell.text }}</a>
+{%- if cell.inside %}<a href="{{ cell.link }}">{{ cell.text }}</a>
+{%- elif cell.link %}<a href="{{ cell.link }}" target="_blank" rel="noopener noreferrer nofollow">{{ cell.text }}</a>
 {%- else %}{{ cell.text }}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table>
@@ -64,15 +64,16 @@ These are examples; behavior_check.csv compares all of them. The text comes from
 
 
 class Cell(NamedTuple):
-    """A cell as shown: its text, the key it sorts by (empty if undefined), its CSS class, and a link."""
+    """A cell: its text, its key for sorting (empty if undefined), its CSS class, and a link (ours if `inside`)."""
 
     text: str
     key: str
     css: str = ""
     link: str = ""
+    inside: bool = False
 
 
-def table_page(table: Table, frame: pd.DataFrame) -> str:
+def table_page(table: Table, frame: pd.DataFrame, *, latent_page: str = "", subjects: Collection[str] = ()) -> str:
     """Return a table as a self-contained, sortable HTML page; the CSV remains the record.
 
     Short text columns with one value throughout are given once above the table. The primary results come first, each
@@ -84,6 +85,10 @@ def table_page(table: Table, frame: pd.DataFrame) -> str:
         Its name, caption and columns.
     frame : DataFrame
         Its rows, as read by `table.read`.
+    latent_page : str
+        Relative address of the page of single latents, to which a latent's index links; empty without one.
+    subjects : collection of str
+        Subjects whose latents are on that page.
     """
     if table.name == "agreement":
         frame = _primary_first(frame)
@@ -92,6 +97,13 @@ def table_page(table: Table, frame: pd.DataFrame) -> str:
     head = frame.head(MAX_ROWS)
     primary = head["primary"].fillna(False).to_list() if "primary" in head else [False] * len(head)
     values = head[[column.name for column in varying]].itertuples(index=False, name=None)
+    rows: Iterable[list[Cell]] = (list(map(_cell, varying, row)) for row in values)
+    if latent_page and {"subject", "latent_index"} <= set(head):
+        links = [
+            latent_page + address(subject, latent) if subject in subjects else ""
+            for subject, latent in zip(head["subject"], head["latent_index"], strict=True)
+        ]
+        rows = _linked(rows, [column.name for column in varying].index("latent_index"), links)
     note = f"{plural(len(frame), 'row')}."
     if len(frame) > MAX_ROWS:
         note = f"The first {MAX_ROWS:,} of {len(frame):,} rows are shown; {table.name}.csv has all."
@@ -102,7 +114,7 @@ def table_page(table: Table, frame: pd.DataFrame) -> str:
         constant=[(column.name, _cell(column, frame[column.name].iloc[0]).text) for column in constant],
         shown=varying,
         css=_css,
-        rows=zip(primary, (list(map(_cell, varying, row)) for row in values), strict=True),
+        rows=zip(primary, rows, strict=True),
     )
     return page(table.name, body, script=SORT_SCRIPT)
 
@@ -123,6 +135,13 @@ def answers_page(groups: Mapping[str, Iterable[Mapping[str, object]]], shown: in
         (words(name), grid(head, _answers(lines, shown), numeric=numeric, long=long)) for name, lines in groups.items()
     ]
     return page("Answers before and after training", render(_ANSWERS_BODY, groups=tables))
+
+
+def _linked(rows: Iterable[list[Cell]], place: int, links: Iterable[str]) -> Iterator[list[Cell]]:
+    """Yield rows whose cell at `place` links to another page of the study."""
+    for row, link in zip(rows, links, strict=True):
+        cell = row[place]._replace(link=link, inside=bool(link))
+        yield [*row[:place], cell, *row[place + 1 :]]
 
 
 def _is_constant(column: Column, values: pd.Series) -> bool:
@@ -153,7 +172,7 @@ def _cell(column: Column, value: Any) -> Cell:
     if column.kind == "bool":
         return Cell("yes" if value else "no", "yes" if value else "no", css)
     text = visible(value)
-    link = text if column.name == "url" and _LINK.fullmatch(str(value)) else ""
+    link = web_address(value) if column.name == "url" else ""
     return Cell(text, text, css, link)
 
 

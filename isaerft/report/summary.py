@@ -32,8 +32,8 @@ from isaerft.report.template import grid, page, render
 from isaerft.report.text import DASH, count, fixed, plural, visible, words
 from isaerft.table import Table
 
-ANSWERS = "answers"
-"""Name of the page of answers."""
+ANSWERS, LATENTS = "answers", "latents"
+"""Names of the page of answers, and of the page of single latents."""
 
 _BODY = """
 <div class="page">
@@ -137,6 +137,7 @@ _NEXT = (
     ("Does agreement fall as explanations are made wrong?", "dose_response"),
     ("Do changes fit the explanations of their own behavior best?", "specificity"),
     ("Which explanations held, and which did not?", "explanation_verdicts"),
+    ("What is known of one latent?", LATENTS),
     ("Does steering do what explanations claim?", "steering_latents"),
     ("Which latents changed most?", "most_changed_latents"),
     ("Did training work?", "training"),
@@ -175,7 +176,7 @@ def summary_page(
     figures : mapping of str to bytes
         Name -> SVG, in the order of the page.
     links : mapping of str to str
-        Name of a table, or `ANSWERS` -> relative address of its page.
+        Name of a table, `ANSWERS` or `LATENTS` -> relative address of its page.
     seconds : DataFrame, optional
         What `stage_seconds` returns; without it the page is the same for every run.
     """
@@ -301,7 +302,7 @@ def _next_steps(figures: Mapping[str, bytes], links: Mapping[str, str]) -> list[
     steps = []
     for question, name in _NEXT:
         found = [("figure", f"#figure-{name}")] if name in figures else []
-        found += [("table", links[name])] if name in links else []
+        found += [("page" if name == LATENTS else "table", links[name])] if name in links else []
         if name == "behavior_check" and ANSWERS in links:
             found.append((ANSWERS, links[ANSWERS]))
         if found:

@@ -10,8 +10,10 @@ piles of combining marks; `visible` keeps the words and makes the rest visible.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 import pandas as pd
 
@@ -21,6 +23,7 @@ REPLACEMENT = "\ufffd"
 MAX_COMBINING = 3
 MAX_NAMED = 8
 _JOINERS = "\u200c\u200d"
+_LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s\"'<>\\]*)?")
 
 
 def visible(text: object) -> str:
@@ -31,9 +34,23 @@ def visible(text: object) -> str:
     """
     if undefined(text):
         return DASH
+    found = str(text)
+    return " ".join((found if found.isascii() and found.isprintable() else _shown(found)).split())
+
+
+@lru_cache(maxsize=2**18)
+def visible_token(text: str) -> str:
+    """Return a token as `visible` does, with its spaces; line breaks and tabs become the signs ↵ and ⇥."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _shown(text.replace("\r\n", "↵").replace("\n", "↵").replace("\r", "↵").replace("\t", "⇥"))
+
+
+def _shown(text: str) -> str:
+    """Return text without control, direction or invisible characters."""
     shown: list[str] = []
     combining = 0
-    for character in unicodedata.normalize("NFC", str(text)):
+    for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)
         combining = combining + 1 if category in {"Mn", "Me"} else 0
         if combining > MAX_COMBINING:
@@ -44,7 +61,13 @@ def visible(text: object) -> str:
             shown.append(REPLACEMENT)
         else:
             shown.append(character)
-    return " ".join("".join(shown).split())
+    return "".join(shown)
+
+
+def web_address(text: object) -> str:
+    """Return text that is a plain web address; anything else is empty."""
+    found = str(text)
+    return found if _LINK.fullmatch(found) and found.isprintable() else ""
 
 
 def shorten(text: object, width: int) -> str:

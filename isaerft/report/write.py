@@ -19,7 +19,7 @@ from isaerft.report.figures.canvas import save_svg
 from isaerft.report.pages import answers_page, table_page
 from isaerft.report.seconds import stage_seconds
 from isaerft.report.selection import SOURCES, source_facts
-from isaerft.report.summary import ANSWERS, summary_page
+from isaerft.report.summary import ANSWERS, LATENTS, summary_page
 
 
 def write_figures(plan: Plan, results: Results, names: Iterable[str] | None = None) -> None:
@@ -55,7 +55,10 @@ def write_figure(name: str, plan: Plan, results: Results) -> None:
 def write_pages(plan: Plan, results: Results) -> None:
     """Write the page of every table that the study has; a missing or broken table is an `InputError`."""
     for name, frame in _read(results, analysis.tables_of(plan)).items():
-        write_text(results.page(name), table_page(analysis.table(name), frame))
+        path = results.page(name)
+        latents = Path(os.path.relpath(results.latent_page, path.parent)).as_posix()
+        page = table_page(analysis.table(name), frame, latent_page=latents, subjects=plan.study.subjects)
+        write_text(path, page)
 
 
 def write_answers_page(plan: Plan, results: Results) -> None:
@@ -85,6 +88,7 @@ def write_summary(plan: Plan, results: Results) -> None:
     drawn = [name for name in figures_of(plan) if results.figure(name).is_file()]
     figures = {name: results.figure(name).read_bytes() for name in drawn}
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
+    links[LATENTS] = results.latent_page.relative_to(results.summary.parent).as_posix()
     seconds = stage_seconds(results.benchmarks) if plan.study.record_seconds else None
     page = summary_page(
         plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links, seconds=seconds

@@ -25,7 +25,9 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -34,15 +36,14 @@ from torch.nn.functional import normalize
 
 from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows
-from isaerft.subjects.facts import Firing, encode_corpus
+from isaerft.subjects.facts import WIDTH, Firing, encode_corpus
 from isaerft.subjects.hooks import hidden_above, run_below, token_directions, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
 N_TOKENS = 8
 """Number of promoted or amplified tokens per latent."""
-WIDTH = 8
-"""Number of tokens on either side of a latent's token."""
 LATENTS_PER_BLOCK = 256
+CONTEXTS_PER_PART = 2**14
 AMPLIFIED_LENGTHS = (4, 24)
 AMPLIFIED_ROWS_AT_ONCE = 64
 N_POOL = 32
@@ -94,6 +95,29 @@ def _input_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> 
     table = pd.DataFrame(records, columns=["latent_index", "side", "token", "before", "after", "value"])
     table.insert(2, "rank", table.groupby("latent_index").cumcount())
     return table
+
+
+def activation_tables(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> Iterator[pd.DataFrame]:
+    """Yield the `input` contexts token by token, with the latent's activation on each, some thousands at a time.
+
+    Yields
+    ------
+    DataFrame
+        latent_index, rank (as in `context_table`), tokens (list of str, which together are the text of the window),
+        activations (list of float32, one for each token).
+    """
+    name = cache(lambda token: subject.language.decode([token]))
+    ranks = firing.top.groupby("latent_index").cumcount().to_numpy()
+    for start in range(0, max(1, len(firing.top)), CONTEXTS_PER_PART):
+        records = []
+        for place, (latent, _, row, position) in enumerate(
+            firing.top[start : start + CONTEXTS_PER_PART].itertuples(index=False), start
+        ):
+            window = _Window.around(subject, rows, int(row), int(position))
+            first = window.start - int(position) + WIDTH
+            activations = firing.nearby[place, first : first + len(window.ids)]
+            records.append((int(latent), ranks[place], window.pieces(subject, name), activations))
+        yield pd.DataFrame(records, columns=["latent_index", "rank", "tokens", "activations"])
 
 
 def promoted_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing) -> pd.DataFrame:
@@ -372,6 +396,23 @@ class _Window:
     def positions(self) -> range:
         """Positions of its tokens in the row."""
         return range(self.start, self.start + len(self.ids))
+
+    def pieces(self, subject: LoadedSubject, name: Callable[[int], str]) -> list[str]:
+        """Return the text of each token as part of the window; a character of several tokens is the last one's.
+
+        `name` gives the text of a token by itself. Together these are the text of the window in most tokenizers.
+        """
+        decode = subject.language.decode
+        named = [name(token) for token in self.ids]
+        if "".join(named) == decode(self.ids):
+            return named
+        told, found = "", list[str]()
+        for end in range(1, len(self.ids) + 1):
+            text = decode(self.ids[:end])
+            whole = text.startswith(told) and not text.endswith("\ufffd")
+            found.append(text[len(told) :] if whole or end == len(self.ids) else "")
+            told = text if whole else told
+        return found
 
     def record(
         self, subject: LoadedSubject, latent: int, side: str, rank: int, position: int, value: float

@@ -24,6 +24,8 @@ from isaerft.subjects.load import LoadedSubject
 N_CONTEXTS = 6
 N_NEIGHBOURS = 10
 BLOCK = 4096
+WIDTH = 8
+"""Number of tokens shown on either side of a latent's token."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Firing:
         Sum of its activations, and the activation of largest magnitude; negative only in SAEs with signed latents.
     top : DataFrame
         latent_index, value, row, position: the tokens on which it fires most, at most one per row of the corpus.
+    nearby : (len(top), 2 * WIDTH + 1) float32
+        The latent's activations on each of these tokens and its neighbors; 0 beyond the row's ends.
     """
 
     n_tokens: int
@@ -47,6 +51,34 @@ class Firing:
     total: np.ndarray
     maximum: np.ndarray
     top: pd.DataFrame
+    nearby: np.ndarray
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The latents nearest to each latent by decoder cosine.
+
+    Attributes
+    ----------
+    latents : (d_sae, k) int64
+        The nearest first.
+    cosines : (d_sae, k) float64
+    """
+
+    latents: np.ndarray
+    cosines: np.ndarray
+
+    def table(self) -> pd.DataFrame:
+        """Return latent_index, rank (from 0), neighbor, cosine; a row per latent and neighbor."""
+        n, k = self.latents.shape
+        return pd.DataFrame(
+            {
+                "latent_index": np.repeat(np.arange(n), k),
+                "rank": np.tile(np.arange(k), n),
+                "neighbor": self.latents.ravel(),
+                "cosine": self.cosines.ravel(),
+            }
+        )
 
 
 def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> Firing:
@@ -54,6 +86,7 @@ def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> 
     d_sae = subject.dictionary.d_sae
     count, total, highest, lowest = (np.zeros(d_sae) for _ in range(4))
     top = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": []})
+    nearby = np.zeros((0, 2 * WIDTH + 1), dtype=np.float32)
     n_tokens = 0
     for codes, entries in encode_corpus(subject, rows, batch_size, "firing rates"):
         count += torch.bincount(codes.indices, minlength=d_sae).cpu().numpy()
@@ -62,17 +95,27 @@ def measure_firing(subject: LoadedSubject, rows: TokenRows, batch_size: int) -> 
         np.maximum.at(highest, latent, value)
         np.minimum.at(lowest, latent, value)
         top = _strongest(pd.concat([top, entries], ignore_index=True))
+        # What was in `top` before comes first in the joined table, so its rows are known by their index.
+        kept = top.index < len(nearby)
+        joined = np.zeros((len(top), nearby.shape[1]), dtype=np.float32)
+        joined[kept] = nearby[top.index[kept]]
+        joined[~kept] = _nearby(top[~kept], entries)
+        top, nearby = top.reset_index(drop=True), joined
         n_tokens += codes.n_tokens
-    return Firing(n_tokens, count, total, np.where(highest >= -lowest, highest, lowest), top)
+    return Firing(n_tokens, count, total, np.where(highest >= -lowest, highest, lowest), top, nearby)
 
 
-def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: float) -> pd.DataFrame:
+def latent_facts(
+    subject: LoadedSubject, firing: Firing, *, cluster_cosine: float, neighbors: Neighbors | None = None
+) -> pd.DataFrame:
     """Return one row per latent.
 
     Parameters
     ----------
     cluster_cosine : float
         Latents whose decoder rows have at least this cosine share a cluster.
+    neighbors : Neighbors, optional
+        What `nearest_latents` returns, where it is known already.
 
     Returns
     -------
@@ -85,7 +128,7 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
     dictionary = subject.dictionary
     with np.errstate(invalid="ignore"):
         mean = np.where(firing.count > 0, firing.total / firing.count, np.nan)
-    density, nearest, cosine = _neighbors(dictionary.decoder)
+    near = nearest_latents(dictionary) if neighbors is None else neighbors
     return pd.DataFrame(
         {
             "latent_index": np.arange(dictionary.d_sae),
@@ -93,9 +136,9 @@ def latent_facts(subject: LoadedSubject, firing: Firing, *, cluster_cosine: floa
             "mean_activation": mean,
             "max_activation": firing.maximum,
             "decoder_norm": dictionary.decoder_norm.cpu().double().numpy(),
-            "density": density,
-            "nearest_latent": nearest,
-            "nearest_cosine": cosine,
+            "density": near.cosines.mean(1),
+            "nearest_latent": near.latents[:, 0],
+            "nearest_cosine": near.cosines[:, 0],
             "encoder_decoder_cosine": _aligned(dictionary),
             "cluster": clusters_of(dictionary.decoder.cpu().numpy(), cluster_cosine),
         }
@@ -146,9 +189,28 @@ def _aligned(dictionary: Dictionary) -> np.ndarray:
     return cosines.cpu().double().numpy()
 
 
-def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return density, nearest latent and its cosine of every decoder row."""
-    directions = normalize(decoder, dim=1)
+def _nearby(top: pd.DataFrame, entries: pd.DataFrame) -> np.ndarray:
+    """Return activations around tokens, (len(top), 2 * WIDTH + 1) float32, from entries that hold their rows whole."""
+    at = top["position"].to_numpy(np.int64)[:, None] + np.arange(-WIDTH, WIDTH + 1)
+    if not len(entries):
+        return np.zeros(at.shape, dtype=np.float32)
+    length, n_rows = int(entries["position"].max()) + 1, int(entries["row"].max()) + 1
+
+    def start(table: pd.DataFrame) -> np.ndarray:
+        return (table["latent_index"].to_numpy(np.int64) * n_rows + table["row"].to_numpy(np.int64)) * length
+
+    known = start(entries) + entries["position"].to_numpy(np.int64)
+    order = np.argsort(known)
+    known, values = known[order], entries["value"].to_numpy()[order]
+    wanted = start(top)[:, None] + at
+    place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    found = (known[place] == wanted) & (at >= 0) & (at < length)
+    return np.where(found, values[place], 0).astype(np.float32)
+
+
+def nearest_latents(dictionary: Dictionary) -> Neighbors:
+    """Return the `N_NEIGHBOURS` latents nearest to each latent by decoder cosine."""
+    directions = normalize(dictionary.decoder, dim=1)
     k = min(N_NEIGHBOURS, len(directions) - 1)
     parts = []
     for start in Progress(range(0, len(directions), BLOCK), desc="neighbors", unit="block"):
@@ -158,4 +220,4 @@ def _neighbors(decoder: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarra
         parts.append(cosines.topk(k, dim=1))
     values = torch.cat([part.values for part in parts]).cpu().double().numpy()
     indices = torch.cat([part.indices for part in parts]).cpu().numpy()
-    return values.mean(1), indices[:, 0], values[:, 0]
+    return Neighbors(indices, values)

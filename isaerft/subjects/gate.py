@@ -8,8 +8,8 @@ et al. 2024, "Massive Activations in Large Language Models", arXiv 2402.17762). 
 explained, so it is judged without them, and they are named. Splicing shows whether the model can do without what the
 SAE loses there.
 
-For a subject that passes, it writes all that is measured before training: facts about the latents, their contexts, the
-tokens by which labels are recognized, and the subject's rows of subjects.csv.
+For a subject that passes, it writes all that is measured before training: facts about the latents, their neighbors and
+contexts, the tokens by which labels are recognized, and the subject's rows of subjects.csv.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from torch.nn.functional import cross_entropy
 
 from isaerft import config
 from isaerft.errors import InputError, shown
-from isaerft.io import replacing, write_json
+from isaerft.io import replacing, write_json, write_parquet
 from isaerft.layout import SubjectFolder
 from isaerft.provenance import same_model
-from isaerft.subjects.contexts import context_table
+from isaerft.subjects.contexts import activation_tables, context_table
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.dictionary import Dictionary
-from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.facts import latent_facts, measure_firing, nearest_latents
 from isaerft.subjects.hooks import BelowState, hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.subjects.logits import logit_table
@@ -118,7 +118,7 @@ class Fit:
 def describe_subject(
     plan: config.Plan, name: str, subject: LoadedSubject, rows: TokenRows, folder: SubjectFolder
 ) -> None:
-    """Check that a subject passes the gate, then write its latents, contexts, logits and, last, its card.
+    """Check that a subject passes the gate, then write what is known of its latents and, last, its card.
 
     Raises
     ------
@@ -142,13 +142,18 @@ def describe_subject(
     if fit.outliers is not None:
         logger.warning("subject %r: %s", name, fit.outliers)
     firing = measure_firing(subject, rows, plan.study.batch_size)
-    facts = latent_facts(subject, firing, cluster_cosine=plan.study.agreement.cluster_cosine)
-    with replacing(folder.latents) as temporary:
-        facts.to_parquet(temporary, index=False)
-    with replacing(folder.contexts) as temporary:
-        context_table(subject, rows, firing, options.amplified_rows).to_parquet(temporary, index=False)
-    with replacing(folder.logits) as temporary:
-        logit_table(subject, firing, seed=plan.study.seed).to_parquet(temporary, index=False)
+    near = nearest_latents(subject.dictionary)
+    facts = latent_facts(subject, firing, cluster_cosine=plan.study.agreement.cluster_cosine, neighbors=near)
+    tables = {
+        folder.latents: facts,
+        folder.neighbors: near.table(),
+        folder.contexts: context_table(subject, rows, firing, options.amplified_rows),
+        folder.logits: logit_table(subject, firing, seed=plan.study.seed),
+    }
+    for path, table in tables.items():
+        with replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
+    write_parquet(activation_tables(subject, rows, firing), folder.activations)
     cards = [_card(plan, name, options, subject, facts, fit)]
     for twin, base in plan.permuted_subjects.items():
         if base == name:

@@ -126,6 +126,8 @@ def test_figures_pages_and_summary_are_made(results):
     for name in TABLES:
         assert "<table" in (results / f"pages/{name}.html").read_text(encoding="utf-8")
     assert (results / "summary.html").stat().st_size > 1000
+    for name in ("index.html", "study.js", "0.js", "0-0.js"):
+        assert (results / "latents" / name).stat().st_size > 100, name
 
 
 @pytest.mark.slow

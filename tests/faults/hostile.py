@@ -8,8 +8,10 @@ judgements, prompts, cards, config texts and file names (`tests/faults/hostile_t
 study; sheets for readers, names, and errors of servers come after it. Then:
 
 - tables: no cell that a spreadsheet would run, also where it splits lines at semicolons, and explanations as given
-- pages, figures and Snakemake's report: opened in a browser whose requests all go to a listener; elements, attributes
-  and scripts that text created are found in its DOM, as they are in a page of the same text unescaped, or it stops
+- data of the page of latents: no more than one call with JSON, without `<`
+- pages (that of latents at several of them), figures and Snakemake's report: opened in a browser whose requests all go
+  to a listener; elements, attributes and scripts that text created are found in its DOM, as they are in a page of the
+  same text unescaped, or it stops
 - logs and errors: no terminal code, invisible character or line that text began
 - files: none outside of the study's folder, none that a text's command wrote
 """
@@ -50,6 +52,8 @@ from tests.servers.neuronpedia import Neuronpedia  # noqa: E402
 from tests.servers.openai_server import OpenAIServer, judged  # noqa: E402
 
 D_SAE, D_MODEL, STEPS = 320, 32, 60
+LATENT_STEP = 16
+"""Of the latents, one in so many is opened in its page."""
 LONG = 300
 """Longest text that becomes a token, a cell that is compared whole, or a part of a config text."""
 KNOWN = re.compile(r"q\d{3}z")
@@ -389,6 +393,18 @@ def check_figure(path: Path, found: Findings) -> None:
                 found.add(path, "has an attribute", name, value)
 
 
+def check_data(path: Path, found: Findings) -> None:
+    """Find what is more than one call with JSON in a data file of the page of latents."""
+    raw = path.read_bytes().decode()
+    if hidden := UNSAFE.search(raw):
+        found.add(path, "holds", hidden[0])
+    call = re.fullmatch(r'latents\("([0-9a-z-]+)",([^<\u2028\u2029\n]*)\)\n', raw)
+    if call is None or call[1] != path.stem:
+        found.add(path, "is no call of ours:", raw[:80])
+        return
+    found.saw("data files", json.dumps(json.loads(call[2]), ensure_ascii=False))
+
+
 def check_page(path: Path, dom: str, tags: set[str], found: Findings) -> None:
     """Find what text created in a page as a browser sees it."""
     raw = path.read_bytes().decode()
@@ -420,13 +436,16 @@ def template_tags() -> set[str]:
     # The leaderboard is no page of a study; tests/report/test_leaderboard.py has its hostile names.
     pages = [path for path in (ROOT / "isaerft/report").glob("*.py") if path.name != "leaderboard.py"]
     sources = [*pages, ROOT / "isaerft/annotation/page.py"]
-    return {tag for path in sources for tag in re.findall(r"<([a-z][a-z0-9]*)", path.read_text(encoding="utf-8"))}
+    written = {tag for path in sources for tag in re.findall(r"<([a-z][a-z0-9]*)", path.read_text(encoding="utf-8"))}
+    # The page of latents makes its elements by a script.
+    script = (ROOT / "isaerft/report/latents.js").read_text(encoding="utf-8")
+    return written | set(re.findall(r'make\("([a-z][a-z0-9]*)"', script))
 
 
-def opened(path: Path, port: int, profile: Path) -> str:
+def opened(path: Path, port: int, profile: Path, fragment: str = "") -> str:
     """Return the DOM that a browser makes of a file, with every request sent to a port of this machine."""
     proxy = (f"--proxy-server=http://127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>")
-    command = [*BROWSER, *proxy, f"--user-data-dir={profile}", "--dump-dom", path.as_uri()]
+    command = [*BROWSER, *proxy, f"--user-data-dir={profile}", "--dump-dom", path.as_uri() + fragment]
     done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     if done.returncode or not done.stdout:
         raise SystemExit(f"{BROWSER[0]} cannot open {path}: {done.stderr[-300:].decode(errors='replace')}")
@@ -593,6 +612,11 @@ def main() -> None:
         found.executed += Seen(opened(path, listener.port, base / "tmp/profile")).ran
     for path in sorted(results.rglob("*.html")):
         check_page(path, opened(path, listener.port, base / "tmp/profile"), tags, found)
+    for path in sorted((results / "latents").glob("*.js")):
+        check_data(path, found)
+    for latent in range(0, D_SAE, LATENT_STEP):
+        page = results / "latents/index.html"
+        check_page(page, opened(page, listener.port, base / "tmp/profile", f"#toy/{latent}"), tags, found)
     check_report(base / "report.html", opened(base / "report.html", listener.port, base / "tmp/profile"), found)
     print_row(study, found, listener)
     if not options.keep:
@@ -602,7 +626,7 @@ def main() -> None:
 
 def print_row(study: Study, found: Findings, listener: Listener) -> None:
     """Print what was found, what was looked at, and the row of docs/reliability.md."""
-    for kind in ("CSV tables", "pages", "figures", "logs"):
+    for kind in ("CSV tables", "pages", "data files", "figures", "logs"):
         if not found.marks.get(kind):
             found.add(kind, "hold none of the texts, so nothing was tested")
     for line in found.lines:

@@ -56,6 +56,21 @@ def test_a_page_with_parts_that_text_made_is_found(tmp_path, text):
     assert found_by(hostile.check_page, tmp_path / "a.html", PAGE.format(MARK), dom, tags)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'latents("a",[])\nevil()\n',
+        'latents("a",["<b>"])\n',
+        'latents("b",[])\n',
+        'latents("a",["\u2028"])\n',
+        "evil()\n",
+    ],
+)
+def test_a_data_file_that_does_more_than_hand_over_json_is_found(tmp_path, text):
+    assert not found_by(hostile.check_data, tmp_path / "a.js", 'latents("a",["\\u003cb>",1])\n')
+    assert found_by(hostile.check_data, tmp_path / "a.js", text)
+
+
 def test_explanations_that_were_changed_or_lost_are_found(tmp_path):
     given = dict(enumerate(texts("/away", 0)[:10]))
     rows = "".join(f"{latent},other words\n" for latent in given)
@@ -73,5 +88,5 @@ def test_the_texts_are_two_hundred_or_more_that_differ_and_bear_marks_of_their_o
 
 
 def test_the_templates_elements_are_known():
-    assert {"table", "td", "img", "article", "button"} <= hostile.template_tags()
+    assert {"table", "td", "img", "article", "button", "mark", "bdi"} <= hostile.template_tags()
     assert not {"svg", "iframe", "object", "embed", "link", "base"} & hostile.template_tags()

@@ -75,11 +75,11 @@ def test_its_tables_are_the_workflows_byte_for_byte(study, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     made = tmp_path / "results" / study.plan.study.study
-    for folder in ("tables", "figures", "pages"):
+    for folder in ("tables", "figures", "pages", "latents"):
         here, there = study.results.root / folder, made / folder
-        names = sorted(path.name for path in there.iterdir())
+        names = sorted(path.name for path in there.iterdir() if path.name != ".snakemake_timestamp")
         assert names == sorted(path.name for path in here.iterdir())
-        assert len(names) > 5
+        assert len(names) > 3
         for name in names:
             assert (here / name).read_bytes() == (there / name).read_bytes(), name
 
@@ -97,6 +97,11 @@ def test_tables_figures_verdicts_and_latents_are_there_to_look_at(study):
     assert len(latent.changes) == 2 * 2, "two behaviors, two measures"
     assert set(latent.changes.n_seeds) == {2}
     assert "it says please" in latent._repr_html_()
+    address, _, fragment = latent.page.partition("#")
+    assert address == study.results.latent_page.as_uri()
+    assert fragment == "model/7"
+    assert study.results.latent_page.is_file()
+    assert latent.page in latent._repr_html_()
     with pytest.raises(InputError, match=r"latent 48; allowed: 0 to 47"):
         study.latent(48)
     with pytest.raises(InputError, match=r"table 'agrement'.*did you mean 'agreement'"):

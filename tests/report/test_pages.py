@@ -129,3 +129,19 @@ def test_empty_table_gives_a_page_that_says_so(tables):
 def test_no_page_holds_a_character_that_a_terminal_or_an_editor_obeys():
     hidden = "\x00\x1b\x9b\u202e\u2066\u200b"
     assert render("<p>{{ text }}</p>{{ ours }}", text=f"a{hidden}b", ours=Markup("c\td")) == "<p>a      b</p>c\td"
+
+
+def test_a_latents_index_links_to_its_page_where_there_is_one(reader, tables):
+    frame = tables["most_changed_latents"].copy()
+    frame.loc[frame.index[0], "subject"] = "a-permuted"
+    subjects = set(frame["subject"]) - {"a-permuted"}
+    page = table_page(TABLES["most_changed_latents"], frame, latent_page="../latents/index.html", subjects=subjects)
+    read = reader(page)
+    links = [value for tag, key, value in read.attributes if (tag, key) == ("a", "href") and "latents" in value]
+    expected = [f"../latents/index.html#{row.subject}/{row.latent_index}" for row in frame.iloc[1:].itertuples()]
+    assert links == expected[: MAX_ROWS - 1]
+    targets = [value for tag, key, value in read.attributes if (tag, key) == ("a", "target")]
+    assert not targets, "it opens in the same window"
+    assert "latents/index" not in table_page(
+        TABLES["training"], tables["training"], latent_page="../latents/index.html"
+    )

@@ -10,7 +10,15 @@ import torch
 
 from isaerft.behaviors import Record
 from isaerft.subjects.chat import render_prompt
-from isaerft.subjects.contexts import N_POOL, WIDTH, amplified_rows, amplified_tokens, context_table, heldout_contexts
+from isaerft.subjects.contexts import (
+    N_POOL,
+    WIDTH,
+    activation_tables,
+    amplified_rows,
+    amplified_tokens,
+    context_table,
+    heldout_contexts,
+)
 from isaerft.subjects.corpus import TokenRows, pad_rows, texts_to_rows
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.facts import latent_facts, measure_firing
@@ -40,6 +48,41 @@ def test_a_context_shows_the_token_between_its_neighbors_without_bos_or_padding(
         assert any(f"{row.before}{row.token}{row.after}" in text for text in TEXTS)
     ranks = inside.groupby("latent_index")["rank"].apply(list)
     assert all(values == list(range(len(values))) for values in ranks)
+
+
+def test_the_contexts_token_by_token_are_the_same_texts_with_the_activation_of_each_token(
+    subject, few_rows, few_firing, monkeypatch
+):
+    monkeypatch.setattr("isaerft.subjects.contexts.CONTEXTS_PER_PART", 7)
+    table = context_table(subject, few_rows, few_firing)
+    whole = table[table.side == "input"].set_index(["latent_index", "rank"])
+    tokens = pd.concat(activation_tables(subject, few_rows, few_firing)).set_index(["latent_index", "rank"])
+    assert tokens.index.equals(whole.index)
+    for key, row in tokens.iterrows():
+        text = f"{whole.before[key]}{whole.token[key]}{whole.after[key]}"
+        assert "".join(row.tokens).replace(" ", "") == text.replace(" ", "")
+        assert len(row.tokens) == len(row.activations)
+        at = int(np.argmax(np.abs(row.activations)))
+        assert row.activations[at] == pytest.approx(whole.value[key], rel=1e-6)
+        assert row.tokens[at].strip() == whole.token[key].strip()
+
+
+def test_a_character_of_several_tokens_is_shown_once(subject, few_firing):
+    """As a tokenizer of bytes decodes them: half a character by itself has no text."""
+    bytes_of = {4: "\u00e9"[0].encode()[:1], 5: "\u00e9".encode()[1:], 6: b"a", 7: b" b"}
+
+    class OfBytes:
+        chat_template = None
+
+        def decode(self, ids):
+            return b"".join(bytes_of.get(token, b"x") for token in ids).decode("utf-8", "replace")
+
+    tokens = torch.tensor([[4, 5, 6, 7, 4, 5, 4]])
+    rows = TokenRows(tokens, torch.ones_like(tokens))
+    firing = replace(few_firing, top=few_firing.top.iloc[:1].assign(row=0, position=3), nearby=few_firing.nearby[:1])
+    used = replace(subject, language=replace(subject.language, tokenizer=OfBytes(), prepend_bos=False))
+    shown = next(activation_tables(used, rows, firing)).tokens[0]
+    assert shown == ["", "\u00e9", "a", " b", "", "\u00e9", "\ufffd"]
 
 
 def test_no_context_marks_or_shows_the_constant_beginning_of_chats(subject, tokenizer, tiny):

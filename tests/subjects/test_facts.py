@@ -7,7 +7,7 @@ import torch
 
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
-from isaerft.subjects.facts import latent_facts, measure_firing
+from isaerft.subjects.facts import WIDTH, latent_facts, measure_firing, nearest_latents
 from isaerft.subjects.hooks import residual_stream
 from isaerft.subjects.points import find_hook
 
@@ -128,3 +128,28 @@ def test_firing_inside_a_block_is_that_of_the_hooks_activation(tiny, subject, ro
     firing = measure_firing(inside, rows, 4)
     np.testing.assert_array_equal(firing.count, (dense > 0).sum(0))
     np.testing.assert_allclose(firing.maximum, dense.max(0).values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_the_activations_around_each_top_token_are_those_of_its_row(subject, rows, by_hand, batch_size):
+    """In batches of one row, most top tokens come from batches before the last."""
+    found = measure_firing(subject, rows, batch_size)
+    assert found.nearby.shape == (len(found.top), 2 * WIDTH + 1)
+    for (latent, _, row, position), nearby in zip(found.top.itertuples(index=False), found.nearby, strict=True):
+        own = np.zeros(len(by_hand[int(row)]) + 1 + 2 * WIDTH)  # BOS has no activation
+        own[WIDTH + 1 :][: len(by_hand[int(row)])] = by_hand[int(row)][:, int(latent)]
+        np.testing.assert_allclose(nearby, own[int(position) :][: 2 * WIDTH + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_neighbors_of_a_latent_come_in_the_order_of_their_cosines(subject, firing):
+    table = nearest_latents(subject.dictionary).table()
+    directions = torch.nn.functional.normalize(subject.dictionary.W_dec, dim=1)
+    cosines = (directions @ directions.T).numpy()
+    for latent, own in table.groupby("latent_index"):
+        others = np.delete(np.arange(48), latent)
+        expected = others[np.argsort(-cosines[latent, others], kind="stable")][:10]
+        assert own["rank"].tolist() == list(range(10))
+        assert own.neighbor.tolist() == expected.tolist()
+        np.testing.assert_allclose(own.cosine, cosines[latent, expected], rtol=1e-4, atol=1e-6)
+    facts = latent_facts(subject, firing, cluster_cosine=0.9)
+    assert table.neighbor[table["rank"] == 0].tolist() == facts.nearest_latent.tolist()

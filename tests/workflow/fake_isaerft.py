@@ -31,7 +31,7 @@ OUTPUTS = {
     "tokenize": [folder.tokens],
     "corpus": [folder.corpus],
     "dictionary": [folder.sae / "cfg.json"],
-    "facts": [folder.latents, folder.contexts, folder.logits, folder.card],
+    "facts": [folder.latents, folder.neighbors, folder.contexts, folder.activations, folder.logits, folder.card],
     "truth": [folder.truth / "input.csv"],
     "scored-contexts": [folder.scored],
     "capture": [at.cache(subject, behavior)],
@@ -50,6 +50,7 @@ OUTPUTS = {
     "tables": [at.table(name) for name in made["tables"]],
     "figures": [at.figure(name) for name in made["figures"]],
     "pages": [at.page(name) for name in made["tables"]],
+    "latent-pages": [at.latent_page],
     "answers-page": [at.page("answers")],
     "summary": [at.summary],
 }

@@ -119,6 +119,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "tables": 1,
         "figures": 1,
         "pages": 1,
+        "latent_pages": 1,
         "summary": 1,
         "all": 1,
     }

@@ -20,6 +20,7 @@ from isaerft.registry import (
 from isaerft.report import (
     ANSWERS_CAPTION,
     FIGURES,
+    LATENT_TABLES,
     SUMMARY_CAPTION,
     figures_of,
 )

@@ -260,6 +260,48 @@ rule pages:
         "isaerft pages --study {params.study:q} > {log} 2>&1"
 
 
+# One page, with data files that it loads: it is for the disk, not for the report.
+rule latent_pages:
+    input:
+        [at.table(name) for name in LATENT_TABLES if name in RESULT_TABLES],
+        [
+            file
+            for subject in study.subjects
+            for file in [
+                at.subject(subject).latents,
+                at.subject(subject).contexts,
+                at.subject(subject).activations,
+                at.subject(subject).neighbors,
+                *[at.changes(subject, name) for name in plan.tested_behaviors],
+                *explanations(subject),
+                *judgements(subject),
+            ]
+        ],
+        [at.placebos(name) for name in study.subjects if plan.has_placebos(name)],
+        [at.steering_check(subject).answers for subject in plan.steering_checked],
+    output:
+        directory(at.latents),
+    log:
+        at.log("latent_pages"),
+    benchmark:
+        at.benchmark("latent_pages")
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        study=study_path,
+        code=code("latent-pages", packages=("isaerft.report",)),
+        settings=settings(
+            study.study,
+            study.primary,
+            {name: part.description for name, part in study.behaviors.items()},
+            {name: source.wrong_share for name, source in study.sources.items()},
+            study.agreement.min_firing_rate,
+        ),
+    shell:
+        "isaerft latent-pages --study {params.study:q} > {log} 2>&1"
+
+
 rule answers_page:
     input:
         [

@@ -133,7 +133,9 @@ rule facts:
         at.subject("{subject}").sae,
     output:
         at.subject("{subject}").latents,
+        at.subject("{subject}").neighbors,
         at.subject("{subject}").contexts,
+        at.subject("{subject}").activations,
         at.subject("{subject}").logits,
         at.subject("{subject}").card,
     log:
