@@ -18,7 +18,7 @@ from isaerft.report.figures import FIGURES, figures_of
 from isaerft.report.figures.canvas import save_svg
 from isaerft.report.pages import answers_page, table_page
 from isaerft.report.seconds import stage_seconds
-from isaerft.report.selection import SOURCES, source_facts
+from isaerft.report.selection import SOURCES, setup_of, source_facts
 from isaerft.report.summary import ANSWERS, summary_page
 
 
@@ -87,7 +87,13 @@ def write_summary(plan: Plan, results: Results) -> None:
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
     seconds = stage_seconds(results.benchmarks) if plan.study.record_seconds else None
     page = summary_page(
-        plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links, seconds=seconds
+        plan.study.study,
+        tables,
+        catalogue=analysis.TABLES,
+        figures=figures,
+        links=links,
+        setup=setup_of(plan),
+        seconds=seconds,
     )
     write_text(results.summary, page)
 
