@@ -30,7 +30,7 @@ EXTRAS = [
 # Declared and yet not imported: programs, plugins and stubs, and what `transformers serve` needs.
 NOT_IMPORTED = {
     *("snakemake", "docutils", "mkdocs-material", "mkdocstrings", "mypy", "pytest-cov", "pytest-xdist", "ruff"),
-    *("setuptools", "snakefmt", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
+    *("ipykernel", "setuptools", "snakefmt", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
 }
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINS = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", LOCK, re.MULTILINE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -294,14 +295,20 @@ def _tested(tables: Tables, primary: Primary, setup: Setup) -> list[tuple[str, l
 def _subject_line(row: Any) -> str:
     """Return model, SAE and hook in one line."""
     sae = [visible(part) for part in (row.release, row.sae_id) if not undefined(part)]
-    name = "" if visible(row.subject) == visible(row.model) else f"{visible(row.subject)}: "
+    model = _model(row)
+    name = "" if visible(row.subject) == model else f"{visible(row.subject)}: "
     where = [
-        visible(row.model),
+        model,
         *sae,
         visible(row.hook_name),
         f"{count(row.d_sae)} latents ({count(row.n_alive)} alive)",
     ]
     return name + ", ".join(where)
+
+
+def _model(row: Any) -> str:
+    """Return a model's id; of a folder its name alone, for the rest is about a machine."""
+    return visible(PurePath(row.model).name if str(row.model).startswith("/") else row.model)
 
 
 def _real_subjects(tables: Tables) -> list[Any]:
@@ -346,7 +353,7 @@ def _subjects(tables: Tables) -> Markup | str:
     for row in _real_subjects(tables):
         sae = " / ".join(visible(part) for part in (row.release, row.sae_id)).replace(f"{DASH} / {DASH}", DASH)
         losses = [fixed(row.variance_explained), fixed(row.loss_base, 3), fixed(row.loss_spliced, 3)]
-        names = [visible(row.subject), visible(row.model), sae, visible(row.hook_name)]
+        names = [visible(row.subject), _model(row), sae, visible(row.hook_name)]
         rows.append([*names, count(row.d_sae), count(row.n_alive), *losses])
     return _grid(("model", "SAE", "hook", *numeric), rows, several=True, numeric=numeric)
 

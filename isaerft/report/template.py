@@ -183,4 +183,4 @@ def page(title: str, body: Markup, *, script: str = "") -> str:
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'{scripts}"
     )
     safe = {"style": Markup(STYLE), "script": Markup(script)}
-    return render(_FRAME, title=title, body=body, policy=policy, **safe) + "\n"
+    return str(render(_FRAME, title=title, body=body, policy=policy, **safe)) + "\n"

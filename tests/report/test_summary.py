@@ -143,3 +143,9 @@ def test_the_page_shows_them_and_no_markup_of_an_explanation_gets_through(summar
     without = audited["audit"].assign(pvalue=np.nan)
     assert "subsample: 1" in summary(audited | {"audit": without})
     assert "suspect" not in summary({name: audited[name] for name in audited if not name.startswith("audit")})
+
+
+def test_a_models_folder_is_named_without_the_place_where_it_lies(summary, tables):
+    page = summary(tables | {"subjects": tables["subjects"].assign(model="/home/me/models/mine")})
+    assert "testbed: mine, blocks.2" in page
+    assert "/home/me" not in page
