@@ -150,7 +150,7 @@ class Validation:
     def _repr_html_(self) -> str:
         """Return the first part of the summary: what was tested, the verdict, controls and cautions."""
         page = summary_of(self.plan, self.results).page
-        return f'<iframe srcdoc="{escape(page)}" sandbox style="width: 100%; height: 46em; border: 0"></iframe>'
+        return f'<iframe srcdoc="{escape(page)}" sandbox style="width: 100%; height: 75em; border: 0"></iframe>'
 
 
 @dataclass(frozen=True, repr=False)
