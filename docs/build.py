@@ -1,17 +1,20 @@
-"""What `mkdocs build` adds to the pages of docs/: README.md as the first page, the API reference, the menu.
+"""What `mkdocs build` adds to the pages of docs/: README.md as the first page, notebooks, the API reference, the menu.
 
 Each package of isaerft has one API page with its modules; mkdocstrings reads their docstrings.
+A notebook becomes a page through nbconvert; the page is Markdown like all others, so its links are checked as theirs.
 A link from a page to a file outside docs/ (an example, a config) takes that file into the site.
 """
 
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -23,6 +26,7 @@ PACKAGE = ROOT / "isaerft"
 FIRST = ("quickstart", "reading_results", "faq")
 REFERENCE = ("tables", "config", "architecture")
 PROJECT = {"CONTRIBUTING.md": "Contributing", "SECURITY.md": "Security", "CHANGELOG.md": "Changes"}
+NOTEBOOKS = DOCS / "notebooks"
 LINK = re.compile(r"(\]\()([^)#\s:]+)")
 
 
@@ -33,6 +37,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {"index.md": "README.md"} | {name: name for name in PROJECT}
     for uri, source in pages.items():
         files.append(File.generated(config, uri, content=_relinked((ROOT / source).read_text("utf-8"), ROOT)))
+    notebooks = {f"notebooks/{name}.md": name for name in _notebooks()}
+    for uri, name in notebooks.items():
+        files.append(File.generated(config, uri, content=_notebook_page(name)))
     for uri, content in api.items():
         files.append(File.generated(config, uri, content=content))
     for path in sorted(_linked_outside()):
@@ -40,6 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     config.nav = [
         {"isaerft": "index.md"},
         *(f"{name}.md" for name in FIRST if name in guides),
+        {"Notebooks": list(notebooks)},
         {"Guides": [f"{name}.md" for name in guides if name not in FIRST + REFERENCE]},
         {"Reference": [f"{name}.md" for name in REFERENCE if name in guides]},
         {"API": list(api)},
@@ -52,6 +60,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn the links of a page in docs/ that leave docs/ into links within the site."""
     source = DOCS / page.file.src_uri
     return _relinked(markdown, DOCS) if source.is_file() else markdown
+
+
+def _notebooks() -> list[str]:
+    """Return the names of the notebooks in the order in which they are read."""
+    names: list[str] = runpy.run_path(str(NOTEBOOKS / "execute.py"))["names"]()
+    return names
+
+
+def _notebook_page(name: str) -> str:
+    """Return a notebook as Markdown, with a link to the notebook itself below its heading."""
+    body, _ = MarkdownExporter().from_filename(str(NOTEBOOKS / f"{name}.ipynb"))
+    heading, _, rest = body.lstrip().partition("\n")
+    rest = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", rest)
+    rest = rest.replace('<table border="1" class="dataframe">', "<table>")
+    return f"{heading}\n\n[Download this notebook]({name}.ipynb)\n{rest}"
 
 
 def _api_pages() -> Iterator[tuple[str, str]]:
@@ -95,7 +118,8 @@ def _relinked(markdown: str, folder: Path) -> str:
         if not path.is_file():
             return match[0]
         if path.is_relative_to(DOCS):
-            return match[1] + path.relative_to(DOCS).as_posix()
+            # A notebook is a page of the site, but for its own link to download it.
+            return match[1] + path.relative_to(DOCS).as_posix().replace(".ipynb", ".md")
         return match[1] + ("index.md" if path == ROOT / "README.md" else path.relative_to(ROOT).as_posix())
 
     return LINK.sub(rewrite, markdown)

@@ -40,7 +40,13 @@ def test_every_link_leads_to_a_file_and_a_heading():
 
 
 COMMAND = re.compile(r"^(?:\$ |# +|    )?(?:nice )?(snakemake -.*)$|`(snakemake -[^`]* [^`]+)`", re.MULTILINE)
-WHOLE = [*PAGES, ROOT / "config/README.md", ROOT / "workflow/Snakefile", ROOT / "environment.yml", *sorted((ROOT / "config").glob("*.yaml"))]
+WHOLE = [
+    *PAGES,
+    ROOT / "config/README.md",
+    ROOT / "workflow/Snakefile",
+    ROOT / "environment.yml",
+    *sorted((ROOT / "config").glob("*.yaml")),
+]
 
 
 def test_snakemake_takes_every_command_that_is_shown():

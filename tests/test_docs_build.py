@@ -27,7 +27,11 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_docs_build_strictly_and_without_a_network(site):
-    for page in ("index", *(path.stem for path in (ROOT / "docs").glob("*.md"))):
+    for page in (
+        "index",
+        *(f"notebooks/{path.stem}" for path in (ROOT / "docs/notebooks").glob("*.ipynb")),
+        *(path.stem for path in (ROOT / "docs").glob("*.md")),
+    ):
         assert (site / f"{page}.html").is_file(), page
 
 
@@ -55,6 +59,7 @@ def test_a_link_that_leaves_the_docs_stays_within_the_site():
     assert relinked("[a](../config/testbed.yaml)", ROOT / "docs") == "[a](config/testbed.yaml)"
     assert relinked("[a](../README.md#use)", ROOT / "docs") == "[a](index.md#use)"
     assert relinked("[a](docs/statistics.md#power)", ROOT) == "[a](statistics.md#power)"
+    assert relinked("[a](notebooks/quickstart.ipynb)", ROOT / "docs") == "[a](notebooks/quickstart.md)"
     for kept in ("[a](statistics.md)", "[a](#power)", "[a](https://example.org/config)", "[a](../nothing.md)"):
         assert relinked(kept, ROOT / "docs") == kept
 

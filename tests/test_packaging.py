@@ -30,7 +30,16 @@ EXTRAS = [
 # Declared and yet not imported: programs, plugins and stubs, and what `transformers serve` needs.
 NOT_IMPORTED = {
     *("snakemake", "docutils", "mkdocs-material", "mkdocstrings", "mypy", "pytest-cov", "pytest-xdist", "ruff"),
-    *("setuptools", "snakefmt", "snakemake-executor-plugin-slurm", "types-pyyaml", "types-tqdm", "fastapi", "uvicorn"),
+    *(
+        "ipykernel",
+        "setuptools",
+        "snakefmt",
+        "snakemake-executor-plugin-slurm",
+        "types-pyyaml",
+        "types-tqdm",
+        "fastapi",
+        "uvicorn",
+    ),
     "mlflow",  # by accelerate
 }
 # Programs that people bring; their tests are skipped where they are not installed.

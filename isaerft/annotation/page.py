@@ -24,29 +24,29 @@ CHOICES = (
 _STYLE = """
 main { max-width: 66rem; margin: 0 auto; padding-bottom: 18rem; }
 main.judge { padding-bottom: 0; }
-main.judge article { position: sticky; top: 0; z-index: 1; background: #fff; padding-bottom: .3rem; }
+main.judge article { position: sticky; top: 0; z-index: 1; background: var(--paper); padding-bottom: .3rem; }
 main.judge thead th { position: static; }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: 1rem 0; }
 .bar .count { margin-left: auto; font-variant-numeric: tabular-nums; }
-button.go { font: inherit; padding: .25rem .7rem; border: 1px solid #8b949c; border-radius: 4px; background: #f2f4f6;
-  cursor: pointer; }
-button.go:focus-visible, textarea:focus-visible, tr:focus-within { outline: 2px solid #0072b2; }
-kbd { border: 1px solid #bbb; border-radius: 3px; padding: 0 .3em; font-size: .85em; background: #f7f7f7; }
+button.go { font: inherit; padding: .25rem .7rem; border: 1px solid var(--faint); border-radius: 4px;
+  background: var(--head); color: inherit; cursor: pointer; }
+button.go:focus-visible, textarea:focus-visible, tr:focus-within { outline: 2px solid var(--blue); }
+kbd { border: 1px solid var(--edge); border-radius: 3px; padding: 0 .3em; font-size: .85em; background: var(--field); }
 ol.contexts { list-style: none; margin: .5rem 0; padding: 0; }
-ol.contexts li { display: flex; gap: .8rem; border-bottom: 1px solid #e8e8e8; padding: .25rem 0; }
-ol.contexts .strength { flex: none; width: 1.5rem; text-align: right; color: #5f5f5f; }
+ol.contexts li { display: flex; gap: .8rem; border-bottom: 1px solid var(--line); padding: .25rem 0; }
+ol.contexts .strength { flex: none; width: 1.5rem; text-align: right; color: var(--soft); }
 ol.contexts .text { white-space: pre-wrap; overflow-wrap: anywhere; }
-mark { background: #ffd75e; padding: .05em .15em; border-radius: 2px; font-weight: 600; }
-.token { display: inline-block; border: 1px solid #d0d5da; border-radius: 3px; padding: 0 .35em; margin: .1em;
+mark { background: var(--mark); color: inherit; padding: .05em .15em; border-radius: 2px; font-weight: 600; }
+.token { display: inline-block; border: 1px solid var(--edge); border-radius: 3px; padding: 0 .35em; margin: .1em;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-blockquote { margin: .5rem 0; padding: .6rem 1rem; border-left: 4px solid #0072b2; background: #f2f7fb;
+blockquote { margin: .5rem 0; padding: .6rem 1rem; border-left: 4px solid var(--blue); background: var(--result);
   font-size: 1.1rem; overflow-wrap: anywhere; }
-form.explain { position: fixed; left: 0; right: 0; bottom: 0; background: #fff; border-top: 2px solid #c9ced3;
-  padding: .8rem 2rem; } form.explain > div { max-width: 66rem; margin: 0 auto; }
+form.explain { position: fixed; left: 0; right: 0; bottom: 0; background: var(--paper);
+  border-top: 2px solid var(--edge); padding: .8rem 2rem; } form.explain > div { max-width: 66rem; margin: 0 auto; }
 textarea { width: 100%; font: inherit; padding: .4rem; }
 td.choice, th.choice { text-align: center; width: 4.5rem; }
 td.choice label { display: block; padding: .2rem; cursor: pointer; }
-#trouble { color: #a33; font-weight: 600; }
+#trouble { color: var(--trouble); font-weight: 600; }
 """
 
 _BODY = """

@@ -5,6 +5,7 @@
 'auroc'
 """
 
+from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.calibration import Calibration, load_calibration
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
@@ -14,12 +15,10 @@ from isaerft.config.study import (
     CONTROLS,
     PERMUTED,
     SHUFFLED,
-    Agreement,
     Audit,
     BehaviorCheck,
     CausalCheck,
     Placebos,
-    Primary,
     Study,
 )
 from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae

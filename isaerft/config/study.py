@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from isaerft import registry
+from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.steering import SteeringCheck
@@ -36,44 +37,6 @@ CONTROLS = (
 MIN_AUDIT_SEEDS = 4
 # Only where a study names them: none of them must fall to chance.
 ASKED_CONTROLS = ("shuffled_completions", "among_expected")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Primary:
-    """The one result that the study is about, fixed before the run."""
-
-    adapter: str
-    """Adapter of the primary result."""
-    measure: str
-    """Measure of change."""
-    source: str
-    """Source of explanations."""
-    judge: str
-    """Judge of what the explanations lead one to expect."""
-    statistic: str = "auroc"
-    """Registered statistic of agreement: `auroc`, `spearman`, or one of another package."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Agreement:
-    """How agreement is tested."""
-
-    n_resamples: int = Field(default=9999, ge=99)
-    """Exchanges of the explanations."""
-    confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
-    """Level of the intervals."""
-    statistics: list[str] = Field(default_factory=lambda: ["auroc", "spearman"])
-    """Registered statistics."""
-    n_bins: int = Field(default=4, ge=1)
-    """Quantile bins per confound (firing rate, decoder norm, density of neighbors) that make the strata."""
-    cluster_cosine: float = Field(default=0.9, gt=0, le=1)
-    """Latents whose decoder rows are at least this alike are exchanged together."""
-    min_firing_rate: float = Field(default=1e-4, ge=0)
-    """A latent that fires less often on the reference corpus is not in the universe."""
-    dense_firing_rate: float = Field(default=0.5, gt=0, le=1)
-    """A latent that fires more often is counted as dense."""
-    top_k: int = Field(default=25, ge=1)
-    """Rows per group in most_changed_latents.csv."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -146,6 +109,9 @@ class Study:
     sources: dict[str, Source] = Field(min_length=1)
     judges: dict[str, Judge] = Field(min_length=1)
     primary: Primary
+    smallest_effect: float | None = Field(default=None, gt=0)
+    """Smallest specificity that would matter, named before the run: the summary says whether the primary result is
+    above or below it. Without it, a study that finds nothing cannot say that there is nothing."""
     llms: dict[str, Llm] = Field(default_factory=dict)
     llm_cache: str = Field(default="results/llm_cache.sqlite", min_length=1)
     """SQLite file with every answer of every language model; whoever has it reproduces the results without a key."""

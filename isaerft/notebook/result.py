@@ -1,8 +1,9 @@
-"""What `isaerft.validate` returns: a finished study, as a notebook shows it."""
+"""A finished study as a notebook shows it: what `isaerft.validate` returns and `isaerft.open_study` opens."""
 
 from __future__ import annotations
 
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -18,10 +19,39 @@ from isaerft.explanations import read_explanations
 from isaerft.explanations.contexts import read_contexts
 from isaerft.io import read_parquet
 from isaerft.layout import Results
-from isaerft.report import figures_of
+from isaerft.report import FIGURES, figures_of
 from isaerft.report.latents import address
+from isaerft.report.write import summary_of
 
 STUDY = "study.yaml"
+
+
+def open_study(config: str | Path, results: str | Path | None = None) -> Validation:
+    """Open a finished study to look at it.
+
+    Parameters
+    ----------
+    config : str or Path
+        Its config; or the folder of a study that `validate` kept.
+    results : str or Path, optional
+        Folder of its results; by default as Snakemake runs it, `results/{study}`.
+
+    Raises
+    ------
+    InputError
+        The config is no study's, or the study is not finished.
+    """
+    path = Path(config)
+    if path.is_dir():
+        path, results = path / STUDY, path / "results"
+    plan = load_plan(path)
+    found = plan.results if results is None else Results(Path(results))
+    if not found.summary.is_file():
+        raise InputError(
+            f"no finished study in {str(found.root)!r}", remedy="run it first, or name the folder of its results"
+        )
+    root = Path(found.root)
+    return Validation(path.parent if root.parent == path.parent else root, plan, found)
 
 
 class Validation:
@@ -30,16 +60,16 @@ class Validation:
     Attributes
     ----------
     folder : Path
-        Where its files lie: `study.yaml`, which Snakemake takes too, `inputs` and `results`.
+        Where its files lie; after `validate`: `study.yaml`, which Snakemake takes too, `inputs` and `results`.
     plan : Plan
     results : Results
         The path of every file.
     """
 
-    def __init__(self, folder: Path, temporary: TemporaryDirectory[str] | None = None) -> None:
-        self.folder, self._temporary = folder, temporary
-        self.plan: Plan = load_plan(folder / STUDY)
-        self.results = Results(folder / "results")
+    def __init__(
+        self, folder: Path, plan: Plan, results: Results, temporary: TemporaryDirectory[str] | None = None
+    ) -> None:
+        self.folder, self.plan, self.results, self._temporary = folder, plan, results, temporary
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -49,7 +79,7 @@ class Validation:
     @property
     def figures(self) -> Mapping[str, Figure]:
         """The study's figures by name, which a notebook shows."""
-        return {name: Figure(name, self.results.figure(name)) for name in figures_of(self.plan)}
+        return _Figures({name: Figure(name, self.results.figure(name)) for name in figures_of(self.plan)})
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -113,12 +143,19 @@ class Validation:
         table = self.verdicts
         return table[table["latent_index"] == index].reset_index(drop=True)
 
+    def __repr__(self) -> str:
+        found = summary_of(self.plan, self.results).verdicts
+        return "\n".join(
+            [f"Study {self.plan.study.study}", *(f"{one.about}: {one.answer} {one.claim}" for one in found)]
+        )
+
     def _repr_html_(self) -> str:
-        page = self.results.summary.read_text(encoding="utf-8")
-        return f'<iframe srcdoc="{escape(page)}" sandbox style="width: 100%; height: 40em; border: 0"></iframe>'
+        """Return the first part of the summary: what was tested, the verdict, controls and cautions."""
+        page = summary_of(self.plan, self.results).page
+        return f'<iframe srcdoc="{escape(page)}" sandbox style="width: 100%; height: 75em; border: 0"></iframe>'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Figure:
     """A figure of a study.
 
@@ -132,8 +169,14 @@ class Figure:
     name: str
     path: Path
 
+    def __repr__(self) -> str:
+        return f"Figure {self.name!r}"
+
     def _repr_html_(self) -> str:
-        return self.path.read_text(encoding="utf-8")
+        """Return the picture on white paper; an image cannot run scripts."""
+        data = b64encode(self.path.read_bytes()).decode("ascii")
+        style = "background: #fff; max-width: 100%"
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(self.name)}" style="{style}">'
 
 
 @dataclass(frozen=True)
@@ -179,6 +222,17 @@ class Latent:
         return f'<h3>Latent {self.index}</h3><p><a href="{escape(self.page)}">Its page</a></p>' + "".join(shown)
 
 
+class _Figures(dict[str, Figure]):
+    """Figures by name; a notebook shows each below its caption, closed until it is clicked."""
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<details><summary><b>{escape(name)}</b> {escape(FIGURES[name].caption)}</summary>"
+            f"{figure._repr_html_()}</details>"
+            for name, figure in self.items()
+        )
+
+
 class _Tables(Mapping[str, pd.DataFrame]):
     """Tables by name, read from their files."""
 
@@ -198,3 +252,10 @@ class _Tables(Mapping[str, pd.DataFrame]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {analysis.table(name).caption}" for name in self)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<dt><b>{name}</b></dt><dd>{escape(analysis.table(name).caption)}</dd>" for name in self)
+        return f"<dl>{rows}</dl>"

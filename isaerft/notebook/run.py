@@ -10,12 +10,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pandas as pd
 import yaml
@@ -127,7 +130,7 @@ def validate(
     plan_from_dict(values)
     write_text(place / STUDY, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     run_steps(place)
-    return Validation(place, temporary)
+    return Validation(place, load_plan(place / STUDY), Results(place / "results"), temporary)
 
 
 def run_steps(folder: Path) -> None:
@@ -139,7 +142,12 @@ def run_steps(folder: Path) -> None:
     finished: list[str] = found["steps"] if found.get("digest") == same else []
     left = [step for step in steps if str(step) not in finished]
     verbs = {command.name: command.callback for command in app.registered_commands}
-    with loaded_once(), tqdm(left, unit="step") as bar:
+    with (
+        _library_bars_off(),
+        loaded_once(),
+        tqdm(left, unit="step", leave=False, file=sys.stderr) as bar,
+        redirect_stderr(_WithoutBars(sys.stderr)),
+    ):
         for step in bar:
             bar.set_description(str(step))
             with as_in_a_process_of_its_own():
@@ -170,6 +178,41 @@ def _is_on_disk(text: str) -> bool:
     if len(text) >= MAX_PATH or "\0" in text:
         return False
     return os.path.isfile(text) or (os.path.isabs(text) and os.path.isdir(text))
+
+
+class _WithoutBars(io.TextIOBase):
+    """Pass on what is written to a stream, but for bars: they return to the beginning of a line, or move the cursor."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`, unless it is a part of a bar."""
+        if text.strip() and not re.search(r"\r|\x1b\[A", text):
+            self._stream.write(text if text.endswith("\n") else f"{text}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+
+@contextmanager
+def _library_bars_off() -> Iterator[None]:
+    """Keep libraries from showing bars: each would leave lines in the notebook below the study's own."""
+    import datasets
+    from transformers.utils import logging as bars
+
+    of_models, of_data = bars.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    bars.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if of_models:
+            bars.enable_progress_bar()
+        if of_data:
+            datasets.enable_progress_bars()
 
 
 def _subject(

@@ -52,7 +52,8 @@ def _controls(tables: Tables) -> Iterator[str]:
         own = [line for line in lines if line.subject == subject]
         missing = [name for name in CONTROLS if name not in {line.control for line in own}]
         if missing:
-            yield f"{visible(subject)}: the control {named(missing)} was not run; nothing rules out what it would show."
+            which = "control was" if len(missing) == 1 else "controls were"
+            yield f"{visible(subject)}: the {which} not run: {named(missing)}. What would be seen there is open."
         (result,) = (line for line in own if line.is_result)
         higher = not_exceeded(lines, subject)
         for line in (line for line in own if line.required):
@@ -84,8 +85,8 @@ def _power(result: pd.DataFrame) -> Iterator[str]:
     blind = result[(result["minimum_detectable_effect"] > result["adjusted_estimate"]).fillna(False)]
     if len(blind):
         yield (
-            f"the minimum detectable effect is above the estimate in {len(blind)} of {behaviors} "
-            f"({named(blind['behavior'])}): too little power to say either way."
+            f"one by one, {len(blind)} of {behaviors} have too little power: the minimum detectable effect is above "
+            f"the estimate ({named(blind['behavior'])}). Read them together."
         )
     few = result[(result["n_expected"] < FEW_EXPECTED).fillna(False)]
     if len(few):

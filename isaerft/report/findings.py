@@ -23,7 +23,6 @@ from isaerft.report.selection import (
     primary_rows,
     real,
     specificity_matrices,
-    statistic_title,
     subjects_of,
     table,
 )
@@ -143,52 +142,23 @@ def not_exceeded(lines: list[Line], subject: str) -> list[Line]:
     return [line for line in own if line.required and line.median is not None and line.median >= result]
 
 
-def result_sentences(lines: list[Line], primary: Primary) -> Iterator[str]:
-    """Yield, for each subject, the result with every control in the same sentence, and whether it exceeds them."""
-    for result in (line for line in lines if line.is_result):
-        controls = [line for line in lines if line.subject == result.subject and not line.is_result]
-        listed = ", ".join(f"{words(line.control)} {fixed(line.median)}" for line in controls)
-        significant = (
-            f", p < {P_LEVEL:g} against other trainings in {result.significant}" if result.significant.n else ""
-        )
-        sentence = (
-            f"{visible(result.subject)}: median {primary.title} {fixed(result.median)} over "
-            f"{plural(result.n_behaviors, 'behavior')}{significant}; controls: {listed or 'none was run'}."
-        )
-        higher = not_exceeded(lines, result.subject)
-        if result.median is not None and any(line.required for line in controls):
-            verdict = f"not above {named(line.control for line in higher)}" if higher else "above every control"
-            sentence += f" The result is {verdict}."
-        yield sentence
-
-
-def overall_sentences(tables: Tables) -> Iterator[str]:
-    """Yield each subject's result over all behaviors; nothing without the table or its primary row."""
-    if "overall" not in tables:
+def single_sentences(tables: Tables) -> Iterator[str]:
+    """Yield, for each subject, what single behaviors show: against other trainings, and against placebo trainings."""
+    primary = find_primary(table(tables, "agreement"))
+    if primary is None:
         return
-    frame = tables["overall"]
-    rows = frame[frame["primary"].astype(bool) & frame["estimate"].notna()]
-    # Specificity is the primary test, so it comes first.
-    for row in rows.sort_values("quantity", ascending=False, kind="stable").itertuples():
-        name = statistic_title(str(row.statistic))
-        what = {
-            "agreement": f"mean {name} of a behavior's changes with its own explanations",
-            "specificity": (
-                f"specificity, the primary test (mean {name} with a behavior's own explanations minus that with other "
-                "behaviors' explanations, adjusted for confounds)"
-            ),
-        }[str(row.quantity)]
-        notes = []
-        if pd.notna(row.pvalue):
-            notes.append(f"p = {row.pvalue:.2g}")
-        if pd.notna(row.ci_low):
-            notes.append(f"interval over behaviors {interval(row.ci_low, row.ci_high)}")
-        if pd.notna(row.leave_one_out_low):
-            notes.append(f"leaving one out {interval(row.leave_one_out_low, row.leave_one_out_high)}")
-        noted = f" ({'; '.join(notes)})" if notes else ""
-        n = plural(int(row.n_behaviors), "behavior")
-        independent = f", {int(row.n_families)} of them independent" if row.n_families < row.n_behaviors else ""
-        yield f"{visible(row.subject)}: {what}, over {n}{independent}: {fixed(row.estimate)}{noted}."
+    rows = primary_rows(table(tables, "agreement"), primary)
+    for line in (line for line in headlines(tables) if line.is_result):
+        own = rows[(rows["control"] == RESULT) & (rows["subject"] == line.subject)].dropna(subset="n_placebos")
+        beaten = int((own["pvalue_placebo"] <= 1 / (own["n_placebos"] + 1)).sum())
+        parts = []
+        if line.significant.n:
+            parts.append(f"against other trainings, p < {P_LEVEL:g} in {line.significant}")
+        if len(own) and (n := int(own["n_placebos"].min())):
+            parts.append(f"{beaten} of {len(own)} agree better than each of {plural(n, 'placebo training')}")
+        if parts:
+            weaker = " is weaker evidence" if line.n_behaviors > 1 else ""
+            yield f"{visible(line.subject)}: one behavior at a time{weaker}: {'; '.join(parts)}."
 
 
 def specificity_sentences(tables: Tables, primary: Primary) -> Iterator[str]:
@@ -197,11 +167,12 @@ def specificity_sentences(tables: Tables, primary: Primary) -> Iterator[str]:
         return
     for subject, matrix in specificity_matrices(tables, primary).items():
         k, n = own_largest(matrix)
-        by_chance = f" (by chance: about {n / matrix.shape[1]:.1f} of {n})" if n else ""
-        yield (
-            f"{visible(subject)}: in {k} of {plural(n, 'behavior')}, changes from training on the behavior fit its own "
-            f"explanations better than those of any other behavior{by_chance}."
-        )
+        if n:
+            yield (
+                f"{visible(subject)}: in {k} of {plural(n, 'behavior')}, changes from training on the behavior fit its "
+                f"own explanations better than those of any other behavior (by chance: about {n / matrix.shape[1]:.1f} "
+                f"of {n})."
+            )
 
 
 def source_sentences(tables: Tables) -> Iterator[str]:

@@ -45,8 +45,8 @@ is inconclusive or absorbed. Few verdicts may mean little power, not poor explan
 
 _BAR = """
 <svg width="{{ width }}" height="{{ height }}" role="img" aria-label="{{ label }}">
-<line x1="{{ zero }}" x2="{{ zero }}" y1="0" y2="{{ height }}" stroke="#c9ced3"/>
-{% if low is not none %}<line x1="{{ low }}" x2="{{ high }}" y1="{{ middle }}" y2="{{ middle }}" stroke="#0072b2"
+<line x1="{{ zero }}" x2="{{ zero }}" y1="0" y2="{{ height }}" stroke="var(--edge)"/>
+{% if low is not none %}<line x1="{{ low }}" x2="{{ high }}" y1="{{ middle }}" y2="{{ middle }}" stroke="var(--blue)"
  stroke-width="2"/>{% endif %}
 <circle cx="{{ dot }}" cy="{{ middle }}" r="4" fill="{{ color }}"/></svg>
 """
@@ -130,7 +130,7 @@ def _bar(row: Any, low: float, high: float) -> Markup | str:
     ends = (place(row.specificity_ci_low), place(row.specificity_ci_high)) if known else (None, None)
     return render(
         _BAR, width=WIDTH, height=HEIGHT, middle=HEIGHT / 2, zero=place(0), low=ends[0], high=ends[1],
-        dot=place(row.specificity), color="#9aa2a9" if row.wrong_on_purpose else "#0072b2",
+        dot=place(row.specificity), color="var(--faint)" if row.wrong_on_purpose else "var(--blue)",
         label=f"specificity {fixed(row.specificity)}",
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -24,8 +25,10 @@ def provenance_sentences(tables: Tables, primary: Primary) -> Iterator[str]:
             yield f"{visible(subject)}: {_sentence(row)}"
         others = own[~is_primary]
         found = {kind: list(others.loc[others["provenance"] == kind, "source"]) for kind in (UNKNOWN, STATED, PROVEN)}
-        parts = [f"{kind} of {named(sources)}" for kind, sources in found.items() if sources]
-        if parts:
+        parts = [f"{kind} of {named(sources, most=3)}" for kind, sources in found.items() if sources]
+        if len(others) > 1 and len(parts) == 1 and found[PROVEN]:
+            yield f"{visible(subject)}: the same is proven of {len(others)} other sources."
+        elif parts:
             yield f"{visible(subject)}: provenance of the other sources' explanations: {'; '.join(parts)}."
 
 
@@ -55,4 +58,11 @@ def _sentence(row: pd.Series) -> str:
         return f"the explanations from {source} are proven to be of this SAE: {how}."
     if row.provenance == STATED:
         return f"the explanations from {source} are said to be of this SAE, which is not proven: {compared}."
+    if is_of_another(row):
+        return f"the explanations from {source} look like those of another SAE: only {recognized}."
     return f"it is unknown whether the explanations from {source} are of this SAE: {compared}."
+
+
+def is_of_another(row: Any) -> bool:
+    """Tell whether fewer than half of the latents compared were recognized, and the labels were taken all the same."""
+    return bool(row.provenance == UNKNOWN and 0 <= 2 * row.n_recognized < row.n_compared)

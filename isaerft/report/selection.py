@@ -11,7 +11,7 @@ import pandas as pd
 
 from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED, Plan
 from isaerft.errors import InputError
-from isaerft.registry import STATISTICS, StatisticFacts
+from isaerft.registry import ADAPTERS, STATISTICS, StatisticFacts
 
 Tables = Mapping[str, pd.DataFrame]
 RESULT = "none"
@@ -43,6 +43,25 @@ class Primary:
         return statistic_title(self.statistic)
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a study's config says that its tables do not.
+
+    Attributes
+    ----------
+    smallest_effect : float or None
+        Smallest specificity that would matter, named before the run.
+    confidence_level : float
+        Level of the intervals.
+    untrained : tuple of str
+        Adapters that are fitted without training.
+    """
+
+    smallest_effect: float | None = None
+    confidence_level: float = 0.95
+    untrained: tuple[str, ...] = ()
+
+
 class OwnLargest(NamedTuple):
     """Rows of a specificity matrix whose own column is the largest (k), out of those where this is defined (n)."""
 
@@ -66,6 +85,13 @@ def table(tables: Tables, name: str) -> pd.DataFrame:
     if name not in tables:
         raise InputError(f"table {name!r} is missing", allowed=", ".join(tables), remedy="read it and pass it")
     return tables[name]
+
+
+def setup_of(plan: Plan) -> Setup:
+    """Return what a study's config says that its tables do not."""
+    study = plan.study
+    untrained = [name for name in study.adapters if ADAPTERS.facts(plan.kind_of(name)).made == "fitted"]
+    return Setup(study.smallest_effect, study.agreement.confidence_level, tuple(untrained))
 
 
 def real(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,10 +1,11 @@
-"""The page to read first: what was tested, the result, its controls, cautions, and where to look next."""
+"""The page to read first: what was tested, the verdict, the result beside its controls, cautions, and what is next."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -13,49 +14,74 @@ from isaerft.report import ANSWERS_CAPTION
 from isaerft.report.cautions import cautions
 from isaerft.report.figures import FIGURES
 from isaerft.report.findings import (
-    P_LEVEL,
     Q_LEVEL,
-    Line,
     audit_lines,
     audit_note,
-    headlines,
     judge_lines,
     judge_sentence,
-    overall_sentences,
-    result_sentences,
+    single_sentences,
     source_sentences,
     specificity_sentences,
 )
 from isaerft.report.provenance import provenance_sentences
-from isaerft.report.selection import Tables, find_primary, real, table
+from isaerft.report.selection import (
+    RESULT,
+    Primary,
+    Setup,
+    Tables,
+    find_primary,
+    primary_rows,
+    real,
+    subjects_of,
+    table,
+)
+from isaerft.report.strip import strips
 from isaerft.report.template import grid, page, render
-from isaerft.report.text import DASH, count, fixed, plural, visible, words
+from isaerft.report.text import DASH, count, fixed, named, plural, undefined, visible, words
+from isaerft.report.verdict import looking_sentences, verdicts
 from isaerft.table import Table
 
 ANSWERS, LATENTS = "answers", "latents"
 """Names of the page of answers, and of the page of single latents."""
+DEFAULT = Setup()
+MAX_SUBJECTS = 6
+"""Subjects that the first lines name."""
 
-_BODY = """
-<div class="page">
-<h1>{{ study }}: are the explanations right?</h1>
-<p class="note">Fine-tuning changed some latents. Are they the ones whose explanations said they should change? Every
-number here comes from the study's tables; a dash means undefined.</p>
-{% if provenance %}
-<h2>Whose labels are these?</h2>
-{% for sentence in provenance %}<p>{{ sentence }}</p>
+_TOP = """
+{% if tested %}
+<dl class="tested">
+{% for name, lines in tested %}<dt>{{ name }}</dt><dd>{{ lines | join(br) }}</dd>
+{% endfor %}</dl>
+{% endif %}
+{% if verdicts %}
+<h2 id="result">Does training on a behavior change the latents whose explanations speak of it, rather than of
+another?</h2>
+{% for verdict in verdicts %}
+<section class="verdict {{ verdict.state }}">
+{% if several %}<h3>{{ verdict.about }}</h3>
+{% endif %}
+<p class="big"><b>{{ verdict.answer }}</b> {{ verdict.claim }}</p>
+{% if verdict.control %}<p>{{ verdict.control }}</p>
+{% endif %}
+{% for reason in verdict.reasons %}<p>{{ reason }}</p>
+{% endfor %}
+</section>
+{{ verdict.strip }}
 {% endfor %}
 {% endif %}
-<h2>Primary result</h2>
-{% if primary %}
-<p>Tested, as named before the run: the latents changed by adapter <b>{{ primary.adapter }}</b>, by the measure
-<b>{{ primary.measure }}</b>, against explanations from <b>{{ primary.source }}</b>, read by judge
-<b>{{ primary.judge }}</b>. Statistic: {{ primary.title }}.</p>
-{% endif %}
-{% for sentence in sentences %}<p class="big">{{ sentence }}</p>
-{% endfor %}
-{{ result_table }}
 {% for sentence in further %}<p>{{ sentence }}</p>
 {% endfor %}
+<h2 id="cautions">Read with care</h2>
+{% if cautions %}<ul class="cautions">
+{% for sentence in cautions %}<li>{{ sentence }}</li>
+{% endfor %}</ul>{% else %}<p>The tables show none of the weaknesses that this page checks for.</p>{% endif %}
+"""
+
+_BODY = """
+<div class="page summary">
+<h1>{{ study }}: are the explanations right?</h1>
+<nav>{% for name, link in menu %}<a href="#{{ link }}">{{ name }}</a>{% endfor %}</nav>
+{{ top }}
 {% if audits %}
 <h2>What the suspect data also teaches</h2>
 <p>Each audit trains on clean and on suspect data of one kind. <b>First</b> is the behavior whose latents rose most
@@ -67,35 +93,32 @@ covers.</p>
 {% endif %}
 {{ audits }}
 {% endif %}
-<h2>Read with care</h2>
-{% if cautions %}<ul class="cautions">
-{% for sentence in cautions %}<li>{{ sentence }}</li>
-{% endfor %}</ul>{% else %}<p>The tables show none of the weaknesses that this page checks for.</p>{% endif %}
-{% if next_steps %}
-<h2>Where to look next</h2>
+<h2 id="next">Where to look next</h2>
 <ul class="next">
 {% for step in next_steps %}<li>{{ step.question }}
 {%- for name, link in step.links %} <a href="{{ link }}">{{ name }}</a>{{ "" if loop.last else "," }}
 {%- endfor %}</li>
-{% endfor %}</ul>
-{% endif %}
-<details><summary>How to read this page</summary>
+{% endfor %}
+<li>All of it in one file, to send to somebody: <a href="report.html">report.html</a>, which <code>make results</code>
+writes after this page</li>
+</ul>
+<details id="reading"><summary>How to read this page</summary>
 <dl>
-<dt>Result</dt><dd>One number per behavior: how well the changes of the latents match what their explanations lead the
-judge to expect{{ chance }}.</dd>
-<dt>Controls</dt><dd>The same number where explanations should not matter: exchanged between latents, judged for another
-behavior, replaced by firing rate, decoder norm or length, or on a random dictionary. A result counts only as
-far as it exceeds all of them.</dd>
-<dt>p and q</dt><dd>p: how often a training on another behavior would yield so high a number, judged by how far the
+<dt>Specificity</dt><dd>The primary test: how much better the changes from training on a behavior agree with that
+behavior's own explanations than with other behaviors', adjusted for confounds. 0: no better. It guards against
+explanations that are right about every training alike. Families of behaviors that are alike count as one.</dd>
+<dt>Controls</dt><dd>The same number where explanations should not matter. A result counts only as far as it exceeds all
+of them.</dd>
+<dt>The answer</dt><dd><b>Yes</b> needs an interval above 0 and a p-value that agrees. <b>No</b> needs an interval below
+the smallest effect that the study's config names (<code>smallest_effect</code>). Between them nothing is shown, and
+that is no evidence that explanations are wrong.</dd>
+<dt>p and q</dt><dd>p of specificity: how often so high a value would come from pairing behaviors with explanations at
+random. p of one behavior: how often a training on another behavior would yield so high a number, judged by how far the
 trainings on the other behaviors spread. q: the same, adjusted for the number of tests; of all tests with
 q &lt; 0.05, about 5 % are expected to be false.</dd>
-<dt>No agreement</dt><dd>It is a finding only where the minimum detectable effect is low enough that agreement would
-have been seen.</dd>
 <dt>Noise ceiling</dt><dd>Seeds disagree on what changed, so no explanation can predict changes perfectly. The ceiling
 says how well the seeds themselves would let it.</dd>
-<dt>Specificity</dt><dd>Explanations of one behavior should fit the changes from training on that behavior, not from
-others. It guards against explanations that are right about every training alike, and is the primary test; families
-of behaviors that are alike count as one.</dd>
+<dt>A dash</dt><dd>Undefined. Every number here comes from the study's tables.</dd>
 </dl>
 </details>
 {% if sources %}
@@ -112,30 +135,43 @@ of behaviors that are alike count as one.</dd>
 <h2>Subjects</h2>
 {{ subjects }}
 {% endif %}
-{% if seconds %}
-<h2>Where the time went</h2>
-{{ seconds }}
-{% endif %}
-<h2>Figures</h2>
+<h2 id="figures">Figures</h2>
 {% for figure in figures %}
-<figure id="figure-{{ figure.name }}"><img src="data:image/svg+xml;base64,{{ figure.data }}" alt="{{ figure.caption }}">
+<figure id="figure-{{ figure.name }}"><div class="paper"><img src="data:image/svg+xml;base64,{{ figure.data }}"
+ alt="{{ figure.caption }}"></div>
 <figcaption><b>{{ figure.title }}.</b> {{ figure.caption }}</figcaption></figure>
 {% else %}<p>There are none.</p>
 {% endfor %}
-<h2>Tables</h2>
+<h2 id="tables">Tables</h2>
 <dl>
 {% for row in tables %}<dt>
 {%- if row.link %}<a href="{{ row.link }}">{{ row.name }}</a>{% else %}{{ row.name }}{% endif %}</dt>
 <dd>{{ row.text }}</dd>
 {% endfor %}</dl>
+<h2 id="time">Where the time went</h2>
+{% if seconds %}{{ seconds }}
+{% else %}<p>Not recorded, so that two runs give the same bytes. Set <code>record_seconds: true</code> in the study's
+config to see it.</p>
+{% endif %}
 </div>
 """
+
+_MENU = (
+    ("Result", "result"),
+    ("Cautions", "cautions"),
+    ("Where next", "next"),
+    ("How to read", "reading"),
+    ("Figures", "figures"),
+    ("Tables", "tables"),
+    ("Time", "time"),
+)
 
 _NEXT = (
     ("Which behaviors carry the result?", "agreement"),
     ("Does the result depend on the adapter, measure, source or judge?", "agreement_grid"),
     ("Does agreement fall as explanations are made wrong?", "dose_response"),
     ("Do changes fit the explanations of their own behavior best?", "specificity"),
+    ("Do other adapters agree, and does training tell more than looking?", "overall"),
     ("Which explanations held, and which did not?", "explanation_verdicts"),
     ("What is known of one latent?", LATENTS),
     ("Does steering do what explanations claim?", "steering_latents"),
@@ -161,6 +197,7 @@ def summary_page(
     catalogue: Mapping[str, Table],
     figures: Mapping[str, bytes],
     links: Mapping[str, str],
+    setup: Setup = DEFAULT,
     seconds: pd.DataFrame | None = None,
 ) -> str:
     """Return the study on one self-contained page.
@@ -177,12 +214,13 @@ def summary_page(
         Name -> SVG, in the order of the page.
     links : mapping of str to str
         Name of a table, `ANSWERS` or `LATENTS` -> relative address of its page.
+    setup : Setup, optional
+        What the study's config says that the tables do not.
     seconds : DataFrame, optional
         What `stage_seconds` returns; without it the page is the same for every run.
     """
     primary = find_primary(table(tables, "agreement"))
-    lines = headlines(tables)
-    several = len({line.subject for line in lines}) > 1
+    several = len(subjects_of(tables["agreement"])) > 1
     known_chance = primary is not None and primary.facts.chance is not None
     chance = f" (chance: {primary.facts.chance:g})" if primary and known_chance else ""
     listed = [
@@ -192,25 +230,17 @@ def summary_page(
     ]
     if ANSWERS in links:
         listed.append({"name": ANSWERS, "link": links[ANSWERS], "text": ANSWERS_CAPTION})
-    # Specificity, the primary test, comes first.
-    overall, results = list(overall_sentences(tables)), list(result_sentences(lines, primary)) if primary else []
-    n_first = sum("specificity" in sentence for sentence in overall)
     body = render(
         _BODY,
         study=visible(study),
-        primary=primary,
-        chance=chance,
-        provenance=list(provenance_sentences(tables, primary)) if primary else [],
-        sentences=[*overall[:n_first], *results],
-        result_table=_result_table(lines, several=several),
-        further=[*overall[n_first:], *(specificity_sentences(tables, primary) if primary else ())],
+        menu=[(name, link) for name, link in _MENU if primary or link != "result"],
+        top=summary_top(tables, setup),
         q_level=f"{Q_LEVEL:g}",
         audits=_audits(tables, several=several),
         audit_note=audit_note(tables),
         audit_statistic=f", by {primary.title}{chance}" if primary else "",
-        cautions=cautions(tables),
         next_steps=_next_steps(figures, links),
-        sources=list(source_sentences(tables)),
+        sources=_plain(source_sentences(tables), tables),
         judges=_judges(tables, several=several),
         judge_sentence=judge_sentence(tables),
         subjects=_subjects(tables),
@@ -221,18 +251,79 @@ def summary_page(
     return page(f"{visible(study)}: summary", body)
 
 
-def _result_table(lines: list[Line], *, several: bool) -> Markup | str:
-    """Return the result and its controls as a table; empty without a primary result."""
-    p, q = f"p < {P_LEVEL:g}", f"q < {Q_LEVEL:g}"
-    numeric = ("median over behaviors", "lowest", "highest", "behaviors", p, q)
-    rows = []
-    for line in lines:
-        behaviors = count(line.n_behaviors) + (f" (+ {line.n_missing} undefined)" if line.n_missing else "")
-        name = "result" if line.is_result else f"control: {words(line.control)}"
-        numbers = map(fixed, (line.median, line.low, line.high))
-        rows.append([visible(line.subject), name, *numbers, behaviors, str(line.significant), str(line.discovered)])
-    marked = [i for i, line in enumerate(lines) if line.is_result]
-    return _grid(("what was compared", *numeric), rows, several=several, numeric=numeric, marked=marked)
+def summary_top(tables: Tables, setup: Setup) -> Markup:
+    """Return the first part of the page: what was tested, the verdict, the result beside its controls, cautions."""
+    primary = find_primary(table(tables, "agreement"))
+    found = verdicts(tables, setup)
+    pictures = strips(tables, primary) if primary else {}
+    cards = [{**vars(verdict), "strip": pictures.get(verdict.about, "")} for verdict in found]
+    further: list[str] = []
+    if primary:
+        further += [*single_sentences(tables), *specificity_sentences(tables, primary)]
+        further += looking_sentences(tables, setup)
+    return render(
+        _TOP,
+        br=Markup("<br>"),
+        tested=_tested(tables, primary, setup) if primary else [],
+        verdicts=cards,
+        several=len(found) > 1,
+        further=_plain(further, tables),
+        cautions=_plain(cautions(tables), tables),
+    )
+
+
+def _tested(tables: Tables, primary: Primary, setup: Setup) -> list[tuple[str, list[str]]]:
+    """Return what was tested, as named lines."""
+    rows = primary_rows(table(tables, "agreement"), primary)
+    result = real(rows[rows["control"] == RESULT])
+    behaviors, seeds = list(dict.fromkeys(result["behavior"])), plural(int(result["n_seeds"].max()), "seed")
+    matters = (
+        "" if setup.smallest_effect is None else f"; smallest specificity that would matter {setup.smallest_effect:g}"
+    )
+    lines = {
+        "Model and SAE": [_subject_line(row) for row in _real_subjects(tables)[:MAX_SUBJECTS]],
+        "Trained on": [f"{plural(len(behaviors), 'behavior')}, {seeds} each: {named(behaviors)}"],
+        "Explanations": [f"{words(primary.source)}, of {count(result['n_latents'].max())} latents"],
+        "Named beforehand": [
+            f"adapter {words(primary.adapter)}, change {words(primary.measure)}, judge {words(primary.judge)}, "
+            f"statistic {primary.title}{matters}"
+        ],
+        "Whose labels are these?": _plain(provenance_sentences(tables, primary), tables),
+    }
+    return [(name, text) for name, text in lines.items() if text]
+
+
+def _subject_line(row: Any) -> str:
+    """Return model, SAE and hook in one line."""
+    sae = [visible(part) for part in (row.release, row.sae_id) if not undefined(part)]
+    model = _model(row)
+    name = "" if visible(row.subject) == model else f"{visible(row.subject)}: "
+    where = [
+        model,
+        *sae,
+        visible(row.hook_name),
+        f"{count(row.d_sae)} latents ({count(row.n_alive)} alive)",
+    ]
+    return name + ", ".join(where)
+
+
+def _model(row: Any) -> str:
+    """Return a model's id; of a folder its name alone, for the rest is about a machine."""
+    return visible(PurePath(row.model).name if str(row.model).startswith("/") else row.model)
+
+
+def _real_subjects(tables: Tables) -> list[Any]:
+    return list(real(tables["subjects"]).itertuples()) if "subjects" in tables else []
+
+
+def _plain(sentences: Iterable[str], tables: Tables) -> list[str]:
+    """Return sentences, each without the name of its subject if there is one subject only."""
+    subjects = subjects_of(table(tables, "agreement"))
+    if len(subjects) != 1:
+        return list(sentences)
+    name = visible(subjects[0])
+    plain = (text.removeprefix(f"{name}: ").removeprefix(f"{name}, ") for text in sentences)
+    return [text[:1].upper() + text[1:] for text in plain]
 
 
 def _audits(tables: Tables, *, several: bool) -> Markup | str:
@@ -260,10 +351,10 @@ def _subjects(tables: Tables) -> Markup | str:
     """Return the subjects as a table; empty without theirs."""
     numeric = ("latents", "alive", "variance explained", "loss", "loss with SAE")
     rows = []
-    for row in real(tables["subjects"]).itertuples() if "subjects" in tables else ():
+    for row in _real_subjects(tables):
         sae = " / ".join(visible(part) for part in (row.release, row.sae_id)).replace(f"{DASH} / {DASH}", DASH)
         losses = [fixed(row.variance_explained), fixed(row.loss_base, 3), fixed(row.loss_spliced, 3)]
-        names = [visible(row.subject), visible(row.model), sae, visible(row.hook_name)]
+        names = [visible(row.subject), _model(row), sae, visible(row.hook_name)]
         rows.append([*names, count(row.d_sae), count(row.n_alive), *losses])
     return _grid(("model", "SAE", "hook", *numeric), rows, several=True, numeric=numeric)
 

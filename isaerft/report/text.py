@@ -121,6 +121,11 @@ def fixed(value: object, places: int = 2) -> str:
     return shown.removeprefix("-") if not float(shown) else shown.replace("-", "\u2212")
 
 
+def probability(value: float) -> str:
+    """Return a p-value as 'p = 0.023', or 'p < 0.0001'."""
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+
+
 def count(value: object) -> str:
     """Return an integer with commas between thousands; undefined is a dash."""
     return DASH if undefined(value) else f"{int(value):,}".replace("-", "\u2212")  # type: ignore[call-overload]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +19,10 @@ from isaerft.report.figures import FIGURES, figures_of
 from isaerft.report.figures.canvas import save_svg
 from isaerft.report.pages import answers_page, table_page
 from isaerft.report.seconds import stage_seconds
-from isaerft.report.selection import SOURCES, source_facts
-from isaerft.report.summary import ANSWERS, LATENTS, summary_page
+from isaerft.report.selection import SOURCES, setup_of, source_facts
+from isaerft.report.summary import ANSWERS, LATENTS, summary_page, summary_top
+from isaerft.report.template import page, render
+from isaerft.report.verdict import Verdict, verdicts
 
 
 def write_figures(plan: Plan, results: Results, names: Iterable[str] | None = None) -> None:
@@ -81,8 +84,7 @@ def write_summary(plan: Plan, results: Results) -> None:
     InputError
         The agreement table is missing, or a table is broken.
     """
-    present = [name for name in analysis.tables_of(plan) if name == "agreement" or results.table(name).is_file()]
-    tables = _read(results, present)
+    tables = _present(plan, results)
     pages = [*tables, *([ANSWERS] if plan.behavior_checked else [])]
     base = Path(os.path.relpath(results.page(ANSWERS).parent, results.summary.parent))
     drawn = [name for name in figures_of(plan) if results.figure(name).is_file()]
@@ -90,10 +92,46 @@ def write_summary(plan: Plan, results: Results) -> None:
     links = {name: (base / results.page(name).name).as_posix() for name in pages}
     links[LATENTS] = results.latent_page.relative_to(results.summary.parent).as_posix()
     seconds = stage_seconds(results.benchmarks) if plan.study.record_seconds else None
-    page = summary_page(
-        plan.study.study, tables, catalogue=analysis.TABLES, figures=figures, links=links, seconds=seconds
+    whole = summary_page(
+        plan.study.study,
+        tables,
+        catalogue=analysis.TABLES,
+        figures=figures,
+        links=links,
+        setup=setup_of(plan),
+        seconds=seconds,
     )
-    write_text(results.summary, page)
+    write_text(results.summary, whole)
+
+
+_BRIEF = '<div class="page summary">{{ top }}</div>'
+
+
+@dataclass(frozen=True)
+class Brief:
+    """The first part of a study's summary, for a notebook.
+
+    Attributes
+    ----------
+    verdicts : list of Verdict
+    page : str
+        A self-contained page.
+    """
+
+    verdicts: list[Verdict]
+    page: str
+
+
+def summary_of(plan: Plan, results: Results) -> Brief:
+    """Return the first part of a study's summary; a missing or broken table is an `InputError`."""
+    tables, setup = _present(plan, results), setup_of(plan)
+    return Brief(verdicts(tables, setup), page(plan.study.study, render(_BRIEF, top=summary_top(tables, setup))))
+
+
+def _present(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
+    """Read those of a study's tables that are there; the agreement table must be."""
+    names = analysis.tables_of(plan)
+    return _read(results, [name for name in names if name == "agreement" or results.table(name).is_file()])
 
 
 def write_calibration(options: Calibration, results: Results) -> None:

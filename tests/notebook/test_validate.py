@@ -89,9 +89,16 @@ def test_tables_figures_verdicts_and_latents_are_there_to_look_at(study):
     assert {"agreement", "specificity", "explanation_verdicts"} <= set(study.tables)
     assert set(study.tables["agreement"].behavior) == set(WORDS)
     assert set(study.verdicts.latent_index) <= set(range(48))
-    assert study.figures["agreement"]._repr_html_().lstrip().startswith("<?xml")
-    assert "validation" not in study._repr_html_()
-    assert "sandbox" in study._repr_html_()
+    assert study.figures["agreement"]._repr_html_().startswith('<img src="data:image/svg+xml;base64,')
+    assert study.figures._repr_html_().count("<details>") == len(study.figures)
+    assert "<dt><b>overall</b></dt>" in study.tables._repr_html_()
+    assert "overall: " in repr(study.tables)
+    shown = study._repr_html_()
+    assert "sandbox" in shown
+    assert len(shown) < 100_000, "the first part of the summary, without its figures"
+    assert "whose explanations speak of it" in shown
+    assert repr(study).startswith("Study own\nmodel: ")
+    assert str(study.folder) not in repr(study) + shown
     latent = study.latent(7)
     assert latent.explanations.explanation.tolist() == ["it says please"]
     assert len(latent.changes) == 2 * 2, "two behaviors, two measures"
@@ -106,6 +113,36 @@ def test_tables_figures_verdicts_and_latents_are_there_to_look_at(study):
         study.latent(48)
     with pytest.raises(InputError, match=r"table 'agrement'.*did you mean 'agreement'"):
         study.tables["agrement"]
+
+
+@pytest.mark.slow
+def test_a_finished_study_is_opened_from_its_folder_or_its_config(study, tmp_path):
+    for opened in (
+        isaerft.open_study(study.folder),
+        isaerft.open_study(study.folder / "study.yaml", results=study.results.root),
+    ):
+        assert opened.folder == study.folder
+        pd.testing.assert_frame_equal(opened.verdicts, study.verdicts)
+    with pytest.raises(InputError, match="no finished study in"):
+        isaerft.open_study(study.folder / "study.yaml", results=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_no_bar_of_its_own_or_of_a_library(study, capsys):
+    import datasets
+    from transformers.utils import logging as bars
+
+    shutil.copytree(study.folder, again := study.folder.parent / "again")
+    (again / "finished.json").unlink()
+    run_steps(again)
+    printed = capsys.readouterr()
+    last = printed.err.split("\r")[-1]
+    assert not last.strip(), "the study's own bar is taken away"
+    assert "Loading weights" not in printed.err
+    assert not [line for line in printed.err.splitlines() if "%|" in line and "step" not in line]
+    assert printed.out == ""
+    assert bars.is_progress_bar_enabled()
+    assert not datasets.are_progress_bars_disabled()
 
 
 @pytest.mark.slow

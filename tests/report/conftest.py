@@ -302,9 +302,9 @@ def lean_plan(plan):
     return Plan(lean)
 
 
-def summary(tables, figures=(), links=(), study="testbed"):
+def summary(tables, figures=(), links=(), study="testbed", **options):
     """Return the summary page of tables alone, or with figures and links."""
-    return summary_page(study, tables, catalogue=TABLES, figures=dict(figures), links=dict(links))
+    return summary_page(study, tables, catalogue=TABLES, figures=dict(figures), links=dict(links), **options)
 
 
 @pytest.fixture(scope="session", name="summary")

@@ -16,7 +16,7 @@ def _with(tables, table, rows=slice(None), **values):
 @pytest.mark.parametrize(
     ("table", "values", "said"),
     [
-        ("agreement", {"minimum_detectable_effect": 0.99}, "minimum detectable effect is above the estimate in 8 of 8"),
+        ("agreement", {"minimum_detectable_effect": 0.99}, "8 of 8 behaviors have too little power"),
         ("agreement", {"minimum_detectable_effect": np.nan}, "no minimum detectable effect in 8 of 8"),
         ("agreement", {"n_expected": 3}, "fewer than 10 latents are expected to change"),
         ("agreement", {"n_seeds": 1}, "one seed"),
@@ -43,7 +43,7 @@ def test_no_warning_is_given_of_shuffled_completions_whether_they_are_absent_or_
     twins = rows.assign(control="shuffled_completions", primary=False, estimate=0.99, pvalue=0.0001)
     beside = tables | {"agreement": pd.concat([frame, twins], ignore_index=True)}
     assert cautions(beside) == quiet
-    assert "shuffled completions 0.99" in summary(beside)
+    assert 'aria-label="shuffled completions: median 0.99"' in summary(beside)
 
 
 def test_a_behavior_that_fell_has_moved_too(tables):

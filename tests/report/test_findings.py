@@ -10,7 +10,7 @@ from isaerft.report.findings import (
     headlines,
     judge_lines,
     judge_sentence,
-    result_sentences,
+    single_sentences,
     source_sentences,
 )
 from isaerft.report.selection import find_primary, primary_rows
@@ -42,16 +42,18 @@ def test_headline_without_estimates_is_undefined(tables):
     assert line.discovered.n == 0
 
 
-def test_the_result_is_said_with_the_controls_that_it_does_not_exceed(tables):
-    (sentence,) = result_sentences(headlines(tables), _key(tables))
-    assert sentence.endswith("The result is above every control.")
+def test_single_behaviors_are_counted_against_other_trainings_and_against_placebos(tables):
+    (sentence,) = single_sentences(tables)
+    assert sentence == (
+        "testbed: one behavior at a time is weaker evidence: against other trainings, p < 0.01 in 8 of 8; 8 of 8 agree "
+        "better than each of 19 placebo trainings."
+    )
     frame = tables["agreement"].copy()
-    frame.loc[frame["control"] == "genericity", "estimate"] = 0.99
-    (sentence,) = result_sentences(headlines({"agreement": frame}), _key(tables))
-    assert sentence.endswith("The result is not above genericity.")
-    alone = frame[frame["control"] == "none"]
-    (sentence,) = result_sentences(headlines({"agreement": alone}), _key(tables))
-    assert "above" not in sentence
+    rows = primary_rows(frame, _key(tables))
+    frame.loc[rows[rows["control"] == "none"].index[:3], "pvalue_placebo"] = 0.1
+    assert "5 of 8 agree better" in next(single_sentences({"agreement": frame}))
+    bare = frame.assign(pvalue=np.nan, n_placebos=np.nan)
+    assert list(single_sentences({"agreement": bare})) == []
 
 
 def test_the_best_source_of_each_judge_is_named_with_its_lead(tables):

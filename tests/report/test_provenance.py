@@ -26,7 +26,8 @@ def primary(tables):
         ("proven", (0, 0), "are proven to be of this SAE: they were made from the subject's own contexts."),
         ("stated", (0, 0), "are said to be of this SAE, which is not proven: no latents' promoted tokens could be"),
         ("stated", (64, 40), "are said to be of this SAE, which is not proven: 40 of 64 latents compared promote"),
-        ("unknown", (64, 2), "it is unknown whether the explanations from"),
+        ("unknown", (64, 40), "it is unknown whether the explanations from"),
+        ("unknown", (64, 2), "look like those of another SAE: only 2 of 64 latents compared promote"),
     ],
 )
 def test_the_sentence_says_what_is_known_and_by_how_many_latents(tables, primary, provenance, counts, said):
@@ -40,7 +41,7 @@ def test_the_sentence_says_what_is_known_and_by_how_many_latents(tables, primary
 def test_it_stands_before_the_result_and_what_is_not_proven_is_the_first_caution(tables, primary, summary):
     table = explained(tables, ("toy", primary.source, "unknown", 0, 0), ("toy", "other <b>", "stated", 0, 0))
     page = summary(table)
-    assert page.index("Whose labels are these?") < page.index("it is unknown whether") < page.index("Primary result")
+    assert page.index("Whose labels are these?") < page.index("t is unknown whether") < page.index('class="verdict')
     assert "stated of other &lt;b&gt;" in page
     assert "it is not proven that the 120 explanations" in cautions(table)[0]
 

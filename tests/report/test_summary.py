@@ -3,29 +3,69 @@ import re
 import numpy as np
 import pytest
 
+from isaerft.config import CONTROLS
+from isaerft.report.selection import Setup
 
-def test_summary_names_no_result_without_its_controls(summary, tables):
+
+def test_summary_answers_first_with_the_interval_before_the_p_value_and_a_control_beside_it(summary, tables):
     page = summary(tables)
-    first, sentence = re.findall(r'<p class="big">(.*?)</p>', page, re.S)
-    assert "specificity, the primary test" in first
-    assert "median AUROC 0.7" in sentence
-    for control in ("shuffled explanations", "mismatched behavior", "firing rate only", "random dictionary"):
-        assert re.search(rf"{control} 0\.[45]\d", sentence)
-    assert "in 8 of 8 behaviors, changes" in page
+    (claim,) = re.findall(r'<p class="big">(.*?)</p>\s*<p>(.*?)</p>', page, re.S)
+    assert claim[0].startswith(
+        "<b>Yes.</b> Changes from training on a behavior agree better with that behavior&#39;s own"
+    )
+    assert "by 0.28 AUROC (95 % interval 0.22 to 0.33; p = 0.0002), over 8 behaviors." in claim[0]
+    assert re.search(
+        r"median AUROC of 0.7\d; the highest of 7 controls, firing rate only, reaches 0.5\d \(chance: 0.5\)", claim[1]
+    )
+    assert "In 8 of 8 behaviors, changes" in page
     assert "(by chance: about 1.0 of 8)" in page
+
+
+def test_the_result_and_every_control_have_a_row_with_a_dot_for_each_behavior(reader, summary, tables):
+    page = summary(tables)
+    rows = re.findall(r'<tr class="(result|control)"><th scope="row">(.*?)<small>.*?</tr>', page, re.S)
+    assert rows[:3] == [
+        ("result", "own explanations"), ("control", "mismatched behavior"), ("control", "placebo trainings"),
+    ]  # fmt: skip
+    assert {name for _, name in rows[3:]} == {name.replace("_", " ") for name in CONTROLS} - {"mismatched behavior"}
+    assert reader(page).tags.count("circle") == 8 * len(rows)
 
 
 def test_summary_says_when_no_control_was_run(summary, tables):
     frame = tables["agreement"][tables["agreement"]["control"] == "none"]
-    page = summary({"agreement": frame})
-    assert "controls: none was run" in page
-    assert "the control shuffled explanations, mismatched behavior" in page
+    page = summary(tables | {"agreement": frame})
+    assert "<b>Yes, but no control was run.</b>" in page
+    assert "The controls were not run: shuffled explanations, mismatched behavior" in page
 
 
-def test_summary_shows_dash_for_undefined(reader, summary, tables):
-    page = summary({"agreement": tables["agreement"].assign(estimate=np.nan, qvalue=np.nan)})
-    cells = reader(page).cells
-    assert cells[:7] == ["result", "—", "—", "—", "0 (+ 8 undefined)", "8 of 8", "—"]
+def test_summary_shows_dash_for_undefined(summary, tables):
+    frame = tables["agreement"].copy()
+    control = (frame["control"] == "genericity").astype(bool)
+    page = summary({"agreement": frame.assign(estimate=frame["estimate"].mask(control))})
+    row = page.split("genericity (8 of 8 behaviors undefined)")[-1].split("</tr>")[0]
+    assert "circle" not in row
+    assert re.findall(r'<td class="n">(.*?)</td>', row) == ["—"]
+    assert 'class="strip"' not in summary({"agreement": frame.assign(estimate=np.nan, placebo_mean=np.nan)})
+
+
+def test_what_was_tested_comes_first(summary, tables):
+    page = summary(tables, setup=Setup(smallest_effect=0.05))
+    tested = page.split('<dl class="tested">')[1].split("</dl>")[0]
+    for words in ("blocks.2.hook_resid_post", "8 behaviors, 3 seeds each: helpfulness, refusal", "of 412 latents"):
+        assert words in tested
+    assert "judge table, statistic AUROC; smallest specificity that would matter 0.05" in tested
+
+
+def test_each_subject_has_its_verdict_and_one_alone_is_not_named(summary, maker):
+    page = summary(maker(subjects=("here", "there")).tables())
+    assert re.findall(r"<h3>(.*?)</h3>", page) == ["here", "there"]
+    assert page.count('class="strip"') == 2
+    assert "<p>here: one behavior at a time" in page
+    assert "<p>One behavior at a time" in summary(maker().tables())
+
+
+def test_where_the_time_went_is_said_or_how_to_know(summary, tables):
+    assert "record_seconds: true" in summary(tables)
 
 
 def test_summary_embeds_figures_as_images(reader, summary, tables):
@@ -47,14 +87,16 @@ def test_summary_says_where_to_look_next_and_only_what_is_there(summary, tables)
         "pages/agreement.html",
         "#figure-behavior_check",
         "pages/answers.html",
+        "report.html",
     ]
-    assert "Where to look next" not in summary(tables)
+    assert re.findall(r'href="([^"#]*)"', summary(tables)) == ["report.html"]
 
 
 def test_summary_explains_itself_in_a_collapsed_section(summary, tables):
     page = summary(tables)
-    assert "<details><summary>How to read this page</summary>" in page
-    assert page.index("Primary result") < page.index("Read with care") < page.index("How to read this page")
+    assert '<details id="reading"><summary>How to read this page</summary>' in page
+    places = ["Does training on a behavior", "Read with care", "Where to look next", "<summary>How to read this page"]
+    assert sorted(places, key=page.index) == places
 
 
 def test_summary_escapes_names(reader, summary, tables):
@@ -103,10 +145,7 @@ def test_the_page_shows_them_and_no_markup_of_an_explanation_gets_through(summar
     assert "suspect" not in summary({name: audited[name] for name in audited if not name.startswith("audit")})
 
 
-def test_the_summary_says_what_all_behaviors_together_say(summary, tables):
-    text = summary(tables)
-    assert "mean AUROC of a behavior&#39;s changes with its own explanations, over 8 behaviors: 0.76" in text
-    assert "(p = 0.0002; interval over behaviors 0.70 to 0.81; leaving one out 0.74 to 0.77)" in text
-    assert "over 8 behaviors: 0.28" in text
-    silent = tables | {"overall": tables["overall"].assign(primary=False)}
-    assert "over 8 behaviors: 0" not in summary(silent)
+def test_a_models_folder_is_named_without_the_place_where_it_lies(summary, tables):
+    page = summary(tables | {"subjects": tables["subjects"].assign(model="/home/me/models/mine")})
+    assert "testbed: mine, blocks.2" in page
+    assert "/home/me" not in page

@@ -55,9 +55,11 @@ def test_the_summary_tells_where_the_time_went_where_the_study_records_it(lean_p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:40\t-\n", encoding="utf-8")
     write_summary(lean_plan, results)
-    assert "Where the time went" not in results.summary.read_text(encoding="utf-8")
+    assert "record_seconds: true" in results.summary.read_text(encoding="utf-8")
     write_summary(Plan(replace(lean_plan.study, record_seconds=True)), results)
-    page = results.summary.read_text(encoding="utf-8").split("Where the time went")[1].split("</table>")[0]
+    page = results.summary.read_text(encoding="utf-8")
+    assert "record_seconds: true" not in page
+    page = page.split("Where the time went")[1].split("</table>")[0]
     assert reader(page).cells == ["train", "2", "30.2", "60", "facts", "1", "9.0", "9", "all", "3", "23.2", "70"]
 
 
