@@ -1,9 +1,9 @@
 """Run the default study from nothing, several times, and say what it cost.
 
-$ python benchmarks/default_study.py --runs 3 --write docs/speed.md       about 20 minutes, on a machine with nothing else to do
+$ python benchmarks/default_study.py --runs 3 --write docs/speed.md    about 20 minutes, on a quiet machine
 
-Each run is in a fresh clone of this checkout's last commit, with the packages of this environment. CPU-seconds are those
-of the whole machine while it ran, Snakemake's own among them.
+Each run is in a fresh clone of this checkout's last commit, with the packages of this environment. CPU-seconds are
+those of the whole machine while it ran, Snakemake's own among them.
 """
 
 from __future__ import annotations
