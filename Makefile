@@ -60,7 +60,7 @@ test-all: lint types $(STAMP)
 lint: $(STAMP)
 	ruff check .
 	ruff format --check .
-	snakefmt --check workflow
+	snakefmt --check Snakefile workflow
 
 types: $(STAMP)
 	mypy

@@ -358,6 +358,11 @@ rule summary:
     params:
         study=study_path,
         code=code("summary", packages=("isaerft.report",)),
-        settings=settings(study.study, study.record_seconds, study.smallest_effect, study.agreement.confidence_level),
+        settings=settings(
+            study.study,
+            study.record_seconds,
+            study.smallest_effect,
+            study.agreement.confidence_level,
+        ),
     shell:
         "isaerft summary --study {params.study:q} > {log} 2>&1"
