@@ -244,13 +244,13 @@ def disk(folder: Path, needed: float = 0.0) -> Finding:
 
 
 def worker() -> Finding:
-    """Tell whether jobs on this machine are forked from one process that has imported everything."""
+    """Tell whether jobs on this machine run in processes that have imported everything."""
     if os.environ.get("ISAERFT_WORKER") == "off":
         text = "switched off by ISAERFT_WORKER; every job imports torch for itself"
         return Finding("warning", "worker", text, "unset ISAERFT_WORKER, unless this is wanted")
     if not hasattr(os, "pidfd_open"):
         return Finding("OK", "worker", "not on this system; every job imports torch for itself")
-    return Finding("OK", "worker", "jobs are forked from one process that imports torch once")
+    return Finding("OK", "worker", "torch is imported and the model loaded once, not once a job")
 
 
 def slurm() -> Finding:
@@ -260,7 +260,7 @@ def slurm() -> Finding:
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         remedy = "run: pip install snakemake-executor-plugin-slurm, to use it"
         return Finding("warning", "SLURM", "sbatch is here, Snakemake's executor for it is not", remedy)
-    return Finding("OK", "SLURM", "sbatch and snakemake-executor-plugin-slurm are here: snakemake --executor slurm")
+    return Finding("OK", "SLURM", "sbatch and snakemake-executor-plugin-slurm are here (docs/clusters.md)")
 
 
 def cores() -> int:
