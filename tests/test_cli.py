@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from isaerft.cli import main
 from isaerft.cli.app import app, run_here
 from isaerft.cli.steering import side_by_side
-from isaerft.cli.worker import _become
+from isaerft.cli.worker import _Runner
 from isaerft.layout import Results
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ STEERING = {"latent": "3", "strength": "1", "prompt": "hello", "max_new_tokens":
 
 # What is given without an option's name, and what has no value.
 WORDS = ("what", "studies", "study_name", "study_file")
-PLAIN = (*WORDS, "send")
+PLAIN = (*WORDS, "send", "repo", "public")
 
 
 def takes(verb):
@@ -66,7 +67,8 @@ def line_of(verb, tmp_path, **given):
     options = (
         part for name in takes(verb) if name not in PLAIN for part in (f"--{name.replace('_', '-')}", values[name])
     )
-    return [verb, *(["export"] if verb == "publish" else []), *options]
+    what = "adapter" if given.keys() & {"adapter", "behavior"} else "export"
+    return [verb, *([what] if verb == "publish" else []), *options]
 
 
 def run_python(code, *arguments):
@@ -184,12 +186,10 @@ def test_a_log_on_a_full_disk_does_not_hide_that_a_verb_failed(tmp_path, monkeyp
         patch.setattr(sys, "stderr", FullLog())
         assert main(missing) == 2
     streams = [os.open("/dev/full", os.O_RDWR) for _ in range(3)]
-    if (fork := os.fork()) == 0:
-        try:  # as the warm worker does, where an error of the system means that the caller has gone
-            _become({"arguments": missing, "folder": str(tmp_path), "environment": {}}, streams, run_here)
-        except OSError:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 2
+    runner = _Runner(run_here, signal.SIG_DFL)
+    request = {"arguments": missing, "folder": str(tmp_path), "environment": {}}
+    runner.begin(json.dumps(request).encode(), streams)
+    assert runner.status() == 2
 
 
 def test_the_program_itself_prints_no_traceback_for_bad_input(tmp_path):

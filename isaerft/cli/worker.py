@@ -124,7 +124,8 @@ def serve() -> None:
                     for other in (listening, connection, orders, *busy, *idle):
                         other.close()
                     _keep(keepers_end, _Runner(run_here, interrupt), partial(_difference, serves, environment))
-                print(f"keeper {started} begins", file=sys.stderr, flush=True)  # noqa: T201
+                sys.stderr.write(f"keeper {started} begins\n")
+                sys.stderr.flush()
                 keepers_end.close()
                 _handed_on(connection, busy, [orders])
             connection.close()
