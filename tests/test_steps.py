@@ -11,13 +11,13 @@ from isaerft.errors import InputError
 from isaerft.steps import Step, steps_of
 from tests.workflow.conftest import ROOT, Workspace
 
-COMMAND = re.compile(r"^Shell command: isaerft (.*) > ", flags=re.MULTILINE)
+COMMAND = re.compile(r"^ *Shell command: (?:\w+=\d+ )*isaerft (.*) > ", flags=re.MULTILINE)
 
 
 def jobs(dry_run):
     """Return (verb and names, inputs, outputs) of every job that `snakemake --dry-run --printshellcmds` prints."""
     found = []
-    for text in re.split(r"^(?:local)?rule (?=\w+:$)", dry_run, flags=re.MULTILINE)[1:]:
+    for text in re.split(r"^ *(?:local)?rule (?=\w+:$)", dry_run, flags=re.MULTILINE)[1:]:
         command = COMMAND.search(text)
         if command is None:
             continue
@@ -25,7 +25,7 @@ def jobs(dry_run):
         options = dict(zip(rest[::2], rest[1::2], strict=True))
         options.pop("--study")
         step = Step(verb, {name.removeprefix("--"): value for name, value in options.items()})
-        files = {kind: re.search(rf"^    {kind}: (.*)$", text, flags=re.MULTILINE) for kind in ("input", "output")}
+        files = {kind: re.search(rf"^ +{kind}: (.*)$", text, flags=re.MULTILINE) for kind in ("input", "output")}
         found.append((step, *(set(line.group(1).split(", ")) if line else set() for line in files.values())))
     return found
 

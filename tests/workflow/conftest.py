@@ -80,7 +80,7 @@ class Workspace:
         """Return the inputs of the last job of a rule that a dry run plans for a target."""
         done = self.snakemake("--dry-run", "--", target)
         assert done.returncode == 0, done.stderr
-        jobs = re.split(r"^(?:local)?rule (?=\w+:$)", done.stdout, flags=re.MULTILINE)
+        jobs = re.split(r"^ *(?:local)?rule (?=\w+:$)", done.stdout, flags=re.MULTILINE)
         (found,) = [job for job in jobs if job.startswith(f"{rule}:") and target in job.partition("log:")[0]]
         return re.search(r"input: (.*?)$", found, flags=re.MULTILINE).group(1)
 

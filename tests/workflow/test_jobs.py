@@ -284,7 +284,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
 def test_only_a_study_that_may_use_a_gpu_asks_for_one(workspace):
     workspace.study(device="auto")
     plan = workspace.snakemake("--dry-run").stdout
-    jobs = dict(re.findall(r"^(?:local)?rule (\w+):\n.*?resources: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL))
+    jobs = dict(re.findall(r"^ *(?:local)?rule (\w+):\n.*?resources: (.*?)$", plan, flags=re.MULTILINE | re.DOTALL))
     on_gpu = {name for name, resources in jobs.items() if "gpu=1" in resources}
     assert on_gpu == {
         "testbed_model",

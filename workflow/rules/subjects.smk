@@ -112,6 +112,7 @@ rule dictionary:
         mem_mb=memory(24000),
         runtime=minutes(480),
     params:
+        variables=AS_THE_WORKER,
         study=study_path,
         code=code("dictionary"),
         settings=lambda w: settings(
@@ -123,7 +124,7 @@ rule dictionary:
             study.seed,
         ),
     shell:
-        "{AS_THE_WORKER} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+        "{params.variables} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule facts:
