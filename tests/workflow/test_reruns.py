@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 BEHAVIOR_CHECK = {"behavior_check": 1, "answers_page": 1}
-TABLES_AND_ON = {"tables": 1, "figures": 1, "pages": 1, "summary": 1, "all": 1}
+TABLES_AND_ON = {"tables": 1, "figures": 1, "latent_pages": 1, "pages": 1, "summary": 1, "all": 1}
 AGREEMENT_AND_ON = {"agreement": 2} | TABLES_AND_ON
 # One of the three kinds of adapter, on two subjects (the second is the random-dictionary twin) and two behaviors.
 BIAS = {"train": 4, "changes": 4, "placebos": 1, "causal_check": 2} | BEHAVIOR_CHECK | AGREEMENT_AND_ON

@@ -112,7 +112,6 @@ rule dictionary:
         mem_mb=memory(24000),
         runtime=minutes(480),
     params:
-        variables=AS_THE_WORKER,
         study=study_path,
         code=code("dictionary"),
         settings=lambda w: settings(
@@ -124,7 +123,7 @@ rule dictionary:
             study.seed,
         ),
     shell:
-        "{params.variables} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+        "{AS_THE_WORKER} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule facts:

@@ -18,14 +18,13 @@ if TESTBEDS:
             mem_mb=memory(4000),
             runtime=minutes(60),
         params:
-            variables=AS_THE_WORKER,
             study=study_path,
             code=code("testbed-model"),
             settings=lambda w: settings(
                 study.subjects[w.subject].testbed, plan.world_seed(w.subject)
             ),
         shell:
-            "{params.variables} isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+            "{AS_THE_WORKER} isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
     rule truth:
         input:
