@@ -7,6 +7,7 @@ A link from a page to a file outside docs/ (an example, a config) takes that fil
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 from collections.abc import Iterator
@@ -25,7 +26,12 @@ DOCS = ROOT / "docs"
 PACKAGE = ROOT / "isaerft"
 FIRST = ("quickstart", "reading_results", "faq")
 REFERENCE = ("tables", "config", "architecture")
-PROJECT = {"CONTRIBUTING.md": "Contributing", "SECURITY.md": "Security", "CHANGELOG.md": "Changes"}
+PROJECT = {
+    "config/README.md": "Config folder",
+    "CONTRIBUTING.md": "Contributing",
+    "SECURITY.md": "Security",
+    "CHANGELOG.md": "Changes",
+}
 NOTEBOOKS = DOCS / "notebooks"
 LINK = re.compile(r"(\]\()([^)#\s:]+)")
 
@@ -36,7 +42,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     api = dict(_api_pages())
     pages = {"index.md": "README.md"} | {name: name for name in PROJECT}
     for uri, source in pages.items():
-        files.append(File.generated(config, uri, content=_relinked((ROOT / source).read_text("utf-8"), ROOT)))
+        page = ROOT / source
+        files.append(File.generated(config, uri, content=_relinked(page.read_text("utf-8"), page.parent)))
     notebooks = {f"notebooks/{name}.md": name for name in _notebooks()}
     for uri, name in notebooks.items():
         files.append(File.generated(config, uri, content=_notebook_page(name)))
@@ -98,7 +105,7 @@ def _linked_outside() -> Iterator[Path]:
     """Yield the files outside docs/, other than pages, that the pages link to."""
     found = {target for page in DOCS.glob("*.md") for target in _targets(page.read_text("utf-8"), DOCS)}
     for name in ("README.md", *PROJECT):
-        found |= set(_targets((ROOT / name).read_text("utf-8"), ROOT))
+        found |= set(_targets((ROOT / name).read_text("utf-8"), (ROOT / name).parent))
     pages = {ROOT / "README.md", *(ROOT / name for name in PROJECT)}
     yield from (path for path in found - pages if not path.is_relative_to(DOCS))
 
@@ -111,7 +118,8 @@ def _targets(markdown: str, folder: Path) -> Iterator[Path]:
 
 
 def _relinked(markdown: str, folder: Path) -> str:
-    """Rewrite the links of a page in `folder` to where their files are in the site, seen from its root."""
+    """Rewrite the links of a page in `folder` to where their files are in the site, seen from the page."""
+    here = folder.relative_to(DOCS if folder.is_relative_to(DOCS) else ROOT)
 
     def rewrite(match: re.Match[str]) -> str:
         path = (folder / match[2]).resolve()
@@ -119,7 +127,9 @@ def _relinked(markdown: str, folder: Path) -> str:
             return match[0]
         if path.is_relative_to(DOCS):
             # A notebook is a page of the site, but for its own link to download it.
-            return match[1] + path.relative_to(DOCS).as_posix().replace(".ipynb", ".md")
-        return match[1] + ("index.md" if path == ROOT / "README.md" else path.relative_to(ROOT).as_posix())
+            there = path.relative_to(DOCS).as_posix().replace(".ipynb", ".md")
+        else:
+            there = "index.md" if path == ROOT / "README.md" else path.relative_to(ROOT).as_posix()
+        return match[1] + os.path.relpath(there, here)
 
     return LINK.sub(rewrite, markdown)

@@ -8,7 +8,7 @@ import pytest
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from isaerft import config
-from isaerft.directory import Directory, Weights, contradicts, labelled_sources, saes_directory
+from isaerft.directory import Directory, Listed, Weights, contradicts, labelled_sources, saes_directory
 from isaerft.explanations.neuronpedia.records import parse_source_id
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +37,20 @@ def directory():
 
 def test_the_directory_is_saelens_own_read_without_torch(directory):
     theirs = get_pretrained_saes_directory()
-    pairs = {
-        (release, sae_id, Weights(entry.repo_id, path), entry.neuronpedia_id[sae_id] or "", entry.conversion_func or "")
+    expected = {
+        Listed(
+            release,
+            sae_id,
+            Weights(entry.repo_id, path),
+            source_id=entry.neuronpedia_id[sae_id] or "",
+            loader=entry.conversion_func or "",
+            model=entry.model,
+            is_centered="'center_writing_weights': True" in str(entry.config_overrides),
+        )
         for release, entry in theirs.items()
         for sae_id, path in entry.saes_map.items()
     }
-    assert {tuple(listed) for listed in directory} == pairs
+    assert set(directory) == expected
     code = "import sys; from isaerft.directory import saes_directory; saes_directory()\n"
     code += "sys.exit(' '.join({'torch', 'sae_lens'} & set(sys.modules)) or 0)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -60,6 +60,7 @@ def test_a_link_that_leaves_the_docs_stays_within_the_site():
     assert relinked("[a](../README.md#use)", ROOT / "docs") == "[a](index.md#use)"
     assert relinked("[a](docs/statistics.md#power)", ROOT) == "[a](statistics.md#power)"
     assert relinked("[a](notebooks/quickstart.ipynb)", ROOT / "docs") == "[a](notebooks/quickstart.md)"
+    assert relinked("[a](../docs/clusters.md)", ROOT / "config") == "[a](../clusters.md)"
     for kept in ("[a](statistics.md)", "[a](#power)", "[a](https://example.org/config)", "[a](../nothing.md)"):
         assert relinked(kept, ROOT / "docs") == kept
 

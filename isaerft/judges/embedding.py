@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,13 +118,28 @@ def _load(model: str | None) -> SentenceTransformer:
     folder = str(packaged_model()) if model is None else model
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    with loading(
-        f"embedding model {folder!r}",
-        folder,
-        allowed="a sentence-transformers id, or a local folder",
-        remedy=f"{origin_remedy(folder)}; or omit `model` to use the packaged one",
+    with (
+        _no_bars(),
+        loading(
+            f"embedding model {folder!r}",
+            folder,
+            allowed="a sentence-transformers id, or a local folder",
+            remedy=f"{origin_remedy(folder)}; or omit `model` to use the packaged one",
+        ),
     ):
         return SentenceTransformer(folder, device="cpu", local_files_only=local, trust_remote_code=False)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from showing a bar while weights are loaded, and leave the process as it was."""
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from transformers.utils import logging as bars
 
 from isaerft.config import Judge
 from isaerft.errors import InputError
@@ -125,6 +126,7 @@ def test_a_package_that_is_not_installed_is_an_error_with_the_command_that_mends
 def test_any_local_model_serves_and_one_that_cannot_be_loaded_is_an_input_error(tmp_path):
     shutil.copytree(packaged_model(), tmp_path / "mine")
     np.testing.assert_array_equal(embed(TEXTS, str(tmp_path / "mine")), embed(TEXTS))
+    assert bars.is_progress_bar_enabled(), "shown again, for whoever loads the next model in this process"
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"embedding model .*empty' cannot be loaded") as caught:
         embed(TEXTS, str(tmp_path / "empty"))

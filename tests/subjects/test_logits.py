@@ -12,7 +12,7 @@ from isaerft.subjects.logits import N_TOKENS, logit_table
 def fired(d_sae, silent=()):
     count = np.ones(d_sae)
     count[list(silent)] = 0
-    return Firing(10, count, count, count, None)
+    return Firing(10, count, count, count, top=None, nearby=None)
 
 
 def expected(subject, latent, gain):
