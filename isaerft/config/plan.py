@@ -18,9 +18,6 @@ from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
 from isaerft.registry import ADAPTERS
 
-LEAST_ALONE = 2
-"""Threads of `Plan.threads_alone` on any machine, so that results do not follow its number of cores."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -101,11 +98,6 @@ class Plan:
     def is_permuted(self, subject: str) -> bool:
         """Tell whether a subject is a random-dictionary twin."""
         return subject in self.permuted_subjects
-
-    @property
-    def threads_alone(self) -> int:
-        """CPU threads of a job that all others wait for: training the testbed's language model, or an SAE."""
-        return max(LEAST_ALONE, self.study.threads)
 
     @property
     def all_subjects(self) -> list[str]:

@@ -148,7 +148,7 @@ class Study:
     batch_size: int = Field(default=32, ge=1)
     """Rows per forward pass when activations are captured and scored."""
     threads: int = Field(default=1, ge=1)
-    """CPU threads of one job, of each of its processes; jobs that all others wait for have at least two."""
+    """CPU threads of one job, of each of its processes; one that all others wait for takes two if they are there."""
     processes: int = Field(default=1, ge=1)
     """Processes that train one adapter together, each on its own GPU if there are GPUs."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")

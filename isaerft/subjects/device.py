@@ -14,6 +14,7 @@ from isaerft import config
 from isaerft.errors import InputError
 
 WIDE_ATTENTION = "isaerft_sdpa_in_float32"
+THREADS_ALONE = 2
 
 
 def set_up_torch(plan: config.Plan, *, alone: bool = False) -> str:
@@ -22,14 +23,16 @@ def set_up_torch(plan: config.Plan, *, alone: bool = False) -> str:
     Parameters
     ----------
     alone : bool
-        Whether all other jobs of a study wait for this one (`Plan.threads_alone`).
+        Whether all other jobs of a study wait for this one: it then uses the cores that they leave idle. The same
+        bytes come out.
 
     Raises
     ------
     InputError
         The study names a device that is not there.
     """
-    torch.set_num_threads(plan.threads_alone if alone else plan.study.threads)
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    torch.set_num_threads(max(plan.study.threads, min(THREADS_ALONE, there) if alone else 1))
     device = plan.study.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -106,7 +106,7 @@ rule dictionary:
         at.benchmark("dictionary", "{subject}")
     group:
         together("world")
-    threads: plan.threads_alone
+    threads: study.threads
     resources:
         **GPU,
         mem_mb=memory(24000),
@@ -123,7 +123,7 @@ rule dictionary:
             study.seed,
         ),
     shell:
-        "{AS_THE_WORKER} isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+        "isaerft dictionary --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
 rule facts:

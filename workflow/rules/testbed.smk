@@ -12,7 +12,7 @@ if TESTBEDS:
             subject=one_of(TESTBEDS),
         group:
             together("world")
-        threads: plan.threads_alone
+        threads: study.threads
         resources:
             **GPU,
             mem_mb=memory(4000),
@@ -24,7 +24,7 @@ if TESTBEDS:
                 study.subjects[w.subject].testbed, plan.world_seed(w.subject)
             ),
         shell:
-            "{AS_THE_WORKER} isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+            "isaerft testbed-model --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
     rule truth:
         input:

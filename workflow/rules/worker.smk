@@ -11,9 +11,6 @@ WORTH_A_WORKER = 8
 # Variables that libraries read when they are imported; Snakemake sets them to the threads of a job.
 LIBRARIES = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
 LIMITS = {f"{name}_THREADS": str(study.threads) for name in LIBRARIES.split()}
-# Before a verb that sets more threads by itself: the worker serves those with its own variables. As a param it would
-# run the verb again when the study's `threads` change.
-AS_THE_WORKER = " ".join(f"{name}={value}" for name, value in LIMITS.items())
 
 
 def start_worker():
