@@ -13,6 +13,7 @@ import os
 from typing import Any
 
 from isaerft.errors import InputError
+from isaerft.subjects.sae import published_sae
 from isaerft.training.attach import attach
 
 try:
@@ -81,12 +82,7 @@ def _sae(sae: str, sae_id: object) -> object:
         if not os.path.isdir(sae):
             raise InputError(f"SAE folder {sae!r} does not exist", remedy="check the path, or add sae_id for a release")
         return sae
-    from sae_lens import SAE
-
-    from isaerft.outside import loading
-
-    with loading(f"SAE {sae}, {sae_id}", allowed="release and id in SAELens' directory"):
-        return SAE.from_pretrained(sae, str(sae_id))
+    return published_sae(sae, str(sae_id))
 
 
 def main() -> None:

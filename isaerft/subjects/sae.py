@@ -41,16 +41,11 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
         The release or id is unknown, there is no network, the SAE is not a linear dictionary, its normalization is not
         folded in, or the model does not have its width or hook.
     """
-    from sae_lens import SAE
-
     name = subject.sae_path or f"{subject.release}, {subject.sae_id}"
-    if subject.release is not None:
-        check_loader(subject.release, subject.sae_id or "")
     if subject.sae_path is not None:
         sae = _from_folder(Path(subject.sae_path))
     else:
-        with loading(f"SAE ({name})", remedy="check release, sae_id and the network"):
-            sae = SAE.from_pretrained(subject.release, subject.sae_id)
+        sae = published_sae(subject.release or "", subject.sae_id or "")
     if subject.norm_scaling_factor is not None:
         if sae.cfg.normalize_activations != "expected_average_only_in":
             raise InputError(
@@ -76,6 +71,21 @@ def fetch_sae(subject: config.Subject, language: LoadedModel, folder: str | Path
     )
     check_fit(language.model, hook, d_in, getattr(sae.cfg, "d_out", d_in), hook_name)
     _save(sae.save_model, folder)
+
+
+def published_sae(release: str, sae_id: str) -> SAE[Any]:
+    """Return an SAE of SAELens' directory, as SAELens loads it.
+
+    Raises
+    ------
+    InputError
+        The release or id is unknown, there is no network, or the SAE is one that `check_loader` refuses.
+    """
+    from sae_lens import SAE
+
+    check_loader(release, sae_id)
+    with loading(f"SAE ({release}, {sae_id})", remedy="check release, sae_id and the network"):
+        return SAE.from_pretrained(release, sae_id)
 
 
 def read_sae(folder: str | Path, *, center: bool = False) -> Dictionary:
