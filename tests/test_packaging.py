@@ -157,7 +157,7 @@ def test_make_refuses_an_old_python_in_one_line_and_leaves_no_environment(tmp_pa
 def test_make_test_leaves_out_the_slow_tests_and_make_test_all_none():
     fast, everything = made_by("test"), made_by("test-all")
     for commands in (fast, everything):
-        assert {"ruff check .", "ruff format --check .", "snakefmt --check workflow", "mypy"} <= set(commands)
+        assert {"ruff check .", "ruff format --check .", "snakefmt --check Snakefile workflow", "mypy"} <= set(commands)
     assert [line for line in fast if line.startswith("pytest")] == [
         'pytest --numprocesses auto --dist worksteal -m "not slow"'
     ]
