@@ -68,9 +68,11 @@ def main() -> None:
     same = "the same bytes" if all(one == tables[0] for one in tables) else "other bytes"
     clock = ", ".join(f"{seconds // 60:.0f}:{seconds % 60:02.0f}" for seconds, _ in times)
     busy = ", ".join(f"{seconds:.0f}" for _, seconds in times)
+    runs = "1 run" if options.runs == 1 else f"{options.runs} runs"
+    compared = f"; {same} in all {len(tables[0])} tables" if options.runs > 1 else ""
     text = (
-        f"{options.runs} runs on {options.cores} cores: {clock} minutes, {busy} CPU-seconds; {same} in all"
-        f" {len(tables[0])} tables.\nThe last one: {found}. {machine()}.\n\n"
+        f"{runs} on {options.cores} cores: {clock} minutes, {busy} CPU-seconds{compared}.\n"
+        f"The last one: {found}. {machine()}.\n\n"
         + markdown(pd.DataFrame(rows, columns=["stage", "jobs", "seconds in all"]))
     )
     print(text)
