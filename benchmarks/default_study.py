@@ -66,7 +66,7 @@ def main() -> None:
     rows.append(("everything else", rest.jobs.sum(), round(rest.total.sum())))
     rows.append(("all", stages.jobs.sum(), round(stages.total.sum())))
     same = "the same bytes" if all(one == tables[0] for one in tables) else "other bytes"
-    clock = ", ".join(f"{seconds // 60:.0f}:{seconds % 60:02.0f}" for seconds, _ in times)
+    clock = ", ".join("{}:{:02d}".format(*divmod(round(seconds), 60)) for seconds, _ in times)
     busy = ", ".join(f"{seconds:.0f}" for _, seconds in times)
     runs = "1 run" if options.runs == 1 else f"{options.runs} runs"
     compared = f"; {same} in all {len(tables[0])} tables" if options.runs > 1 else ""
