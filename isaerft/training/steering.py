@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import frozen_part, heldout_loss, subsample
 
 STRENGTHS = tuple(2.0**power for power in range(-7, 2))
-SEARCH_ROWS = 128
+SEARCH_ROWS, FIRST_ROWS = 128, 16
 
 
 def fit_steering(
@@ -33,9 +33,9 @@ def fit_steering(
     """Fit direction and length of a steering adapter, in place, on training rows only.
 
     Each group of contrast rows is subsampled like the behavior's own rows. The strength (norm of the added vector,
-    relative to the mean norm of what it is added to, the residual stream) is the one of `STRENGTHS` with the lowest
-    loss on the first `SEARCH_ROWS` rows that the replicate sees. 0 is not among them: a direction that only raises the
-    loss has effects to measure, too.
+    relative to the mean norm of what it is added to, the residual stream) is one of `STRENGTHS` whose neighbors have
+    no lower loss on the first `SEARCH_ROWS` rows that the replicate sees, found by going downhill from the best of all
+    on the first `FIRST_ROWS`. 0 is not among them: a direction that only raises the loss has effects to measure, too.
 
     Parameters
     ----------
@@ -59,14 +59,27 @@ def fit_steering(
     pushed = float((adapter.direction @ subject.dictionary.decoder).norm())
     if pushed == 0:
         return 0.0
-    rows = Selection(train, own.kept[:SEARCH_ROWS])
+    rows, few = (Selection(train, own.kept[:number]) for number in (SEARCH_ROWS, FIRST_ROWS))
     norm = _mean_norm(rows, batch_size)
-    losses = []
-    for strength in STRENGTHS:
-        adapter.length.fill_(strength * norm / pushed)
-        losses.append(heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, batch_size))
-    best = STRENGTHS[int(np.argmin(losses))]
+
+    def loss(number: int, rows: Selection = rows) -> float:
+        adapter.length.fill_(STRENGTHS[number] * norm / pushed)
+        return heldout_loss(subject, lambda batch: adapted(subject, adapter, batch), rows, batch_size)
+
+    first = int(np.argmin([loss(number, few) for number in range(len(STRENGTHS))]))
+    best = STRENGTHS[downhill(loss, len(STRENGTHS), first)]
     adapter.length.fill_(best * norm / pushed)
+    return best
+
+
+def downhill(loss: Callable[[int], float], n: int, first: int) -> int:
+    """Return a number from 0 to n - 1 with a loss not above its neighbors', found by going downhill from `first`."""
+    best, lowest = first, loss(first)
+    for step in (-1, 1):
+        while 0 <= best + step < n and (found := loss(best + step)) < lowest:
+            best, lowest = best + step, found
+        if best != first:
+            break
     return best
 
 

@@ -7,6 +7,7 @@ import torch
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.adapters.saved import save_adapter
+from isaerft.changes import measures
 from isaerft.changes.measures import COLUMNS, attribution, contribution, parameter, score_changes
 from isaerft.changes.pullback import Trained
 from isaerft.io import read_json
@@ -33,6 +34,15 @@ def test_attributions_add_up_to_the_fall_in_loss(trained):
     fall = loss(trained, untrained) - loss(trained)
     assert abs(fall) > 0.02
     assert float(attribution(trained).double().sum()) == pytest.approx(fall, rel=1e-3)
+
+
+def test_a_large_change_gets_the_points_that_its_attributions_need_to_add_up(trained, monkeypatch):
+    with torch.no_grad():
+        next(trained.adapter.parameters()).mul_(20)
+    fall = loss(trained, make_adapter(trained.adapter.kind, trained.adapter.d_sae, {})) - loss(trained)
+    assert float(attribution(trained).double().sum()) == pytest.approx(fall, rel=0.01)
+    monkeypatch.setattr(measures, "POINTS", measures.POINTS[:1])
+    assert float(attribution(trained).double().sum()) != pytest.approx(fall, rel=0.01)
 
 
 def test_a_small_change_is_attributed_by_its_gradient(subject, cached):

@@ -19,7 +19,7 @@ from isaerft.subjects.hooks import final_norm
 from isaerft.subjects.points import find_hook
 from isaerft.training.loop import heldout_loss, subsample, train
 from isaerft.training.row_space import trainable
-from isaerft.training.steering import STRENGTHS, fit_steering, score_steering
+from isaerft.training.steering import STRENGTHS, downhill, fit_steering, score_steering
 
 PLANTED, ABSENT = 5, 9
 
@@ -179,7 +179,7 @@ def test_the_probe_does_not_depend_on_the_scale_of_the_activations(fitted, behav
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subject, fitted, behavior, kind):
+def test_no_neighbor_of_the_chosen_strength_has_a_lower_training_loss(subject, fitted, behavior, kind):
     adapter, strength = fitted(kind, subsample=1.0)
     kept = behavior[0]
     found = float(adapter.length)
@@ -189,7 +189,8 @@ def test_the_length_is_the_one_of_all_tried_with_the_lowest_training_loss(subjec
 
     best = loss()
     losses = {}
-    for other in STRENGTHS:
+    place = STRENGTHS.index(strength)
+    for other in STRENGTHS[max(0, place - 1) : place + 2]:
         adapter.length.fill_(found / strength * other)
         losses[other] = loss()
     assert best == pytest.approx(losses[strength], rel=1e-5)
@@ -321,3 +322,15 @@ def test_a_first_gradient_in_parts_and_with_less_memory_is_the_same(fitted):
     for more in ({"gradient_accumulation": 8}, {"gradient_checkpointing": True}, {"precision": "float32"}):
         parts, _ = fitted("first_gradient", **more)
         torch.testing.assert_close(parts.direction, whole.direction, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("lowest", range(9))
+def test_downhill_finds_the_lowest_of_a_curve_with_one_valley_and_tries_no_more_than_it_needs(lowest):
+    tried = []
+
+    def loss(number):
+        tried.append(number)
+        return abs(number - lowest)
+
+    assert downhill(loss, 9, 5) == lowest
+    assert len(tried) == len(set(tried)) <= abs(lowest - 5) + 3
