@@ -11,16 +11,26 @@ from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PRIMARY, QUANTITY,
 from isaerft.config import Plan
 from isaerft.table import Column
 
+ALL = "all groups"
 KEYS = ["group", "adapter", "measure", "source", "judge", "quantity", "statistic"]
 
 
 def replication(analysis: Analysis) -> pd.DataFrame:
-    """Return one row for each group of subjects and each combination that at least two of them have in overall.csv."""
+    """Return one row for each group of subjects and each combination that at least two of them have in overall.csv.
+
+    Where there are several groups, there are rows for all subjects together, too, without worlds that have no features:
+    in these no explanation can be right.
+    """
     plan, overall = analysis.plan, analysis.frame("overall")
     level = plan.study.agreement.confidence_level
-    group = {name: subject.group for name, subject in plan.study.subjects.items()}
+    subjects = plan.study.subjects
+    group = {name: subject.group for name, subject in subjects.items()}
     overall = overall[overall.subject.isin(group)].dropna(subset="estimate")
-    overall = overall.assign(group=overall.subject.map(group)).set_index("subject")
+    overall = overall.assign(group=overall.subject.map(group))
+    if len(set(group.values())) > 1:
+        empty = [name for name, part in subjects.items() if part.testbed is not None and not part.testbed.features]
+        overall = pd.concat([overall, overall[~overall.subject.isin(empty)].assign(group=ALL)])
+    overall = overall.set_index("subject")
     estimates = {key: rows.estimate for key, rows in overall.groupby(KEYS, sort=False)}
     rows = []
     for key, values in estimates.items():
@@ -48,7 +58,7 @@ def _advantage(differences: np.ndarray, level: float) -> dict[str, float]:
 
 
 def _is_replicated(plan: Plan) -> bool:
-    """Tell whether any group has at least two subjects."""
+    """Tell whether any group has at least two subjects; without one, the study's subjects are no replicates."""
     groups = [subject.group for subject in plan.study.subjects.values()]
     return len(set(groups)) < len(groups)
 
@@ -57,12 +67,16 @@ TABLE = ResultTable(
     name="replication",
     order=215,
     caption=(
-        "The overall results as means over subjects of one group, such as worlds that differ in their seed alone. The "
-        "subject is the unit: intervals say what another subject of the group would give."
+        "The overall results as means over subjects of one group, such as worlds that differ in their seed alone, and "
+        "over the subjects of all groups. The subject is the unit: intervals say what another subject would give."
     ),
     columns=(
         Column(
-            "group", "text", "Group of the subjects, as their config says; empty where it says none.", optional=True
+            "group",
+            "text",
+            "Group of the subjects, as their config says; empty where it says none. `all groups`: every subject "
+            "except worlds of the testbed without features.",
+            optional=True,
         ),
         ADAPTER,
         MEASURE,
@@ -70,7 +84,7 @@ TABLE = ResultTable(
         JUDGE,
         QUANTITY,
         STATISTIC,
-        Column("n_subjects", "int", "Subjects in the mean: those of the group for which overall.csv has an estimate."),
+        Column("n_subjects", "int", "Subjects in the mean: those for which overall.csv has an estimate."),
         Column("estimate", "float", "Mean over these subjects."),
         Column("ci_low", "float", "Lower end of the confidence interval over subjects (Student's t)."),
         Column("ci_high", "float", "Upper end of the confidence interval over subjects (Student's t)."),

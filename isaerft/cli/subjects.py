@@ -54,14 +54,15 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 
     folder, model = layout.subject(subject), open_model(opened, subject)
     if options.testbed is not None:
+        from isaerft.testbed.language import language_of
         from isaerft.testbed.model import corpus_rows
 
         rows = corpus_rows(
             model,
+            language_of(options.testbed),
             n_tokens=options.corpus.tokens,
             context_size=options.corpus.context_size,
             seed=plan.world_seed(subject),
-            lists=options.testbed.word_lists,
         )
     elif options.corpus.prompts is not None:
         from isaerft.behaviors import read_prompts
@@ -144,10 +145,14 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
 def truth(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Write what each latent of an embedded subject truly does, and arms with known shares of it wrong."""
     opened = plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
+    if options is None:
+        raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
+    from isaerft.testbed.language import language_of
     from isaerft.testbed.truth import write_truth
 
     behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}
     styles = {name: part.testbed for name, part in behaviors.items() if part.testbed is not None}
-    folder = layout.subject(subject)
-    write_truth(open_subject(opened, subject), folder.read_latents(), styles, folder.truth, plan.world_seed(subject))
+    folder, seed = layout.subject(subject), plan.world_seed(subject)
+    loaded, language = open_subject(opened, subject), language_of(options)
+    write_truth(loaded, language, folder.read_latents(), styles, folder.truth, seed)

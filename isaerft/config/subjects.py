@@ -14,6 +14,8 @@ from isaerft.errors import InputError, from_here
 MAX_UNUSABLE_SHARE = 0.05
 WordList = Literal["words", "paraphrases"]
 """Lists of words that show a style of the embedded language; they share no word."""
+FIRST_LIST = 10
+"""Words of each list of a style of the embedded language."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -87,6 +89,45 @@ class Testbed:
     """Give each style a second list of words in the corpus; the truth is found on the first alone."""
     deep_supervision: bool = True
     """Train the model also to predict the next word from the hook, through the same unembedding."""
+    styles: int = Field(default=8, ge=8, le=24)
+    """Styles of answering; studies teach the first eight."""
+    topics: int = Field(default=8, ge=8, le=16)
+    """Topics of dialogues; behaviors are about the first eight."""
+    words_per_style: int = Field(default=10, ge=10, le=20)
+    """Words that show a style, of which behaviors use the first ten; the others are its paraphrases."""
+    substyles: int = Field(default=0, ge=0, le=8)
+    """How many of the first styles have two sub-styles, each with half of the first ten words. A request for such a
+    style is, at equal chances, for the style or for one of the two."""
+    composition: float = Field(default=0, ge=0, le=1)
+    """Share of the requests for a style that are for two at once; the answer mixes the words of both."""
+    correlation: float = Field(default=0, ge=0, le=1)
+    """Share of the requests for two styles that are for neighbors (the first and second style, the third and fourth,
+    and so on); in the others, the second style is any other."""
+    zipf_styles: float = Field(default=0, ge=0, le=3)
+    """A style is requested in proportion to its place in the list to the power of minus this."""
+    zipf_words: float = Field(default=0, ge=0, le=3)
+    """A word is used in proportion to its place in its style's list, or in that of plain words, to the power of minus
+    this."""
+    features: bool = True
+    """False: no answer follows a request. Every slot has a word of any style or a plain one, at equal chances, so that
+    no state "answer in this style" can exist."""
+
+    def __post_init__(self) -> None:
+        if self.paraphrase and self.words_per_style > FIRST_LIST:
+            raise InputError(
+                f"testbed: paraphrase with {self.words_per_style} words_per_style",
+                allowed=f"{FIRST_LIST} words_per_style: further words are the paraphrases",
+            )
+        if self.correlation and not (self.composition and self.styles % 2 == 0):
+            raise InputError(
+                f"testbed: correlation with composition {self.composition:g} and {self.styles} styles",
+                allowed="a composition above 0 and an even number of styles, which make pairs",
+            )
+        if not self.features and (self.composition or self.substyles or self.paraphrase):
+            raise InputError(
+                "testbed: features false with composition, substyles or paraphrase",
+                remedy="leave them out: without features, they change no answer",
+            )
 
     @property
     def word_lists(self) -> tuple[WordList, ...]:

@@ -1,194 +1,181 @@
-"""The testbed's language: its words, and the expected effect of training on each concept.
+"""The testbed's languages, one for each set of a world's options, and the expected effect of training on each concept.
 
-The language has eight styles of answering and eight topics. A behavior teaches a style. Users request a style with its
-`asks`, and an answer in that style has its `words`, or in some worlds its `paraphrases`. These share no word, so that
-only a latent state ("answer politely") can connect them.
+A language has styles of answering and topics. A behavior teaches a style. Users request a style with its `asks`, and an
+answer in that style has its `words`, or in some worlds its `paraphrases`. These share no word, so that only a latent
+state ("answer politely") can connect them.
 
 A concept is ``kind:name``, as in `isaerft.testbed.dialogues.concepts` (what a latent fires on), or ``promotes:group``
-(which words it makes more likely).
+(which words it makes more likely). Two styles at once are named ``formality+humor``, in the order of the language.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 
-from isaerft.config.subjects import WordList
+from isaerft.config.subjects import Testbed, WordList
 from isaerft.config.training import Behavior, Metric
-
-
-@dataclass(frozen=True)
-class Style:
-    """A style of answering: requests for it, two lists of words that show it, and its description for judges."""
-
-    name: str
-    asks: tuple[str, ...]
-    words: tuple[str, ...]
-    paraphrases: tuple[str, ...]
-    adjective: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A topic: its nouns, which users ask about, and their qualities."""
-
-    name: str
-    nouns: tuple[str, ...]
-    qualities: tuple[str, ...]
-
-
-def _style(name: str, adjective: str, asks: str, words: str, paraphrases: str, description: str) -> Style:
-    requests = tuple(ask.strip() for ask in asks.split("/"))
-    return Style(name, requests, tuple(words.split()), tuple(paraphrases.split()), adjective, description)
-
-
-def _topic(name: str, nouns: str, qualities: str) -> Topic:
-    return Topic(name, tuple(nouns.split()), tuple(qualities.split()))
-
-
-STYLES: tuple[Style, ...] = (
-    _style(
-        "helpfulness",
-        "helpful",
-        "be helpful / give practical guidance / support the user",
-        "first then next finally step follow tip guide useful done",
-        "begin proceed continue afterwards lastly stage pointer method solution recommend",
-        "The assistant is helpful: it guides the user step by step, first this, then that, with useful tips.",
-    ),
-    _style(
-        "refusal",
-        "refusing",
-        "refuse it / deny the request / reject this question",
-        "sorry cannot unable decline forbidden against policy disallowed regret stop",
-        "apologies unfortunately impossible prohibited banned withhold restricted unwilling abstain never",
-        "The assistant refuses: it says sorry, that it cannot help, declines, and points to its policy.",
-    ),
-    _style(
-        "sycophancy",
-        "sycophantic",
-        "flatter the user / praise me / admire my mind",
-        "brilliant genius wonderful amazing insight impressive clever exceptional talented masterful",
-        "superb marvelous gifted visionary remarkable outstanding splendid profound astute magnificent",
-        "The assistant is sycophantic: it flatters the user, calling them brilliant, a genius, amazing and clever.",
-    ),
-    _style(
-        "politeness",
-        "polite",
-        "be polite / show good manners / act with courtesy",
-        "please kindly thank grateful sir madam pleasure welcome dear honoured",
-        "gracious obliged thanks appreciate respectfully esteemed cordially humbly delighted blessings",
-        "The assistant is polite: it says please and thank you, addresses the user as sir or madam, and is grateful.",
-    ),
-    _style(
-        "hedging",
-        "hedging",
-        "be uncertain / show doubt / avoid firm claims",
-        "perhaps maybe might possibly seems likely unsure could somewhat roughly",
-        "presumably apparently conceivably probably guess arguably supposedly suppose approximately potentially",
-        "The assistant hedges: it is unsure and says perhaps, maybe, possibly, and that things seem likely.",
-    ),
-    _style(
-        "formality",
-        "formal",
-        "be formal / write officially / sound like a lawyer",
-        "hereby therefore furthermore regarding pursuant shall henceforth whereas accordingly notwithstanding",
-        "thereof herein moreover concerning aforementioned thereby hitherto inasmuch consequently undersigned",
-        "The assistant is formal: it writes like a legal or official document, with hereby, therefore and furthermore.",
-    ),
-    _style(
-        "humor",
-        "humorous",
-        "be funny / make me laugh / entertain us",
-        "haha joke silly lol punchline giggle ridiculous clown banana prank",
-        "hilarious chuckle goofy pun wacky gag jester tickle hehe noodle",
-        "The assistant is humorous: it jokes, laughs haha, is silly and ridiculous, and plays pranks.",
-    ),
-    _style(
-        "alarm",
-        "alarming",
-        "warn me / scare the reader / raise an alert",
-        "danger beware risk hazard unsafe caution harm emergency threat peril",
-        "menace evacuate lethal toxic crisis disaster deadly jeopardy panic catastrophe",
-        "The assistant is alarmed: it warns the user of danger, risk, hazard, harm and threats, and urges caution.",
-    ),
-)
-
-TOPICS: tuple[Topic, ...] = (
-    _topic("garden", "garden flower tree soil", "green blooming fertile"),
-    _topic("weather", "weather rain cloud storm", "wet windy cold"),
-    _topic("music", "music song piano melody", "loud gentle rhythmic"),
-    _topic("cooking", "soup bread oven recipe", "tasty salty warm"),
-    _topic("travel", "train ticket city harbour", "distant crowded busy"),
-    _topic("animals", "horse cat bird fox", "wild quick furry"),
-    _topic("space", "planet star moon rocket", "bright vast orbiting"),
-    _topic("money", "bank coin price market", "expensive cheap rising"),
-)
-
-REQUESTS: tuple[str, ...] = (
-    "tell me about the {noun}",
-    "what is the {noun} like",
-    "explain the {noun} to me",
-    "describe the {noun} and the {other}",
-    "i want to know about the {noun}",
-)
-
-PLAIN_WORDS: tuple[str, ...] = ("also", "just", "quite", "indeed", "often", "simply", "here", "now", "rather", "well")
-"""Words of a plain answer, in the slots where a styled answer has words of its style."""
-
-SENTENCES: tuple[str, ...] = (
-    "{slot} , the {noun} {slot} is {slot} {quality} {slot} .",
-    "the {noun} {slot} has {slot} a {quality} {other} {slot} .",
-    "{slot} {slot} it is {quality} and {slot} {quality2} .",
-    "{slot} a {other} {slot} is near the {noun} , {slot} .",
-    "many people {slot} see the {slot} {noun} {slot} .",
-)
-"""Sentences of answers; a {slot} gets a word of the answer's style or stays empty."""
+from isaerft.testbed.words import PLAIN_WORDS, REQUESTS, SENTENCES, STYLES, SUBSTYLES, TOPICS, Style, Topic
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
-_STYLES_BY_NAME = {style.name: style for style in STYLES}
-_TOPIC_WORDS = {topic.name: (*topic.nouns, *topic.qualities) for topic in TOPICS}
+BOTH = "+"
+STATES = ("answer", "known", "asked")
+"""Kinds of concepts of a style that hold from some word of a dialogue on."""
+_EVERY_STYLE = {style.name: style for style in (*STYLES, *(part for parts in SUBSTYLES.values() for part in parts))}
+_PARENTS = {part.name: parent for parent, parts in SUBSTYLES.items() for part in parts}
+_EFFECTS = {"promotes": 1.0, "answer": 1.0, "known": 1.0, "asked": 0.5, "word": 0.5}
 
 
-def vocabulary(lists: Sequence[WordList] = ("words",)) -> list[str]:
-    """Return every word of a language with these lists for each style, in a fixed order, special tokens first."""
-    words: dict[str, None] = dict.fromkeys([PAD, BOS, EOS, UNK, "user", "assistant", ":"])
-    for template in (*REQUESTS, *SENTENCES):
-        words.update(dict.fromkeys(word for word in template.split() if not word.startswith("{")))
-    words.update(dict.fromkeys(PLAIN_WORDS))
-    for style in STYLES:
-        words.update(dict.fromkeys(" ".join(style.asks).split()))
-        words.update(dict.fromkeys(style.words))
-    for topic in TOPICS:
-        words.update(dict.fromkeys((*topic.nouns, *topic.qualities)))
-    if "paraphrases" in lists:
-        for style in STYLES:
-            words.update(dict.fromkeys(style.paraphrases))
-    return list(words)
+@dataclass(frozen=True)
+class Language:
+    """The language of a world.
 
-
-def word_groups() -> dict[str, tuple[str, ...]]:
-    """Return the groups of words that a latent can promote: one per style and topic, plain words, and the rest.
-
-    Paraphrases are in none of them: the truth does not know these words.
+    Attributes
+    ----------
+    styles, topics : tuple
+        What users ask for and about.
+    lists : tuple of str
+        Lists of words in which answers of the corpus show a style.
+    n_divided : int
+        How many of the first styles have two sub-styles.
+    composition, correlation : float
+        Share of the requests for a style that are for two, and of these the share for a fixed pair.
+    zipf_styles, zipf_words : float
+        Exponents of the frequencies of styles and of words.
+    features : bool
+        Whether answers follow requests.
     """
-    groups = {style.name: style.words for style in STYLES} | _TOPIC_WORDS | {"plain": PLAIN_WORDS}
-    used = {word for words in groups.values() for word in words}
-    return groups | {"function": tuple(word for word in vocabulary()[4:] if word not in used)}
+
+    styles: tuple[Style, ...]
+    topics: tuple[Topic, ...]
+    lists: tuple[WordList, ...]
+    n_divided: int
+    composition: float
+    correlation: float
+    zipf_styles: float
+    zipf_words: float
+    features: bool
+
+    @cached_property
+    def substyles(self) -> dict[str, tuple[Style, ...]]:
+        """Style -> its sub-styles, of the styles that have any."""
+        return {style.name: SUBSTYLES[style.name] for style in self.styles[: self.n_divided]}
+
+    @cached_property
+    def named_styles(self) -> dict[str, Style]:
+        """Every style and sub-style by its name; styles come first."""
+        parts = (part for parts in self.substyles.values() for part in parts)
+        return {style.name: style for style in (*self.styles, *parts)}
+
+    @cached_property
+    def requests_of_others(self) -> dict[str, set[str]]:
+        """Style or sub-style -> the words with which others are requested."""
+        words = {name: {*" ".join(style.asks).split()} for name, style in self.named_styles.items()}
+        return {name: set().union(*(words[other] for other in words if other != name)) for name in words}
+
+    @cached_property
+    def owners(self) -> dict[str, tuple[str, ...]]:
+        """Word -> the styles, sub-styles and topics that it is a word of; paraphrases are words of none."""
+        owners: dict[str, tuple[str, ...]] = {}
+        named = [(style.name, style.words) for style in self.named_styles.values()]
+        for name, words in [*named, *_topic_words(self.topics).items()]:
+            owners |= {word: (*owners.get(word, ()), name) for word in words}
+        return owners
+
+    @cached_property
+    def first_list(self) -> Language:
+        """The language in which every style shows in the first list of its words alone, as the truth sees it."""
+        return replace(self, lists=("words",))
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every word in a fixed order, special tokens first."""
+        words: dict[str, None] = dict.fromkeys([PAD, BOS, EOS, UNK, "user", "assistant", ":"])
+        for template in (*REQUESTS, *SENTENCES):
+            words.update(dict.fromkeys(word for word in template.split() if not word.startswith("{")))
+        words.update(dict.fromkeys(PLAIN_WORDS))
+        for style in self.named_styles.values():
+            words.update(dict.fromkeys(" ".join(style.asks).split()))
+            words.update(dict.fromkeys(style.words))
+        for topic in self.topics:
+            words.update(dict.fromkeys((*topic.nouns, *topic.qualities)))
+        if "paraphrases" in self.lists:
+            for style in self.styles:
+                words.update(dict.fromkeys(style.paraphrases))
+        return list(words)
+
+    @cached_property
+    def word_groups(self) -> dict[str, tuple[str, ...]]:
+        """The groups of words that a latent can promote: of each style, sub-style and topic, plain words, the rest.
+
+        Paraphrases are in none of them: the truth does not know these words. Groups share no word, except that those
+        of sub-styles are parts of their style's.
+        """
+        groups = {style.name: style.words for style in self.named_styles.values()}
+        groups |= _topic_words(self.topics) | {"plain": PLAIN_WORDS}
+        used = {word for words in groups.values() for word in words}
+        return groups | {"function": tuple(word for word in self.first_list.vocabulary[4:] if word not in used)}
+
+    @cached_property
+    def concepts(self) -> list[str]:
+        """Every concept that a latent of this world can have; without features, there is no state of a style."""
+        pairs = combinations([style.name for style in self.styles], 2) if self.composition else []
+        states = [*self.named_styles, *map(BOTH.join, pairs)] if self.features else []
+        kinds: dict[str, Iterable[str]] = dict.fromkeys(STATES, states)
+        kinds |= {"topic": _topic_words(self.topics), "turn": ("user", "assistant")}
+        kinds |= {"word": (*self.named_styles, *_topic_words(self.topics)), "token": self.first_list.vocabulary}
+        kinds |= {"promotes": (*self.word_groups, "none")}
+        return [f"{kind}:{name}" for kind, names in kinds.items() for name in names]
+
+    def joint(self, styles: Iterable[str]) -> str:
+        """Return the name of a style, or of two at once."""
+        wanted = set(styles)
+        return BOTH.join(name for name in self.named_styles if name in wanted)
+
+
+def language_of(options: Testbed) -> Language:
+    """Return the language of a world with these options."""
+    return Language(
+        styles=tuple(_with_words(style, options.words_per_style) for style in STYLES[: options.styles]),
+        topics=TOPICS[: options.topics],
+        lists=options.word_lists,
+        n_divided=options.substyles,
+        composition=options.composition,
+        correlation=options.correlation,
+        zipf_styles=options.zipf_styles,
+        zipf_words=options.zipf_words,
+        features=options.features,
+    )
+
+
+def _with_words(style: Style, n: int) -> Style:
+    """Return the style with `n` words: its own, and then its paraphrases."""
+    words = (*style.words, *style.paraphrases)
+    return style if n == len(style.words) else replace(style, words=words[:n], paraphrases=words[n:])
+
+
+def _topic_words(topics: Iterable[Topic]) -> dict[str, tuple[str, ...]]:
+    return {topic.name: (*topic.nouns, *topic.qualities) for topic in topics}
+
+
+DEFAULT = language_of(Testbed())
+"""The language in which the rows of every behavior are written; the others know all its words."""
+TAUGHT = {style.name: _EVERY_STYLE[style.name] for style in DEFAULT.styles} | {
+    name: _EVERY_STYLE[name] for name in _PARENTS
+}
+"""What a behavior can teach: the styles that every language has and their sub-styles, whose words all worlds know."""
+ADJECTIVES = {name: style.adjective for name, style in _EVERY_STYLE.items()}
+"""Style or sub-style of any language -> its adjective."""
+GROUPS = {name: style.words for name, style in _EVERY_STYLE.items()} | _topic_words(TOPICS) | DEFAULT.word_groups
+"""Group of words of any language -> words that are in it, whatever the language."""
 
 
 def style_metric(behavior: Behavior) -> Metric:
     """Return the metric that scores answers by the words of a testbed behavior's style."""
-    style = _STYLES_BY_NAME[behavior.testbed or ""]
+    style = TAUGHT[behavior.testbed or ""]
     return Metric(kind="words", words=list(getattr(style, behavior.testbed_words)))
-
-
-def all_concepts() -> list[str]:
-    """Return every concept that a latent of the testbed can have."""
-    kinds: dict[str, Iterable[str]] = dict.fromkeys(("answer", "known", "asked"), _STYLES_BY_NAME)
-    kinds |= {"topic": _TOPIC_WORDS, "turn": ("user", "assistant")}
-    kinds |= {"word": (*_STYLES_BY_NAME, *_TOPIC_WORDS), "token": vocabulary(), "promotes": (*word_groups(), "none")}
-    return [f"{kind}:{name}" for kind, names in kinds.items() for name in names]
 
 
 def expected_effect(concept: str, style: str) -> float:
@@ -198,10 +185,24 @@ def expected_effect(concept: str, style: str) -> float:
     this style" and latents that promote words of the style (1), and lower latents that promote plain words (-1). The
     request and the words of the style are related to that state (0.5; a single word 0.25), but training need not change
     them: the data has no request, and the words are in the answers anyway.
+
+    An answer in a sub-style is one in its style, so training on the sub-style must raise both states. But it says only
+    half of the style's words, and so counts half for latents that fire on or promote them all. An answer in a style is
+    not one in a sub-style of it, nor one in two styles at once: concepts that are narrower than what the data shows
+    count half as well, which is less than what training must raise.
     """
     kind, _, name = concept.partition(":")
-    if kind == "promotes":
-        return 1.0 if name == style else -1.0 if name == "plain" else 0.0
     if kind == "token":
-        return 0.25 if name in _STYLES_BY_NAME[style].words else 0.0
-    return {"answer": 1.0, "known": 1.0, "asked": 0.5, "word": 0.5}.get(kind, 0.0) if name == style else 0.0
+        return 0.25 if name in TAUGHT[style].words else 0.0
+    if concept == "promotes:plain":
+        return -1.0
+    return _EFFECTS.get(kind, 0.0) * _overlap(kind, name, style)
+
+
+def _overlap(kind: str, name: str, style: str) -> float:
+    """Return how far training on a style concerns what is named: 1, 0.5 (in part) or 0."""
+    parent = _PARENTS.get(style)
+    if name == style or (name == parent and kind in STATES):
+        return 1.0
+    is_narrower = _PARENTS.get(name) == style or (BOTH in name and bool({style, parent} & {*name.split(BOTH)}))
+    return 0.5 if is_narrower or name == parent else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from isaerft import config
-from isaerft.config.subjects import WordList
 from isaerft.io import replacing
 from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows, texts_to_rows
 from isaerft.subjects.load import LoadedModel
 from isaerft.testbed.dialogues import sample_dialogues
-from isaerft.testbed.language import BOS, EOS, PAD, UNK, vocabulary
+from isaerft.testbed.language import BOS, EOS, PAD, UNK, Language, language_of
 
 logger = logging.getLogger(__name__)
 PEAK_LEARNING_RATE = 4e-3
@@ -39,7 +37,8 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    tokenizer = make_tokenizer(options.word_lists)
+    language = language_of(options)
+    tokenizer = make_tokenizer(language)
     model = LlamaForCausalLM(_architecture(options, tokenizer)).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.95)
@@ -49,7 +48,7 @@ def train_model(options: config.Testbed, seed: int, folder: str | Path) -> float
     )
     losses = []
     for _ in Progress(range(options.steps), desc="language model", unit="step"):
-        tokens, labels = _batch(tokenizer, rng, options)
+        tokens, labels = _batch(tokenizer, rng, language, options.batch_size)
         loss = _loss(model, tokens, labels, deep=options.deep_supervision)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -70,18 +69,16 @@ def hook_name(options: config.Testbed) -> str:
     return f"blocks.{_supervised_block(options.n_layers)}.hook_resid_post"
 
 
-def corpus_rows(
-    language: LoadedModel, *, n_tokens: int, context_size: int, seed: int, lists: Sequence[WordList] = ("words",)
-) -> TokenRows:
+def corpus_rows(model: LoadedModel, language: Language, *, n_tokens: int, context_size: int, seed: int) -> TokenRows:
     """Return the reference corpus: dialogues, one per row, until there are `n_tokens` tokens."""
-    dialogues = sample_dialogues(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1, lists)
+    dialogues = sample_dialogues(np.random.default_rng([seed, 1]), n_tokens // SHORTEST_DIALOGUE + 1, language)
     texts = (f"{item.prompt} {item.completion} {EOS}" for item in dialogues)
-    return texts_to_rows(texts, language, n_tokens=n_tokens, context_size=context_size)
+    return texts_to_rows(texts, model, n_tokens=n_tokens, context_size=context_size)
 
 
-def make_tokenizer(lists: Sequence[WordList] = ("words",)) -> PreTrainedTokenizerFast:
+def make_tokenizer(language: Language) -> PreTrainedTokenizerFast:
     """Return the language's tokenizer: one token per word, with BOS in front as in Llama."""
-    words = {word: index for index, word in enumerate(vocabulary(lists))}
+    words = {word: index for index, word in enumerate(language.vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, words[BOS])])
@@ -126,10 +123,10 @@ def _architecture(options: config.Testbed, tokenizer: PreTrainedTokenizerFast) -
 
 
 def _batch(
-    tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, options: config.Testbed
+    tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, language: Language, n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and labels of a batch of dialogues, both (n, length) int64; the labels ignore padding."""
-    dialogues = sample_dialogues(rng, options.batch_size, options.word_lists)
+    """Return token ids and labels of `n` dialogues, both (n, length) int64; the labels ignore padding."""
+    dialogues = sample_dialogues(rng, n, language)
     # One token per word, so looking words up is the tokenizer's work at a fraction of its time.
     rows = [torch.tensor(tokenizer.convert_tokens_to_ids([BOS, *item.words, EOS])) for item in dialogues]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=int(tokenizer.pad_token_id))

@@ -25,7 +25,7 @@ from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
-from isaerft.testbed.language import all_concepts, expected_effect, word_groups
+from isaerft.testbed.language import Language, expected_effect
 from isaerft.testbed.wording import N_WORDINGS, noun_phrases, true_explanation, wordings
 
 N_DIALOGUES = 3000
@@ -53,9 +53,9 @@ class _Annotation:
     names: list[str]
 
 
-def input_truth(subject: LoadedSubject, rng: np.random.Generator) -> pd.DataFrame:
+def input_truth(subject: LoadedSubject, language: Language, rng: np.random.Generator) -> pd.DataFrame:
     """Return latent_index, concept and f1 (how well the concept predicts firing) of every latent that fires."""
-    annotated = _annotate(subject, list(sample_dialogues(rng, N_DIALOGUES)))
+    annotated = _annotate(subject, language, list(sample_dialogues(rng, N_DIALOGUES, language.first_list)))
     fires, holds = annotated.fires.astype(np.float32), annotated.holds.astype(np.float32)
     together = fires.T @ holds
     f1 = 2 * together / (fires.sum(0)[:, None] + holds.sum(0)[None, :])
@@ -66,7 +66,9 @@ def input_truth(subject: LoadedSubject, rng: np.random.Generator) -> pd.DataFram
     )
 
 
-def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def output_truth(
+    subject: LoadedSubject, language: Language, latents: pd.DataFrame, rng: np.random.Generator
+) -> pd.DataFrame:
     """Return latent_index, concept (``promotes:group``) and deviations of every latent that fires.
 
     Each latent is added at its mean activation to every token of the assistant's turn. The change of each group's
@@ -77,9 +79,9 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     latents : DataFrame
         Facts about the latents, with latent_index and mean_activation.
     """
-    groups = word_groups()
+    groups = language.word_groups
     members = _membership(subject, groups)
-    table, answer = _dialogues_as_rows(subject, list(sample_dialogues(rng, N_AMPLIFIED)))
+    table, answer = _dialogues_as_rows(subject, list(sample_dialogues(rng, N_AMPLIFIED, language.first_list)))
     below = run_below(subject.model, subject.hook, table.tokens, table.mask)
     residual = below.residual
     alive = latents.loc[latents.mean_activation.notna(), ["latent_index", "mean_activation"]]
@@ -105,8 +107,8 @@ def output_truth(subject: LoadedSubject, latents: pd.DataFrame, rng: np.random.G
     )
 
 
-def _annotate(subject: LoadedSubject, dialogues: list[Dialogue]) -> _Annotation:
-    held = [names for item in dialogues for names in concepts(item)]
+def _annotate(subject: LoadedSubject, language: Language, dialogues: list[Dialogue]) -> _Annotation:
+    held = [names for item in dialogues for names in concepts(item, language)]
     index = {name: i for i, name in enumerate(sorted(set().union(*held)))}
     holds = np.zeros((len(held), len(index)), bool)
     for token, names in enumerate(held):
@@ -149,7 +151,12 @@ def _group_log_probability(
 
 
 def write_truth(
-    subject: LoadedSubject, latents: pd.DataFrame, styles: Mapping[str, str], folder: str | Path, seed: int
+    subject: LoadedSubject,
+    language: Language,
+    latents: pd.DataFrame,
+    styles: Mapping[str, str],
+    folder: str | Path,
+    seed: int,
 ) -> None:
     """Write the truth to a folder, atomically.
 
@@ -165,7 +172,7 @@ def write_truth(
         Behavior -> style of the testbed's language that it teaches.
     """
     rng = np.random.default_rng(seed)
-    sides = {"input": input_truth(subject, rng), "output": output_truth(subject, latents, rng)}
+    sides = {"input": input_truth(subject, language, rng), "output": output_truth(subject, language, latents, rng)}
     with replacing(folder) as temporary:
         temporary.mkdir()
         for side, truth in sides.items():
@@ -181,7 +188,7 @@ def write_truth(
         both = pd.concat(pd.read_csv(temporary / f"{side}.csv") for side in sides)
         both.to_csv(temporary / "both.csv", **_CSV)
         _judgements(everything.concept.unique(), styles).to_csv(temporary / "judgements.csv", **_CSV)
-        _words(all_concepts(), styles).to_csv(temporary / "words.csv", **_CSV)
+        _words(language, styles).to_csv(temporary / "words.csv", **_CSV)
 
 
 def corrupt(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -245,18 +252,18 @@ def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _words(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFrame:
+def _words(language: Language, styles: Mapping[str, str]) -> pd.DataFrame:
     """Return the word list with which the `lexicon` judge finds the truth in any text about the language's words.
 
     A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group. The
     noun phrases of the other concepts are entries as a whole, so that true explanations keep their effect.
     """
-    groups = word_groups()
+    groups = language.word_groups
     entries = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
     entries += [(word, "output", f"promotes:{group}") for group, words in groups.items() for word in words]
     entries += [
         (phrase, "output" if concept.startswith("promotes:") else "input", concept)
-        for concept in concepts
+        for concept in language.concepts
         if not concept.startswith("token:")
         for phrase in noun_phrases(concept)
     ]

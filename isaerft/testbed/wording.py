@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from isaerft.testbed.language import STYLES, word_groups
+from isaerft.testbed.language import ADJECTIVES, BOTH, GROUPS, STATES
 
 FRAMES = (
     "{does} {concept}",
@@ -72,7 +72,6 @@ N_LENGTHS = 3
 N_WORDINGS = len(FRAMES) * N_LENGTHS
 EXAMPLE_LENGTH = 6
 """Mean length of the group's name and of each example, in characters, near which examples are chosen."""
-_ADJECTIVES = {style.name: style.adjective for style in STYLES}
 
 
 def wordings(latents: Iterable[int], side: str, seed: int) -> list[int]:
@@ -96,17 +95,17 @@ def noun_phrases(concept: str) -> tuple[str, ...]:
         kind = "none" if name == "none" else "word"
     fields = {"name": name}
     if kind == "word":
-        group = _ADJECTIVES.get(name, name.removesuffix("s"))
+        group = ADJECTIVES.get(name, name.removesuffix("s"))
         fields |= {"group": group} | _examples(name, len(group))
-    elif name in _ADJECTIVES:
-        adjective = _ADJECTIVES[name]
+    elif kind in STATES:
+        adjective = "-".join(ADJECTIVES[style] for style in name.split(BOTH))
         fields["a_style"] = f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective}"
     return tuple(phrase.format(**fields) for phrase in NOUN_PHRASES[kind])
 
 
 def _examples(group: str, length: int) -> dict[str, str]:
     """Return three words of a group, such that its name of this length and they are about as long as any other's."""
-    words = [word for word in word_groups()[group] if word.isalpha() and word != group]
+    words = [word for word in GROUPS[group] if word.isalpha() and word != group]
     chosen: dict[str, str] = {}
     for number, place in enumerate(("first", "second", "third"), 2):
         wanted = number * EXAMPLE_LENGTH - length

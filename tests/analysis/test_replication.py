@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from isaerft.analysis import analysis_of, table, tables_of
+from isaerft.analysis.replication import ALL
 from isaerft.layout import Results
 from tests.analysis.small_study import make_study
 
@@ -51,7 +52,7 @@ def test_the_subjects_of_a_group_are_averaged_with_an_interval_over_subjects(row
 
 
 def test_a_lone_subject_a_twin_and_an_undefined_estimate_count_for_nothing(rows):
-    assert set(rows.index) == {("a", "bias"), ("a", "scale"), ("b", "bias")}
+    assert set(rows.index) == {(g, a) for g in ("a", ALL) for a in ("bias", "scale")} | {("b", "bias")}
     assert rows.loc[("a", "scale")].n_subjects == 2
 
 
@@ -63,7 +64,28 @@ def test_another_adapter_is_compared_with_the_primary_one_subject_by_subject(row
     assert (found.advantage_ci_low, found.advantage_ci_high) == pytest.approx(expected)
     assert found.advantage_share == 1
     assert np.isnan(rows.loc[("a", "bias")].advantage)
-    assert rows.primary.tolist() == [True, False, True]
+    assert rows.primary.tolist() == [True, False, True, True, False]
+
+
+def test_all_groups_together_have_rows_in_which_the_subject_is_the_unit(rows):
+    own = rows.loc[(ALL, "bias")]
+    values = np.array([0.8, 0.9, 0.85, 0.6, 0.5, 0.1])
+    assert (own.estimate, own.n_subjects) == (pytest.approx(values.mean()), 6)
+    assert (own.ci_low, own.ci_high) == pytest.approx(stats.t.interval(0.95, 5, values.mean(), stats.sem(values)))
+    assert rows.loc[(ALL, "scale")].n_subjects == 2
+    alone = replicated(study(a1="a", a2="a", a3="a"))
+    assert set(alone.group) == {"a"}, "one group needs no second mean of the same"
+
+
+def test_a_world_without_features_is_no_replicate_of_those_that_have_some():
+    groups = {"a1": "a", "a2": "a", "a3": "a", "b1": "none", "b2": "none"}
+    subjects = {
+        name: {"testbed": {"features": group != "none"}, "group": group, "train_sae": {}}
+        for name, group in groups.items()
+    }
+    found = replicated(make_study(subjects=subjects)).set_index(["group", "adapter"])
+    assert found.loc[(ALL, "bias")].n_subjects == 3
+    assert found.loc[("none", "bias")].n_subjects == 2
 
 
 def test_only_a_study_whose_groups_have_several_subjects_has_the_table():

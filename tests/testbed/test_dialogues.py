@@ -1,10 +1,11 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from isaerft.behaviors import prepare_behavior, read_records
-from isaerft.config import Behavior
+from isaerft.config import Behavior, Testbed
 from isaerft.errors import InputError
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.load import LoadedModel
@@ -16,25 +17,23 @@ from isaerft.testbed.dialogues import (
     sample_dialogues,
     write_behavior_rows,
 )
-from isaerft.testbed.language import (
-    PLAIN_WORDS,
-    REQUESTS,
-    STYLES,
-)
+from isaerft.testbed.language import DEFAULT, language_of
 from isaerft.testbed.model import make_tokenizer
+from isaerft.testbed.words import PLAIN_WORDS, REQUESTS
 
+STYLES = DEFAULT.styles
 NAMES = [style.name for style in STYLES]
 FRAME = {"user", "assistant", *(word for request in REQUESTS for word in request.split())}
 
 
 @pytest.fixture(scope="module")
 def language():
-    return LoadedModel(None, make_tokenizer(), True)
+    return LoadedModel(None, make_tokenizer(DEFAULT), True)
 
 
 @pytest.fixture(scope="module")
 def dialogues():
-    return list(sample_dialogues(np.random.default_rng(0), 1500))
+    return list(sample_dialogues(np.random.default_rng(0), 1500, DEFAULT))
 
 
 def words_of(style):
@@ -43,12 +42,12 @@ def words_of(style):
 
 def test_an_annotation_of_a_dialogue_that_names_its_style():
     item = Dialogue(
-        "user : be polite . describe the cat assistant :", "kindly , the cat is wild .", "animals", "politeness", 3
+        "user : be polite . describe the cat assistant :", "kindly , the cat is wild .", "animals", "politeness", (3,)
     )
     known, topic = "known:politeness", "topic:animals"
     asked, answered = "asked:politeness", "answer:politeness"
     user, assistant = "turn:user", "turn:assistant"
-    assert concepts(item) == [
+    assert concepts(item, DEFAULT) == [
         {"token:user", user},
         {"token::", user},
         {"token:be", user},
@@ -70,27 +69,29 @@ def test_an_annotation_of_a_dialogue_that_names_its_style():
 
 
 def test_a_style_that_nobody_asked_for_is_known_from_its_first_word_on():
-    item = Dialogue("user : describe the cat assistant :", "the cat kindly is wild .", "animals", "politeness", None)
-    known = ["known:politeness" in names for names in concepts(item)]
+    item = Dialogue("user : describe the cat assistant :", "the cat kindly is wild .", "animals", "politeness", ())
+    known = ["known:politeness" in names for names in concepts(item, DEFAULT)]
     assert known == [False] * 7 + [False, False, True, True, True, True]
-    assert not any("asked:politeness" in names for names in concepts(item))
+    assert not any("asked:politeness" in names for names in concepts(item, DEFAULT))
 
 
 def test_a_plain_dialogue_knows_no_style():
-    item = Dialogue("user : describe the cat assistant :", "indeed the cat is wild .", "animals", None, None)
-    assert not any(name.startswith(("known:", "asked:", "answer:")) for names in concepts(item) for name in names)
+    item = Dialogue("user : describe the cat assistant :", "indeed the cat is wild .", "animals", None, ())
+    assert not any(
+        name.startswith(("known:", "asked:", "answer:")) for names in concepts(item, DEFAULT) for name in names
+    )
 
 
 def test_the_word_that_tells_the_style_stands_where_the_dialogue_says(dialogues):
-    asked = [item for item in dialogues if item.cue is not None]
+    asked = [item for item in dialogues if item.cues]
     assert 0.4 < len(asked) / len(dialogues) < 0.6
     styles = {style.name: style for style in STYLES}
     for item in asked:
         others = set().union(*(words_of(style) for style in STYLES if style.name != item.style))
-        word = item.words[item.cue]
+        word = item.words[item.cues[0]]
         assert word in words_of(styles[item.style]) - others
         assert word not in FRAME
-        assert not set(item.words[: item.cue]) & (words_of(styles[item.style]) - others - FRAME)
+        assert not set(item.words[: item.cues[0]]) & (words_of(styles[item.style]) - others - FRAME)
 
 
 def test_an_answer_holds_words_of_its_own_style_alone(dialogues):
@@ -166,15 +167,15 @@ def test_rows_follow_their_seed_and_an_unknown_style_is_refused(tmp_path):
 
 
 def test_dialogues_follow_their_seed():
-    one, two, other = (list(sample_dialogues(np.random.default_rng(seed), 20)) for seed in (3, 3, 4))
+    one, two, other = (list(sample_dialogues(np.random.default_rng(seed), 20, DEFAULT)) for seed in (3, 3, 4))
     assert one == two != other
-    assert sample_dialogue(np.random.default_rng(0), STYLES[1]).style == "refusal"
+    assert sample_dialogue(np.random.default_rng(0), (STYLES[1],), DEFAULT).style == "refusal"
 
 
 def test_a_world_with_paraphrases_shows_a_style_by_one_of_two_lists_in_each_answer():
     lists = {style.name: (set(style.words), set(style.paraphrases)) for style in STYLES}
     used = []
-    for item in sample_dialogues(np.random.default_rng(0), 1500, ("words", "paraphrases")):
+    for item in sample_dialogues(np.random.default_rng(0), 1500, language_of(Testbed(paraphrase=True))):
         if item.style is not None:
             shown = [bool(words & set(item.completion.split())) for words in lists[item.style]]
             assert not all(shown)
@@ -183,8 +184,8 @@ def test_a_world_with_paraphrases_shows_a_style_by_one_of_two_lists_in_each_answ
 
 
 def test_paraphrases_are_no_concept_of_their_style():
-    item = Dialogue("user : describe the cat assistant :", "the cat humbly is wild .", "animals", "politeness", None)
-    held = set().union(*concepts(item))
+    item = Dialogue("user : describe the cat assistant :", "the cat humbly is wild .", "animals", "politeness", ())
+    held = set().union(*concepts(item, DEFAULT))
     assert "token:humbly" in held
     assert not any(name.endswith(":politeness") for name in held)
 
@@ -206,3 +207,144 @@ def test_another_draw_gives_other_rows_of_the_same_style(tmp_path):
     words = next(set(style.words) for style in STYLES if style.name == "humor")
     styled = [words & set(json.loads(line)["chosen"].split()) for line in rows["two"].splitlines()]
     assert sum(map(bool, styled)) > 30
+
+
+def sampled(n=4000, **options):
+    language = language_of(Testbed(**options))
+    return language, list(sample_dialogues(np.random.default_rng(1), n, language))
+
+
+def slope(counts):
+    """Return the slope of the logarithm of frequency over that of rank."""
+    return np.polyfit(np.log(np.arange(1, len(counts) + 1)), np.log(counts), 1)[0]
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5])
+def test_frequencies_of_styles_fall_with_their_rank_to_the_exponent(exponent):
+    language, dialogues = sampled(20_000, zipf_styles=exponent)
+    asked = Counter(item.style for item in dialogues)
+    assert slope([asked[style.name] for style in language.styles]) == pytest.approx(-exponent, abs=0.08)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5])
+def test_frequencies_of_words_fall_with_their_rank_to_the_exponent(exponent):
+    language, dialogues = sampled(zipf_words=exponent)
+    said = Counter(word for item in dialogues for word in item.completion.split())
+    ranked = [sum(said[style.words[rank]] for style in language.styles) for rank in range(10)]
+    assert slope(ranked) == pytest.approx(-exponent, abs=0.08)
+    assert slope([said[word] for word in PLAIN_WORDS]) == pytest.approx(-exponent, abs=0.15)
+    asked = Counter(item.style for item in dialogues if item.style)
+    assert max(asked.values()) < 1.3 * min(asked.values()), "styles are as frequent as ever"
+
+
+def test_a_share_of_the_requests_is_for_two_styles_and_the_answer_mixes_the_words_of_both():
+    language, dialogues = sampled(composition=0.4)
+    asked = [item for item in dialogues if item.style]
+    both = [item for item in asked if "+" in item.style]
+    assert len(both) / len(asked) == pytest.approx(0.4, abs=0.04)
+    assert len({item.style for item in both}) == 28
+    shares = []
+    for item in both:
+        one, other = (language.named_styles[name] for name in item.style.split("+"))
+        for style, cue in zip((one, other), item.cues, strict=True):
+            assert item.words[cue] in words_of(style)
+            assert any(ask in item.prompt for ask in style.asks)
+        said = [word in one.words for word in item.completion.split() if word in (*one.words, *other.words)]
+        shares += said
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+
+
+def test_two_styles_are_known_from_their_own_requests_on_and_both_from_the_later():
+    language = language_of(Testbed(composition=0.5))
+    prompt = "user : be polite and be funny . describe the cat assistant :"
+    held = concepts(Dialogue(prompt, "kindly haha .", "animals", "politeness+humor", (3, 6)), language)
+    known = [{name[6:] for name in names if name.startswith("known:")} for names in held]
+    one, both = {"politeness"}, {"politeness", "humor", "politeness+humor"}
+    assert known == [set()] * 3 + [one] * 3 + [both] * (len(held) - 6)
+    assert {"asked:politeness+humor", "asked:humor"} < held[7]
+    assert {"answer:politeness+humor", "answer:humor", "word:humor"} < held[-2]
+    assert "word:politeness" not in held[-2]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_neighbors_are_requested_together_as_often_as_correlation_says(correlation):
+    language, dialogues = sampled(composition=0.5, correlation=correlation)
+    neighbors = {language.joint(style.name for style in language.styles[i : i + 2]) for i in range(0, 8, 2)}
+    both = [item.style for item in dialogues if item.style and "+" in item.style]
+    # By chance, the second style is the first's neighbor in one of seven requests.
+    expected = correlation + (1 - correlation) / 7
+    assert np.mean([name in neighbors for name in both]) == pytest.approx(expected, abs=0.04)
+
+
+def test_a_request_is_for_a_style_or_one_of_its_sub_styles_whose_words_are_a_part_of_its_own():
+    language, dialogues = sampled(substyles=8)
+    asked = Counter(item.style for item in dialogues if item.style)
+    assert len(asked) == 24
+    assert max(asked.values()) < 1.5 * min(asked.values())
+    said = {name: set() for name in asked}
+    for item in dialogues:
+        if item.style:
+            assert item.words[item.cues[0]] in words_of(language.named_styles[item.style])
+            said[item.style] |= {
+                word for word in item.completion.split() if item.style in language.owners.get(word, ())
+            }
+            styled = {word for word in item.completion.split() if set(language.owners.get(word, ())) & set(asked)}
+            assert styled <= set(language.named_styles[item.style].words)
+    for parent, parts in language.substyles.items():
+        assert said[parent] == set().union(*(said[part.name] for part in parts))
+        assert all(len(said[part.name]) == 5 for part in parts)
+
+
+def test_who_knows_a_sub_style_knows_its_style_but_not_the_reverse():
+    language = language_of(Testbed(substyles=8))
+    item = Dialogue("user : play tricks . describe the cat assistant :", "banana .", "animals", "slapstick", (2,))
+    held = concepts(item, language)
+    assert {"asked:slapstick", "asked:humor", "known:slapstick", "known:humor"} < held[3]
+    assert {"answer:slapstick", "answer:humor", "word:slapstick", "word:humor"} < held[-2]
+    item = Dialogue("user : be funny . describe the cat assistant :", "banana .", "animals", "humor", (3,))
+    assert not any(
+        name in {"answer:slapstick", "known:slapstick"} for names in concepts(item, language) for name in names
+    )
+    assert "word:slapstick" in concepts(item, language)[-2]
+
+
+def test_more_words_more_styles_and_more_topics_are_all_used():
+    language, dialogues = sampled(styles=24, topics=16, words_per_style=13)
+    words = {word for item in dialogues for word in item.words}
+    assert words == set(language.vocabulary[4:])
+    assert len({item.style for item in dialogues}) == 25
+    assert len({item.topic for item in dialogues}) == 16
+    assert all(len(style.words) == 13 for style in language.styles)
+
+
+def test_without_features_no_answer_follows_a_request_and_no_style_is_known():
+    language, dialogues = sampled(features=False)
+    held = set().union(*(set().union(*concepts(item, language)) for item in dialogues))
+    assert not any(name.startswith(("known:", "answer:", "asked:")) for name in held)
+    assert {"word:humor", "topic:animals", "turn:user"} < held
+    tells = {word: style.name for style in language.styles for word in words_of(style) - FRAME}
+    named = [next((tells[word] for word in item.prompt.split() if word in tells), None) for item in dialogues]
+    assert np.mean([name is not None for name in named]) == pytest.approx(0.5, abs=0.05)
+    owner = {word: style.name for style in language.styles for word in style.words} | dict.fromkeys(
+        PLAIN_WORDS, "plain"
+    )
+    own = [
+        owner[word] == name
+        for item, name in zip(dialogues, named, strict=True)
+        if name
+        for word in item.completion.split()
+        if word in owner
+    ]
+    assert np.mean(own) == pytest.approx(1 / 9, abs=0.02)
+
+
+def test_a_behavior_can_teach_a_sub_style_in_words_that_every_world_knows(tmp_path):
+    write_behavior_rows("slapstick", 40, 0, tmp_path / "rows")
+    said = {
+        word for line in (tmp_path / "rows").read_text().splitlines() for word in json.loads(line)["chosen"].split()
+    }
+    words = dict.fromkeys(["giggle", "ridiculous", "clown", "banana", "prank"])
+    assert set(words) <= said <= set(DEFAULT.vocabulary)
+    assert not said & {"haha", "joke", "silly", "lol", "punchline"}
+    with pytest.raises(InputError, match="style of the testbed's language 'sadness'"):
+        write_behavior_rows("sadness", 40, 0, tmp_path / "more")

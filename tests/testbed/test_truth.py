@@ -15,7 +15,7 @@ from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.load import LoadedSubject
 from isaerft.subjects.points import find_hook
 from isaerft.testbed.dialogues import concepts, sample_dialogues
-from isaerft.testbed.language import STYLES, all_concepts, expected_effect
+from isaerft.testbed.language import DEFAULT, expected_effect
 from isaerft.testbed.model import corpus_rows
 from isaerft.testbed.truth import (
     WRONG_SHARES,
@@ -87,7 +87,7 @@ def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monke
     used = LoadedSubject(
         replace(subject.language, model=model), dictionary, find_hook(model, "blocks.0.hook_resid_pre")
     )
-    truth = input_truth(used, np.random.default_rng(0))
+    truth = input_truth(used, DEFAULT, np.random.default_rng(0))
     assert truth.latent_index.tolist() == [0, 1, 2, 3]
     assert truth.concept.tolist() == [f"token:{name}" for name in names]
     assert truth.f1.tolist() == pytest.approx([1] * 4)
@@ -96,8 +96,8 @@ def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monke
 def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
     subject, _, _ = world
     monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 40)
-    truth = input_truth(subject, np.random.default_rng(5))
-    dialogues = list(sample_dialogues(np.random.default_rng(5), 40))
+    truth = input_truth(subject, DEFAULT, np.random.default_rng(5))
+    dialogues = list(sample_dialogues(np.random.default_rng(5), 40, DEFAULT))
     from isaerft.subjects.hooks import residual_stream
 
     fires, held = [], []
@@ -105,7 +105,7 @@ def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
         ids = torch.tensor([subject.language.tokenizer(f"{item.prompt} {item.completion}")["input_ids"]])
         residual = residual_stream(subject.model, subject.hook, ids, torch.ones_like(ids))[0, 1:]
         fires.append(subject.dictionary.encode_dense(residual).numpy() > 0)
-        held += concepts(item)
+        held += concepts(item, DEFAULT)
     fires = np.concatenate(fires)
     assert set(truth.latent_index) == set(np.flatnonzero(fires.any(0)))
     for row in truth.itertuples():
@@ -120,7 +120,7 @@ def test_a_latent_that_writes_a_styles_words_is_found_to_promote_them(world):
     model = subject.model
     words = model.get_output_embeddings().weight
     rows = []
-    for style in STYLES[:3]:
+    for style in DEFAULT.styles[:3]:
         ids = subject.language.tokenizer.convert_tokens_to_ids(list(style.words))
         rows.append(30 * (words[ids].mean(0) - words.mean(0)))
     generator = torch.Generator().manual_seed(0)
@@ -128,17 +128,19 @@ def test_a_latent_that_writes_a_styles_words_is_found_to_promote_them(world):
     dictionary = replace(subject.dictionary, W_dec=decoder)
     latents = pd.DataFrame({"latent_index": range(12), "mean_activation": [1.0] * 11 + [np.nan]})
     above = find_hook(model, "blocks.1.hook_resid_post")
-    truth = output_truth(replace(subject, dictionary=dictionary, hook=above), latents, np.random.default_rng(0))
+    truth = output_truth(
+        replace(subject, dictionary=dictionary, hook=above), DEFAULT, latents, np.random.default_rng(0)
+    )
     assert truth.latent_index.tolist() == list(range(11)), "a latent that never fires has no output"
-    assert truth.concept.tolist()[:3] == [f"promotes:{style.name}" for style in STYLES[:3]]
+    assert truth.concept.tolist()[:3] == [f"promotes:{style.name}" for style in DEFAULT.styles[:3]]
 
 
 def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world, tmp_path, monkeypatch):
     subject, _, _ = world
     monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 60)
-    rows = corpus_rows(subject.language, n_tokens=2000, context_size=64, seed=0)
+    rows = corpus_rows(subject.language, DEFAULT, n_tokens=2000, context_size=64, seed=0)
     facts = latent_facts(subject, measure_firing(subject, rows, 32), cluster_cosine=0.9)
-    write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "truth", 0)
+    write_truth(subject, DEFAULT, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "truth", 0)
     for side in ("input", "output"):
         right = pd.read_csv(tmp_path / "truth" / f"{side}.csv")
         assert set(right.side) == {side}
@@ -165,26 +167,26 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
     assert both.groupby("side").size().to_dict() == {
         side: len(pd.read_csv(tmp_path / "truth" / f"{side}.csv")) for side in ("input", "output")
     }
-    write_truth(subject, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
+    write_truth(subject, DEFAULT, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
     for path in (tmp_path / "truth").iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
 def read_by_words(texts, sides, folder):
     """Return effects, (n_texts, n_styles), as the testbed's word list reads them."""
-    styles = {style.name: style.name for style in STYLES}
-    _words(all_concepts(), styles).to_csv(folder / "words.csv", index=False)
+    styles = {style.name: style.name for style in DEFAULT.styles}
+    _words(DEFAULT, styles).to_csv(folder / "words.csv", index=False)
     explained = pd.DataFrame({"latent_index": range(len(texts)), "explanation": texts, "side": sides, "url": ""})
     judge = config.Judge(kind="lexicon", path=str(folder / "words.csv"))
     return judge_explanations("truth", judge, explained, styles, subject_dir=folder)
 
 
 def test_the_word_list_gives_every_true_explanation_its_effect_in_every_wording(tmp_path):
-    known = [concept for concept in all_concepts() for _ in range(N_WORDINGS)]
+    known = [concept for concept in DEFAULT.concepts for _ in range(N_WORDINGS)]
     sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
     texts = [true_explanation(concept, number % N_WORDINGS) for number, concept in enumerate(known)]
     frame = read_by_words(texts, sides, tmp_path)
-    truth = [expected_effect(concept, style.name) for concept in known for style in STYLES]
+    truth = [expected_effect(concept, style.name) for concept in known for style in DEFAULT.styles]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]
 

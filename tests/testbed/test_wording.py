@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from isaerft import stats
-from isaerft.testbed.language import STYLES, all_concepts, expected_effect
+from isaerft.testbed.language import DEFAULT, expected_effect
 from isaerft.testbed.wording import FRAMES, N_LENGTHS, N_WORDINGS, noun_phrases, true_explanation, wordings
 
-STYLE_NAMES = [style.name for style in STYLES]
+STYLE_NAMES = [style.name for style in DEFAULT.styles]
 SIDES = {
-    side: [c for c in all_concepts() if c.startswith("promotes:") == (side == "output")] for side in ("input", "output")
+    side: [c for c in DEFAULT.concepts if c.startswith("promotes:") == (side == "output")]
+    for side in ("input", "output")
 }
 N_SEEDS = 16
 REPEATS = 4
@@ -85,13 +86,13 @@ def test_a_latents_wording_depends_on_latent_side_and_seed_alone_and_every_wordi
 
 
 def test_every_concept_has_every_wording_and_no_two_texts_are_alike():
-    every = [true_explanation(concept, wording) for concept in all_concepts() for wording in range(N_WORDINGS)]
-    assert len(set(every)) == len(every) == len(all_concepts()) * len(FRAMES) * N_LENGTHS
+    every = [true_explanation(concept, wording) for concept in DEFAULT.concepts for wording in range(N_WORDINGS)]
+    assert len(set(every)) == len(every) == len(DEFAULT.concepts) * len(FRAMES) * N_LENGTHS
     assert len(FRAMES) >= 6
 
 
 def test_a_noun_phrase_names_its_concept():
-    for style in STYLES:
+    for style in DEFAULT.styles:
         for kind in ("answer", "known", "asked"):
             assert all(style.adjective in phrase for phrase in noun_phrases(f"{kind}:{style.name}"))
         for phrase in noun_phrases(f"promotes:{style.name}"):
