@@ -255,8 +255,9 @@ def _judgements(concepts: Iterable[str], styles: Mapping[str, str]) -> pd.DataFr
 def _words(language: Language, styles: Mapping[str, str]) -> pd.DataFrame:
     """Return the word list with which the `lexicon` judge finds the truth in any text about the language's words.
 
-    A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group. The
-    noun phrases of the other concepts are entries as a whole, so that true explanations keep their effect.
+    A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group, or the
+    larger one if it is in a sub-style's, too. The noun phrases of the other concepts are entries as a whole, so that
+    true explanations keep their effect.
     """
     groups = language.word_groups
     entries = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
@@ -273,4 +274,8 @@ def _words(language: Language, styles: Mapping[str, str]) -> pd.DataFrame:
         for behavior, style in styles.items()
     ]
     table = pd.DataFrame(rows)
-    return table[table["effect"] != 0].reset_index(drop=True)
+    table = table[table["effect"] != 0]
+    key = ["word", "side", "behavior"]
+    size = table["effect"].abs()
+    largest = size.groupby([table[name] for name in key]).transform("max")
+    return table[size == largest].drop_duplicates(key).reset_index(drop=True)

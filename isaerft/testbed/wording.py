@@ -41,6 +41,21 @@ NOUN_PHRASES = {
         "words of users who want {a_style} answer",
         "what the user says from asking for {a_style} answer on",
     ),
+    "answer+": (
+        "{a_style} answer now",
+        "all said within {a_style} answer",
+        "each word uttered as it gives {a_style} answer",
+    ),
+    "known+": (
+        "{a_style} answer due",
+        "words where {a_style} answer is due",
+        "each word said once {a_style} answer is due",
+    ),
+    "asked+": (
+        "request: {a_style} answer",
+        "users who want {a_style} answer",
+        "all said from asking for {a_style} answer on",
+    ),
     "topic": (
         "the whole of talks about {name}",
         "all words in a whole talk about {name}",
@@ -67,7 +82,8 @@ NOUN_PHRASES = {
         "no word in particular, whichever group of words it is of",
     ),
 }
-"""Kind of concept -> its noun phrases, from short to long; what a latent promotes is a group of words (or none)."""
+"""Kind of concept -> its noun phrases, from short to long; what a latent promotes is a group of words (or none).
+The states of two styles at once have shorter phrases, which make up for the second adjective."""
 N_LENGTHS = 3
 N_WORDINGS = len(FRAMES) * N_LENGTHS
 EXAMPLE_LENGTH = 6
@@ -100,7 +116,8 @@ def noun_phrases(concept: str) -> tuple[str, ...]:
     elif kind in STATES:
         adjective = "-".join(ADJECTIVES[style] for style in name.split(BOTH))
         fields["a_style"] = f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective}"
-    return tuple(phrase.format(**fields) for phrase in NOUN_PHRASES[kind])
+    phrases = NOUN_PHRASES[kind + BOTH if BOTH in name and kind in STATES else kind]
+    return tuple(phrase.format(**fields) for phrase in phrases)
 
 
 def _examples(group: str, length: int) -> dict[str, str]:

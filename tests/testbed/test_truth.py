@@ -1,6 +1,7 @@
 import copy
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,8 @@ from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.load import LoadedSubject
 from isaerft.subjects.points import find_hook
 from isaerft.testbed.dialogues import concepts, sample_dialogues
-from isaerft.testbed.language import DEFAULT, expected_effect
-from isaerft.testbed.model import corpus_rows
+from isaerft.testbed.language import DEFAULT, expected_effect, language_of
+from isaerft.testbed.model import corpus_rows, make_tokenizer
 from isaerft.testbed.truth import (
     WRONG_SHARES,
     _share_when_wrong,
@@ -91,6 +92,43 @@ def test_a_latent_that_reads_one_word_is_found_to_fire_on_that_word(world, monke
     assert truth.latent_index.tolist() == [0, 1, 2, 3]
     assert truth.concept.tolist() == [f"token:{name}" for name in names]
     assert truth.f1.tolist() == pytest.approx([1] * 4)
+
+
+WORLDS = {
+    "hierarchy": (
+        {"substyles": 8},
+        ["answer:slapstick", "answer:humor", "known:alarm", "known:jesting", "word:slapstick"],
+    ),
+    "composition": ({"composition": 0.5}, ["answer:refusal+humor", "answer:refusal", "asked:humor", "known:alarm"]),
+    "styles_24": ({"styles": 24, "topics": 16}, ["answer:sadness", "known:optimism", "word:piracy", "topic:mountains"]),
+    "no_features": ({"features": False}, ["word:humor", "turn:user", "topic:garden", "token:haha"]),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_latents_were_made_to_fire_on_is_found_to_be_their_truth(name, world, monkeypatch):
+    options, planted = WORLDS[name]
+    language, n = language_of(config.Testbed(**options)), 250
+    subject, _, _ = world
+    monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", n)
+    tokenizer = make_tokenizer(language)
+    dialogues = sample_dialogues(np.random.default_rng(5), n, language)
+    held = {tuple(tokenizer.convert_tokens_to_ids(item.words)): concepts(item, language) for item in dialogues}
+
+    def activations(_model, _hook, tokens, mask):
+        found = torch.zeros(*tokens.shape, 12)
+        for row, ids in enumerate(tokens.tolist()):
+            for place, names in enumerate(held[tuple(ids[1 : int(mask[row].sum())])], 1):
+                found[row, place, : len(planted)] = torch.tensor([float(concept in names) for concept in planted])
+        return SimpleNamespace(activation=found)
+
+    monkeypatch.setattr("isaerft.testbed.truth.run_below", activations)
+    zeros = {"W_enc": torch.eye(12), "b_enc": torch.full((12,), -0.5), "b_dec": torch.zeros(12)}
+    known = replace(subject.language, tokenizer=tokenizer)
+    used = replace(subject, language=known, dictionary=replace(subject.dictionary, **zeros, W_dec=torch.eye(12)))
+    truth = input_truth(used, language, np.random.default_rng(5))
+    assert truth.concept.tolist() == planted
+    assert truth.f1.tolist() == pytest.approx([1] * len(planted))
 
 
 def test_f1_is_that_of_firing_and_concept_by_hand(world, monkeypatch):
@@ -172,20 +210,22 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def read_by_words(texts, sides, folder):
+def read_by_words(texts, sides, folder, language=DEFAULT):
     """Return effects, (n_texts, n_styles), as the testbed's word list reads them."""
     styles = {style.name: style.name for style in DEFAULT.styles}
-    _words(DEFAULT, styles).to_csv(folder / "words.csv", index=False)
+    _words(language, styles).to_csv(folder / "words.csv", index=False)
     explained = pd.DataFrame({"latent_index": range(len(texts)), "explanation": texts, "side": sides, "url": ""})
     judge = config.Judge(kind="lexicon", path=str(folder / "words.csv"))
     return judge_explanations("truth", judge, explained, styles, subject_dir=folder)
 
 
-def test_the_word_list_gives_every_true_explanation_its_effect_in_every_wording(tmp_path):
-    known = [concept for concept in DEFAULT.concepts for _ in range(N_WORDINGS)]
+@pytest.mark.parametrize("options", [{}, {"styles": 24, "topics": 16}, {"substyles": 8, "composition": 0.5}], ids=len)
+def test_the_word_list_gives_every_true_explanation_its_effect_in_every_wording(options, tmp_path):
+    language = language_of(config.Testbed(**options))
+    known = [concept for concept in language.concepts for _ in range(N_WORDINGS)]
     sides = ["output" if concept.startswith("promotes:") else "input" for concept in known]
     texts = [true_explanation(concept, number % N_WORDINGS) for number, concept in enumerate(known)]
-    frame = read_by_words(texts, sides, tmp_path)
+    frame = read_by_words(texts, sides, tmp_path, language)
     truth = [expected_effect(concept, style.name) for concept in known for style in DEFAULT.styles]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from isaerft import stats
-from isaerft.testbed.language import DEFAULT, expected_effect
+from isaerft.config import Testbed
+from isaerft.testbed.language import DEFAULT, expected_effect, language_of
 from isaerft.testbed.wording import FRAMES, N_LENGTHS, N_WORDINGS, noun_phrases, true_explanation, wordings
 
 STYLE_NAMES = [style.name for style in DEFAULT.styles]
@@ -85,9 +86,11 @@ def test_a_latents_wording_depends_on_latent_side_and_seed_alone_and_every_wordi
         assert np.mean(np.array(many) == np.array(other)) == pytest.approx(1 / N_WORDINGS, abs=0.02)
 
 
-def test_every_concept_has_every_wording_and_no_two_texts_are_alike():
-    every = [true_explanation(concept, wording) for concept in DEFAULT.concepts for wording in range(N_WORDINGS)]
-    assert len(set(every)) == len(every) == len(DEFAULT.concepts) * len(FRAMES) * N_LENGTHS
+@pytest.mark.parametrize("options", [{}, {"styles": 24, "topics": 16, "substyles": 8, "composition": 0.5}], ids=len)
+def test_every_concept_has_every_wording_and_no_two_texts_are_alike(options):
+    named = language_of(Testbed(**options)).concepts
+    every = [true_explanation(concept, wording) for concept in named for wording in range(N_WORDINGS)]
+    assert len(set(every)) == len(every) == len(named) * len(FRAMES) * N_LENGTHS
     assert len(FRAMES) >= 6
 
 
