@@ -646,14 +646,25 @@ def test_a_world_starts_its_random_streams_from_its_own_seed_or_the_studys(value
     assert plan_from_dict(changed(values, "subjects.testbed.testbed", {"seed": 0})).world_seed("testbed") == 0
 
 
-def test_the_worlds_of_a_group_differ_in_their_seed_alone():
-    for study in ("worlds", "paraphrase"):
-        groups = {}
-        for part in load_plan(ROOT / "config" / f"{study}.yaml").study.subjects.values():
-            groups.setdefault(part.group, []).append(part)
-        for parts in groups.values():
-            assert [part.testbed.seed for part in parts] == list(range(5))
-            assert len({repr(replace(part, testbed=replace(part.testbed, seed=0))) for part in parts}) == 1
+@pytest.mark.parametrize(("study", "n_least"), [("worlds", 20), ("paraphrase", 10)])
+def test_the_worlds_of_a_group_differ_in_their_seed_alone(study, n_least):
+    groups = {}
+    for part in load_plan(ROOT / "config" / f"{study}.yaml").study.subjects.values():
+        groups.setdefault(part.group, []).append(part)
+    assert sum(map(len, groups.values())) >= n_least
+    for parts in groups.values():
+        assert len({part.testbed.seed for part in parts}) == len(parts) >= 2
+        assert len({repr(replace(part, testbed=replace(part.testbed, seed=0))) for part in parts}) == 1
+
+
+def test_each_group_of_worlds_has_a_factor_of_its_own_and_one_has_no_features():
+    subjects = load_plan(ROOT / "config" / "worlds.yaml").study.subjects
+    made = {
+        part.group: repr(replace(part, group="", testbed=replace(part.testbed, seed=0))) for part in subjects.values()
+    }
+    assert len(set(made.values())) == len(made) >= 10
+    assert {name for name, part in subjects.items() if not part.testbed.features} == {"no_features_0", "no_features_1"}
+    assert len({part.testbed.seed for part in subjects.values()}) == len(subjects), "worlds share no seed"
 
 
 def test_audits_need_a_primary_statistic_whose_value_by_chance_is_known(audited, monkeypatch):
