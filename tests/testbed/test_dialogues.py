@@ -4,8 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from isaerft import config
 from isaerft.behaviors import prepare_behavior, read_records
-from isaerft.config import Behavior, Testbed
+from isaerft.config import Behavior
 from isaerft.errors import InputError
 from isaerft.subjects.capture import tokenize
 from isaerft.subjects.load import LoadedModel
@@ -175,7 +176,7 @@ def test_dialogues_follow_their_seed():
 def test_a_world_with_paraphrases_shows_a_style_by_one_of_two_lists_in_each_answer():
     lists = {style.name: (set(style.words), set(style.paraphrases)) for style in STYLES}
     used = []
-    for item in sample_dialogues(np.random.default_rng(0), 1500, language_of(Testbed(paraphrase=True))):
+    for item in sample_dialogues(np.random.default_rng(0), 1500, language_of(config.Testbed(paraphrase=True))):
         if item.style is not None:
             shown = [bool(words & set(item.completion.split())) for words in lists[item.style]]
             assert not all(shown)
@@ -210,7 +211,7 @@ def test_another_draw_gives_other_rows_of_the_same_style(tmp_path):
 
 
 def sampled(n=4000, **options):
-    language = language_of(Testbed(**options))
+    language = language_of(config.Testbed(**options))
     return language, list(sample_dialogues(np.random.default_rng(1), n, language))
 
 
@@ -250,12 +251,13 @@ def test_a_share_of_the_requests_is_for_two_styles_and_the_answer_mixes_the_word
             assert item.words[cue] in words_of(style)
             assert any(ask in item.prompt for ask in style.asks)
         said = [word in one.words for word in item.completion.split() if word in (*one.words, *other.words)]
-        shares += said
+        shares += [np.mean(said)] if len(said) >= 6 else []
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([0 < share < 1 for share in shares]) > 0.9
 
 
 def test_two_styles_are_known_from_their_own_requests_on_and_both_from_the_later():
-    language = language_of(Testbed(composition=0.5))
+    language = language_of(config.Testbed(composition=0.5))
     prompt = "user : be polite and be funny . describe the cat assistant :"
     held = concepts(Dialogue(prompt, "kindly haha .", "animals", "politeness+humor", (3, 6)), language)
     known = [{name[6:] for name in names if name.startswith("known:")} for names in held]
@@ -296,7 +298,7 @@ def test_a_request_is_for_a_style_or_one_of_its_sub_styles_whose_words_are_a_par
 
 
 def test_who_knows_a_sub_style_knows_its_style_but_not_the_reverse():
-    language = language_of(Testbed(substyles=8))
+    language = language_of(config.Testbed(substyles=8))
     item = Dialogue("user : play tricks . describe the cat assistant :", "banana .", "animals", "slapstick", (2,))
     held = concepts(item, language)
     assert {"asked:slapstick", "asked:humor", "known:slapstick", "known:humor"} < held[3]

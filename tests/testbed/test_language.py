@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from isaerft.config import Testbed
+from isaerft import config
 from isaerft.config.base import validated
 from isaerft.errors import InputError
 from isaerft.testbed.dialogues import concepts, sample_dialogues
@@ -28,7 +28,7 @@ def digest(values):
 )
 def test_the_default_language_is_the_one_it_always_was(options, vocabulary, dialogues, annotation):
     """A change here changes the model, corpus and truth of every study on the testbed."""
-    language = language_of(Testbed(**options))
+    language = language_of(config.Testbed(**options))
     sampled = list(sample_dialogues(np.random.default_rng(7), 2000, language))
     texts = [(item.prompt, item.completion, item.topic, item.style, item.cues) for item in sampled]
     held = [[sorted(names) for names in concepts(item, language)] for item in sampled]
@@ -40,7 +40,7 @@ def test_the_default_language_is_the_one_it_always_was(options, vocabulary, dial
 def test_paraphrases_are_known_in_their_own_worlds_alone():
     paraphrases = [word for style in DEFAULT.styles for word in style.paraphrases]
     assert not set(paraphrases) & set(DEFAULT.vocabulary)
-    assert language_of(Testbed(paraphrase=True)).vocabulary == [*DEFAULT.vocabulary, *paraphrases]
+    assert language_of(config.Testbed(paraphrase=True)).vocabulary == [*DEFAULT.vocabulary, *paraphrases]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_paraphrases_are_known_in_their_own_worlds_alone():
     [({"styles": 24}, None), ({"topics": 16}, 56), ({"words_per_style": 20}, 80), ({"substyles": 8}, None)],
 )
 def test_every_language_knows_the_words_of_the_default_one_in_which_behaviors_are_written(options, n_more):
-    more = set(language_of(Testbed(**options)).vocabulary) - set(DEFAULT.vocabulary)
-    assert set(DEFAULT.vocabulary) < set(language_of(Testbed(**options)).vocabulary)
+    more = set(language_of(config.Testbed(**options)).vocabulary) - set(DEFAULT.vocabulary)
+    assert set(DEFAULT.vocabulary) < set(language_of(config.Testbed(**options)).vocabulary)
     assert n_more is None or len(more) == n_more
 
 
@@ -57,14 +57,14 @@ def test_every_language_knows_the_words_of_the_default_one_in_which_behaviors_ar
     "options", [{}, {"styles": 24, "topics": 16}, {"words_per_style": 20}, {"paraphrase": True}, {"features": False}]
 )
 def test_the_groups_of_words_share_no_word_and_cover_the_vocabulary(options):
-    language = language_of(Testbed(**options))
+    language = language_of(config.Testbed(**options))
     members = [word for words in language.word_groups.values() for word in words]
     assert len(members) == len(set(members))
     assert set(members) == set(language.first_list.vocabulary[4:])
 
 
 def test_the_group_of_a_sub_style_is_half_of_its_styles():
-    language = language_of(Testbed(substyles=2))
+    language = language_of(config.Testbed(substyles=2))
     groups = language.word_groups
     assert len(groups) == len(DEFAULT.word_groups) + 4
     for parent in ("helpfulness", "refusal"):
@@ -74,7 +74,7 @@ def test_the_group_of_a_sub_style_is_half_of_its_styles():
 
 @pytest.mark.parametrize("options", [{"styles": 24, "topics": 16}, {"words_per_style": 20}, {"substyles": 8}])
 def test_every_group_has_words_that_are_in_it_in_every_language(options):
-    for name, words in language_of(Testbed(**options)).word_groups.items():
+    for name, words in language_of(config.Testbed(**options)).word_groups.items():
         assert set(GROUPS[name]) <= set(words)
 
 
@@ -84,14 +84,14 @@ def test_concepts_are_of_the_language_and_without_features_no_style_has_a_state(
         return Counter(name.partition(":")[2] for name in language.concepts if name.partition(":")[0] in kinds)
 
     assert len(states(DEFAULT)) == 8
-    assert len(states(language_of(Testbed(styles=20)))) == 20
-    assert set(states(language_of(Testbed(substyles=3)))) - set(states(DEFAULT)) == {
+    assert len(states(language_of(config.Testbed(styles=20)))) == 20
+    assert set(states(language_of(config.Testbed(substyles=3)))) - set(states(DEFAULT)) == {
         part.name for parent in ("helpfulness", "refusal", "sycophancy") for part in SUBSTYLES[parent]
     }
-    composed = states(language_of(Testbed(composition=0.5)))
+    composed = states(language_of(config.Testbed(composition=0.5)))
     assert len(composed) == 8 + 28
     assert "refusal+humor" in composed
-    assert not states(language_of(Testbed(features=False)))
+    assert not states(language_of(config.Testbed(features=False)))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_concepts_are_of_the_language_and_without_features_no_style_has_a_state(
 )
 def test_options_that_make_no_world_are_refused(options, problem):
     with pytest.raises(InputError, match=problem):
-        validated(dict[str, Testbed], {"testbed": options})
+        validated(dict[str, config.Testbed], {"testbed": options})
 
 
 def test_a_style_is_expected_to_raise_its_own_state_and_no_others():

@@ -1,4 +1,5 @@
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from isaerft import config
 from isaerft.subjects.load import LoadedModel
@@ -44,3 +45,14 @@ def test_the_corpus_is_whole_dialogues_of_known_words():
     assert int(rows.mask.sum()) >= 4000
     ends = rows.tokens[range(len(rows.tokens)), rows.mask.sum(1) - 1]
     assert (ends == tokenizer.eos_token_id).all(), "no dialogue is cut"
+
+
+def test_a_world_of_several_factors_knows_every_word_of_its_corpus(tmp_path):
+    options = {"styles": 24, "topics": 16, "substyles": 8, "composition": 0.5, "correlation": 0.5, "zipf_words": 1}
+    sizes = config.Testbed(steps=1, batch_size=8, d_model=16, n_layers=2, **options)
+    assert train_model(sizes, 0, tmp_path / "model") > 0
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    rows = corpus_rows(LoadedModel(None, tokenizer, True), language_of(sizes), n_tokens=9000, context_size=64, seed=0)
+    used = set(rows.tokens[rows.mask.bool()].tolist())
+    assert tokenizer.unk_token_id not in used
+    assert len(used) > 0.8 * len(tokenizer)

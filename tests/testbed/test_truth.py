@@ -210,6 +210,20 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_without_features_no_latent_fires_on_a_style_and_none_is_expected_to_change(world, tmp_path, monkeypatch):
+    subject, _, _ = world
+    monkeypatch.setattr("isaerft.testbed.truth.N_DIALOGUES", 60)
+    language = language_of(config.Testbed(features=False))
+    rows = corpus_rows(subject.language, language, n_tokens=2000, context_size=64, seed=0)
+    facts = latent_facts(subject, measure_firing(subject, rows, 32), cluster_cosine=0.9)
+    write_truth(subject, language, facts, {style.name: style.name for style in DEFAULT.styles}, tmp_path / "truth", 0)
+    found = pd.read_csv(tmp_path / "truth" / "concepts.csv").query("side == 'input'")
+    assert not found.concept.str.match("answer:|known:|asked:").any()
+    judged = pd.read_csv(tmp_path / "truth" / "judgements.csv").set_index("explanation").expected_effect
+    assert len(found) > 5
+    assert judged[pd.read_csv(tmp_path / "truth" / "input.csv").explanation].max() <= 0.5
+
+
 def read_by_words(texts, sides, folder, language=DEFAULT):
     """Return effects, (n_texts, n_styles), as the testbed's word list reads them."""
     styles = {style.name: style.name for style in DEFAULT.styles}

@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from isaerft import stats
-from isaerft.config import Testbed
+from isaerft import config, stats
 from isaerft.testbed.language import DEFAULT, expected_effect, language_of
 from isaerft.testbed.wording import FRAMES, N_LENGTHS, N_WORDINGS, noun_phrases, true_explanation, wordings
 
@@ -88,7 +87,7 @@ def test_a_latents_wording_depends_on_latent_side_and_seed_alone_and_every_wordi
 
 @pytest.mark.parametrize("options", [{}, {"styles": 24, "topics": 16, "substyles": 8, "composition": 0.5}], ids=len)
 def test_every_concept_has_every_wording_and_no_two_texts_are_alike(options):
-    named = language_of(Testbed(**options)).concepts
+    named = language_of(config.Testbed(**options)).concepts
     every = [true_explanation(concept, wording) for concept in named for wording in range(N_WORDINGS)]
     assert len(set(every)) == len(every) == len(named) * len(FRAMES) * N_LENGTHS
     assert len(FRAMES) >= 6
