@@ -35,9 +35,14 @@ from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.layout import AnswersFolder
 from isaerft.progress import Progress
+from isaerft.subjects.contexts import beginnings
+from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.facts import Firing
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
+N_TEXTS, N_NEW_TOKENS = 6, 12
+"""Texts that are written while a latent is amplified, for scoring explanations, and tokens of each."""
 log = logging.getLogger(__name__)
 
 
@@ -152,6 +157,48 @@ def steered_answers(
         texts = [reply.text for reply in replies]
         found += [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]
     return found
+
+
+def steered_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing, *, batch_size: int) -> pd.DataFrame:
+    """Return what the model writes while each latent is amplified at its largest activation, and as it is.
+
+    Parameters
+    ----------
+    subject : LoadedSubject
+    rows : TokenRows
+        The reference corpus; its rows' beginnings are continued, greedily.
+    firing : Firing
+        Firing on that corpus.
+    batch_size : int
+        Rows of the corpus per forward pass; these texts are short, so four times as many are written together.
+
+    Returns
+    -------
+    DataFrame
+        latent_index, side ("steered" or "unsteered", the same texts for every latent), rank (of the beginning), before
+        (the beginning), token (empty), after (what the model writes), value (strength: 1 or 0).
+    """
+    tokens, mask, _ = beginnings(rows, N_TEXTS, subject.language)
+    asked = [row[: int(length)].tolist() for row, length in zip(tokens, mask.sum(1), strict=True)]
+    prompts = [Prompt(subject.language.decode(row), row) for row in asked]
+    alive = np.flatnonzero(firing.count > 0)
+    largest = torch.from_numpy(firing.maximum[alive]).float()[:, None]
+    pushes = largest.to(subject.dictionary.decoder.device) * subject.dictionary.decoder[alive].float()
+    plain, *steered = steered_answers(
+        subject,
+        prompts,
+        torch.cat([pushes.new_zeros(1, pushes.shape[1]), pushes]),
+        max_new_tokens=N_NEW_TOKENS,
+        batch_size=4 * batch_size,
+    )
+    records = [
+        (int(latent), side, rank, prompts[rank].text, text, strength)
+        for latent, own in zip(alive, steered, strict=True)
+        for side, texts, strength in (("steered", own, 1.0), ("unsteered", plain, 0.0))
+        for rank, text in enumerate(texts)
+    ]
+    columns = ["latent_index", "side", "rank", "before", "after", "value"]
+    return pd.DataFrame(records, columns=columns).assign(token="")
 
 
 def neutral_prompts(
