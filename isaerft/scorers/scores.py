@@ -127,7 +127,8 @@ def _rated(fits: np.ndarray, items: Sequence[Item]) -> tuple[np.ndarray, np.ndar
 
 
 def _gini(activations: np.ndarray, fitting: np.ndarray) -> float:
-    return 2 * float(auroc(activations, fitting)) - 1 if fitting.any() and np.ptp(activations) else 0.0
+    # Rounded, so that a coefficient of 0 has no sign.
+    return round(2 * float(auroc(activations, fitting)) - 1, 9) if fitting.any() and np.ptp(activations) else 0.0
 
 
 DETECTION = Score(WINDOWS, separation)
