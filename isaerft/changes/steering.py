@@ -41,8 +41,9 @@ from isaerft.subjects.facts import Firing
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
-N_TEXTS, N_NEW_TOKENS = 6, 12
-"""Texts that are written while a latent is amplified, for scoring explanations, and tokens of each."""
+N_TEXTS, N_NEW_TOKENS, SCORED_STRENGTHS = 6, 12, (1.0, 10.0)
+"""Texts that are written while a latent is amplified, for scoring explanations, and tokens of each; and strengths, two
+of FADE's (Puri et al. 2025)."""
 log = logging.getLogger(__name__)
 
 
@@ -160,7 +161,7 @@ def steered_answers(
 
 
 def steered_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing, *, batch_size: int) -> pd.DataFrame:
-    """Return what the model writes while each latent is amplified at its largest activation, and as it is.
+    """Return what the model writes while each latent is amplified, and as it is.
 
     Parameters
     ----------
@@ -175,8 +176,8 @@ def steered_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing, *,
     Returns
     -------
     DataFrame
-        latent_index, side ("steered" or "unsteered", the same texts for every latent), rank (of the beginning), before
-        (the beginning), token (empty), after (what the model writes), value (strength: 1 or 0).
+        latent_index, side ("steered" or "unsteered", the same texts for every latent), rank (from 0), before (the
+        beginning), token (empty), after (what the model writes), value (strength, in largest activations; or 0).
     """
     tokens, mask, _ = beginnings(rows, N_TEXTS, subject.language)
     asked = [row[: int(length)].tolist() for row, length in zip(tokens, mask.sum(1), strict=True)]
@@ -184,19 +185,23 @@ def steered_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing, *,
     alive = np.flatnonzero(firing.count > 0)
     largest = torch.from_numpy(firing.maximum[alive]).float()[:, None]
     pushes = largest.to(subject.dictionary.decoder.device) * subject.dictionary.decoder[alive].float()
+    strengths = (0.0, *SCORED_STRENGTHS)
     plain, *steered = steered_answers(
         subject,
         prompts,
-        torch.cat([pushes.new_zeros(1, pushes.shape[1]), pushes]),
+        torch.cat([pushes.new_zeros(1, pushes.shape[1]), *(strength * pushes for strength in SCORED_STRENGTHS)]),
         max_new_tokens=N_NEW_TOKENS,
         batch_size=4 * batch_size,
     )
-    records = [
-        (int(latent), side, rank, prompts[rank].text, text, strength)
-        for latent, own in zip(alive, steered, strict=True)
-        for side, texts, strength in (("steered", own, 1.0), ("unsteered", plain, 0.0))
-        for rank, text in enumerate(texts)
-    ]
+    records = []
+    for place, latent in enumerate(alive.tolist()):
+        texts = [plain, *steered[place :: len(alive)]]
+        for level, strength in enumerate(strengths):
+            first = max(0, level - 1) * len(prompts)
+            records += [
+                (latent, "steered" if strength else "unsteered", first + number, prompt.text, text, strength)
+                for number, (prompt, text) in enumerate(zip(prompts, texts[level], strict=True))
+            ]
     columns = ["latent_index", "side", "rank", "before", "after", "value"]
     return pd.DataFrame(records, columns=columns).assign(token="")
 

@@ -110,12 +110,13 @@ def purity(fits: np.ndarray, items: Sequence[Item]) -> float:
 def faithfulness(fits: np.ndarray, items: Sequence[Item]) -> float:
     """Return FADE's faithfulness: by how much steering raises the share of texts rated 2, of what there is to raise.
 
-    max(share when amplified - share as it is, 0) / (1 - share as it is), and 0 if all texts are rated 2 anyway. FADE
-    tries several strengths and takes the largest share; here there is one, the latent's largest activation.
+    max(share when amplified - share as it is, 0) / (1 - share as it is), with the strength of the largest share, and 0
+    if all texts are rated 2 anyway.
     """
     fitting = ratings(fits) == 2
-    steered = np.array([item.holds for item in items])
-    before, after = fitting[~steered].mean(), fitting[steered].mean()
+    strengths = np.array([item.truth for item in items])
+    before = fitting[strengths == 0].mean()
+    after = max(fitting[strengths == strength].mean() for strength in np.unique(strengths[strengths > 0]))
     return float(max(after - before, 0) / (1 - before)) if before < 1 else 0.0
 
 

@@ -39,7 +39,8 @@ class Item:
     focus : str
         The part in question: the marked word, otherwise the whole text.
     truth : float
-        0 if it does not belong to the latent, else how strongly it does: the size of the activation, or 1.
+        0 if it does not belong to the latent, else how strongly it does: the size of the activation, the strength of
+        steering, or 1.
     group : int
         Items of one group are read together.
     """
@@ -155,7 +156,7 @@ def stand_in_tasks(questions: Sequence[Question], n_latents: int, n_windows: int
         explanation, text = (f"({what} still to come) {latent}".ljust(TYPICAL_TEXT, ".") for what in ("text", "item"))
         windows = [Context(text, "", "", value, (text,), (value,)) for value in (1.0, 0.0) for _ in range(n_windows)]
         sides = {"heldout": windows[:n_windows], "unmarked": windows[:n_windows], "silent": windows[n_windows:]}
-        sides |= dict.fromkeys(("steered", "unsteered"), windows[:n_windows])
+        sides |= {"steered": windows[:n_windows] * 2, "unsteered": windows[n_windows:]}
         lists = {latent - number: [f"{text}{number}"] for number in range(N_LISTS + 1)}
         rng = np.random.default_rng(latent)
         for question in questions:
@@ -227,9 +228,12 @@ def _intruders(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
 
 def _continuations(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
     """Return what the model writes while the latent is amplified, and what it writes as it is, after the same words."""
-    pairs = [("steered", 1.0), ("unsteered", 0.0)]
-    texts = [(clean_text(without_marks(one.after)), truth) for side, truth in pairs for one in evidence.of(side)]
-    return [Item(text, text, truth) for text, truth in texts]
+    texts = [
+        (clean_text(without_marks(one.after)), one.value)
+        for side in ("steered", "unsteered")
+        for one in evidence.of(side)
+    ]
+    return [Item(text, text, strength) for text, strength in texts]
 
 
 WINDOWS = Question(

@@ -202,8 +202,12 @@ def test_scored_texts_are_written_under_each_latent_that_fires_and_as_the_model_
     by_side = {key: own["after"].tolist() for key, own in table.groupby(["latent_index", "side"])}
     as_it_is = by_side[0, "unsteered"]
     assert len(as_it_is) == len(rows.tokens)
+    own = table[table["latent_index"] == W].sort_values(["side", "rank"])
+    assert own["value"].tolist() == [1.0] * 3 + [10.0] * 3 + [0.0] * 3
+    assert own["rank"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
     assert all(texts == as_it_is for (_, side), texts in by_side.items() if side == "unsteered")
-    assert by_side[0, "steered"] == as_it_is  # a push next to nothing
+    assert by_side[0, "steered"] == 2 * as_it_is  # a push next to nothing
+    assert by_side[0, "steered"] != by_side[W, "steered"]
     assert all(text.count("w") > 8 for text in by_side[W, "steered"])
     assert all(text.count("w") < 3 for text in as_it_is)
     assert table.loc[table["latent_index"] == W, "before"].nunique() == len(rows.tokens)

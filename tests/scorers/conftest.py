@@ -53,7 +53,7 @@ class LanguageWorld:
         for rank in range(N_WINDOWS):
             said = {"steered": [*rng.choice(own, 3), *rng.choice(plain, 5)], "unsteered": rng.choice(plain, 8)}
             for side, words in said.items():
-                yield _row(latent, side, rank, ["", f" {' '.join(words)}"], 0)
+                yield _row(latent, side, rank, ["", f" {' '.join(words)}"], 0) | {"value": float(side == "steered")}
 
 
 def _row(latent, side, rank, words, at, values=None):

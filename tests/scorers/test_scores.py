@@ -92,6 +92,10 @@ def test_faithfulness_is_fades_share_of_what_there_is_to_raise():
     assert faithfulness(np.array([1.0, 0, 0, 0, 1, 1, 0, 0]), truth) == 0
     assert faithfulness(np.array([1.0, 0, 0, 0, 1, 1, 1, 1]), truth) == 0
     assert faithfulness(np.ones(8), truth) == 0
+    by_strength = items([1, 1, 10, 10, 0, 0])
+    assert faithfulness(np.array([0.0, 1, 1, 1, 0, 1]), by_strength) == pytest.approx((1 - 1 / 2) / (1 - 1 / 2))
+    assert faithfulness(np.array([1.0, 1, 0, 0, 0, 1]), by_strength) == 1
+    assert faithfulness(np.array([1.0, 0, 0, 0, 0, 0, 0]), items([1, 1, 10, 10, 0, 0, 0])) == 1 / 2
 
 
 @pytest.mark.parametrize("score", SCORES.builtin)

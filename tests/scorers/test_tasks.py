@@ -153,8 +153,9 @@ def test_each_silent_window_is_the_intruder_among_four_that_are_drawn(tmp_path):
 
 def test_texts_written_while_steering_stand_beside_those_written_anyway(tmp_path):
     rows = [row(0, "steered", rank, "", "tell me", f" word{rank}") for rank in range(2)]
-    rows += [row(0, "unsteered", rank, "", "tell me", f" plain{rank}") for rank in range(2)]
+    rows[1]["value"] = 10.0
+    rows += [row(0, "unsteered", rank, "", "tell me", f" plain{rank}") | {"value": 0.0} for rank in range(2)]
     found = tasks(tmp_path, rows)[0, "continuations"].items
     assert {(item.text, item.truth) for item in found} == {
-        ("word0", 1.0), ("word1", 1.0), ("plain0", 0.0), ("plain1", 0.0),
+        ("word0", 1.0), ("word1", 10.0), ("plain0", 0.0), ("plain1", 0.0),
     }  # fmt: skip
