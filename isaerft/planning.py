@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from isaerft.config import Llm, Plan, Subject, TrainSae
+from isaerft.config import Llm, Plan, Scorer, Subject, TrainSae
 from isaerft.errors import InputError, printable
 from isaerft.explanations import AskingSource, latents_to_explain, read_explanations, sample_path
 from isaerft.explanations.contexts import read_contexts
@@ -26,9 +26,9 @@ from isaerft.judges import AskingJudge
 from isaerft.layout import Results, SubjectFolder
 from isaerft.llm import LanguageModel, Prompt, RequestPlan
 from isaerft.registry import JUDGES, SCORERS, SOURCES
-from isaerft.scorers import AskingScorer, Task, tasks_of
+from isaerft.scorers import AskingScorer, Task, questions_of, tasks_of
 from isaerft.scorers.base import exchange_explanations
-from isaerft.scorers.tasks import N_LISTS, stand_in_tasks
+from isaerft.scorers.tasks import stand_in_tasks
 from isaerft.stats.power import Design, auroc_of_odds_ratio, latents_needed, observed_auroc, odds_ratio_of_auroc
 
 TYPICAL_EXPLANATION = 120
@@ -199,7 +199,7 @@ class _Planner:
         exact = self._explained and self._folder.scored.is_file() and self._folder.latents.is_file()
         prompts = None
         if isinstance(part, AskingScorer):
-            tasks = self._tasks(options.n_latents) if exact else self._stand_in_tasks(options.n_latents)
+            tasks = self._tasks(options) if exact else self._stand_in_tasks(options)
             exchanged = filter(None, exchange_explanations(tasks, self._plan.study.seed))
             prompts = part.requests([*tasks, *exchanged], options, llm=llm)
         return self._cost("scorer", name, llm, prompts, exact)
@@ -218,15 +218,16 @@ class _Planner:
     def _model(self, name: str | None) -> LanguageModel:
         return LanguageModel.of(self._plan, str(name))
 
-    def _tasks(self, n_latents: int | None) -> list[Task]:
+    def _tasks(self, options: Scorer) -> list[Task]:
         alive = latents_to_explain(self._folder.read_latents(), self._plan.study.agreement.min_firing_rate)
         scored = self._explanations[self._explanations["latent_index"].isin(alive)]
-        return tasks_of(read_contexts(self._folder.scored), scored, self._plan.study.seed, n_latents)
+        asked = questions_of(options.scores)
+        return tasks_of(read_contexts(self._folder.scored), scored, asked, self._plan.study.seed, options.n_latents)
 
-    def _stand_in_tasks(self, n_latents: int | None) -> list[Task]:
+    def _stand_in_tasks(self, options: Scorer) -> list[Task]:
         n_explained = len(self._explanations)
-        n_items = max(2 * self._plan.study.scored_windows, 1 + N_LISTS)
-        return stand_in_tasks(n_explained if n_latents is None else min(n_explained, n_latents), n_items)
+        n_latents = n_explained if options.n_latents is None else min(n_explained, options.n_latents)
+        return stand_in_tasks(questions_of(options.scores), n_latents, self._plan.study.scored_windows)
 
     def _latents_are_known(self) -> bool:
         return self._folder.latents.is_file() and (self._sample is None or self._sample.is_file())

@@ -109,6 +109,26 @@ class SourceFacts(AskingFacts):
 
 
 @dataclass(frozen=True)
+class ScoreFacts:
+    """What others need to know of a score of explanations. Larger is better in every score."""
+
+    meaning: str = ""
+    """What it measures, as tables say it."""
+    paper: str = ""
+    """Where its procedure was published."""
+    side: Literal["input", "output"] = "input"
+    """Whether its evidence is what the latent fires on, or what it makes the model say."""
+    chance: float | None = None
+    """Its value for an explanation that says nothing, where that is known."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Its lowest and highest possible value."""
+    steered: bool = False
+    """Whether it needs texts that the model writes while each latent is amplified."""
+    reads_explanation: bool = True
+    """False for a control that never sees the explanation, so that it cannot tell right from wrong."""
+
+
+@dataclass(frozen=True)
 class MetricFacts:
     """What others need to know of a metric of answers."""
 
@@ -137,9 +157,9 @@ class Registry(Mapping[str, Any], Generic[Facts]):
         self._parts: dict[str, Any] = {}
 
     @property
-    def builtin(self) -> frozenset[str]:
-        """Names of our own parts."""
-        return frozenset(self._targets)
+    def builtin(self) -> tuple[str, ...]:
+        """Names of our own parts, as declared."""
+        return tuple(self._targets)
 
     def declare(self, name: str, target: str, **facts: Any) -> None:
         """Register one of our own parts, "module:attribute", without importing it."""
@@ -309,6 +329,78 @@ SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")
 SCORERS.declare("lexical", "isaerft.scorers.similarity:lexical")
 SCORERS.declare("embedding", "isaerft.scorers.similarity:embedding")
 SCORERS.declare("llm", "isaerft.scorers.llm:llm", asks=True)
+SCORERS.declare("lexicon", "isaerft.scorers.lexicon:lexicon")
+
+SCORES = Registry("score", ScoreFacts, group="isaerft.scores")
+SCORES.declare(
+    "detection",
+    "isaerft.scorers.scores:DETECTION",
+    meaning="windows in which the latent fires, among others (AUROC; by embeddings, it is delphi's embedding score)",
+    paper="Paulo et al. 2024, arXiv 2410.13928",
+    chance=0.5,
+)
+SCORES.declare(
+    "fuzzing",
+    "isaerft.scorers.scores:FUZZING",
+    meaning="the tokens on which it fires, among others of the same windows (AUROC)",
+    paper="Paulo et al. 2024, arXiv 2410.13928",
+    chance=0.5,
+)
+SCORES.declare(
+    "output",
+    "isaerft.scorers.scores:OUTPUT",
+    meaning="the tokens that it makes more likely, among those of other latents (AUROC)",
+    paper="after Gur-Arieh et al. 2025, arXiv 2501.08319",
+    side="output",
+    chance=0.5,
+)
+SCORES.declare(
+    "simulation",
+    "isaerft.scorers.scores:SIMULATION",
+    meaning="correlation, over tokens, of real activations with those that the explanation leads one to expect",
+    paper="Bills et al. 2023, Language models can explain neurons in language models",
+    chance=0.0,
+    bounds=(-1.0, 1.0),
+)
+SCORES.declare(
+    "intruder",
+    "isaerft.scorers.scores:INTRUDER",
+    meaning="a control that sees no explanation: the window in which the latent is silent, found among five (accuracy)",
+    paper="delphi (EleutherAI), intruder detection",
+    chance=0.2,
+    reads_explanation=False,
+)
+SCORES.declare(
+    "responsiveness",
+    "isaerft.scorers.scores:RESPONSIVENESS",
+    meaning="how far windows that the explanation fits have larger activations than others (absolute Gini coefficient)",
+    paper="FADE: Puri et al. 2025, arXiv 2502.16994",
+    chance=0.0,
+)
+SCORES.declare(
+    "purity",
+    "isaerft.scorers.scores:PURITY",
+    meaning="whether it fires on nothing else: average precision of activations for windows that the explanation fits",
+    paper="FADE: Puri et al. 2025, arXiv 2502.16994",
+)
+SCORES.declare(
+    "steering",
+    "isaerft.scorers.scores:STEERING",
+    meaning="texts that the model writes while the latent is amplified, among those that it writes anyway (AUROC)",
+    paper="after Gur-Arieh et al. 2025, arXiv 2501.08319",
+    side="output",
+    chance=0.5,
+    steered=True,
+)
+SCORES.declare(
+    "faithfulness",
+    "isaerft.scorers.scores:FAITHFULNESS",
+    meaning="by how much amplifying raises the share of texts that fit, of what there is to raise",
+    paper="FADE: Puri et al. 2025, arXiv 2502.16994",
+    side="output",
+    chance=0.0,
+    steered=True,
+)
 
 METRICS = Registry("metric", MetricFacts, group="isaerft.metrics")
 METRICS.declare("phrases", "isaerft.changes.metrics:phrases", needs="phrases")

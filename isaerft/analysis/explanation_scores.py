@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from isaerft import stats
+from isaerft import registry, stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import (
     CI_HIGH_OVER_BEHAVIORS,
@@ -125,6 +125,21 @@ def _has_scorers(plan: Plan) -> bool:
     return bool(plan.study.scorers)
 
 
+def _meanings() -> str:
+    """Return what each score measures, from its registration."""
+    return "; ".join(f"{name}: {registry.SCORES.facts(name).meaning}" for name in registry.SCORES.builtin)
+
+
+def _chances() -> str:
+    """Return the chance level of each score that has one."""
+    levels: dict[float, list[str]] = {}
+    for name in registry.SCORES.builtin:
+        chance = registry.SCORES.facts(name).chance
+        if chance is not None:
+            levels.setdefault(chance, []).append(name)
+    return "; ".join(f"{level:g} for {', '.join(names)}" for level, names in levels.items())
+
+
 _CONDITION = "studies that score explanations"
 _SCORER = Column("scorer", "text", "What decides how well an explanation fits an item, as named in the study's config.")
 
@@ -139,23 +154,21 @@ SCORES = ResultTable(
         SUBJECT,
         SOURCE,
         _SCORER,
-        Column(
-            "score",
-            "text",
-            "detection: windows in which the latent fires, among others; fuzzing: the tokens on which it fires, among "
-            "others of the same windows; output: the tokens that it makes more likely, among those of other latents.",
-        ),
+        Column("score", "text", f"What is scored. {_meanings()}."),
         LATENT_INDEX,
-        Column("n_items", "int", "Items that the explanation was matched with; half of the windows are positive."),
+        Column("n_items", "int", "Items (windows, tokens, lists, texts) that the explanation was matched with."),
         Column(
             "value",
             "float",
-            "Probability that a positive item fits better than a negative one (by chance: 0.5); for yes-or-no answers, "
-            "balanced accuracy; empty if the scorer gave no answer.",
+            f"The score; larger is better. By chance: {_chances()}. An AUROC of yes-or-no answers is balanced "
+            "accuracy. Empty if the scorer gave no answer.",
             optional=True,
         ),
         Column(
-            "floor", "float", "The same items with the explanation of another latent, drawn at random.", optional=True
+            "floor",
+            "float",
+            "The same items with the explanation of another latent, drawn at random; empty if the score reads none.",
+            optional=True,
         ),
     ),
     when=_has_scorers,
@@ -174,7 +187,7 @@ QUALITY = ResultTable(
         SUBJECT,
         SOURCE,
         _SCORER,
-        Column("score", "text", "detection, fuzzing or output, as in explanation_scores.csv."),
+        Column("score", "text", "As in explanation_scores.csv."),
         Column("n_explanations", "int", "Explanations scored, one per latent."),
         Column("n_failed", "int", "Explanations that the scorer gave no answer on; they are in no mean."),
         Column("mean", "float", "Mean value over these explanations.", optional=True),

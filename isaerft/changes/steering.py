@@ -35,9 +35,15 @@ from isaerft.errors import InputError
 from isaerft.io import replacing
 from isaerft.layout import AnswersFolder
 from isaerft.progress import Progress
+from isaerft.subjects.contexts import beginnings
+from isaerft.subjects.corpus import TokenRows
+from isaerft.subjects.facts import Firing
 from isaerft.subjects.generate import generate, longest_prompt, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 
+N_TEXTS, N_NEW_TOKENS, SCORED_STRENGTHS = 6, 12, (1.0, 10.0)
+"""Texts that are written while a latent is amplified, for scoring explanations, and tokens of each; and strengths, two
+of FADE's (Puri et al. 2025)."""
 log = logging.getLogger(__name__)
 
 
@@ -152,6 +158,52 @@ def steered_answers(
         texts = [reply.text for reply in replies]
         found += [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]
     return found
+
+
+def steered_contexts(subject: LoadedSubject, rows: TokenRows, firing: Firing, *, batch_size: int) -> pd.DataFrame:
+    """Return what the model writes while each latent is amplified, and as it is.
+
+    Parameters
+    ----------
+    subject : LoadedSubject
+    rows : TokenRows
+        The reference corpus; its rows' beginnings are continued, greedily.
+    firing : Firing
+        Firing on that corpus.
+    batch_size : int
+        Rows of the corpus per forward pass; these texts are short, so four times as many are written together.
+
+    Returns
+    -------
+    DataFrame
+        latent_index, side ("steered" or "unsteered", the same texts for every latent), rank (from 0), before (the
+        beginning), token (empty), after (what the model writes), value (strength, in largest activations; or 0).
+    """
+    tokens, mask, _ = beginnings(rows, N_TEXTS, subject.language)
+    asked = [row[: int(length)].tolist() for row, length in zip(tokens, mask.sum(1), strict=True)]
+    prompts = [Prompt(subject.language.decode(row), row) for row in asked]
+    alive = np.flatnonzero(firing.count > 0)
+    largest = torch.from_numpy(firing.maximum[alive]).float()[:, None]
+    pushes = largest.to(subject.dictionary.decoder.device) * subject.dictionary.decoder[alive].float()
+    strengths = (0.0, *SCORED_STRENGTHS)
+    plain, *steered = steered_answers(
+        subject,
+        prompts,
+        torch.cat([pushes.new_zeros(1, pushes.shape[1]), *(strength * pushes for strength in SCORED_STRENGTHS)]),
+        max_new_tokens=N_NEW_TOKENS,
+        batch_size=4 * batch_size,
+    )
+    records = []
+    for place, latent in enumerate(alive.tolist()):
+        texts = [plain, *steered[place :: len(alive)]]
+        for level, strength in enumerate(strengths):
+            first = max(0, level - 1) * len(prompts)
+            records += [
+                (latent, "steered" if strength else "unsteered", first + number, prompt.text, text, strength)
+                for number, (prompt, text) in enumerate(zip(prompts, texts[level], strict=True))
+            ]
+    columns = ["latent_index", "side", "rank", "before", "after", "value"]
+    return pd.DataFrame(records, columns=columns).assign(token="")
 
 
 def neutral_prompts(

@@ -121,7 +121,7 @@ def judge(
 def score(
     study: StudyFile, subject: SubjectName, source: SourceName, scorer: ScorerName, results: ResultsFolder = None
 ) -> None:
-    """Score one source's explanations (detection, fuzzing, output), with the score of exchanged ones as a baseline."""
+    """Score one source's explanations by a scorer's scores, with the score of exchanged ones as a baseline."""
     plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
     check_name("source", source, plan.study.sources)
@@ -134,9 +134,10 @@ def score(
     alive = latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate)
     found = read_explanations(layout.explanations(subject, source))
     found = found[found["latent_index"].isin(alive)]
-    tasks = scorers.tasks_of(read_contexts(folder.scored), found, plan.study.seed, options.n_latents)
+    asked, seed = scorers.questions_of(options.scores), plan.study.seed
+    tasks = scorers.tasks_of(read_contexts(folder.scored), found, asked, seed, options.n_latents)
     llm = open_llm(plan, options.llm)
-    scored = scorers.score_explanations(scorer, options, tasks, seed=plan.study.seed, llm=llm)
+    scored = scorers.score_explanations(scorer, options, tasks, seed=seed, subject_dir=folder.path, llm=llm)
     scorers.write_scores(scored, layout.scores(subject, source, scorer))
 
 

@@ -128,15 +128,23 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
 
     folder, loaded = layout.subject(subject), open_subject(opened, subject)
     rows = read_corpus(folder.corpus)
+    firing = measure_firing(loaded, rows, plan.study.batch_size)
     frame = heldout_contexts(
         loaded,
         rows,
-        measure_firing(loaded, rows, plan.study.batch_size),
+        firing,
         n_windows=plan.study.scored_windows,
         n_amplified=plan.study.subjects[subject].amplified_rows,
         batch_size=plan.study.batch_size,
         seed=plan.study.seed,
     )
+    if plan.scores_steered_texts:
+        import pandas as pd
+
+        from isaerft.changes.steering import steered_contexts
+
+        written = steered_contexts(loaded, rows, firing, batch_size=plan.study.batch_size)
+        frame = pd.concat([frame, written], ignore_index=True)
     with replacing(folder.scored) as temporary:
         frame.to_parquet(temporary, index=False)
 

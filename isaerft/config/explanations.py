@@ -194,6 +194,8 @@ class Scorer:
 
     kind: str = ""
     """Registered scorer; the entry's own name when empty."""
+    scores: list[str] = Field(default_factory=lambda: ["detection", "fuzzing", "output"], min_length=1)
+    """What it scores: registered scores."""
     sources: list[str] = Field(default_factory=list)
     """Sources whose explanations it scores; all when empty."""
     n_latents: int | None = Field(default=None, ge=2)
@@ -202,6 +204,10 @@ class Scorer:
     """Language model of the study that an `llm` scorer asks."""
     model: str | None = None
     """Embedding scorer: a sentence-transformers model in place of the packaged all-MiniLM-L6-v2."""
+    query: str = ""
+    """Embedding scorer: what the model wants to read before a query, here before each explanation."""
+    path: str | None = None
+    """Lexicon scorer: table of phrases and the words that they speak of; {subject_dir} as for sources."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

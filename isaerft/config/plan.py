@@ -16,7 +16,7 @@ from isaerft.config.study import PERMUTED, SHUFFLED, Study
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
 from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
-from isaerft.registry import ADAPTERS
+from isaerft.registry import ADAPTERS, SCORES
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,12 @@ class Plan:
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""
         return [name for name, part in self.study.scorers.items() if source in (part.sources or [source])]
+
+    @property
+    def scores_steered_texts(self) -> bool:
+        """Whether a scorer reads what the model writes while latents are amplified."""
+        used = {score for part in self.study.scorers.values() for score in part.scores}
+        return any(SCORES.facts(score).steered for score in used)
 
     @property
     def compared_sources(self) -> dict[str, list[str]]:

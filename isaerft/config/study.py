@@ -120,7 +120,7 @@ class Study:
     candidates: dict[str, str] = Field(default_factory=dict)
     """What audits look for in addition to the study's behaviors: name -> description for the judges; needs no data."""
     scorers: dict[str, Scorer] = Field(default_factory=dict)
-    """Scorers of the explanations themselves (detection, fuzzing, output); none when empty."""
+    """Scorers of the explanations themselves; none when empty."""
     scored_windows: int = Field(default=6, ge=2)
     """Windows in which a latent fires, and as many in which it is silent, that its explanation is scored on."""
     measures: list[str] = Field(default_factory=lambda: ["parameter", "contribution", "attribution"], min_length=1)
@@ -213,6 +213,9 @@ class Study:
         ):
             for name, part in parts.items():
                 registered.check(part.kind or name)
+        for scorer in self.scorers.values():
+            for score in scorer.scores:
+                registry.SCORES.check(score)
         for adapter in self.adapters.values():
             registry.OBJECTIVES.check(adapter.objective)
         for measure in self.measures:
@@ -328,6 +331,7 @@ class Study:
             raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="remove its `tested: false`")
         files = [("source", name, path) for name, part in self.sources.items() for path in (part.path, part.features)]
         files += [("judge", name, part.path) for name, part in self.judges.items()]
+        files += [("scorer", name, part.path) for name, part in self.scorers.items()]
         for kind, name, path in files:
             if path is not None and "{subject_dir}" not in path and not os.path.exists(path):
                 raise _missing(f"{kind} {name!r}: {path!r}", path)

@@ -2,7 +2,8 @@
 
 Columns: latent_index (int), side ("input", "output", "amplified", and those held out for scoring), rank (int, 0 is the
 strongest), token, before, after (str) and value (float: the activation, the promotion, or the rise of the
-log-probability in nats).
+log-probability in nats). Windows held out for scoring also have tokens (list of str) and activations (list of float,
+one for each token).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from isaerft.errors import InputError
@@ -17,17 +19,20 @@ from isaerft.explanations.base import clean_text
 from isaerft.io import read_parquet
 
 COLUMNS = ("latent_index", "side", "rank", "token", "before", "after", "value")
+BY_TOKEN = ("tokens", "activations")
 MAX_TOKEN = 40
 _BREAKS = {"\n": "line break", "\t": "tab", "Ċ": "line break", "ĉ": "tab", "<0x0A>": "line break", "<0x09>": "tab"}
 
 
 class Context(NamedTuple):
-    """A token, the text before and after it, and its strength."""
+    """A token, the text before and after it, its strength, and the whole token by token, where that is known."""
 
     token: str
     before: str
     after: str
     value: float = 0.0
+    tokens: tuple[str, ...] = ()
+    activations: tuple[float, ...] = ()
 
 
 def read_contexts(path: Path) -> pd.DataFrame:
@@ -40,13 +45,19 @@ def read_contexts(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}", allowed=", ".join(COLUMNS))
     for column in ("token", "before", "after"):
         contexts[column] = contexts[column].map(lambda text: text if isinstance(text, str) else "")
+    for column in BY_TOKEN:
+        if column in contexts:
+            parts = contexts[column].tolist()
+            contexts[column] = [tuple(own) if isinstance(own, list | np.ndarray) else () for own in parts]
     return contexts.sort_values(["latent_index", "side", "rank"], kind="stable")
 
 
 def grouped(contexts: pd.DataFrame) -> list[tuple[int, str, list[Context]]]:
     """Return (latent, side, contexts by rank) for contexts sorted by these."""
     groups: list[tuple[int, str, list[Context]]] = []
-    columns = (contexts[name].tolist() for name in ("latent_index", "side", "token", "before", "after", "value"))
+    shown = ("latent_index", "side", "token", "before", "after", "value")
+    known = [name for name in (*shown, *BY_TOKEN) if name in contexts]
+    columns = (contexts[name].tolist() for name in known)
     for latent, side, *context in zip(*columns, strict=True):
         if not groups or groups[-1][:2] != (latent, side):
             groups.append((latent, side, []))

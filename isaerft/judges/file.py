@@ -122,7 +122,12 @@ def judge_file(judge: Judge, kind: str, subject_dir: Path) -> Path:
     refuse_options(judge, f"a {kind}")
     if judge.path is None:
         raise InputError(f"judge of kind {kind!r} without a path", remedy="add `path:`")
-    return Path(judge.path.replace("{subject_dir}", str(subject_dir)))
+    return in_subject(judge.path, subject_dir)
+
+
+def in_subject(path: str, subject_dir: Path) -> Path:
+    """Return a path of a config with the subject's folder in place of {subject_dir}."""
+    return Path(path.replace("{subject_dir}", str(subject_dir)))
 
 
 def read_columns(path: Path, columns: Iterable[str]) -> pd.DataFrame:

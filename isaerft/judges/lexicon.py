@@ -34,12 +34,12 @@ from isaerft.errors import InputError, printable, shown
 from isaerft.explanations.local import clauses
 from isaerft.judges.base import DECIMALS, judgements
 from isaerft.judges.file import as_numbers, check_names, judge_file, read_columns
+from isaerft.judges.phrases import Phrases, words_of
 
 COLUMNS = ("word", "side", "behavior", "effect")
 SIDES = ("input", "output")
 TOP_WORDS = 3
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
-_QUOTED = re.compile(r'"([^"]*)"')
+QUOTED = re.compile(r'"([^"]*)"')
 
 
 class Reading(NamedTuple):
@@ -99,9 +99,9 @@ def read_word_list(path: Path, behaviors: Mapping[str, str]) -> dict[str, WordLi
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise InputError(f"{path} lacks {' and '.join(missing)}", allowed=", ".join(COLUMNS))
-    table["word"] = [_encodable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
+    table["word"] = [encodable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
     for place, word in table["word"].items():
-        if not _words(word) or ("*" in word and not re.fullmatch(r"[\w'’]+\*", word)):
+        if not words_of(word) or ("*" in word and not re.fullmatch(r"[\w'’]+\*", word)):
             raise InputError(f"{place}: word {shown(word)}", allowed="one or more words, or one that ends in *")
     check_names(table["side"], (*SIDES, "both"))
     check_names(table["behavior"], behaviors)
@@ -122,17 +122,12 @@ class WordList:
 
     def __init__(self, rows: pd.DataFrame, behaviors: Sequence[str]) -> None:
         self._none = np.zeros(len(behaviors))
-        self._phrases: dict[tuple[str, ...], np.ndarray] = {}
-        self._stems: dict[str, np.ndarray] = {}
         column = {name: number for number, name in enumerate(behaviors)}
+        entries: dict[str, np.ndarray] = {}
         for word, behavior, effect in zip(rows["word"], rows["behavior"], rows["effect"], strict=True):
-            words = tuple(_words(word))
-            if word.endswith("*"):
-                effects = self._stems.setdefault(words[0], self._none.copy())
-            else:
-                effects = self._phrases.setdefault(words, self._none.copy())
-            effects[column[behavior]] = effect
-        self._longest = max(map(len, self._phrases), default=1)
+            phrase = " ".join(words_of(word)) + "*" * word.endswith("*")
+            entries.setdefault(phrase, self._none.copy())[column[behavior]] = effect
+        self._phrases = Phrases(entries.items())
 
     def named(self, text: str) -> dict[str, np.ndarray]:
         """Return the words that a text names with their effects, (n_behaviors,) float each.
@@ -141,28 +136,10 @@ class WordList:
         only listed words are named.
         """
         found: dict[str, np.ndarray] = {}
-        for quoted in _QUOTED.findall(text):
-            effects = list(self._listed(quoted).values())
+        for quoted in QUOTED.findall(text):
+            effects = list(self._phrases.named(quoted).values())
             found[" ".join(quoted.split()).casefold()] = np.mean(effects, axis=0) if effects else self._none
-        return found | self._listed(_QUOTED.sub(" . ", text))
-
-    def _listed(self, text: str) -> dict[str, np.ndarray]:
-        """Return the list's words in a text, the longest first where they overlap."""
-        words, place = _words(text), 0
-        found: dict[str, np.ndarray] = {}
-        while place < len(words):
-            for length in range(min(self._longest, len(words) - place), 0, -1):
-                phrase = tuple(words[place : place + length])
-                if phrase in self._phrases:
-                    found[" ".join(phrase)] = self._phrases[phrase]
-                    break
-            else:
-                length, word = 1, words[place]
-                stem = next((word[:end] for end in range(len(word), 0, -1) if word[:end] in self._stems), None)
-                if stem is not None:
-                    found[word] = self._stems[stem]
-            place += length
-        return found
+        return found | self._phrases.named(QUOTED.sub(" . ", text))
 
 
 def _read(text: str, side: str, lists: Mapping[str, WordList], n_behaviors: int) -> Reading:
@@ -190,7 +167,7 @@ def _reason(named: Mapping[str, np.ndarray], behavior: int, side: str) -> str:
     return f"{side}: {words}{more} ({len(telling)} of {len(named)} words)"
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Return text with half surrogate pairs, which no file can hold, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -206,8 +183,3 @@ def _of_side(table: pd.DataFrame, side: str, behaviors: list[str]) -> WordList:
             remedy=f"leave one row per word, behavior and side ({side})",
         )
     return WordList(rows, behaviors)
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of a text, in lower case."""
-    return _WORD.findall(text.casefold())

@@ -3,21 +3,22 @@
 from isaerft.scorers.base import (
     AskingScorer,
     ScorerFunction,
+    questions_of,
     read_scores,
     score_explanations,
     write_scores,
 )
-from isaerft.scorers.tasks import DETECTION, FUZZING, OUTPUT, SCORES, Item, Task, tasks_of
+from isaerft.scorers.scores import Score
+from isaerft.scorers.tasks import Item, Question, Task, tasks_of
 
 __all__ = [
-    "DETECTION",
-    "FUZZING",
-    "OUTPUT",
-    "SCORES",
     "AskingScorer",
     "Item",
+    "Question",
+    "Score",
     "ScorerFunction",
     "Task",
+    "questions_of",
     "read_scores",
     "score_explanations",
     "tasks_of",

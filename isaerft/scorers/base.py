@@ -1,9 +1,9 @@
-"""What a scorer is, and how scores become the quality of an explanation.
+"""What a scorer is, and how what it says becomes scores of an explanation.
 
 A scorer is a callable registered under a name (`isaerft.registry.SCORERS`, entry-point group `isaerft.scorers`). It
-gives each item of a task a number: how well the explanation fits it. The value of an explanation is the probability
-that an item that holds gets a larger number than one that doesn't, ties counted half. For answers of yes and no this is
-balanced accuracy. An uninformative explanation has 0.5, however often a scorer says yes.
+gives each item of a task a number: how well the explanation fits it. One scorer serves every score
+(`isaerft.registry.SCORES`): a score asks one of the questions in `isaerft.scorers.tasks`, and has the formula that
+turns the fits into a value.
 
 Items can give themselves away, and latents can resemble each other. So the value without information is also measured:
 the same items are scored with the explanation of another latent. This is the floor.
@@ -15,8 +15,9 @@ a method `requests`, `isaerft cost` can count its requests in advance (see `Aski
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -27,10 +28,11 @@ import pandas as pd
 from isaerft.config import Scorer
 from isaerft.errors import InputError
 from isaerft.io import read_parquet, replacing
+from isaerft.judges.file import in_subject
 from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt
-from isaerft.registry import SCORERS
-from isaerft.scorers.tasks import SCORES, Task
-from isaerft.stats import auroc
+from isaerft.registry import SCORERS, SCORES
+from isaerft.scorers.scores import Score
+from isaerft.scorers.tasks import Question, Task
 
 COLUMNS = ("score", "latent_index", "n_items", "value", "floor")
 DECIMALS = 6
@@ -41,12 +43,13 @@ class ScorerFunction(Protocol):
     """A registered scorer."""
 
     def __call__(self, tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray | Failure]:
-        """Return how well each explanation fits each of its items, without reading `holds`.
+        """Return how well each explanation fits each of its items, without reading their `truth`.
 
         Parameters
         ----------
         tasks : sequence of Task
-            All tasks, so that a scorer can use the words of all.
+            All tasks, so that a scorer can use the words of all. Where `question.answer` is "odd", how well each item
+            fits the others of its group.
         scorer : Scorer
             Options of the scorer. If they name an `llm`, the language model is passed as the argument `llm`.
 
@@ -55,6 +58,11 @@ class ScorerFunction(Protocol):
         list of (n_items,) float or Failure
             Larger is a better fit; 0 and 1 for a scorer that says no or yes.
         """
+
+
+def questions_of(scores: Iterable[str]) -> list[Question]:
+    """Return what these scores ask, each question once."""
+    return list(dict.fromkeys(SCORES[score].question for score in scores))
 
 
 @runtime_checkable
@@ -66,7 +74,13 @@ class AskingScorer(Protocol):
 
 
 def score_explanations(
-    name: str, scorer: Scorer, tasks: Sequence[Task], *, seed: int, llm: LanguageModel | None = None
+    name: str,
+    scorer: Scorer,
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    subject_dir: Path | None = None,
+    llm: LanguageModel | None = None,
 ) -> pd.DataFrame:
     """Run a scorer on every task, and on the same items with explanations exchanged between latents.
 
@@ -80,6 +94,8 @@ def score_explanations(
         What is scored.
     seed : int
         Seed of the exchange.
+    subject_dir : Path, optional
+        What {subject_dir} in the scorer's path stands for.
     llm : LanguageModel, optional
         The model that the scorer asks.
 
@@ -87,7 +103,7 @@ def score_explanations(
     -------
     DataFrame
         score, latent_index, n_items, value, floor. A value is NaN if the scorer failed; a floor also if no latent has
-        another explanation. `attrs["counts"]` says how often the scorer failed, and why.
+        another explanation, or the score reads none. `attrs["counts"]` says how often the scorer failed, and why.
 
     Raises
     ------
@@ -95,8 +111,13 @@ def score_explanations(
         There are no tasks, or the scorer failed on all of them.
     """
     if not tasks:
-        raise InputError(f"scorer {name!r} has nothing to score", remedy="check that explained latents fire")
+        raise InputError(
+            f"scorer {name!r} has nothing to score",
+            remedy="check that explained latents fire, and make the subject's scored contexts again",
+        )
     exchanged = exchange_explanations(tasks, seed)
+    if scorer.path is not None and subject_dir is not None:
+        scorer = replace(scorer, path=str(in_subject(scorer.path, subject_dir)))
     model = {} if llm is None else {"llm": llm}
     fits = SCORERS[scorer.kind or name]([*tasks, *filter(None, exchanged)], scorer, **model)
     own, others = fits[: len(tasks)], iter(fits[len(tasks) :])
@@ -109,39 +130,38 @@ def score_explanations(
     if failures:
         failed = dict(sorted(failures.items()))
         log.warning("scorer %r failed on %d of %d tasks: %s; %s", name, failures.total(), len(fits), failed, ASK_AGAIN)
-    frame = pd.DataFrame(
-        {
-            "score": pd.Series([task.score for task in tasks], dtype="str"),
-            "latent_index": np.array([task.latent for task in tasks], dtype=np.int64),
-            "n_items": np.array([len(task.items) for task in tasks], dtype=np.int64),
-            "value": [value_of(task, fit) for task, fit in zip(tasks, own, strict=True)],
-            "floor": [np.nan if other is None else value_of(other, next(others)) for other in exchanged],
-        }
-    )
+    rows = []
+    for task, fit, other in zip(tasks, own, exchanged, strict=True):
+        others_fit = Failure("none") if other is None else next(others)
+        for score in dict.fromkeys(scorer.scores):
+            if SCORES[score].question == task.question:
+                floor = value_of(SCORES[score], task, others_fit) if SCORES.facts(score).reads_explanation else np.nan
+                rows.append((score, task.latent, len(task.items), value_of(SCORES[score], task, fit), floor))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"latent_index": np.int64, "n_items": np.int64})
+    for score in set(scorer.scores) - set(frame["score"]):
+        log.warning("scorer %r: no latent has the evidence that the score %r reads", name, score)
     frame.attrs["counts"] = {"tasks": len(fits), "failed": dict(sorted(failures.items()))}
     log.info("scorer %r: %s; %s", name, frame.groupby("score", sort=False)["value"].mean().to_dict(), frame.attrs)
     return frame
 
 
-def value_of(task: Task, fits: np.ndarray | Failure) -> float:
-    """Return P(an item that holds fits better than one that doesn't) + P(equal) / 2; NaN for a failure."""
-    if isinstance(fits, Failure):
-        return float("nan")
+def value_of(score: Score, task: Task, fits: np.ndarray | Failure) -> float:
+    """Return the value of a score; NaN for a failure."""
     # Rounded, so that rounding errors neither make nor break ties.
-    fits = np.round(fits, DECIMALS)
-    return float(auroc(fits, [item.holds for item in task.items])) if np.ptp(fits) else 0.5
+    return float("nan") if isinstance(fits, Failure) else score.value(np.round(fits, DECIMALS), task.items)
 
 
 def exchange_explanations(tasks: Sequence[Task], seed: int) -> list[Task | None]:
     """Return each task with another latent's, different explanation; None where there is none.
 
-    Within a score, the latents form a circle in an order drawn by `seed`; each gets the explanation of the next one
+    Within a question, the latents form a circle in an order drawn by `seed`; each gets the explanation of the next one
     whose text differs.
     """
     result: list[Task | None] = [None] * len(tasks)
-    for number, score in enumerate(SCORES):
-        places = [place for place, task in enumerate(tasks) if task.score == score]
-        circle = np.random.default_rng([seed, number]).permutation(places).tolist()
+    for question in dict.fromkeys(task.question for task in tasks):
+        places = [place for place, task in enumerate(tasks) if task.question == question]
+        drawn = np.random.default_rng([seed, zlib.crc32(question.name.encode())])
+        circle = drawn.permutation(places).tolist()
         for step, place in enumerate(circle):
             own = tasks[place]
             around = (tasks[other] for other in circle[step + 1 :] + circle[:step])

@@ -1,13 +1,8 @@
-"""Scoring tasks: items that belong to a latent, among others that do not.
+"""Scoring tasks: what a scorer is asked about an explanation, and the items that it reads.
 
-There are three scores, each with its own kind of items:
-
-- detection: in which of these windows is the latent active? (Paulo et al. 2024, "Automatically Interpreting Millions of
-  Features in Large Language Models")
-- fuzzing: on which of these marked tokens is it active? Each window is shown with the right token marked and with a
-  wrong one (same paper).
-- output: which of these lists has the tokens that it makes likelier? (after Gur-Arieh et al. 2025, "Enhancing Automated
-  Interpretability with Output-Centric Feature Descriptions")
+A question is asked about items of a latent among others, each with the truth about it. The scorer says how well the
+explanation fits each item, and sees no truth. What becomes of that is up to the scores (`isaerft.scorers.scores`).
+Several can share a question, which is then asked once.
 
 The items come from contexts that are held out for scoring (`isaerft.subjects.contexts`): no explainer or judge sees
 them.
@@ -15,8 +10,11 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,8 +22,9 @@ import pandas as pd
 from isaerft.explanations import clean_text
 from isaerft.explanations.contexts import Context, clean_token, grouped, without_marks
 
-DETECTION, FUZZING, OUTPUT = SCORES = ("detection", "fuzzing", "output")
 N_LISTS = 6
+N_SHOWN = 5
+"""Windows among which an intruder is to be found, as in delphi."""
 TYPICAL_TEXT = 100
 
 
@@ -39,31 +38,79 @@ class Item:
         As a reader sees it; a marked token is between << and >>.
     focus : str
         The part in question: the marked word, otherwise the whole text.
-    holds : bool
-        Whether it belongs to the latent.
+    truth : float
+        0 if it does not belong to the latent, else how strongly it does: the size of the activation, the strength of
+        steering, or 1.
+    group : int
+        Items of one group are read together.
     """
 
     text: str
     focus: str
-    holds: bool
+    truth: float
+    group: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it belongs to the latent."""
+        return self.truth > 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Held-out contexts of a latent by side, and the tokens that amplifying makes likelier, of every latent."""
+
+    latent: int
+    contexts: Mapping[str, Sequence[Context]]
+    lists: Mapping[int, Sequence[str]]
+
+    def of(self, side: str) -> Sequence[Context]:
+        """Return the contexts of a side, the strongest first; none if there are none."""
+        return self.contexts.get(side, ())
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a latent's items.
+
+    Attributes
+    ----------
+    name : str
+        What the items are, in a word.
+    text : str
+        What a language model is asked about each item, or about a group.
+    answer : {"yes", "degree", "odd"}
+        yes: whether it fits. degree: how well, from 0 to 10. odd: no explanation is read; which item of the group does
+        not belong there.
+    items : callable
+        `items(evidence, rng)` returns the items, in any order; none if there is not enough evidence.
+    """
+
+    name: str
+    text: str
+    answer: Literal["yes", "degree", "odd"]
+    items: Callable[[Evidence, np.random.Generator], list[Item]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """An explanation, its side ("input", "output" or "both"), and the items of `latent` for one score."""
+    """An explanation, its side ("input", "output" or "both"), and the items of `latent` that a question is about."""
 
     latent: int
-    score: str
+    question: Question
     explanation: str
     side: str
     items: tuple[Item, ...]
 
 
-def tasks_of(contexts: pd.DataFrame, explanations: pd.DataFrame, seed: int, n_latents: int | None = None) -> list[Task]:
-    """Return up to three tasks per explained latent, their items in an order drawn by `seed`.
-
-    Detection and fuzzing have as many items that hold as items that don't. Among the lists of tokens, one is the
-    latent's own and up to `N_LISTS` are drawn from other latents, none with the same tokens.
+def tasks_of(
+    contexts: pd.DataFrame,
+    explanations: pd.DataFrame,
+    questions: Sequence[Question],
+    seed: int,
+    n_latents: int | None = None,
+) -> list[Task]:
+    """Return a task per explained latent and question, their items in an order drawn by `seed`.
 
     Parameters
     ----------
@@ -71,8 +118,10 @@ def tasks_of(contexts: pd.DataFrame, explanations: pd.DataFrame, seed: int, n_la
         scored_contexts.parquet, as `isaerft.explanations.contexts.read_contexts` reads it.
     explanations : DataFrame
         As `isaerft.explanations.read_explanations` returns it.
+    questions : sequence of Question
+        What is asked; a latent without the evidence for a question gets no task.
     seed : int
-        Seed of the latents and of the order of items.
+        Seed of the latents and of the order of items. The draws of one question do not depend on the others.
     n_latents : int, optional
         At most this many of the latents with contexts and explanation are drawn; all by default.
     """
@@ -87,51 +136,56 @@ def tasks_of(contexts: pd.DataFrame, explanations: pd.DataFrame, seed: int, n_la
         explained = explained.iloc[np.sort(drawn)]
     tasks = []
     for row in explained.itertuples():
-        latent, own = int(row.latent_index), evidence[int(row.latent_index)]
-        rng = np.random.default_rng([seed, latent])
-        items = {
-            DETECTION: _detection(own.get("heldout", []), own.get("silent", [])),
-            FUZZING: _fuzzing(own.get("heldout", []), own.get("unmarked", [])),
-            OUTPUT: _output(latent, lists, rng),
-        }
-        for score in SCORES:
-            shuffled = tuple(items[score][place] for place in rng.permutation(len(items[score])))
-            if shuffled:
-                tasks.append(Task(latent, score, row.explanation, row.side, shuffled))
+        latent = int(row.latent_index)
+        own = Evidence(latent, evidence[latent], lists)
+        for question in questions:
+            rng = np.random.default_rng([seed, latent, zlib.crc32(question.name.encode())])
+            items = question.items(own, rng)
+            # Groups stay whole and, as tokens of a window must, in their order.
+            shuffled = items if question.answer == "degree" else [items[place] for place in rng.permutation(len(items))]
+            ordered = tuple(sorted(shuffled, key=lambda item: item.group))
+            if ordered:
+                tasks.append(Task(latent, question, row.explanation, row.side, ordered))
     return tasks
 
 
-def stand_in_tasks(n_latents: int, n_items: int) -> list[Task]:
+def stand_in_tasks(questions: Sequence[Question], n_latents: int, n_windows: int) -> list[Task]:
     """Return tasks of typical length for `n_latents` latents, for planning before their contexts are known."""
     tasks = []
     for latent in range(n_latents):
         explanation, text = (f"({what} still to come) {latent}".ljust(TYPICAL_TEXT, ".") for what in ("text", "item"))
-        items = tuple(Item(text, text, bool(number % 2)) for number in range(n_items))
-        tasks += [Task(latent, score, explanation, "input", items) for score in SCORES]
+        windows = [Context(text, "", "", value, (text,), (value,)) for value in (1.0, 0.0) for _ in range(n_windows)]
+        sides = {"heldout": windows[:n_windows], "unmarked": windows[:n_windows], "silent": windows[n_windows:]}
+        sides |= {"steered": windows[:n_windows] * 2, "unsteered": windows[n_windows:]}
+        lists = {latent - number: [f"{text}{number}"] for number in range(N_LISTS + 1)}
+        rng = np.random.default_rng(latent)
+        for question in questions:
+            items = question.items(Evidence(latent, sides, lists), rng)
+            tasks.append(Task(latent, question, explanation, "input", tuple(items)))
     return tasks
 
 
-def _detection(heldout: Sequence[Context], silent: Sequence[Context]) -> list[Item]:
+def _windows(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
     """Return windows with and without the latent, equally many of both."""
-    count = min(len(heldout), len(silent))
-    steps = np.linspace(0, len(heldout) - 1, count).round().astype(int)
-    texts = [(_whole(heldout[step]), True) for step in steps] + [(_whole(one), False) for one in silent[:count]]
-    return [Item(text, text, holds) for text, holds in texts]
+    shown, silent = _balanced(evidence)
+    texts = [(_whole(one), abs(one.value)) for one in shown] + [(_whole(one), 0.0) for one in silent]
+    return [Item(text, text, truth) for text, truth in texts]
 
 
-def _fuzzing(heldout: Sequence[Context], unmarked: Sequence[Context]) -> list[Item]:
+def _marked_tokens(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
     """Return each window that has an inactive token twice: with the right token marked, and with the wrong one."""
-    wrong = {_joined(one): one for one in unmarked}
-    pairs = [(one, wrong[_joined(one)]) for one in heldout if _joined(one) in wrong]
-    shown = [(one, holds) for pair in pairs for one, holds in zip(pair, (True, False), strict=True)]
+    wrong = {_joined(one): one for one in evidence.of("unmarked")}
+    pairs = [(one, wrong[_joined(one)]) for one in evidence.of("heldout") if _joined(one) in wrong]
+    shown = [(one, holds) for pair in pairs for one, holds in zip(pair, (1.0, 0.0), strict=True)]
     return [Item(_marked(one), _word(one), holds) for one, holds in shown]
 
 
-def _output(latent: int, lists: dict[int, list[str]], rng: np.random.Generator) -> list[Item]:
-    """Return the latent's own list of tokens, and lists of other latents."""
-    if latent not in lists:
+def _token_lists(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
+    """Return the latent's own list of tokens, and up to `N_LISTS` of other latents, none with the same tokens."""
+    lists = evidence.lists
+    if evidence.latent not in lists:
         return []
-    own = set(lists[latent])
+    own = set(lists[evidence.latent])
     others: dict[frozenset[str], str] = {}
     for index in rng.permutation(list(lists)):
         tokens = lists[int(index)]
@@ -139,12 +193,115 @@ def _output(latent: int, lists: dict[int, list[str]], rng: np.random.Generator) 
             others.setdefault(frozenset(tokens), ", ".join(tokens))
         if len(others) == N_LISTS:
             break
-    texts = [(", ".join(lists[latent]), True), *((text, False) for text in others.values())]
+    texts = [(", ".join(lists[evidence.latent]), 1.0), *((text, 0.0) for text in others.values())]
     return [Item(text, text, holds) for text, holds in texts] if others else []
+
+
+def _every_token(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
+    """Return every token of windows with and without the latent, equally many of both, a group per window."""
+    shown, silent = _balanced(evidence)
+    windows = [one for one in (*shown, *silent) if one.tokens]
+    items = []
+    for group, one in enumerate(windows):
+        text, words = _by_word(one.tokens)
+        items += [
+            Item(text, word, abs(float(value)), group) for word, value in zip(words, one.activations, strict=True)
+        ]
+    return items
+
+
+def _intruders(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
+    """Return one group for each silent window: the window, and four that are drawn from those that the latent fires in.
+
+    In all of them a token is marked: the strongest, or one at random. Fewer than four give no group.
+    """
+    heldout = evidence.of("heldout")
+    if len(heldout) < N_SHOWN - 1:
+        return []
+    items = []
+    for group, silent in enumerate(evidence.of("silent")):
+        drawn = [heldout[place] for place in rng.permutation(len(heldout))[: N_SHOWN - 1]]
+        items += [Item(_marked(one), _whole(one), 1.0, group) for one in drawn]
+        items.append(Item(_marked(silent), _whole(silent), 0.0, group))
+    return items
+
+
+def _continuations(evidence: Evidence, rng: np.random.Generator) -> list[Item]:
+    """Return what the model writes while the latent is amplified, and what it writes as it is, after the same words."""
+    texts = [
+        (clean_text(without_marks(one.after)), one.value)
+        for side in ("steered", "unsteered")
+        for one in evidence.of(side)
+    ]
+    return [Item(text, text, strength) for text, strength in texts]
+
+
+WINDOWS = Question(
+    "windows",
+    "Each item is an excerpt of text. Say for each whether, by the description, the latent is active somewhere in it: "
+    "true or false.",
+    "yes",
+    _windows,
+)
+MARKED_TOKENS = Question(
+    "marked_tokens",
+    "Each item is an excerpt of text in which one token is marked <<so>>. Say for each whether, by the description, "
+    "the latent is active on the marked token: true or false.",
+    "yes",
+    _marked_tokens,
+)
+TOKEN_LISTS = Question(
+    "token_lists",
+    "Each item is a list of tokens. Say for each whether, by the description, these are the tokens that the latent "
+    "makes the model more likely to say: true or false.",
+    "yes",
+    _token_lists,
+)
+EVERY_TOKEN = Question(
+    "every_token",
+    "The items are the words of one excerpt of text, in order. Say for each how active the latent is there, by the "
+    "description: a whole number from 0 (silent) to 10 (as active as it gets). On most words most latents are silent.",
+    "degree",
+    _every_token,
+)
+INTRUDERS = Question(
+    "intruders",
+    "Each item is an excerpt of text in which one token is marked <<so>>. All but one have something in common. Give "
+    "the number of the one that does not belong.",
+    "odd",
+    _intruders,
+)
+CONTINUATIONS = Question(
+    "continuations",
+    "Each item is a text that a language model wrote, in some of them while the latent was amplified. Say for each "
+    "whether it clearly shows what the description says: true or false.",
+    "yes",
+    _continuations,
+)
+
+
+def _balanced(evidence: Evidence) -> tuple[list[Context], list[Context]]:
+    """Return windows in which the latent fires, at even steps from strong to weak, and as many where it is silent."""
+    heldout, silent = evidence.of("heldout"), evidence.of("silent")
+    count = min(len(heldout), len(silent))
+    steps = np.linspace(0, len(heldout) - 1, count).round().astype(int)
+    return [heldout[step] for step in steps], list(silent[:count])
 
 
 def _tokens(group: Sequence[Context]) -> list[str]:
     return list(dict.fromkeys(filter(None, (clean_token(one.token) for one in group))))
+
+
+@lru_cache(maxsize=2**16)
+def _by_word(tokens: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return a window's text, and for each of its tokens the word that it is part of."""
+    whole = "".join(tokens)
+    words, start = [], 0
+    for token in tokens:
+        end = start + len(token)
+        words.append(_word(Context(token, whole[:start], whole[end:])))
+        start = end
+    return clean_text(without_marks(whole)), tuple(words)
 
 
 def _unmarked(one: Context) -> tuple[str, str, str]:

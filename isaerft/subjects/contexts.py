@@ -16,6 +16,8 @@ Two tables of a subject come from here. `context_table` is what explainers read:
 - `silent`: windows drawn at random from other rows, in which the latent is active on no token.
 - `amplified_heldout`: as `amplified`, on other rows.
 
+`heldout` and `silent` windows also come token by token, with the latent's activation on each token.
+
 References
 ----------
 .. [1] Paulo et al. 2024, "Automatically Interpreting Millions of Features in Large Language Models" (detection and
@@ -28,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,8 +52,8 @@ AMPLIFIED_ROWS_AT_ONCE = 64
 N_POOL = 32
 N_PROBES = 512
 COLUMNS = ["latent_index", "side", "rank", "token", "before", "after", "value"]
-Drawn = tuple[float, int, int, int]
-"""Value, row, position and active, as in the pool of `_Candidates`."""
+BY_TOKEN = ["tokens", "activations"]
+NEARBY = [f"nearby_{offset}" for offset in range(-WIDTH, WIDTH + 1)]
 
 
 def context_table(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_amplified: int = 0) -> pd.DataFrame:
@@ -169,7 +172,7 @@ def amplified_tokens(subject: LoadedSubject, rows: TokenRows, firing: Firing, n_
         over rows).
     """
     model, device = subject.model, subject.model.device
-    tokens, mask, last = (part.to(device) for part in _beginnings(rows, n_rows, subject.language))
+    tokens, mask, last = (part.to(device) for part in beginnings(rows, n_rows, subject.language))
     n_rows = len(tokens)
     below = run_below(model, subject.hook, tokens, mask)
     residual = below.residual
@@ -197,7 +200,7 @@ def amplified_rows(n_total: int, n_rows: int) -> np.ndarray:
     return np.unique(np.linspace(0, n_total - 1, n_rows).round().astype(np.int64))
 
 
-def _beginnings(rows: TokenRows, n_rows: int, language: LoadedModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def beginnings(rows: TokenRows, n_rows: int, language: LoadedModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tokens and mask (n, length) of beginnings of rows, and the position of each last token, (n,)."""
     chosen = amplified_rows(len(rows.tokens), n_rows)
     wanted = torch.linspace(*AMPLIFIED_LENGTHS, len(chosen)).round().long() + language.n_constant(rows.tokens[chosen])
@@ -214,6 +217,15 @@ def _log_probability(
     return unembed(subject.model, hidden[torch.arange(len(last)), last]).float().log_softmax(-1)
 
 
+class Drawn(NamedTuple):
+    """The strongest token of a row, and the activations around it, (2 * WIDTH + 1,) float32."""
+
+    value: float
+    row: int
+    position: int
+    nearby: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Candidates:
     """Windows of the corpus from which held-out contexts are chosen.
@@ -221,9 +233,9 @@ class _Candidates:
     Attributes
     ----------
     pool : DataFrame
-        latent_index, value, row, position, active: for each latent the strongest token of up to `N_POOL` rows, drawn at
-        random among those without any of its input contexts. Bit WIDTH + d of `active` is set if the latent is active d
-        tokens later.
+        latent_index, value, row, position: for each latent the strongest token of up to `N_POOL` rows, drawn at random
+        among those without any of its input contexts; and its activations from `WIDTH` tokens before to as many after
+        (`NEARBY`).
     probes : (n_probes, 2) int64
         Row and position of windows drawn at random, at most one per row.
     firing : set of (int, int)
@@ -264,22 +276,26 @@ def heldout_contexts(
     -------
     DataFrame
         latent_index, side (see above), rank (0 is the strongest held-out window), token, before, after (together the
-        window as decoded), value (activation at the token, or 0; `amplified_heldout`: nats).
+        window as decoded), value (activation at the token, or 0; `amplified_heldout`: nats), tokens (list of str),
+        activations (list of float); the last two only of `heldout` and `silent`.
     """
+    name = cache(lambda token: subject.language.decode([token]))
     candidates = _draw_candidates(subject, rows, firing, batch_size, seed)
     shown = dict(iter(firing.top.groupby("latent_index")))
     records = []
     for latent, pool in candidates.pool.groupby("latent_index"):
         rng = np.random.default_rng([seed, int(latent)])
         chosen = _spread(_distinct(pool, shown[latent], subject, rows), n_windows)
-        for rank, (value, row, position, active) in enumerate(chosen):
+        for rank, (value, row, position, nearby) in enumerate(chosen):
             window = _Window.around(subject, rows, row, position)
-            records.append(window.record(subject, latent, "heldout", rank, position, value))
-            inactive = [at for at in window.positions if not active >> (WIDTH + at - position) & 1]
+            activations = [float(nearby[WIDTH + at - position]) for at in window.positions]
+            by_token = {"tokens": window.pieces(subject, name), "activations": activations}
+            records.append(window.record(subject, latent, "heldout", rank, position, value) | by_token)
+            inactive = [at for at, active in zip(window.positions, activations, strict=True) if not active]
             if inactive:
                 marked = int(rng.choice(inactive))
                 records.append(window.record(subject, latent, "unmarked", rank, marked, 0.0))
-        taken = {row for _, row, *_ in chosen} | set(shown[latent]["row"].astype(int))
+        taken = {one.row for one in chosen} | set(shown[latent]["row"].astype(int))
         quiet = [
             (row, position)
             for row, position in candidates.probes.tolist()
@@ -288,16 +304,17 @@ def heldout_contexts(
         for rank, index in enumerate(rng.permutation(len(quiet))[:n_windows]):
             row, position = quiet[index]
             window = _Window.around(subject, rows, row, position)
-            records.append(window.record(subject, latent, "silent", rank, position, 0.0))
-    parts = [pd.DataFrame(records, columns=COLUMNS)]
+            by_token = {"tokens": window.pieces(subject, name), "activations": [0.0] * len(window.ids)}
+            records.append(window.record(subject, latent, "silent", rank, position, 0.0) | by_token)
+    parts = [pd.DataFrame(records, columns=[*COLUMNS, *BY_TOKEN])]
     if n_amplified:
         others = np.ones(len(rows.tokens), dtype=bool)
         others[amplified_rows(len(others), n_amplified)] = False
         if others.any():
             rest = TokenRows(rows.tokens[others], rows.mask[others])
             tokens = amplified_tokens(subject, rest, firing, n_amplified)
-            parts.append(tokens.assign(side="amplified_heldout", before="", after=""))
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+            parts.append(tokens.assign(side="amplified_heldout", before="", after="", tokens=None, activations=None))
+    return pd.concat(parts, ignore_index=True)[[*COLUMNS, *BY_TOKEN]]
 
 
 def _draw_candidates(
@@ -312,7 +329,7 @@ def _draw_candidates(
     center = np.full(n_rows, -1)
     center[chosen] = rng.integers(first[chosen], lengths[chosen])
     explained = np.sort(_keys(firing.top, n_rows))
-    pool = pd.DataFrame({"latent_index": [], "value": [], "row": [], "position": [], "active": [], "order": []})
+    pool = pd.DataFrame({name: [] for name in ("latent_index", "value", "row", "position", "order", *NEARBY)})
     found: set[tuple[int, int]] = set()
     for _, entries in encode_corpus(subject, rows, batch_size, "held-out contexts"):
         row, position = entries["row"].to_numpy(), entries["position"].to_numpy()
@@ -320,7 +337,7 @@ def _draw_candidates(
         found |= set(zip(probed["latent_index"].tolist(), probed["row"].tolist(), strict=True))
         unseen = entries[~np.isin(_keys(entries, n_rows), explained)]
         pool = _first_drawn(pd.concat([pool, _strongest_tokens(unseen, order)], ignore_index=True))
-    whole = pool.astype(dict.fromkeys(("latent_index", "row", "position", "active"), np.int64))
+    whole = pool.astype(dict.fromkeys(("latent_index", "row", "position"), np.int64))
     return _Candidates(whole, np.stack([chosen, center[chosen]], axis=1), found)
 
 
@@ -330,7 +347,7 @@ def _keys(entries: pd.DataFrame, n_rows: int) -> np.ndarray:
 
 
 def _strongest_tokens(entries: pd.DataFrame, order: np.ndarray) -> pd.DataFrame:
-    """Return each latent's strongest token in each row, with `active` and the drawn `order` of the row.
+    """Return each latent's strongest token in each row, with the activations nearby and the drawn `order` of the row.
 
     Ties go to the earlier token, as among the contexts that explainers see.
     """
@@ -341,10 +358,11 @@ def _strongest_tokens(entries: pd.DataFrame, order: np.ndarray) -> pd.DataFrame:
     number = np.cumsum(group) - 1
     offset = sized["position"].to_numpy() - sized["position"].to_numpy()[first][number]
     near = abs(offset) <= WIDTH
-    active = np.zeros(len(first), dtype=np.int64)
-    np.bitwise_or.at(active, number[near], np.int64(1) << (WIDTH + offset[near]).astype(np.int64))
-    best = sized.iloc[first].drop(columns="size")
-    return best.assign(active=active, order=order[best["row"].to_numpy()])
+    activations = np.zeros((len(first), len(NEARBY)), dtype=np.float32)
+    activations[number[near], WIDTH + offset[near].astype(np.int64)] = sized["value"].to_numpy()[near]
+    best = sized.iloc[first].drop(columns="size").reset_index(drop=True)
+    order_of_row = order[best["row"].to_numpy(np.int64)]
+    return pd.concat([best.assign(order=order_of_row), pd.DataFrame(activations, columns=NEARBY)], axis=1)
 
 
 def _first_drawn(pool: pd.DataFrame) -> pd.DataFrame:
@@ -354,7 +372,7 @@ def _first_drawn(pool: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct(pool: pd.DataFrame, shown: pd.DataFrame, subject: LoadedSubject, rows: TokenRows) -> list[Drawn]:
-    """Return (value, row, position, active) of windows whose text differs from those shown and from each other.
+    """Return the windows whose text differs from those shown and from each other.
 
     A corpus repeats itself: explainers may have seen the same text in another row.
     """
@@ -363,11 +381,12 @@ def _distinct(pool: pd.DataFrame, shown: pd.DataFrame, subject: LoadedSubject, r
         for row, position in zip(shown["row"], shown["position"], strict=True)
     }
     kept = []
-    for value, row, position, active in pool[["value", "row", "position", "active"]].itertuples(index=False):
+    columns = (pool[name].tolist() for name in ("value", "row", "position"))
+    for value, row, position, nearby in zip(*columns, pool[NEARBY].to_numpy(), strict=True):
         ids = _Window.around(subject, rows, row, position).ids
         if ids not in known:
             known.add(ids)
-            kept.append((value, row, position, active))
+            kept.append(Drawn(value, row, position, nearby))
     return kept
 
 

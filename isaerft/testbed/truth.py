@@ -26,6 +26,7 @@ from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
 from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
 from isaerft.testbed.language import Language, expected_effect
+from isaerft.testbed.phrases import phrase_list
 from isaerft.testbed.wording import N_WORDINGS, noun_phrases, true_explanation, wordings
 
 N_DIALOGUES = 3000
@@ -161,8 +162,8 @@ def write_truth(
     """Write the truth to a folder, atomically.
 
     The files are input.csv, output.csv and both.csv (true explanations), {side}_wrong{percent}.csv (some of them
-    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), and concepts.csv. All have one
-    wording for a latent's explanation of a side.
+    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), phrases.csv (for the scorer `lexicon`),
+    and concepts.csv. All have one wording for a latent's explanation of a side.
 
     Parameters
     ----------
@@ -189,6 +190,7 @@ def write_truth(
         both.to_csv(temporary / "both.csv", **_CSV)
         _judgements(everything.concept.unique(), styles).to_csv(temporary / "judgements.csv", **_CSV)
         _words(language, styles).to_csv(temporary / "words.csv", **_CSV)
+        phrase_list(language, seed).to_csv(temporary / "phrases.csv", **_CSV)
 
 
 def corrupt(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:

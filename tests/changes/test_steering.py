@@ -14,9 +14,12 @@ from isaerft.changes.steering import (
     neutral_prompts,
     pushes_of,
     steered_answers,
+    steered_contexts,
 )
 from isaerft.errors import InputError
+from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary
+from isaerft.subjects.facts import Firing
 from isaerft.subjects.generate import generate, prompt_tokens
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.subjects.points import find_hook
@@ -186,6 +189,28 @@ def test_scores_are_of_the_answers_written_beside_them_and_the_same_bytes_come_t
     assert (table.group == "supported").all()
     answers = plain(top, prompts_of(top))
     assert [line["plain"] for line in lines[:3]] == answers
+
+
+def test_scored_texts_are_written_under_each_latent_that_fires_and_as_the_model_is(top, tiny):
+    texts = ["say hello to the cat", "the world is round", "tell me about the garden"]
+    rows = pad_rows([prompt_tokens(Record("r", text), top.language, 32) for text in texts], 0)
+    count, largest = np.ones(tiny.d_sae), np.full(tiny.d_sae, 1e-6)
+    count[3], largest[W] = 0, 50.0
+    firing = Firing(9, count, count, largest, pd.DataFrame(), np.zeros((0, 17)))
+    table = steered_contexts(top, rows, firing, batch_size=8)
+    assert sorted(set(table["latent_index"])) == [latent for latent in range(tiny.d_sae) if latent != 3]
+    by_side = {key: own["after"].tolist() for key, own in table.groupby(["latent_index", "side"])}
+    as_it_is = by_side[0, "unsteered"]
+    assert len(as_it_is) == len(rows.tokens)
+    own = table[table["latent_index"] == W].sort_values(["side", "rank"])
+    assert own["value"].tolist() == [1.0] * 3 + [10.0] * 3 + [0.0] * 3
+    assert own["rank"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert all(texts == as_it_is for (_, side), texts in by_side.items() if side == "unsteered")
+    assert by_side[0, "steered"] == 2 * as_it_is  # a push next to nothing
+    assert by_side[0, "steered"] != by_side[W, "steered"]
+    assert all(text.count("w") > 8 for text in by_side[W, "steered"])
+    assert all(text.count("w") < 3 for text in as_it_is)
+    assert table.loc[table["latent_index"] == W, "before"].nunique() == len(rows.tokens)
 
 
 def test_a_study_without_verdicts_steers_nothing_and_says_so(top, facts, tmp_path, caplog):

@@ -7,29 +7,30 @@ import pytest
 from isaerft.config import Scorer
 from isaerft.errors import InputError
 from isaerft.llm import Failure
-from isaerft.registry import SCORERS
-from isaerft.scorers import SCORES, Item, Task, read_scores, score_explanations, write_scores
+from isaerft.registry import SCORERS, SCORES
+from isaerft.scorers import Item, Task, read_scores, score_explanations, write_scores
 from isaerft.scorers.base import exchange_explanations, value_of
+from isaerft.scorers.tasks import MARKED_TOKENS, TOKEN_LISTS, WINDOWS
 
 WORDS = ["violin", "glacier", "tractor", "cinnamon", "lawyer", "dolphin", "pyramid", "blanket", "chess", "volcano"]
 WORDS += ["ballet", "cheese", "submarine", "cactus", "dentist", "wedding", "helicopter", "spider", "library", "bicycle"]
 WORDS += ["thunder", "robot", "harvest", "castle"]
 
 
-def windows(rng, word, holds, score):
+def windows(rng, word, holds):
     others = [other for other in WORDS if other != word]
     texts = [" ".join(rng.permutation([*rng.choice(others, 4, replace=False), *([word] if h else [])])) for h in holds]
-    return tuple(Item(text, text, bool(h)) for text, h in zip(texts, holds, strict=True))
+    return tuple(Item(text, text, float(h)) for text, h in zip(texts, holds, strict=True))
 
 
-def world(explain=lambda word: f"fires on {word}", scores=("detection",), n_items=8):
+def world(explain=lambda word: f"fires on {word}", questions=(WINDOWS,), n_items=8):
     """One latent per word, whose windows hold the word or do not."""
     rng = np.random.default_rng(0)
     holds = [True, False] * (n_items // 2)
     return [
-        Task(latent, score, explain(word), "input", windows(rng, word, holds, score))
+        Task(latent, question, explain(word), "input", windows(rng, word, holds))
         for latent, word in enumerate(WORDS)
-        for score in scores
+        for question in questions
     ]
 
 
@@ -39,7 +40,7 @@ def answering(monkeypatch):
 
     def register(function):
         monkeypatch.setitem(SCORERS._parts, "testing", function)
-        return Scorer(kind="testing")
+        return Scorer(kind="testing", scores=["detection"])
 
     return register
 
@@ -72,25 +73,25 @@ def test_the_floor_shows_items_that_betray_themselves(answering):
 
 
 def test_for_yes_and_no_the_value_is_balanced_accuracy_whatever_the_leaning():
-    items = tuple(Item("t", "t", holds) for holds in [True] * 2 + [False] * 6)
-    task = Task(0, "output", "e", "input", items)
-    assert value_of(task, np.ones(8)) == 0.5
-    assert value_of(task, np.zeros(8)) == 0.5
+    items = tuple(Item("t", "t", holds) for holds in [1.0] * 2 + [0.0] * 6)
+    task = Task(0, TOKEN_LISTS, "e", "input", items)
+    assert value_of(SCORES["output"], task, np.ones(8)) == 0.5
+    assert value_of(SCORES["output"], task, np.zeros(8)) == 0.5
     said = np.array([1, 0, 1, 0, 0, 0, 0, 0], float)
-    assert value_of(task, said) == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert value_of(SCORES["output"], task, said) == pytest.approx((1 / 2 + 5 / 6) / 2)
 
 
 def test_the_last_bits_of_a_fit_decide_nothing():
-    task = Task(0, "detection", "e", "input", (Item("a", "a", True), Item("b", "b", False)))
-    assert value_of(task, np.array([0.3, 0.1 + 0.2])) == 0.5
+    task = Task(0, TOKEN_LISTS, "e", "input", (Item("a", "a", 1), Item("b", "b", 0)))
+    assert value_of(SCORES["output"], task, np.array([0.3, 0.1 + 0.2])) == 0.5
 
 
 def test_every_latent_gets_anothers_explanation_of_other_words_on_its_own_items():
-    tasks = world(lambda word: f"says {word[:3]}", SCORES)
+    tasks = world(lambda word: f"says {word[:3]}", (WINDOWS, MARKED_TOKENS, TOKEN_LISTS))
     exchanged = exchange_explanations(tasks, 0)
     for task, other in zip(tasks, exchanged, strict=True):
         assert other.explanation != task.explanation
-        assert (other.items, other.latent, other.score) == (task.items, task.latent, task.score)
+        assert (other.items, other.latent, other.question) == (task.items, task.latent, task.question)
     assert exchange_explanations(tasks, 0) == exchanged
     assert exchange_explanations(tasks, 1) != exchanged
 

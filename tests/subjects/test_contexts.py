@@ -352,6 +352,22 @@ def test_heldout_windows_reach_from_the_strongest_to_the_weakest_unseen_row(held
     assert checked > 5
 
 
+@pytest.mark.parametrize("side", ["heldout", "silent"])
+def test_windows_also_come_token_by_token_with_the_activation_of_each(held_out, dense, windows, side):
+    seen = 0
+    for one, where in located(held_out, side, windows):
+        assert "".join(one.tokens).split() == (one.before + one.token + one.after).split()
+        assert len(one.tokens) == len(one.activations)
+        assert any(
+            np.allclose(dense[row][start:end, one.latent_index], one.activations, rtol=1e-3, atol=1e-4)
+            for row, start, end, _ in where
+        )
+        assert max(one.activations) == pytest.approx(one.value, rel=1e-3)
+        seen += 1
+    assert seen > 100
+    assert held_out.loc[held_out["side"] == "amplified_heldout", ["tokens", "activations"]].isna().all(axis=None)
+
+
 def test_unmarked_tokens_are_inactive_tokens_of_the_same_window(held_out, dense, windows):
     heldout = held_out[held_out["side"] == "heldout"].set_index(["latent_index", "rank"])
     seen = 0

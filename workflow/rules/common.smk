@@ -14,6 +14,7 @@ from isaerft.registry import (
     METRICS,
     OBJECTIVES,
     SCORERS,
+    SCORES,
     SOURCES,
     STATISTICS,
 )

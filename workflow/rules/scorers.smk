@@ -26,6 +26,7 @@ rule scored_contexts:
             *of_subject(w, "model gguf revision hook_name dtype prepend_bos"),
             *of_subject(w, "center_writing_weights amplified_rows"),
             study.scored_windows,
+            plan.scores_steered_texts,
             study.batch_size,
             study.seed,
         ),
@@ -35,6 +36,8 @@ rule scored_contexts:
 
 rule score:
     input:
+        truth,
+        lambda w: local_files(study.scorers[w.scorer].path),
         at.subject("{subject}").latents,
         at.subject("{subject}").scored,
         at.explanations("{subject}", "{source}"),
@@ -54,7 +57,9 @@ rule score:
     params:
         study=study_path,
         code=lambda w: code(
-            "score", Part(SCORERS, study.scorers[w.scorer].kind or w.scorer)
+            "score",
+            Part(SCORERS, study.scorers[w.scorer].kind or w.scorer),
+            *(Part(SCORES, score) for score in study.scorers[w.scorer].scores),
         ),
         settings=lambda w: settings(
             replace(study.scorers[w.scorer], sources=[]),
