@@ -13,7 +13,7 @@ from isaerft.cli.options import (
     open_study,
     open_subject,
 )
-from isaerft.config import TrainSae
+from isaerft.config import FROZEN, UNTRAINED, TrainSae
 from isaerft.errors import InputError
 
 app = typer.Typer()
@@ -84,11 +84,20 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Fetch or train a subject's SAE, and write it with its normalization folded in."""
     opened = plan, layout = open_study(study, results)
-    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
+    options = plan.subjects[check_name("subject", subject, plan.subjects)]
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.sae import fetch_sae, train_sae
 
-    folder, model = layout.subject(subject), open_model(opened, subject, alone=True)
+    folder, base = layout.subject(subject), layout.subject(plan.origin(subject))
+    control = plan.baselines_of(plan.origin(subject)).get(subject, "")
+    if control == UNTRAINED:
+        from isaerft.subjects.untrained import write_untrained_sae
+
+        loaded, rows = open_subject(opened, plan.origin(subject)), read_corpus(base.corpus)
+        seed, batch_size = plan.world_seed(subject), plan.study.batch_size
+        write_untrained_sae(loaded, rows, base.sae, folder.sae, seed=seed, batch_size=batch_size)
+        return
+    model = open_model(opened, subject, alone=True)
     if options.testbed is None and options.train_sae is None:
         fetch_sae(options, model, folder.sae)
         return
@@ -97,22 +106,23 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         from isaerft.testbed.model import hook_name as testbed_hook
 
         hook_name = testbed_hook(options.testbed)
-    rows = read_corpus(folder.corpus)
+    rows = read_corpus(base.corpus)
     training = options.train_sae or TrainSae()
     seed = plan.world_seed(subject) if training.seed is None else training.seed
-    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=seed)
+    frozen = FROZEN.get(control)
+    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=seed, frozen=frozen)
 
 
 @app.command("facts")
 def facts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Check that model and SAE fit (the gate), and measure every latent on the reference corpus."""
     opened = plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.gate import describe_subject
 
-    folder = layout.subject(subject)
-    describe_subject(plan, subject, open_subject(opened, subject), read_corpus(folder.corpus), folder)
+    rows = read_corpus(layout.subject(plan.origin(subject)).corpus)
+    describe_subject(plan, subject, open_subject(opened, subject), rows, layout.subject(subject))
 
 
 @app.command("scored-contexts")
@@ -144,7 +154,7 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
 def truth(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Write what each latent of an embedded subject truly does, and arms with known shares of it wrong."""
     opened = plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     from isaerft.testbed.truth import write_truth
 
     behaviors = {name: plan.study.behaviors[name] for name in plan.tested_behaviors}

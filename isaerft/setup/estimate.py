@@ -212,7 +212,7 @@ def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Ma
         found.flop["reading"] += 2 * part.n * part.tokens * shape.whole
         found.disk["caches"] += part.n * part.tokens * bytes_per_token
     twins = [twin for twin, base in plan.permuted_subjects.items() if base == subject]
-    for name in (subject, *twins):
+    for name in (subject, *twins, *plan.baselines_of(subject)):
         for behavior in plan.trained_behaviors(name):
             part = rows[behavior]
             for adapter in plan.trained_adapters(name, behavior):
