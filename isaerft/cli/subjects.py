@@ -94,8 +94,7 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         from isaerft.subjects.untrained import write_untrained_sae
 
         loaded, rows = open_subject(opened, plan.origin(subject)), read_corpus(base.corpus)
-        seed, batch_size = plan.world_seed(subject), plan.study.batch_size
-        write_untrained_sae(loaded, rows, base.sae, folder.sae, seed=seed, batch_size=batch_size)
+        write_untrained_sae(loaded, rows, base.sae, folder.sae, seed=plan.world_seed(subject))
         return
     model = open_model(opened, subject, alone=True)
     if options.testbed is None and options.train_sae is None:

@@ -33,7 +33,7 @@ _ARCHITECTURES = {
 
 
 def write_untrained_sae(
-    subject: LoadedSubject, rows: TokenRows, sae: str | Path, folder: str | Path, *, seed: int, batch_size: int
+    subject: LoadedSubject, rows: TokenRows, sae: str | Path, folder: str | Path, *, seed: int, batch_size: int = 64
 ) -> None:
     """Write an untrained SAE like a subject's, in SAELens' format, atomically.
 

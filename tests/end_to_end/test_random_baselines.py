@@ -132,19 +132,16 @@ def test_baselines_are_rows_beside_the_result_and_subjects_of_no_test_of_their_o
 
 @pytest.mark.slow
 def test_the_specificity_of_baselines_is_set_beside_the_dictionarys(study, tables):
-    rows = tables["random_dictionaries"].query("source == 'truth_output' and judge == 'truth'").set_index("control")
-    overall = tables["overall"].query("source == 'truth_output' and judge == 'truth' and quantity == 'specificity'")
-    overall = overall.set_index("measure").loc["contribution"]
-    assert list(rows.index) == ["none", "random_dictionary", *BASELINES]
-    for column in ("estimate", "ci_low", "ci_high"):
-        assert rows[column]["none"] == pytest.approx(overall[column])
-    assert rows.difference.isna().tolist() == [True] + 5 * [False]
-    compared = rows.iloc[1:]
-    if (compared.n_behaviors == rows.n_behaviors["none"]).all():
-        assert compared.difference.tolist() == pytest.approx(
-            (rows.estimate["none"] - compared.estimate).tolist(), abs=2e-4
-        )
-    assert rows.estimate.nunique() == len(rows), "every dictionary is another one"
+    table = tables["random_dictionaries"]
+    read = table[["source", "judge"]].drop_duplicates()
+    assert set(read.source) == {"truth_output", "local_output", "local_sampled"}
+    for _, rows in table.groupby(["source", "judge"], sort=False):
+        assert rows.control.tolist() == ["none", "random_dictionary", *BASELINES]
+    # Some of so small a world can be tested, and there no two dictionaries agree.
+    known = table.dropna(subset="estimate")
+    assert len(known)
+    for _, rows in known.groupby(["source", "judge"], sort=False):
+        assert rows.estimate.is_unique
 
 
 @pytest.mark.slow

@@ -143,7 +143,10 @@ rule tables:
                 at.subject(twin).card,
                 *explanations(twin),
                 *judgements(twin),
-                *[at.agreement(twin, name).path for name in plan.analyzed_adapters(twin)],
+                *[
+                    at.agreement(twin, name).path
+                    for name in plan.analyzed_adapters(twin)
+                ],
             ]
         ],
         [
