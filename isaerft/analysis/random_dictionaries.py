@@ -67,7 +67,7 @@ def _rows(analysis: Analysis, subject: str, adapter: str) -> Iterator[dict[str, 
             for name, (_, read, changes) in compared.items()
         }
         for name, (control, read, _) in compared.items():
-            same = {"source": reading.source, "judge": reading.judge, "measure": primary.measure}
+            same: dict[str, object] = {"source": reading.source, "judge": reading.judge, "measure": primary.measure}
             same |= {"statistic": primary.statistic, "control": control, "n_latents": len(read.latents)}
             same |= {key: cards[name][key] for key in ("variance_explained", "l0", "n_alive")}
             yield same | _compared(matrices[subject], matrices[name], is_result=control == RESULT)
