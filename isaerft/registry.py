@@ -129,6 +129,14 @@ class ScoreFacts:
 
 
 @dataclass(frozen=True)
+class JudgeFacts(AskingFacts):
+    """What others need to know of a judge."""
+
+    given: bool = False
+    """Whether its answers are given in a file, so that it knows no other explanations than those in it."""
+
+
+@dataclass(frozen=True)
 class MetricFacts:
     """What others need to know of a metric of answers."""
 
@@ -317,12 +325,12 @@ SOURCES.declare("local", "isaerft.explanations.local:from_contexts", own_context
 SOURCES.declare("llm", "isaerft.explanations.llm:llm", asks=True, own_contexts=True)
 SOURCES.declare("neuronpedia", "isaerft.explanations.neuronpedia.source:from_neuronpedia")
 
-JUDGES = Registry("judge", AskingFacts, group="isaerft.judges")
+JUDGES = Registry("judge", JudgeFacts, group="isaerft.judges")
 JUDGES.declare("lexical", "isaerft.judges.lexical:lexical")
 JUDGES.declare("lexicon", "isaerft.judges.lexicon:lexicon")
 JUDGES.declare("embedding", "isaerft.judges.embedding:embedding")
-JUDGES.declare("table", "isaerft.judges.file:from_table")
-JUDGES.declare("human", "isaerft.judges.file:human")
+JUDGES.declare("table", "isaerft.judges.file:from_table", given=True)
+JUDGES.declare("human", "isaerft.judges.file:human", given=True)
 JUDGES.declare("llm", "isaerft.judges.llm:llm", asks=True)
 
 SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")

@@ -76,18 +76,22 @@ def _subjects(plan: Plan) -> Names:
     for subject, options in plan.study.subjects.items():
         if options.testbed is None:
             yield "tokenize", {"subject": subject}
-        for verb in ("corpus", "dictionary", "facts", *(["truth"] if options.testbed else [])):
-            yield verb, {"subject": subject}
+        known = ("dictionary", "facts", *(["truth"] if options.testbed else []))
+        yield "corpus", {"subject": subject}
+        for name in (subject, *plan.baselines_of(subject)):
+            for verb in known:
+                yield verb, {"subject": name}
 
 
 def _trainings(plan: Plan) -> Names:
-    """Trainings, the changes that they make, and their checks; a subject's twin right after the subject."""
+    """Trainings, the changes that they make, and their checks; a subject's twins right after the subject."""
     for subject in plan.study.subjects:
-        for behavior in plan.all_behaviors:
-            yield "capture", {"subject": subject, "behavior": behavior}
+        captured = [(subject, behavior) for behavior in plan.all_behaviors]
+        captured += [(twin, behavior) for twin in plan.baselines_of(subject) for behavior in plan.tested_behaviors]
+        for name, behavior in captured:
+            yield "capture", {"subject": name, "behavior": behavior}
         twins = [twin for twin, base in plan.permuted_subjects.items() if base == subject]
-        trained = [(subject, behavior) for behavior in plan.all_behaviors]
-        trained += [(twin, behavior) for twin in twins for behavior in plan.trained_behaviors(twin)]
+        trained = captured + [(twin, behavior) for twin in twins for behavior in plan.trained_behaviors(twin)]
         for name, behavior in trained:
             of = {"subject": name, "behavior": behavior}
             for adapter in plan.trained_adapters(name, behavior):
@@ -105,18 +109,19 @@ def _trainings(plan: Plan) -> Names:
 
 def _readings(plan: Plan) -> Names:
     """Explanations, what judges expect from them, and how good they are."""
-    for subject in plan.study.subjects:
+    for subject in plan.subjects:
         sources = plan.sources_of(subject)
+        scorers = {source: plan.scorers_of(source) if subject in plan.study.subjects else [] for source in sources}
         if plan.samples(sources):
             yield "design", {"subject": subject}
-        if any(plan.scorers_of(source) for source in sources):
+        if any(scorers.values()):
             yield "scored-contexts", {"subject": subject}
         for source in sources:
             of = {"subject": subject, "source": source}
             yield "explain", of
-            for judge in plan.judges_of(source):
+            for judge in plan.judges_of(source, subject):
                 yield "judge", {**of, "judge": judge}
-            for scorer in plan.scorers_of(source):
+            for scorer in scorers[source]:
                 yield "score", {**of, "scorer": scorer}
 
 
@@ -125,8 +130,9 @@ def _results(plan: Plan) -> Names:
     for subject in plan.study.subjects:
         if subject in plan.steering_checked:
             yield "steering-check", {"subject": subject}
-        for adapter in plan.analyzed_adapters():
-            yield "agreement", {"subject": subject, "adapter": adapter}
+        for name in (subject, *plan.baselines_of(subject)):
+            for adapter in plan.analyzed_adapters(name):
+                yield "agreement", {"subject": name, "adapter": adapter}
         if plan.study.audits:
             yield "audit", {"subject": subject}
     answers = ["answers-page"] if plan.behavior_checked else []

@@ -355,6 +355,88 @@ def test_a_saved_adapter_has_no_random_dictionary_control(values):
     assert "leave the control out" in found
 
 
+BASELINES = ["frozen_decoder", "frozen_encoder", "untrained_dictionary", "random_model"]
+
+
+def baseline_study(values, names=("testbed", "trained"), controls=BASELINES):
+    return values | {
+        "subjects": {name: values["subjects"][name] for name in names},
+        "sources": {"local": {}},
+        "controls": controls,
+        "behaviors": {name: values["behaviors"][name] for name in ("local", "ruled")},
+    }
+
+
+def test_random_baselines_are_twins_with_a_dictionary_of_their_own_only_where_a_study_names_them(values):
+    assert plan_from_dict(values).baselines == {}
+    assert list(plan_from_dict(values).subjects) == list(values["subjects"])
+    plan = plan_from_dict(baseline_study(values))
+    assert [twin.control for twin in plan.baselines.values()] == 2 * BASELINES
+    assert plan.baselines_of("trained") == {f"trained-{name.replace('_', '-')}": name for name in BASELINES}
+    assert list(plan.study.subjects) == ["testbed", "trained"], "twins are no subjects of the study's own"
+    assert plan.all_subjects == list(plan.subjects) == ["testbed", "trained", *plan.baselines]
+    for name, twin in plan.baselines.items():
+        assert (plan.base_subject(name), plan.origin(name)) == (name, twin.base)
+        assert plan.trained_adapters(name, "local") == ["bias"]
+        assert plan.trained_behaviors(name) == plan.tested_behaviors
+        assert plan.randomizes_model(name) == (twin.control == "random_model")
+        assert not plan.has_placebos(name)
+        assert plan.world_seed(name) == plan.world_seed(twin.base)
+        assert plan.subjects[name] is plan.study.subjects[twin.base]
+
+
+def test_random_baselines_are_explained_only_by_what_can_explain_any_dictionary(values):
+    own = {"kind": "file", "path": "{subject_dir}/truth/input.csv"}
+    sources = {
+        "local": {},
+        "own": own,
+        "own_wrong": own | {"wrong_share": 0.5},
+        "fixed": {"kind": "file", "path": "x.csv"},
+    }
+    sources |= {"asks": {"kind": "llm", "llm": "m"}}
+    judges = {"lexical": {}, "people": {"kind": "human", "path": "x.csv"}, "asking": {"kind": "llm", "llm": "m"}}
+    judges |= {"truth": {"kind": "table", "path": "{subject_dir}/truth/judgements.csv"}}
+    judges |= {"list": {"kind": "lexicon", "path": "x.csv"}}
+    given = baseline_study(values) | {"sources": sources, "judges": judges, "llms": {"m": {"model": "m"}}}
+    plan = plan_from_dict(given)
+    twin = "trained-untrained-dictionary"
+    assert plan.sources_of(twin) == ["local", "own"]
+    assert plan.sources_of("trained") == list(sources)
+    assert plan.judges_of("local", twin) == ["lexical", "truth", "list"]
+    assert plan.judges_of("local", "trained") == plan.judges_of("local") == list(judges)
+    refused = message(
+        given | {"sources": {"fixed": sources["fixed"]}, "primary": given["primary"] | {"source": "fixed"}}
+    )
+    assert "its explanations are of its own latents" in refused
+    assert "add such a source and judge, or leave the control out" in refused
+
+
+@pytest.mark.parametrize("control", BASELINES)
+def test_a_ready_sae_has_no_baseline_that_would_have_to_be_trained(values, control):
+    given = baseline_study(values, names=("local",), controls=[control])
+    if control == "untrained_dictionary":
+        assert list(plan_from_dict(given).baselines) == ["local-untrained-dictionary"]
+    else:
+        refused = message(given)
+        assert f"control {control!r} for subject 'local', whose SAE is not trained here" in refused
+        assert "untrained_dictionary" in refused
+        assert "train_sae" in refused
+
+
+def test_a_random_model_is_not_compared_by_an_adapter_that_was_trained_on_the_real_one(values):
+    given = baseline_study(values, controls=["random_model"])
+    given |= {"adapters": values["adapters"] | {"tuned": {"kind": "checkpoint", "options": {"path": "a/b"}}}}
+    plan_from_dict(given)
+    given |= {"random_dictionary_adapters": ["tuned"]}
+    assert "control 'random_model' for adapter 'tuned', which is not trained here" in message(given)
+    plan_from_dict(given | {"controls": ["frozen_decoder"]})
+
+
+@pytest.mark.parametrize("ending", ["-frozen-decoder", "-frozen-encoder", "-untrained-dictionary", "-random-model"])
+def test_no_subject_is_named_like_a_baseline(values, ending):
+    assert ending in message(values | {"subjects": {f"x{ending}": values["subjects"]["testbed"]}})
+
+
 def with_shuffled(values):
     return changed(values, "controls", ["shuffled_completions", "random_dictionary"])
 

@@ -50,6 +50,16 @@ STUDIES = {
     "whole": {},
     "audit": {"behaviors": AUDITED, "audits": {"planted": {"clean": "clean", "suspect": "dirty"}}, "n_seeds": 4},
     "shuffled": {"controls": ["shuffled_completions", "random_dictionary"], "steering_check": None},
+    "baselines": {
+        "controls": [
+            "frozen_decoder",
+            "frozen_encoder",
+            "untrained_dictionary",
+            "random_model",
+            "shuffled_completions",
+        ],
+        "steering_check": None,
+    },
     "bare": {"controls": [], "scorers": {}, "steering_check": None, "placebos": {"n": 0}},
 }
 

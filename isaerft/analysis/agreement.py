@@ -71,6 +71,8 @@ TRAINED = (RESULT, "shuffled_completions")
 def agreement(analysis: Analysis) -> pd.DataFrame:
     """Return the rows of all adapters with q-values; a family is one question about all behaviors."""
     table = analysis.tested("agreement")
+    if analysis.plan.baselines:
+        table = pd.concat([table, analysis.of_baselines("agreement")], ignore_index=True)
     primary = is_primary(analysis.plan, table) & (table.control == RESULT)
     question = ("subject", "adapter", "measure", "source", "judge", "statistic")
     table = table.assign(primary=primary, provenance=analysis.provenance(table))
@@ -134,7 +136,7 @@ class _Changed:
         placebos: Mapping[str, np.ndarray] = {}
         if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter, latents=latents)
-        if adapter == plan.study.primary.adapter:
+        if adapter == plan.study.primary.adapter and subject in plan.study.subjects:
             twins = plan.shuffled_behaviors
             found = read_changes(plan, results, subject, adapter, list(twins), latents=latents)
             exchanged = {(twins[name], measure): change for (name, measure), change in found.items()}

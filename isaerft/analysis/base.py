@@ -118,6 +118,15 @@ class Analysis:
         ]
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
+    def of_baselines(self, table: str) -> pd.DataFrame:
+        """Return the rows of a table that the rule `agreement` wrote of random baselines, as controls of subjects."""
+        frames = []
+        for twin, (base, control) in self.plan.baselines.items():
+            for adapter in self.plan.analyzed_adapters(twin):
+                frame = pd.read_parquet(self.results.agreement(twin, adapter).rows(table))
+                frames.append(frame.assign(subject=base, control=control))
+        return pd.concat(frames, ignore_index=True)
+
     def audited(self, table: str) -> pd.DataFrame:
         """Return the rows of a table that the rule `audit` wrote, of all subjects."""
         paths = [self.results.audit(subject, table) for subject in self.plan.study.subjects]

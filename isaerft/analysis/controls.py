@@ -15,7 +15,7 @@ import numpy as np
 from isaerft import stats
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.readings import Reading
-from isaerft.config import Plan
+from isaerft.config import BASELINES, Plan
 from isaerft.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -184,12 +184,16 @@ def control(name: str, comparison: Comparison) -> Tested:
 
 
 def controls_of(comparison: Comparison) -> list[str]:
-    """Return the controls of a result; a source with known wrong explanations is a control itself and has none."""
-    study = comparison.plan.study
-    if study.sources[comparison.reading.source].wrong_share:
+    """Return the controls of a result; wrong explanations and random baselines are controls themselves, without any.
+
+    Random baselines are tested as subjects are, each with its own dictionary, and not here.
+    """
+    study, reading = comparison.plan.study, comparison.reading
+    if study.sources[reading.source].wrong_share or reading.explained.subject not in study.subjects:
         return []
     trained = {"random_dictionary": comparison.draws, "shuffled_completions": comparison.exchanged}
-    return [name for name in study.controls if name not in trained or trained[name] is not None]
+    own = [name for name in study.controls if name not in BASELINES]
+    return [name for name in own if name not in trained or trained[name] is not None]
 
 
 def _shuffled_explanations(comparison: Comparison) -> Pool | None:

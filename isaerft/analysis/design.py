@@ -72,7 +72,7 @@ def draw_sample(plan: Plan, results: Results, subject: str) -> None:
 def _sizes(plan: Plan, results: Results, subject: str, latents: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield behavior/adapter and the mean over seeds of the size of each latent's change, (n,), one at a time."""
     measure, any_found = plan.study.primary.measure, False
-    for adapter in plan.analyzed_adapters():
+    for adapter in plan.analyzed_adapters(subject):
         for behavior in plan.tested_behaviors:
             own = read_changes(plan, results, subject, adapter, [behavior], latents=latents)
             if (behavior, measure) in own:

@@ -228,7 +228,7 @@ def readings(
     """
     names = tuple(plan.tested_behaviors if behaviors is None else behaviors)
     for explained in explained_latents(plan, results, subject, sources):
-        for judge in plan.judges_of(explained.source, tested=True):
+        for judge in plan.judges_of(explained.source, subject, tested=True):
             yield Reading(explained, judge, names)
 
 

@@ -11,7 +11,7 @@ from isaerft.table import Column
 
 def subjects(analysis: Analysis) -> pd.DataFrame:
     """Return one row per subject and random-dictionary twin."""
-    cards = [analysis.results.subject(name).read_cards() for name in analysis.plan.study.subjects]
+    cards = [analysis.results.subject(name).read_cards() for name in analysis.plan.subjects]
     return pd.DataFrame([row for card in cards for row in card])
 
 

@@ -18,7 +18,7 @@ from isaerft.table import Column
 
 def training_runs(plan: Plan, results: Results) -> Iterator[dict[str, Any]]:
     """Yield what each training noted, seed by seed, twins after subjects."""
-    for subject in [*plan.study.subjects, *plan.permuted_subjects]:
+    for subject in plan.all_subjects:
         adapters = list(plan.study.adapters) if subject in plan.study.subjects else plan.analyzed_adapters(subject)
         for behavior in plan.trained_behaviors(subject):
             for adapter in adapters:
@@ -27,14 +27,14 @@ def training_runs(plan: Plan, results: Results) -> Iterator[dict[str, Any]]:
 
 
 def training(analysis: Analysis) -> pd.DataFrame:
-    """Return one row per run; `loss_recovered` is relative to the reference's mean over seeds."""
+    """Return one row per run; `loss_recovered` is relative to the reference's mean over seeds, on the same model."""
     plan, reference = analysis.plan, analysis.plan.study.reference
     table = pd.DataFrame(training_runs(plan, analysis.results)).assign(reference=reference, loss_recovered=np.nan)
     if reference is None:
         return table
     best = table[table.adapter == reference].groupby(["subject", "behavior"]).heldout_loss_adapted.mean()
-    base = [plan.base_subject(name) for name in table.subject]
-    reached = pd.Series([best[key] for key in zip(base, table.behavior, strict=True)], index=table.index)
+    base = [name if plan.randomizes_model(name) else plan.origin(name) for name in table.subject]
+    reached = pd.Series([best.get(key, np.nan) for key in zip(base, table.behavior, strict=True)], index=table.index)
     gap = table.heldout_loss_base - reached
     recovered = (table.heldout_loss_base - table.heldout_loss_adapted) / gap
     return table.assign(loss_recovered=recovered.where(gap > 0))

@@ -27,7 +27,7 @@ MOST_OF_A_GPU = 0.25
 
 StudyFile = Annotated[Path, typer.Option("--study", help="Config file of the study.")]
 ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Results folder.", show_default="results/STUDY")]
-SubjectName = Annotated[str, typer.Option("--subject", help="Subject in the config, or its -permuted twin.")]
+SubjectName = Annotated[str, typer.Option("--subject", help="Subject in the config, or one of its twins.")]
 BehaviorName = Annotated[str, typer.Option("--behavior", help="Behavior in the config, or its -shuffled twin.")]
 AdapterName = Annotated[str, typer.Option("--adapter", help="Adapter in the config.")]
 SourceName = Annotated[str, typer.Option("--source", help="Explanation source in the config.")]
@@ -76,26 +76,42 @@ def open_model(opened: Opened, subject: str, *, alone: bool = False) -> LoadedMo
     from isaerft.subjects.load import load_model
 
     study, device = opened.plan.study, set_up_torch(opened.plan, alone=alone)
-    options, folder = study.subjects[subject], opened.results.subject(subject)
-    load = partial(load_model, options, folder, device, max_length=study.max_length)
+    options, folder = opened.plan.subjects[subject], opened.results.subject(opened.plan.origin(subject))
+    load = partial(load_model, options, folder, device, max_length=study.max_length, seed=_model_seed(opened, subject))
     return _once(load, folder, options)
 
 
 def open_subject(opened: Opened, subject: str, behavior: str | None = None) -> LoadedSubject:
-    """Load a subject; a random-dictionary twin loads its base subject.
+    """Load a subject; a twin with permuted decoder rows loads its base subject.
 
     With `behavior`, the model reads prompts as that behavior's options say.
     """
     from isaerft.subjects.device import set_up_torch
     from isaerft.subjects.load import load_subject
 
-    base, study = opened.plan.base_subject(subject), opened.plan.study
-    options, folder, device = study.subjects[base], opened.results.subject(base), set_up_torch(opened.plan)
-    load = partial(load_subject, options, folder.path, device, max_length=study.max_length)
-    loaded = _once(load, folder, options)
+    plan = opened.plan
+    base, device = plan.base_subject(subject), set_up_torch(plan)
+    options, folder, sae = (
+        plan.subjects[base],
+        opened.results.subject(plan.origin(base)),
+        opened.results.subject(base).sae,
+    )
+    load = partial(
+        load_subject,
+        *(options, folder.path, device),
+        sae=sae,
+        max_length=plan.study.max_length,
+        seed=_model_seed(opened, base),
+    )
+    loaded = _once(load, folder, options, sae)
     if behavior is None:
         return loaded
-    return replace(loaded, language=loaded.language.prompted(opened.plan.behavior_of(behavior)))
+    return replace(loaded, language=loaded.language.prompted(plan.behavior_of(behavior)))
+
+
+def _model_seed(opened: Opened, subject: str) -> int | None:
+    """Return the seed from which a subject's model is drawn; None for a model as it is."""
+    return opened.plan.world_seed(subject) if opened.plan.randomizes_model(subject) else None
 
 
 @contextmanager
@@ -139,11 +155,11 @@ def leave_room() -> None:
 _last: dict[str, Any] | None = None
 
 
-def _once(load: partial[T], folder: SubjectFolder, options: config.Subject) -> T:
+def _once(load: partial[T], folder: SubjectFolder, options: config.Subject, sae: Path | None = None) -> T:
     """Return what `load` loads, or what the last such call loaded with the same arguments from the same files."""
     if _last is None:
         return load()
-    places = [folder.model, folder.sae, *([Path(options.model)] if options.model else [])]
+    places = [folder.model, sae or folder.sae, *([Path(options.model)] if options.model else [])]
     files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file()]
     stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
     key = repr((load.func.__name__, load.args, load.keywords, stamps))

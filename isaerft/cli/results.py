@@ -44,7 +44,7 @@ def verify(study: StudyFile, results: ResultsFolder = None) -> None:
 def design(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Draw the case-control sample of a subject's latents, before any explanation is requested."""
     plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     from isaerft.analysis.design import draw_sample
 
     draw_sample(plan, layout, subject)
@@ -54,7 +54,7 @@ def design(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 def explain(study: StudyFile, subject: SubjectName, source: SourceName, results: ResultsFolder = None) -> None:
     """Get one source's explanations of a subject's latents, or of the case-control sample."""
     plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     options = plan.study.sources[check_name("source", source, plan.study.sources)]
     from isaerft import explanations
     from isaerft.explanations import latents_to_explain
@@ -105,7 +105,7 @@ def judge(
 ) -> None:
     """Predict from each explanation the effect of training on each behavior."""
     plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     check_name("source", source, plan.study.sources)
     options = plan.study.judges[check_name("judge", judge, plan.study.judges)]
     from isaerft.explanations import read_explanations
@@ -145,8 +145,8 @@ def score(
 def agreement(study: StudyFile, subject: SubjectName, adapter: AdapterName, results: ResultsFolder = None) -> None:
     """Test whether the latents that changed are those whose explanations said they should."""
     plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
-    check_name("adapter", adapter, plan.analyzed_adapters())
+    check_name("subject", subject, plan.subjects)
+    check_name("adapter", adapter, plan.analyzed_adapters(subject))
     from isaerft.analysis.agreement import write_agreement
 
     write_agreement(plan, layout, subject, adapter)

@@ -13,7 +13,7 @@ from isaerft.cli.options import (
     open_study,
     open_subject,
 )
-from isaerft.config import TrainSae
+from isaerft.config import FROZEN, UNTRAINED, TrainSae
 from isaerft.errors import InputError
 
 app = typer.Typer()
@@ -23,7 +23,7 @@ app = typer.Typer()
 def train_testbed_model(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Train the language model of an embedded subject."""
     plan, layout = open_study(study, results)
-    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
+    options = plan.subjects[check_name("subject", subject, plan.subjects)].testbed
     if options is None:
         raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
     from isaerft.subjects.device import set_up_torch
@@ -85,11 +85,19 @@ def corpus(study: StudyFile, subject: SubjectName, results: ResultsFolder = None
 def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Fetch or train a subject's SAE, and write it with its normalization folded in."""
     opened = plan, layout = open_study(study, results)
-    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)]
+    options = plan.subjects[check_name("subject", subject, plan.subjects)]
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.sae import fetch_sae, train_sae
 
-    folder, model = layout.subject(subject), open_model(opened, subject, alone=True)
+    folder, base = layout.subject(subject), layout.subject(plan.origin(subject))
+    control = plan.baselines_of(plan.origin(subject)).get(subject, "")
+    if control == UNTRAINED:
+        from isaerft.subjects.untrained import write_untrained_sae
+
+        loaded, rows = open_subject(opened, plan.origin(subject)), read_corpus(base.corpus)
+        write_untrained_sae(loaded, rows, base.sae, folder.sae, seed=plan.world_seed(subject))
+        return
+    model = open_model(opened, subject, alone=True)
     if options.testbed is None and options.train_sae is None:
         fetch_sae(options, model, folder.sae)
         return
@@ -98,22 +106,23 @@ def dictionary(study: StudyFile, subject: SubjectName, results: ResultsFolder = 
         from isaerft.testbed.model import hook_name as testbed_hook
 
         hook_name = testbed_hook(options.testbed)
-    rows = read_corpus(folder.corpus)
+    rows = read_corpus(base.corpus)
     training = options.train_sae or TrainSae()
     seed = plan.world_seed(subject) if training.seed is None else training.seed
-    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=seed)
+    frozen = FROZEN.get(control)
+    train_sae(training, model, rows, hook_name=hook_name, folder=folder.sae, seed=seed, frozen=frozen)
 
 
 @app.command("facts")
 def facts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Check that model and SAE fit (the gate), and measure every latent on the reference corpus."""
     opened = plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     from isaerft.subjects.corpus import read_corpus
     from isaerft.subjects.gate import describe_subject
 
-    folder = layout.subject(subject)
-    describe_subject(plan, subject, open_subject(opened, subject), read_corpus(folder.corpus), folder)
+    rows = read_corpus(layout.subject(plan.origin(subject)).corpus)
+    describe_subject(plan, subject, open_subject(opened, subject), rows, layout.subject(subject))
 
 
 @app.command("scored-contexts")
@@ -153,7 +162,7 @@ def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFold
 def truth(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Write what each latent of an embedded subject truly does, and arms with known shares of it wrong."""
     opened = plan, layout = open_study(study, results)
-    options = plan.study.subjects[check_name("subject", subject, plan.study.subjects)].testbed
+    options = plan.subjects[check_name("subject", subject, plan.subjects)].testbed
     if options is None:
         raise InputError(f"subject {subject!r} is not a testbed", remedy="give it a `testbed:` section")
     from isaerft.testbed.language import language_of

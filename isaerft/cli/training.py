@@ -147,7 +147,7 @@ def tokenize(study: StudyFile, subject: SubjectName, results: ResultsFolder = No
 def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
     """Run a behavior's records once through everything below the hook, and cache what is needed to train."""
     opened = plan, layout = open_study(study, results)
-    check_name("subject", subject, plan.study.subjects)
+    check_name("subject", subject, plan.subjects)
     check_name("behavior", behavior, plan.all_behaviors)
     splits = _splits(plan, layout, behavior)
     from isaerft.subjects.capture import capture_behavior

@@ -7,20 +7,22 @@
 
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.calibration import Calibration, load_calibration
+from isaerft.config.controls import (
+    ASKED_CONTROLS,
+    BASELINES,
+    CONTROLS,
+    FROZEN,
+    PERMUTED,
+    RANDOM_MODEL,
+    SHUFFLED,
+    TWINS,
+    UNTRAINED,
+    Baseline,
+)
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
-from isaerft.config.study import (
-    ASKED_CONTROLS,
-    CONTROLS,
-    PERMUTED,
-    SHUFFLED,
-    Audit,
-    BehaviorCheck,
-    CausalCheck,
-    Placebos,
-    Study,
-)
+from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
 from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae
 from isaerft.config.tracking import Tracking
 from isaerft.config.training import (
@@ -39,14 +41,20 @@ from isaerft.config.training import (
 
 __all__ = [
     "ASKED_CONTROLS",
+    "BASELINES",
     "CONTROLS",
+    "FROZEN",
     "OTHERS",
     "PERMUTED",
+    "RANDOM_MODEL",
     "REJECTED",
     "SHUFFLED",
+    "TWINS",
+    "UNTRAINED",
     "Adapter",
     "Agreement",
     "Audit",
+    "Baseline",
     "Behavior",
     "BehaviorCheck",
     "Calibration",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from isaerft.config.base import read_options, validated, with_included
+from isaerft.config.controls import BASELINES, PERMUTED, RANDOM_MODEL, SHUFFLED, UNTRAINED, Baseline, baseline_suffix
 from isaerft.config.steering import SteeringCheck
-from isaerft.config.study import PERMUTED, SHUFFLED, Study
+from isaerft.config.study import Study
+from isaerft.config.subjects import Subject
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
 from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
-from isaerft.registry import ADAPTERS, SCORES
+from isaerft.registry import ADAPTERS, JUDGES, SCORES, SOURCES
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,8 @@ class Plan:
                 f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
                 remedy="name a trained adapter as `primary.adapter`, or leave the control out",
             )
-        for name in {name for twin in self.permuted_subjects for name in self.analyzed_adapters(twin)}:
-            if ADAPTERS.facts(self.kind_of(name)).made == "saved":
-                raise InputError(
-                    f"control 'random_dictionary' for adapter {name!r}, which is saved: it would repeat the result",
-                    remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
-                )
+        for twin in (*self.permuted_subjects, *self.baselines):
+            self._check_twin(twin)
         if "mismatched_behavior" in self.study.controls and len(self.tested_behaviors) < 2:
             raise InputError(
                 "control 'mismatched_behavior' with one behavior",
@@ -69,6 +67,35 @@ class Plan:
                         remedy="add a second behavior, or leave the adapter out",
                     )
 
+    def _check_twin(self, twin: str) -> None:
+        """A random dictionary is trained on anew, and one of its own explained as any dictionary can be."""
+        base, control = self.baselines.get(twin, Baseline(self.base_subject(twin), "random_dictionary"))
+        for name in self.analyzed_adapters(twin):
+            facts = ADAPTERS.facts(self.kind_of(name))
+            if facts.made == "saved" or (control == RANDOM_MODEL and facts.loaded):
+                why = "saved: it would repeat the result" if control == "random_dictionary" else "not trained here"
+                raise InputError(
+                    f"control {control!r} for adapter {name!r}, which is {why}",
+                    remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
+                )
+        if twin not in self.baselines:
+            return
+        options = self.study.subjects[base]
+        if control != UNTRAINED and options.testbed is None and options.train_sae is None:
+            raise InputError(
+                f"control {control!r} for subject {base!r}, whose SAE is not trained here",
+                allowed=f"{UNTRAINED} and random_dictionary, for an SAE that comes ready",
+                remedy="leave the control out, or let the study train the SAE (`train_sae`)",
+            )
+        if not self.sources_of(twin):
+            raise InputError(
+                f"control {control!r} for subject {base!r}: its explanations are of its own latents, and no other"
+                " dictionary can have them",
+                allowed="a source of kind local, or files under {subject_dir}, and a judge that reads any explanation"
+                " and asks no language model",
+                remedy="add such a source and judge, or leave the control out",
+            )
+
     def _check_steering(self, options: SteeringCheck) -> None:
         """Steering is compared with verdicts, which need several behaviors, and scored by metrics."""
         if len(self.tested_behaviors) < 2:
@@ -92,17 +119,44 @@ class Plan:
         return self.study.adapters[adapter].kind or adapter
 
     def base_subject(self, subject: str) -> str:
-        """Return the subject whose files a random-dictionary twin shares; of any other, itself."""
+        """Return the subject whose SAE and activations a permuted twin shares; of any other, itself."""
         return self.permuted_subjects.get(subject, subject)
 
+    def origin(self, subject: str) -> str:
+        """Return the subject from whose model and corpus a twin of any kind is made; of any other, itself."""
+        return self.baselines[subject].base if subject in self.baselines else self.base_subject(subject)
+
+    def randomizes_model(self, subject: str) -> bool:
+        """Tell whether the weights of a subject's model are drawn anew when it is loaded."""
+        return subject in self.baselines and self.baselines[subject].control == RANDOM_MODEL
+
     def is_permuted(self, subject: str) -> bool:
-        """Tell whether a subject is a random-dictionary twin."""
+        """Tell whether a subject is a twin with permuted decoder rows."""
         return subject in self.permuted_subjects
 
     @property
     def all_subjects(self) -> list[str]:
-        """Subjects and their random-dictionary twins."""
-        return [*self.study.subjects, *self.permuted_subjects]
+        """Subjects and their random-dictionary twins, of either kind."""
+        return [*self.study.subjects, *self.permuted_subjects, *self.baselines]
+
+    @property
+    def subjects(self) -> dict[str, Subject]:
+        """Options of all with a dictionary of their own: the subjects, and random baselines with those of theirs."""
+        return self.study.subjects | {name: self.study.subjects[twin.base] for name, twin in self.baselines.items()}
+
+    @property
+    def baselines(self) -> dict[str, Baseline]:
+        """Twins with a random dictionary of their own, one per subject and control; empty unless a study names one."""
+        asked = [control for control in BASELINES if control in self.study.controls]
+        return {
+            base + baseline_suffix(control): Baseline(base, control)
+            for base in self.study.subjects
+            for control in asked
+        }
+
+    def baselines_of(self, subject: str) -> dict[str, str]:
+        """Return the random baselines of a subject: twin -> control."""
+        return {name: twin.control for name, twin in self.baselines.items() if twin.base == subject}
 
     @property
     def all_behaviors(self) -> list[str]:
@@ -133,7 +187,7 @@ class Plan:
 
     def world_seed(self, subject: str) -> int:
         """Return where the random streams of a subject's own parts start: its model, corpus, SAE and truth."""
-        world = self.study.subjects[subject].testbed
+        world = self.subjects[subject].testbed
         return self.study.seed if world is None or world.seed is None else world.seed
 
     def design_of(self, source: str) -> str:
@@ -161,7 +215,7 @@ class Plan:
 
     def trained_behaviors(self, subject: str) -> list[str]:
         """Return the behaviors that a subject is trained on: all; a random-dictionary twin, the tested ones alone."""
-        return self.tested_behaviors if subject in self.permuted_subjects else list(self.study.behaviors)
+        return list(self.study.behaviors) if subject in self.study.subjects else self.tested_behaviors
 
     @property
     def known_audits(self) -> dict[str, Poison | None]:
@@ -233,7 +287,7 @@ class Plan:
 
     @property
     def permuted_subjects(self) -> dict[str, str]:
-        """Random-dictionary twin of each subject -> the subject; empty without that control."""
+        """Twin of each subject with permuted decoder rows -> the subject; empty without that control."""
         return (
             {name + PERMUTED: name for name in self.study.subjects}
             if "random_dictionary" in self.study.controls
@@ -270,21 +324,44 @@ class Plan:
         return None if self.study.replies is None else Path(self.study.replies) / f"{behavior}.jsonl"
 
     def random_twin(self, subject: str) -> str | None:
-        """Return the random-dictionary twin of a subject; None without that control."""
+        """Return the twin of a subject with permuted decoder rows; None without that control."""
         return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
 
     def sources_of(self, subject: str, adapter: str | None = None) -> list[str]:
-        """Return the sources that explain a subject's latents; with `adapter`, those that its changes are tested on."""
+        """Return the sources that explain a subject's latents; with `adapter`, those that its changes are tested on.
+
+        Of a random baseline these are the ones that explain any dictionary by the same procedure, at no cost, and are
+        not wrong on purpose.
+        """
+        base = self.origin(subject)
         return [
             name
             for name, part in self.study.sources.items()
-            if subject in (part.subjects or [subject]) and (adapter is None or adapter in (part.adapters or [adapter]))
+            if base in (part.subjects or [base])
+            and (adapter is None or adapter in (part.adapters or [adapter]))
+            and (subject not in self.baselines or self._explains_any_dictionary(name, subject))
         ]
 
-    def judges_of(self, source: str, *, tested: bool = False) -> list[str]:
-        """Return the judges that read a source; with `tested`, only those by which agreement is tested."""
+    def _explains_any_dictionary(self, source: str, twin: str) -> bool:
+        part = self.study.sources[source]
+        facts = SOURCES.facts(part.kind or source)
+        is_procedure = (facts.own_contexts and not facts.asks) or _is_of_subject(part.path)
+        return is_procedure and not part.wrong_share and bool(self.judges_of(source, twin, tested=True))
+
+    def judges_of(self, source: str, subject: str | None = None, *, tested: bool = False) -> list[str]:
+        """Return the judges that read a source; with `tested`, only those by which agreement is tested.
+
+        Of a random baseline these are the ones that can read explanations which nobody has seen before, at no cost.
+        """
         names = self.study.sources[source].judges or list(self.study.judges)
+        if subject in self.baselines:
+            names = [name for name in names if self._judges_any_text(name)]
         return [name for name in names if self.study.judges[name].tested or not tested]
+
+    def _judges_any_text(self, judge: str) -> bool:
+        part = self.study.judges[judge]
+        facts = JUDGES.facts(part.kind or judge)
+        return not facts.asks and (not facts.given or _is_of_subject(part.path))
 
     def shown_reading(self, subject: str) -> tuple[str, str]:
         """Return the source and judge that tables of single latents show: the primary ones.
@@ -325,14 +402,14 @@ class Plan:
         if behavior in self.shuffled_behaviors:
             return [self.study.primary.adapter]
         names = [name for name in self.study.adapters if name != self.study.reference]
-        if subject not in self.permuted_subjects:
+        if subject is None or subject in self.study.subjects:
             return names
         asked = self.study.random_dictionary_adapters or [self.study.primary.adapter]
         return [name for name in names if name in asked]
 
     def trained_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the adapters that are trained on a behavior: all of them; on twins those that controls need."""
-        is_twin = subject in self.permuted_subjects or behavior in self.shuffled_behaviors
+        is_twin = subject not in self.study.subjects or behavior in self.shuffled_behaviors
         return self.analyzed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
 
     def diagnosed_adapters(self, subject: str, behavior: str) -> list[str]:
@@ -353,6 +430,11 @@ class Plan:
         behavior = self.shuffled_behaviors.get(behavior, behavior)
         twins = {behavior, *(audit.clean for audit in self.study.audits.values() if audit.suspect == behavior)}
         return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]
+
+
+def _is_of_subject(path: str | None) -> bool:
+    """Tell whether a path is in the folder of each subject, so that every dictionary has a file of its own."""
+    return path is not None and "{subject_dir}" in path
 
 
 def load_plan(path: str | Path) -> Plan:

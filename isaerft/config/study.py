@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
+from isaerft.config.controls import ASKED_CONTROLS, CONTROLS, SHUFFLED, TWINS
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
@@ -23,20 +24,8 @@ from isaerft.errors import InputError, from_here, shown, unknown_name
 
 # A log's name is made of three names and two endings, and file systems allow it 255 characters.
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-PERMUTED, SHUFFLED = "-permuted", "-shuffled"
-CONTROLS = (
-    "shuffled_explanations",
-    "mismatched_behavior",
-    "firing_rate_only",
-    "decoder_norm_only",
-    "explanation_length",
-    "genericity",
-    "random_dictionary",
-)
 # With fewer `isaerft.stats.audit` gives no p-value.
 MIN_AUDIT_SEEDS = 4
-# Only where a study names them: none of them must fall to chance.
-ASKED_CONTROLS = ("shuffled_completions", "among_expected")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -128,7 +117,9 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls of every result. Only if named: `among_expected`; `shuffled_completions`, which trains each twice."""
+    """Controls of every result. Only if named: `among_expected`; `shuffled_completions`, which trains each twice; and
+    the random baselines `frozen_decoder`, `frozen_encoder`, `untrained_dictionary` and `random_model`, each of which
+    has a dictionary, explanations and trainings of its own (docs/statistics.md)."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     placebos: Placebos = Field(default_factory=Placebos)
@@ -182,7 +173,7 @@ class Study:
         groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scorers", "llms", "audits", "candidates"]
         named = [("study", self.study), *((group[:-1], name) for group in groups for name in getattr(self, group))]
         for kind, name in named:
-            taken = (PERMUTED, SHUFFLED) if kind == "behavior" else (PERMUTED,)
+            taken = (*TWINS, SHUFFLED) if kind == "behavior" else TWINS
             if not SLUG.fullmatch(name) or name.endswith(taken):
                 raise InputError(
                     f"{kind} name {shown(name)}",

@@ -23,6 +23,7 @@ from isaerft.report.selection import (
 from isaerft.report.text import fixed, named, plural, visible, words
 
 LOW_VARIANCE_EXPLAINED = 0.7
+READ = ("source", "judge")
 FEW_EXPECTED = 10
 MAJORITY = 0.5
 
@@ -40,7 +41,7 @@ def cautions(tables: Tables) -> list[str]:
         own = result[(result["subject"] == subject).astype(bool)]
         found += [f"{visible(subject)}: {text}" for text in _power(own)]
     found += _subjects(tables, result)
-    for check in (_training, _behavior, _seeds, _stability, _scores):
+    for check in (_random_dictionaries, _training, _behavior, _seeds, _stability, _scores):
         found += check(tables, primary)
     return found
 
@@ -112,6 +113,26 @@ def _subjects(tables: Tables, result: pd.DataFrame) -> Iterator[str]:
                 f"{name}: {int(subject.d_sae) - int(tested.min()):,} of {int(subject.d_sae):,} latents were not "
                 "tested (they fire too rarely, or have no explanation)."
             )
+
+
+def _random_dictionaries(tables: Tables, primary: Primary) -> Iterator[str]:
+    """Warn of random dictionaries that are as specific as the trained one, as far as behaviors tell."""
+    if "random_dictionaries" not in tables:
+        return
+    rows = tables["random_dictionaries"]
+    # Where the primary explanations are of one dictionary alone, those that any dictionary can have are compared.
+    rows = matching(rows, primary) if len(matching(rows, primary)) else matching(rows, primary, without=READ)
+    for (subject, source, _), group in rows.groupby(["subject", "source", "judge"], sort=False):
+        (own,) = group.loc[group["control"] == RESULT, "estimate"]
+        for row in group[group["control"] != RESULT].itertuples():
+            if pd.isna(row.estimate):
+                yield f"{visible(subject)}: the baseline {words(row.control)} has no specificity to compare with."
+            elif not row.difference_ci_low > 0:
+                yield (
+                    f"{visible(subject)}: the baseline {words(row.control)} has a specificity of {fixed(row.estimate)} "
+                    f"and is not known to be less specific than the dictionary ({fixed(own)}; {visible(source)}). "
+                    "Agreement here is no proof that training the SAE found anything."
+                )
 
 
 def _training(tables: Tables, primary: Primary) -> Iterator[str]:

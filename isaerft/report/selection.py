@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED, Plan
+from isaerft.config import ASKED_CONTROLS, CONTROLS, PERMUTED, TWINS, Plan
 from isaerft.errors import InputError
 from isaerft.registry import ADAPTERS, STATISTICS, StatisticFacts
 
@@ -96,7 +96,7 @@ def setup_of(plan: Plan) -> Setup:
 
 def real(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of real subjects, without those of random-dictionary twins."""
-    return frame[~frame["subject"].str.endswith(PERMUTED).astype(bool)]
+    return frame[~frame["subject"].str.endswith(TWINS).astype(bool)]
 
 
 def subjects_of(frame: pd.DataFrame) -> list[str]:

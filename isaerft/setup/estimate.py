@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
 
-from isaerft.config import Adapter, Plan, Subject
+from isaerft.config import Adapter, Plan
 from isaerft.registry import ADAPTERS
 from isaerft.steps import steps_of
 
@@ -178,7 +178,8 @@ def estimate(
         n_bytes = NUMBER_BYTES[plan.study.subjects[name].dtype]
         found.disk["models and SAEs"] += (shapes[name].whole + shapes[name].head) * n_bytes
     for subject, shape in shapes.items():
-        _subject(found, plan, plan.study.subjects[subject], shape)
+        for name in (subject, *plan.baselines_of(subject)):
+            _subject(found, plan, name, shape)
         _trainings(found, plan, subject, shape, rows)
         _checks(found, plan, subject, shape, rows)
     for subject, d_sae in (latents or {name: shape.d_sae for name, shape in shapes.items()}).items():
@@ -186,10 +187,11 @@ def estimate(
     return found
 
 
-def _subject(found: Estimate, plan: Plan, options: Subject, shape: Shape) -> None:
-    """Corpus, dictionary and facts."""
+def _subject(found: Estimate, plan: Plan, name: str, shape: Shape) -> None:
+    """Corpus, dictionary and facts; a random baseline shares the corpus."""
+    options = plan.subjects[name]
     tokens = options.corpus.tokens
-    if options.corpus.sample:
+    if options.corpus.sample and name in plan.study.subjects:
         _sample(found, plan, shape, tokens / options.corpus.context_size, options.corpus.context_size)
     coding = 2 * 2 * shape.d_model * shape.d_sae
     if options.train_sae is not None:
@@ -205,14 +207,15 @@ def _subject(found: Estimate, plan: Plan, options: Subject, shape: Shape) -> Non
 
 
 def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mapping[str, Rows]) -> None:
-    """Caches, trainings of the subject and its random-dictionary twin, changes and placebos."""
+    """Caches, trainings of the subject and its random-dictionary twins, changes and placebos."""
     study = plan.study
     bytes_per_token = shape.d_model * NUMBER_BYTES[study.subjects[subject].dtype] + CODE_BYTES * shape.l0
-    for part in rows.values():
-        found.flop["reading"] += 2 * part.n * part.tokens * shape.whole
-        found.disk["caches"] += part.n * part.tokens * bytes_per_token
+    for behavior, part in rows.items():
+        n_caches = 1 + len(plan.baselines_of(subject)) * (behavior in plan.tested_behaviors)
+        found.flop["reading"] += n_caches * 2 * part.n * part.tokens * shape.whole
+        found.disk["caches"] += n_caches * part.n * part.tokens * bytes_per_token
     twins = [twin for twin, base in plan.permuted_subjects.items() if base == subject]
-    for name in (subject, *twins):
+    for name in (subject, *twins, *plan.baselines_of(subject)):
         for behavior in plan.trained_behaviors(name):
             part = rows[behavior]
             for adapter in plan.trained_adapters(name, behavior):

@@ -160,8 +160,12 @@ class Dictionary:
     def encode_dense(self, activation: torch.Tensor) -> torch.Tensor:
         """Return the latent activations (n_tokens, d_sae) of the hook's activation (n_tokens, d_in)."""
         x, scale, _ = self._normalized(activation)
-        active = self._encode(x)
+        active = self._encode(self._centered(x))
         return active if scale is None else active * scale
+
+    def read(self, activation: torch.Tensor) -> torch.Tensor:
+        """Return what the rows of `W_enc` weigh of the hook's activation (n_tokens, d_in), (n_tokens, d_in)."""
+        return self._centered(self._normalized(activation)[0])
 
     def encode(self, activation: torch.Tensor) -> Codes:
         """Return the sparse codes of the hook's activation (n_tokens, d_in), without gradient."""
@@ -194,9 +198,12 @@ class Dictionary:
             x = x / scale
         return x, scale, mean
 
+    def _centered(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a normalized input (n_tokens, d_in) without `b_dec` where the encoder does not see it."""
+        return x - self.b_dec if self.apply_b_dec_to_input else x
+
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activations (n_tokens, d_sae) of a normalized input (n_tokens, d_in), in its units."""
-        x = x - self.b_dec if self.apply_b_dec_to_input else x
+        """Return the activations (n_tokens, d_sae) of what the encoder reads (n_tokens, d_in), in its units."""
         pre = x @ self.W_enc
         if self.gate is not None:
             gate = self.gate

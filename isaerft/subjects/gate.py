@@ -123,11 +123,13 @@ def describe_subject(
     Raises
     ------
     InputError
-        The model and the SAE do not fit together.
+        The model and the SAE do not fit together; not asked of a random baseline.
     """
-    options = plan.study.subjects[name]
+    options = plan.subjects[name]
     fit = measure_fit(subject, rows, plan.study.batch_size)
-    check_gate(name, options, subject, fit, rows)
+    # A random baseline may be as bad as it is.
+    if name in plan.study.subjects:
+        check_gate(name, options, subject, fit, rows)
     if made_for := other_model(options, subject.dictionary.model_name):
         logger.warning(
             "subject %r: its SAE was trained on %s, not on %s; it explains %.2f of the variance here, so it is used,"

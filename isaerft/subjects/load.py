@@ -170,7 +170,12 @@ class LoadedSubject:
 
 
 def load_model(
-    subject: config.Subject, folder: SubjectFolder, device: str, *, max_length: int | None = None
+    subject: config.Subject,
+    folder: SubjectFolder,
+    device: str,
+    *,
+    max_length: int | None = None,
+    seed: int | None = None,
 ) -> LoadedModel:
     """Load a subject's model and tokenizer from the hub, a local folder, or the folder that the study made.
 
@@ -178,6 +183,8 @@ def load_model(
     ----------
     max_length : int, optional
         Longest row of a behavior in tokens; checked, like the corpus's `context_size`, against the model's positions.
+    seed : int, optional
+        Draw the model's weights anew from this seed (`randomize`).
 
     Raises
     ------
@@ -205,10 +212,26 @@ def load_model(
             allowed="fast tokenizers (with a tokenizer.json)",
             remedy="convert it to a fast tokenizer and save that with the model",
         )
+    if seed is not None:
+        randomize(model, seed)
     with loading(f"model {name!r} on {device}"):
         model.to(device)  # type: ignore[arg-type]
     widen_attention(model)
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, subject.prepend_bos)
+
+
+def randomize(model: PreTrainedModel, seed: int) -> None:
+    """Draw every parameter of a model anew, in place, from a normal distribution with its own mean and deviation.
+
+    So does Heap et al. 2025, "Automated Interpretability Metrics Do Not Distinguish Trained and Random Transformers"
+    (arXiv 2501.17727), where embeddings are drawn too. Parameters that share storage (tied embeddings) stay one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            values = parameter.detach().float()
+            drawn = torch.randn(values.shape, generator=generator).to(values.device)
+            parameter.copy_(drawn * values.std(unbiased=False) + values.mean())
 
 
 def check_blocks(stated: PreTrainedConfig) -> None:
@@ -258,9 +281,15 @@ def _has_position_table(model: PreTrainedModel, positions: int) -> bool:
 
 
 def load_subject(
-    subject: config.Subject, folder: str | Path, device: str, *, max_length: int | None = None
+    subject: config.Subject,
+    folder: str | Path,
+    device: str,
+    *,
+    sae: str | Path | None = None,
+    max_length: int | None = None,
+    seed: int | None = None,
 ) -> LoadedSubject:
-    """Load a subject whose SAE is already in its folder; see `load_model` for `max_length`.
+    """Load a subject whose SAE is already in its folder, or in the folder `sae`; see `load_model` for the others.
 
     Raises
     ------
@@ -268,8 +297,8 @@ def load_subject(
         The model or the SAE cannot be read, or they do not fit together.
     """
     paths = SubjectFolder(Path(folder))
-    language = load_model(subject, paths, device, max_length=max_length)
-    dictionary = load_dictionary(paths.sae, center=subject.center_writing_weights).to(device)
+    language = load_model(subject, paths, device, max_length=max_length, seed=seed)
+    dictionary = load_dictionary(paths.sae if sae is None else sae, center=subject.center_writing_weights).to(device)
     dictionary, hook = placed(dictionary, language.model, fold_value_biases=subject.fold_value_biases)
     verify_hook(language.model, hook)
     return LoadedSubject(language, dictionary, hook)

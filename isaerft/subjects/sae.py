@@ -120,7 +120,14 @@ def _from_folder(folder: Path) -> SAE[Any]:
 
 
 def train_sae(
-    options: config.TrainSae, language: LoadedModel, rows: TokenRows, *, hook_name: str, folder: str | Path, seed: int
+    options: config.TrainSae,
+    language: LoadedModel,
+    rows: TokenRows,
+    *,
+    hook_name: str,
+    folder: str | Path,
+    seed: int,
+    frozen: str | None = None,
 ) -> None:
     """Train an SAE on the hook's activation with SAELens' trainer and write it to `folder`, atomically.
 
@@ -128,6 +135,9 @@ def train_sae(
     ----------
     rows : TokenRows
         The reference corpus; neither BOS nor a chat template's constant beginning is trained on.
+    frozen : {"W_dec", "W_enc"}, optional
+        Matrix whose directions stay as they were initialized; norms are folded in when the SAE is saved. With one seed,
+        the initialization and the batches are those of the SAE without it.
     """
     from sae_lens import (
         JumpReLUTrainingSAE,
@@ -160,6 +170,8 @@ def train_sae(
     else:
         sparsity = {"l0_coefficient": options.l0_coefficient, "l0_warm_up_steps": steps // 8}
         sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**sparsity, **common))
+    if frozen is not None:
+        sae.get_parameter(frozen).requires_grad_(False)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
             total_training_samples=steps * options.batch_size,

@@ -70,7 +70,7 @@ class Tracked:
     def _config(self, behavior: str, adapter: str, seed: int) -> dict[str, object]:
         """Return what was asked for, each option under a dotted name."""
         study = self._plan.study
-        subject = study.subjects[self._plan.base_subject(self._subject)]
+        subject = self._plan.subjects[self._plan.base_subject(self._subject)]
         names = {"study": study.study, "subject": self._subject, "model": subject.model_name}
         names |= {name: getattr(subject, name) or "" for name in ("release", "sae_id", "hook_name")}
         names |= {"behavior": behavior, "adapter": adapter, "isaerft": VERSION}

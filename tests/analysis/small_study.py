@@ -189,8 +189,8 @@ class Parts:
         write_judgements(pd.DataFrame(rows), self.path("judgements", subject, source, "lexical.parquet"))
 
     def agreement(self, plan):
-        for subject in plan.study.subjects:
-            for adapter in ("bias", "scale"):
+        for subject in plan.subjects:
+            for adapter in plan.analyzed_adapters(subject):
                 write_agreement(plan, Results(self.folder), subject, adapter)
 
     def table(self, plan, name):

@@ -46,6 +46,44 @@ def test_no_warning_is_given_of_shuffled_completions_whether_they_are_absent_or_
     assert 'aria-label="shuffled completions: median 0.99"' in summary(beside)
 
 
+def beside(tables, rows):
+    """Return the tables with specificities of random dictionaries: (control, estimate, lower end of the difference)."""
+    primary = {"adapter": "bias", "measure": "contribution", "source": "truth_input", "judge": "table"}
+    made = [
+        {"subject": "testbed", "control": name, "estimate": estimate, "difference_ci_low": low, "statistic": "auroc"}
+        | {"n_behaviors": 8, "n_latents": 400, "n_alive": 400, **primary}
+        for name, estimate, low in rows
+    ]
+    table = TABLES["random_dictionaries"]
+    return tables | {table.name: table.conform(pd.DataFrame(made).reindex(columns=table.column_names))}
+
+
+def test_a_random_dictionary_that_is_not_known_to_be_less_specific_is_said(tables):
+    own, worse = ("none", 0.28, None), ("frozen_encoder", 0.1, 0.05)
+    quiet = cautions(beside(tables, [own, worse]))
+    assert quiet == cautions(tables)
+    rows = [
+        own,
+        worse,
+        ("frozen_decoder", 0.25, -0.04),
+        ("untrained_dictionary", 0.27, 0.0),
+        ("random_model", None, None),
+    ]
+    said = [text for text in cautions(beside(tables, rows)) if text not in quiet]
+    assert len(said) == 3
+    assert "the baseline frozen decoder has a specificity of 0.25 and is not known to be less specific" in said[0]
+    assert "than the dictionary (0.28; truth_input)" in said[0]
+    assert "untrained dictionary" in said[1]
+    assert "the baseline random model has no specificity" in said[2]
+
+
+def test_where_the_primary_explanations_are_of_one_dictionary_alone_a_baseline_is_compared_by_others(tables):
+    rows = beside(tables, [("none", 0.2, None), ("untrained_dictionary", 0.19, -0.1)])
+    rows["random_dictionaries"]["source"] = "local_input"
+    (said,) = [text for text in cautions(rows) if "baseline" in text]
+    assert "(0.20; local_input)" in said
+
+
 def test_a_behavior_that_fell_has_moved_too(tables):
     fallen = _with(tables, "behavior_check", ci_low=-0.4, ci_high=-0.1)
     assert not any("do not show" in text for text in cautions(fallen))
@@ -71,6 +109,7 @@ def test_untested_latents_are_counted(tables):
 
 
 def test_twin_subjects_raise_no_warning_of_their_own(tables):
-    twin = tables["subjects"].assign(subject="testbed-permuted", variance_explained=0.0)
-    both = tables | {"subjects": pd.concat([tables["subjects"], twin])}
+    names = ("testbed-permuted", "testbed-frozen-decoder", "testbed-untrained-dictionary", "testbed-random-model")
+    twins = [tables["subjects"].assign(subject=name, variance_explained=0.0) for name in names]
+    both = tables | {"subjects": pd.concat([tables["subjects"], *twins])}
     assert cautions(both) == cautions(tables)

@@ -60,6 +60,11 @@ def test_trainings_count_seeds_adapters_behaviors_and_the_random_dictionary():
     assert found.flop["training"] == pytest.approx(2 * (2 + 1) * one)
     twin = estimate(planned(controls=["random_dictionary"]), {"m": SHAPE}, rows)
     assert twin.flop["training"] == pytest.approx(2 * (2 + 1 + 2) * one)
+    named = planned(controls=["untrained_dictionary"], sources={"neuronpedia": {}, "local": {}})
+    baseline = estimate(named, {"m": SHAPE}, rows)
+    assert baseline.flop["training"] == twin.flop["training"]
+    assert baseline.disk["caches"] == 2 * found.disk["caches"] == 2 * twin.disk["caches"]
+    assert baseline.disk["models and SAEs"] > found.disk["models and SAEs"] == twin.disk["models and SAEs"]
     placebos = estimate(planned(placebos={"n": 5}), {"m": SHAPE}, rows)
     assert placebos.flop["placebos"] > 5 * 2 * one
     assert placebos.flop["training"] == found.flop["training"]

@@ -202,7 +202,7 @@ def test_the_setting_that_mends_a_subject_is_shown_to_fit_better(right, rows, op
         check_gate("toy", options, uncentered, Fit(0, 0, 2, 2, 4), rows)
 
 
-def study_of(**subject):
+def study_of(controls=("random_dictionary",), **subject):
     return config.plan_from_dict(
         {
             "study": "small",
@@ -212,6 +212,7 @@ def study_of(**subject):
             "sources": {"local": {}},
             "judges": {"lexical": {}},
             "primary": {"adapter": "bias", "measure": "attribution", "source": "local", "judge": "lexical"},
+            "controls": list(controls),
         }
     )
 
@@ -233,6 +234,14 @@ def test_a_subject_that_does_not_pass_leaves_no_card(subject, rows, tmp_path):
     with pytest.raises(InputError, match="variance"):
         describe_subject(study_of(), "toy", subject, rows, folder)
     assert not folder.card.exists()
+
+
+def test_a_random_baseline_passes_whatever_its_dictionary_does(subject, rows, tmp_path):
+    folder, plan = SubjectFolder(tmp_path), study_of(controls=["random_dictionary", "untrained_dictionary"])
+    describe_subject(plan, "toy-untrained-dictionary", subject, rows, folder)
+    (card,) = folder.read_cards()
+    assert card["subject"] == "toy-untrained-dictionary"
+    assert card["variance_explained"] < plan.study.subjects["toy"].min_variance_explained
     with pytest.raises(InputError):
         read_json(folder.card)
 

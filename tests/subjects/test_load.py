@@ -198,6 +198,32 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(subject_
         load_model(options, SubjectFolder(tmp_path), "cpu")
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_a_random_model_has_the_architecture_and_tokenizer_of_its_own_model_and_none_of_its_weights(
+    model_of, tokenizer, tmp_path, family
+):
+    model_of(family).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = config.Subject(model=str(tmp_path), corpus=config.Corpus(context_size=32))
+    paths = SubjectFolder(tmp_path)
+    given, *drawn = (load_model(options, paths, "cpu", seed=seed) for seed in (None, 3, 3, 4))
+    for name, own in given.model.named_parameters():
+        same, again, other = (model.model.get_parameter(name) for model in drawn)
+        assert torch.equal(same, again)
+        # Biases that are zero and norms that are one everywhere have no spread to draw from.
+        if own.std() > 0:
+            assert not (same == own).any()
+            assert not torch.equal(same, other)
+        torch.testing.assert_close(same.mean(), own.mean(), atol=6 * float(own.std()) / own.numel() ** 0.5, rtol=0)
+        torch.testing.assert_close(same.std(), own.std(), rtol=0.6, atol=0)
+    assert drawn[0].tokenizer.get_vocab() == given.tokenizer.get_vocab()
+    assert drawn[0].model.config.to_dict() == given.model.config.to_dict()
+    tied = given.model.get_input_embeddings().weight is given.model.get_output_embeddings().weight
+    of_drawn = drawn[0].model.get_input_embeddings().weight is drawn[0].model.get_output_embeddings().weight
+    assert tied == of_drawn
+    verify_hook(drawn[0].model, find_hook(drawn[0].model, "blocks.1.hook_resid_post"))
+
+
 def test_widths_that_do_not_match_are_refused_with_both(tiny, subject, subject_folder, tmp_path):
     with pytest.raises(InputError, match=r"reads 16 dimensions.*have 32"):
         check_fit(subject.model, subject.hook, 16, 16, "blocks.1.hook_resid_post")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from isaerft import config
 from isaerft.config.base import validated
@@ -65,6 +66,34 @@ def test_a_trained_sae_is_read_back_folded_and_the_same_seed_gives_the_same_byte
     weights = [(tmp_path / name / "sae_weights.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+@pytest.mark.parametrize("k", [None, 4])
+@pytest.mark.parametrize("frozen", ["W_dec", "W_enc"])
+def test_a_frozen_matrix_stays_bit_by_bit_as_it_was_initialized_while_the_rest_is_trained(subject, tmp_path, frozen, k):
+    generator = torch.Generator().manual_seed(0)
+    rows = pad_rows(torch.randint(3, 250, (40, 10), generator=generator).tolist(), padding=0)
+    saved = {}
+    # One step and eighty begin from the same weights and fold the same norm in.
+    for name, tokens, kept in (("short", 1_000, frozen), ("long", 20_000, frozen), ("free", 20_000, None)):
+        options = config.TrainSae(d_sae=64, k=k, tokens=tokens, batch_size=250)
+        place = {"hook_name": "blocks.1.hook_resid_post", "folder": tmp_path / name}
+        train_sae(options, subject.language, rows, **place, seed=0, frozen=kept)
+        saved[name] = load_file(tmp_path / name / "sae_weights.safetensors")
+    trained = {"W_dec": "W_enc", "W_enc": "W_dec"}[frozen]
+    if k is not None and frozen == "W_enc":
+        # A TopK SAE is saved with the norms of its decoder, which is trained, folded into the encoder.
+        short, long = (torch.nn.functional.normalize(saved[name][frozen], dim=0) for name in ("short", "long"))
+        torch.testing.assert_close(short, long, atol=1e-6, rtol=0)
+    else:
+        assert torch.equal(saved["short"][frozen], saved["long"][frozen])
+    assert not torch.equal(saved["short"][trained], saved["long"][trained])
+    assert not torch.equal(saved["free"][frozen], saved["long"][frozen])
+    # Where training begins, a latent reads what it writes; the activations' norm divides one and multiplies the other.
+    torch.manual_seed(0)
+    first = torch.nn.functional.normalize(torch.nn.init.kaiming_uniform_(torch.empty(64, 32)))
+    own = saved["long"][frozen] if frozen == "W_dec" else saved["long"][frozen].T
+    torch.testing.assert_close(torch.nn.functional.normalize(own), first)
 
 
 def test_a_topk_sae_is_trained_with_the_number_of_active_latents_that_was_asked_for(subject, tmp_path):

@@ -166,6 +166,31 @@ def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behav
 
 
 @pytest.mark.slow
+def test_a_random_baseline_is_made_explained_trained_and_tested_like_a_subject_and_shares_model_and_corpus(workspace):
+    before = workspace.planned()
+    # The twin with permuted rows goes, so that what comes is the baselines'.
+    workspace.study(controls=["frozen_decoder", "untrained_dictionary"])
+    after = workspace.planned()
+    n = 2
+    made = {"dictionary": n, "facts": n, "truth": n, "capture": 2 * n, "train": 2 * n - 2, "changes": 2 * n - 2}
+    # Explanations: the true ones and the local ones, by judges of the source; none that are wrong on purpose.
+    made |= {"explain": 2 * n, "judge": (1 + 2) * n, "agreement": n}
+    assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)} == made
+    twin = "results/small/subjects/toy-untrained-dictionary"
+    assert workspace.inputs("dictionary", f"{twin}/sae").split(", ") == [
+        "results/small/subjects/toy/model",
+        "results/small/subjects/toy/corpus.safetensors",
+        "results/small/subjects/toy/sae",
+    ]
+    frozen = workspace.inputs("dictionary", "results/small/subjects/toy-frozen-decoder/sae")
+    assert "subjects/toy/sae" not in frozen
+    inputs = workspace.inputs("agreement", "results/small/agreement/toy-untrained-dictionary/bias")
+    assert "changes/toy-untrained-dictionary/refusal.parquet" in inputs
+    assert "changes/toy/" not in inputs
+    assert "tables/random_dictionaries.csv" in workspace.plan
+
+
+@pytest.mark.slow
 def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_to_do(workspace):
     workspace.study(controls=[*CONTROLS, "shuffled_completions"])
     done = workspace.snakemake("--cores", "2", "--", "results/small/tables/agreement.csv")

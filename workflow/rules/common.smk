@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isaerft.analysis import TABLES, tables_of
+from isaerft.config import UNTRAINED
 from isaerft.digest import Part, code, settings
 from isaerft.errors import shown
 from isaerft.registry import (
@@ -32,6 +33,8 @@ at = plan.results
 # For rules of your own: the folder of the study.
 RESULTS = str(at.root)
 TESTBEDS = [name for name, part in study.subjects.items() if part.testbed is not None]
+# The same with their random baselines, of whose dictionaries the truth is known, too.
+KNOWN = [name for name in plan.subjects if plan.origin(name) in TESTBEDS]
 CONVERTED = [name for name, part in study.subjects.items() if part.gguf is not None]
 ELICITED = [name for name, part in study.behaviors.items() if part.elicit is not None]
 # The adapters for which there are changes and agreement.
@@ -111,7 +114,7 @@ def kinds(adapters):
 
 
 def subject_folder(wildcards):
-    """Return the folder of a subject's own files, which its random-dictionary twin shares."""
+    """Return the folder of a subject's own files, which its twin with permuted decoder rows shares."""
     return at.subject(plan.base_subject(wildcards.subject))
 
 
@@ -123,8 +126,20 @@ def model_of(name):
 
 
 def model(wildcards):
-    """Return the model of the subject, which its random-dictionary twin shares."""
-    return model_of(plan.base_subject(wildcards.subject))
+    """Return the model of the subject, which its twins share."""
+    return model_of(plan.origin(wildcards.subject))
+
+
+def corpus(wildcards):
+    """Return the corpus of the subject, which its twins share."""
+    return at.subject(plan.origin(wildcards.subject)).corpus
+
+
+def copied_sae(wildcards):
+    """Return the SAE whose numbers an untrained baseline has; none for any other subject."""
+    base = plan.origin(wildcards.subject)
+    control = plan.baselines_of(base).get(wildcards.subject)
+    return at.subject(base).sae if control == UNTRAINED else []
 
 
 def sae(wildcards):
@@ -134,7 +149,7 @@ def sae(wildcards):
 
 def truth(wildcards):
     """Return the folder with the truth about an embedded subject; others have none."""
-    return subject_folder(wildcards).truth if wildcards.subject in TESTBEDS else []
+    return subject_folder(wildcards).truth if wildcards.subject in KNOWN else []
 
 
 def cache(wildcards):
@@ -163,7 +178,7 @@ def judgements(subject):
     return [
         at.judgements(subject, source, judge)
         for source in plan.sources_of(subject)
-        for judge in plan.judges_of(source)
+        for judge in plan.judges_of(source, subject)
     ]
 
 
@@ -174,7 +189,7 @@ def of_subject(wildcards, options):
 
 def options_of(subject, options):
     """Return these options (names with spaces between) of a subject by name."""
-    return [getattr(study.subjects[subject], name) for name in options.split()]
+    return [getattr(plan.subjects[subject], name) for name in options.split()]
 
 
 def raw_data(wildcards):

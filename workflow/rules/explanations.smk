@@ -15,10 +15,10 @@ rule design:
     params:
         study=study_path,
         code=code("design"),
-        settings=settings(
+        settings=lambda w: settings(
             study.design,
             study.primary.measure,
-            ANALYSED,
+            plan.analyzed_adapters(w.subject),
             plan.tested_behaviors,
             study.agreement.min_firing_rate,
             study.agreement.n_bins,

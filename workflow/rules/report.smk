@@ -18,7 +18,7 @@ rule agreement:
         lambda w: [
             at.changes(w.subject, twin)
             for twin in plan.shuffled_behaviors
-            if w.adapter == study.primary.adapter
+            if w.adapter == study.primary.adapter and w.subject in study.subjects
         ],
         lambda w: (
             [at.placebos(w.subject)]
@@ -131,9 +131,23 @@ rule tables:
         ],
         [
             at.adapter(twin, behavior, adapter)
-            for twin in plan.permuted_subjects
+            for twin in [*plan.permuted_subjects, *plan.baselines]
             for behavior in plan.trained_behaviors(twin)
             for adapter in plan.analyzed_adapters(twin)
+        ],
+        [
+            file
+            for twin in plan.baselines
+            for file in [
+                at.subject(twin).latents,
+                at.subject(twin).card,
+                *explanations(twin),
+                *judgements(twin),
+                *[
+                    at.agreement(twin, name).path
+                    for name in plan.analyzed_adapters(twin)
+                ],
+            ]
         ],
         [
             file

@@ -96,8 +96,9 @@ rule corpus:
 rule dictionary:
     input:
         model,
-        lambda w: local_files(study.subjects[w.subject].sae_path),
-        at.subject("{subject}").corpus,
+        lambda w: local_files(plan.subjects[w.subject].sae_path),
+        corpus,
+        copied_sae,
     output:
         directory(at.subject("{subject}").sae),
     log:
@@ -129,7 +130,7 @@ rule dictionary:
 rule facts:
     input:
         model,
-        at.subject("{subject}").corpus,
+        corpus,
         at.subject("{subject}").sae,
     output:
         at.subject("{subject}").latents,
@@ -154,7 +155,7 @@ rule facts:
         study=study_path,
         code=code("facts"),
         settings=lambda w: settings(
-            replace(study.subjects[w.subject], group=""),
+            replace(plan.subjects[w.subject], group=""),
             [
                 twin
                 for twin, base in plan.permuted_subjects.items()

@@ -38,7 +38,7 @@ if TESTBEDS:
         benchmark:
             at.benchmark("truth", "{subject}")
         wildcard_constraints:
-            subject=one_of(TESTBEDS),
+            subject=one_of(KNOWN),
         group:
             together("world")
         threads: study.threads

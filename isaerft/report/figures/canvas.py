@@ -41,6 +41,10 @@ CONTROL_LOOKS = {
     "random_dictionary": (PURPLE, "v"),
     "shuffled_completions": (SKY, ">"),
     "among_expected": (BLUE, "*"),
+    "frozen_decoder": (PURPLE, "^"),
+    "frozen_encoder": (PURPLE, "<"),
+    "untrained_dictionary": (PURPLE, "s"),
+    "random_model": (PURPLE, "X"),
 }
 CHARACTERS_PER_INCH = 11
 LAYOUT_PASSES = 2
