@@ -12,7 +12,18 @@ from contextlib import suppress
 
 import typer
 
-from isaerft.cli import annotation, calibration, planning, publishing, results, setup, steering, subjects, training
+from isaerft.cli import (
+    annotation,
+    benchmarking,
+    calibration,
+    planning,
+    publishing,
+    results,
+    setup,
+    steering,
+    subjects,
+    training,
+)
 from isaerft.errors import InputError, one_line
 from isaerft.io import disk_problem
 from isaerft.version import VERSION
@@ -30,7 +41,7 @@ app = typer.Typer(
     name="isaerft", help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-for part in (setup, subjects, training, results, annotation, publishing, steering, planning, calibration):
+for part in (setup, subjects, training, results, annotation, publishing, benchmarking, steering, planning, calibration):
     app.registered_commands += part.app.registered_commands
 
 

@@ -151,6 +151,9 @@ class Source:
     """Language model of the study that writes the explanations, for a source that asks one."""
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     """Known share of wrong explanations: the dose of the dose-response figure."""
+    key: str | None = None
+    """File that says of each explanation whether it is right, or how it is wrong: the benchmark of scorers is made of
+    sources with a key. {subject_dir} as for `path`; its rows of this `side` and `wrong_share` count."""
     design: Literal["all", "case_control"] | None = None
     """Which latents it explains; the study's design when empty."""
     features: str | None = None
@@ -162,6 +165,13 @@ class Source:
     """How a `neuronpedia` source asks."""
     options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     """Options of the source kind itself."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and (not self.wrong_share or self.side == "both"):
+            raise InputError(
+                f"has a key, wrong_share {shown(self.wrong_share)} and side {self.side!r}",
+                allowed="a key with wrong_share above 0 and side input or output: they name the key's rows",
+            )
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

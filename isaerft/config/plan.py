@@ -195,11 +195,21 @@ class Plan:
         return self.study.sources[source].design or self.study.design.kind
 
     @property
+    def doses(self) -> dict[str, float]:
+        """Return source -> its known share of wrong explanations; those of the benchmark are no dose of one kind."""
+        known = self.study.sources.items()
+        return {name: part.wrong_share for name, part in known if part.wrong_share is not None and part.key is None}
+
+    @property
+    def benchmark_sources(self) -> list[str]:
+        """Sources whose explanations a key calls right, or wrong in some way."""
+        return [name for name, part in self.study.sources.items() if part.key is not None]
+
+    @property
     def dose_arms(self) -> dict[str, dict[float, str]]:
         """Return side -> share of wrong explanations -> source, for each side with right and with wrong ones."""
         arms: dict[str, dict[float, str]] = {}
-        known = [(part.wrong_share, name) for name, part in self.study.sources.items() if part.wrong_share is not None]
-        for share, name in sorted(known):
+        for share, name in sorted((share, name) for name, share in self.doses.items()):
             arms.setdefault(self.study.sources[name].side, {})[share] = name
         return {side: arm for side, arm in arms.items() if 0 in arm and len(arm) > 1}
 

@@ -320,7 +320,11 @@ class Study:
             )
         if not self.judges[primary.judge].tested:
             raise InputError(f"primary.judge {primary.judge!r} is not tested", remedy="remove its `tested: false`")
-        files = [("source", name, path) for name, part in self.sources.items() for path in (part.path, part.features)]
+        files = [
+            ("source", name, path)
+            for name, part in self.sources.items()
+            for path in (part.path, part.features, part.key)
+        ]
         files += [("judge", name, part.path) for name, part in self.judges.items()]
         files += [("scorer", name, part.path) for name, part in self.scorers.items()]
         for kind, name, path in files:

@@ -76,7 +76,7 @@ def statistic_title(name: str) -> str:
 
 def source_facts(plan: Plan) -> pd.DataFrame:
     """Return side and known share of wrong explanations (NaN if unknown) of each of a study's sources."""
-    rows = [(name, part.side, part.wrong_share) for name, part in plan.study.sources.items()]
+    rows = [(name, part.side, plan.doses.get(name)) for name, part in plan.study.sources.items()]
     return pd.DataFrame(rows, columns=["source", "side", "wrong_share"]).astype({"wrong_share": float})
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from isaerft.stats.confounds import clusters_of, negative_controls, strata_of
     from isaerft.stats.exchange import Exchange, exchange_within, joined
     from isaerft.stats.families import families_of
+    from isaerft.stats.finding import OverWorlds, auroc_of_wrong, mean_of_ranks, over_worlds
     from isaerft.stats.intervals import (
         Compared,
         ConfidenceInterval,
@@ -82,6 +83,7 @@ _NAMES = {
     "confounds": "clusters_of negative_controls strata_of",
     "exchange": "Exchange exchange_within joined",
     "families": "families_of",
+    "finding": "OverWorlds auroc_of_wrong mean_of_ranks over_worlds",
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
@@ -111,6 +113,7 @@ __all__ = [
     "Estimate",
     "Exchange",
     "NullOptions",
+    "OverWorlds",
     "OverallResult",
     "PairedMeans",
     "Predictor",
@@ -130,6 +133,7 @@ __all__ = [
     "auroc_ceiling_of_mean",
     "auroc_ceiling_of_seed",
     "auroc_interval",
+    "auroc_of_wrong",
     "case_control",
     "claimed_effect",
     "clusters_of",
@@ -152,10 +156,12 @@ __all__ = [
     "match_profiles",
     "matched_draws",
     "mean_interval",
+    "mean_of_ranks",
     "mean_rank",
     "median_of_draws",
     "negative_controls",
     "others_of",
+    "over_worlds",
     "overall_agreement",
     "overall_specificity",
     "paired_means",

@@ -24,6 +24,8 @@ from isaerft.progress import Progress
 from isaerft.subjects.corpus import TokenRows, pad_rows
 from isaerft.subjects.hooks import hidden_above, run_below, unembed
 from isaerft.subjects.load import LoadedSubject
+from isaerft.testbed import arms
+from isaerft.testbed.arms import Fits
 from isaerft.testbed.dialogues import Dialogue, concepts, sample_dialogues
 from isaerft.testbed.language import Language, expected_effect
 from isaerft.testbed.phrases import phrase_list
@@ -32,6 +34,8 @@ from isaerft.testbed.wording import N_WORDINGS, noun_phrases, true_explanation, 
 N_DIALOGUES = 3000
 N_AMPLIFIED = 40
 MIN_DEVIATIONS = 2.0
+MIN_INCLUDED = 0.95
+"""Share of a concept's places at which another holds, too, from which on it lies within the other."""
 BATCH = 100
 WRONG_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _CSV: dict[str, Any] = {"index": False, "lineterminator": "\n"}
@@ -56,15 +60,32 @@ class _Annotation:
 
 def input_truth(subject: LoadedSubject, language: Language, rng: np.random.Generator) -> pd.DataFrame:
     """Return latent_index, concept and f1 (how well the concept predicts firing) of every latent that fires."""
+    return _best_by_f1(input_fits(subject, language, rng))
+
+
+def input_fits(subject: LoadedSubject, language: Language, rng: np.random.Generator) -> Fits:
+    """Return the F1 of firing and each concept, for every latent that fires."""
     annotated = _annotate(subject, language, list(sample_dialogues(rng, N_DIALOGUES, language.first_list)))
     fires, holds = annotated.fires.astype(np.float32), annotated.holds.astype(np.float32)
     together = fires.T @ holds
     f1 = 2 * together / (fires.sum(0)[:, None] + holds.sum(0)[None, :])
     latents = np.flatnonzero(fires.sum(0) > 0)
-    best = f1[latents].argmax(1)
-    return pd.DataFrame(
-        {"latent_index": latents, "concept": [annotated.names[i] for i in best], "f1": f1[latents, best].astype(float)}
-    )
+    return Fits(latents, annotated.names, f1[latents], _within(holds.T @ holds))
+
+
+def _best_by_f1(fits: Fits) -> pd.DataFrame:
+    best = fits.values.argmax(1)
+    f1 = fits.values[np.arange(len(best)), best].astype(float)
+    return pd.DataFrame({"latent_index": fits.latents, "concept": [fits.names[i] for i in best], "f1": f1})
+
+
+def _within(together: np.ndarray) -> np.ndarray:
+    """Return which concept lies within which, (n, n) bool, from how often each two hold together (n, n).
+
+    One lies within another that holds at nearly all of its places, and at least twice as often.
+    """
+    counts = np.diagonal(together)
+    return (together >= MIN_INCLUDED * counts[:, None]) & (counts[:, None] <= counts[None, :] / 2)
 
 
 def output_truth(
@@ -72,13 +93,28 @@ def output_truth(
 ) -> pd.DataFrame:
     """Return latent_index, concept (``promotes:group``) and deviations of every latent that fires.
 
-    Each latent is added at its mean activation to every token of the assistant's turn. The change of each group's
-    log-probability is standardized over latents (`deviations`); below `MIN_DEVIATIONS` the latent promotes no group.
+    It is the group of the largest deviation (`output_fits`), or none if that is below `MIN_DEVIATIONS`.
 
     Parameters
     ----------
     latents : DataFrame
         Facts about the latents, with latent_index and mean_activation.
+    """
+    return _best_by_deviations(output_fits(subject, language, latents, rng))
+
+
+def _best_by_deviations(fits: Fits) -> pd.DataFrame:
+    best = fits.values.argmax(1)
+    size = fits.values[np.arange(len(best)), best]
+    names = np.array([*fits.names, "promotes:none"])[np.where(size >= MIN_DEVIATIONS, best, len(fits.names))]
+    return pd.DataFrame({"latent_index": fits.latents, "concept": names, "deviations": size})
+
+
+def output_fits(subject: LoadedSubject, language: Language, latents: pd.DataFrame, rng: np.random.Generator) -> Fits:
+    """Return how far each latent that fires raises each group of words.
+
+    Each latent is added at its mean activation to every token of the assistant's turn. The change of each group's
+    log-probability is standardized over latents.
     """
     groups = language.word_groups
     members = _membership(subject, groups)
@@ -96,16 +132,10 @@ def output_truth(
             rows.append(_group_log_probability(subject, changed, table.mask, answer, members) - base)
     effect = torch.stack(rows).cpu().double().numpy()
     deviations = (effect - effect.mean(0)) / effect.std(0)
-    best = deviations.argmax(1)
-    size = deviations[np.arange(len(best)), best]
-    names = np.array([*groups, "none"])[np.where(size >= MIN_DEVIATIONS, best, len(groups))]
-    return pd.DataFrame(
-        {
-            "latent_index": alive.latent_index.to_numpy(),
-            "concept": [f"promotes:{name}" for name in names],
-            "deviations": size,
-        }
-    )
+    names = [f"promotes:{name}" for name in groups]
+    every = sorted(set().union(*groups.values()))
+    words = np.array([[word in group for word in every] for group in groups.values()], float)
+    return Fits(alive.latent_index.to_numpy(), names, deviations, _within(words @ words.T))
 
 
 def _annotate(subject: LoadedSubject, language: Language, dialogues: list[Dialogue]) -> _Annotation:
@@ -162,8 +192,9 @@ def write_truth(
     """Write the truth to a folder, atomically.
 
     The files are input.csv, output.csv and both.csv (true explanations), {side}_wrong{percent}.csv (some of them
-    wrong), judgements.csv and words.csv (for the judges `table` and `lexicon`), phrases.csv (for the scorer `lexicon`),
-    and concepts.csv. All have one wording for a latent's explanation of a side.
+    wrong), benchmark_{side}_{percent}.csv with benchmark_key.csv (`isaerft.testbed.arms`), judgements.csv and words.csv
+    (for the judges `table` and `lexicon`), phrases.csv (for the scorer `lexicon`), and concepts.csv. All but the
+    benchmark's have one wording for a latent's explanation of a side.
 
     Parameters
     ----------
@@ -173,7 +204,11 @@ def write_truth(
         Behavior -> style of the testbed's language that it teaches.
     """
     rng = np.random.default_rng(seed)
-    sides = {"input": input_truth(subject, language, rng), "output": output_truth(subject, language, latents, rng)}
+    fits = {
+        "input": input_fits(subject, language, rng),
+        "output": output_fits(subject, language, latents, rng),
+    }
+    sides = {"input": _best_by_f1(fits["input"]), "output": _best_by_deviations(fits["output"])}
     with replacing(folder) as temporary:
         temporary.mkdir()
         for side, truth in sides.items():
@@ -188,9 +223,35 @@ def write_truth(
         everything.to_csv(temporary / "concepts.csv", float_format="%.6g", **_CSV)
         both = pd.concat(pd.read_csv(temporary / f"{side}.csv") for side in sides)
         both.to_csv(temporary / "both.csv", **_CSV)
-        _judgements(everything.concept.unique(), styles).to_csv(temporary / "judgements.csv", **_CSV)
+        key = _benchmark(language, fits, sides, subject.dictionary.decoder.double().cpu().numpy(), seed)
+        texts = arms.benchmark_texts(key, seed)
+        for (side, share), part in key.assign(explanation=texts).groupby(["side", "share"], sort=False):
+            path = temporary / f"benchmark_{side}_{round(100 * share)}.csv"
+            part[["latent_index", "explanation", "side"]].to_csv(path, **_CSV)
+        key.to_csv(temporary / "benchmark_key.csv", **_CSV)
+        judged = [_judgements(everything.concept.unique(), styles), arms.judgements_of(key, texts, styles)]
+        pd.concat(judged).to_csv(temporary / "judgements.csv", **_CSV)
         _words(language, styles).to_csv(temporary / "words.csv", **_CSV)
         phrase_list(language, seed).to_csv(temporary / "phrases.csv", **_CSV)
+
+
+def _benchmark(
+    language: Language, fits: dict[str, Fits], truth: dict[str, pd.DataFrame], decoder: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """Return the benchmark's key, from a random stream of its own, so that other files do not depend on it."""
+    rng, parts = np.random.default_rng([seed, 3]), []
+    for side, other in (("input", "output"), ("output", "input")):
+        elsewhere = dict(zip(truth[other].latent_index, truth[other].concept, strict=True))
+        # A latent that promotes no group has no claim to get wrong: any group that is named would be false.
+        claims = (truth[side].concept != "promotes:none").to_numpy()
+        values = fits[side].values[claims]
+        if side == "output":
+            values = np.clip(values / MIN_DEVIATIONS, 0, 1)
+        part = Fits(fits[side].latents[claims], fits[side].names, values, fits[side].within)
+        concepts = truth[side].concept[claims]
+        known = arms.Known(language, side, part, concepts.tolist(), elsewhere, decoder)
+        parts.append(arms.benchmark_key(known, _share_when_wrong(concepts.to_numpy(), rng), rng))
+    return pd.concat(parts, ignore_index=True)
 
 
 def corrupt(concepts: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -259,7 +320,7 @@ def _words(language: Language, styles: Mapping[str, str]) -> pd.DataFrame:
 
     A word that a latent fires on has the effect of its token; a word that it promotes, the effect of its group, or the
     larger one if it is in a sub-style's, too. The noun phrases of the other concepts are entries as a whole, so that
-    true explanations keep their effect.
+    true explanations keep their effect, and those without any effect count where a half-true explanation names them.
     """
     groups = language.word_groups
     entries = [(word, "input", f"token:{word}") for words in groups.values() for word in words]
@@ -276,8 +337,11 @@ def _words(language: Language, styles: Mapping[str, str]) -> pd.DataFrame:
         for behavior, style in styles.items()
     ]
     table = pd.DataFrame(rows)
-    table = table[table["effect"] != 0]
-    key = ["word", "side", "behavior"]
-    size = table["effect"].abs()
-    largest = size.groupby([table[name] for name in key]).transform("max")
-    return table[size == largest].drop_duplicates(key).reset_index(drop=True)
+    telling, key = table[table["effect"] != 0], ["word", "side", "behavior"]
+    size = telling["effect"].abs()
+    largest = size.groupby([telling[name] for name in key]).transform("max")
+    telling = telling[size == largest].drop_duplicates(key)
+    # One row suffices to list a phrase.
+    silent = table["word"].str.contains(" ") & ~table.groupby(["word", "side"])["effect"].transform("any")
+    listed = table[silent & ~table.duplicated(["word", "side"])]
+    return pd.concat([telling, listed]).sort_index().reset_index(drop=True)

@@ -92,15 +92,24 @@ EXAMPLE_LENGTH = 6
 
 def wordings(latents: Iterable[int], side: str, seed: int) -> list[int]:
     """Return the wording of each latent's explanation on a side, from 0 to `N_WORDINGS` - 1, by a hash of all three."""
-    keys = (f"{seed}/{side}/{int(latent)}" for latent in latents)
-    return [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % N_WORDINGS for key in keys]
+    return [hashed(f"{seed}/{side}/{int(latent)}", N_WORDINGS) for latent in latents]
+
+
+def hashed(key: str, n: int) -> int:
+    """Return a number from 0 to `n` - 1, by a hash of the key."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % n
 
 
 def true_explanation(concept: str, wording: int = 0) -> str:
     """Return the explanation of a latent with this concept in one of `N_WORDINGS` wordings."""
     frame, length = divmod(wording, N_LENGTHS)
+    return in_frame(concept, noun_phrases(concept)[length], frame)
+
+
+def in_frame(concept: str, phrase: str, frame: int) -> str:
+    """Return an explanation in one of the `FRAMES` from a phrase that names a concept."""
     does = "promotes" if concept.startswith("promotes:") else "fires on"
-    return FRAMES[frame].format(does=does, concept=noun_phrases(concept)[length])
+    return FRAMES[frame].format(does=does, concept=phrase)
 
 
 @cache

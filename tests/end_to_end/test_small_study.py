@@ -29,6 +29,9 @@ TABLES = [
     "explanation_scores",
     "explanation_quality",
     "agreement_by_quality",
+    "benchmark_worlds",
+    "benchmark",
+    "benchmark_differences",
 ]
 PARTS = ["workflow", "profiles", "environment.yml"]
 
@@ -121,6 +124,7 @@ def test_figures_pages_and_summary_are_made(results):
         "training",
         "causal_check",
         "steering_check",
+        "benchmark",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

@@ -54,9 +54,21 @@ class Maker:
             "behavior_check": self.behavior_check(),
             "steering_latents": self.steering_latents(),
             "steering_summary": self.steering_summary(),
+            "benchmark": self.benchmark(),
             "calibration": self.calibration(),
             SOURCE_FACTS: self.source_facts(),
         }
+
+    def benchmark(self):
+        rows = []
+        scores = (("training", "truth", 0.9), ("combined", "training and the best other", 0.92))
+        scores += (("lexical", "detection", 0.7), ("lexical", "output", 0.6), ("control", "length", 0.5))
+        for side, share, among in itertools.product(("input", "output"), (0.1, 0.4), ("all", "testable")):
+            for kind, (scorer, score, height) in itertools.product(("all", "another", "too_broad"), scores):
+                value = height - 0.2 * (kind == "too_broad") * (scorer != "control") + self.rng.normal(0, 0.01)
+                numbers = (5, 60, 540, 580, value, value - 0.05, min(1.0, value + 0.05), None)
+                rows.append((side, share, kind, among, scorer, score, *numbers))
+        return self._frame("benchmark", rows)
 
     def source_facts(self):
         rows = [(name, name.rpartition("_")[2], None) for name in SOURCES]

@@ -274,9 +274,13 @@ def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_
 
 
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check")]
+    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check", "benchmark")]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
+    name, source = next(iter(plan.study.sources.items()))
+    keyed = {name: replace(source, side="input", wrong_share=0.1, key="{subject_dir}/key.csv")}
+    known = replace(plan, study=replace(plan.study, sources=plan.study.sources | keyed))
+    assert "benchmark" in figures_of(known)
     assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
 
 

@@ -15,6 +15,7 @@ from isaerft.judges import judge_explanations
 from isaerft.subjects.facts import latent_facts, measure_firing
 from isaerft.subjects.load import LoadedSubject
 from isaerft.subjects.points import find_hook
+from isaerft.testbed.arms import N_PAIR_WORDINGS, effect_said, pair_explanation
 from isaerft.testbed.dialogues import concepts, sample_dialogues
 from isaerft.testbed.language import DEFAULT, expected_effect, language_of
 from isaerft.testbed.model import corpus_rows, make_tokenizer
@@ -205,6 +206,14 @@ def test_the_truth_is_written_as_arms_that_are_wrong_where_they_should_be(world,
     assert both.groupby("side").size().to_dict() == {
         side: len(pd.read_csv(tmp_path / "truth" / f"{side}.csv")) for side in ("input", "output")
     }
+    key = pd.read_csv(tmp_path / "truth" / "benchmark_key.csv")
+    for (side, share), rows in key.groupby(["side", "share"]):
+        arm = pd.read_csv(tmp_path / "truth" / f"benchmark_{side}_{round(100 * share)}.csv")
+        assert arm.latent_index.tolist() == rows.latent_index.tolist()
+        true = pd.read_csv(tmp_path / "truth" / "concepts.csv").query("side == @side").set_index("latent_index").concept
+        assert rows.true.tolist() == true[rows.latent_index].tolist()
+        assert set(true.drop(rows.latent_index)) <= {"promotes:none"}
+    assert set(key.side) == {"input", "output"}
     write_truth(subject, DEFAULT, facts, {"no": "refusal", "jokes": "humor"}, tmp_path / "again", 0)
     for path in (tmp_path / "truth").iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
@@ -243,6 +252,20 @@ def test_the_word_list_gives_every_true_explanation_its_effect_in_every_wording(
     truth = [expected_effect(concept, style.name) for concept in known for style in DEFAULT.styles]
     assert frame["expected_effect"].tolist() == truth
     assert frame["expected"].tolist() == [effect > 0.5 for effect in truth]
+
+
+def test_the_word_list_reads_the_benchmarks_explanations_as_its_judgements_do(tmp_path):
+    rng = np.random.default_rng(0)
+    sides = {
+        side: [name for name in DEFAULT.concepts if name.startswith("promotes:") == (side == "output")]
+        for side in ("input", "output")
+    }
+    said = [(side, name) for side, names in sides.items() for name in names]
+    said += [(side, f"{a}&{b}") for side, names in sides.items() for a, b in rng.permuted([names] * 20, axis=1)[:, :2]]
+    texts = [pair_explanation(name, int(rng.integers(N_PAIR_WORDINGS))) for _, name in said]
+    frame = read_by_words(texts, [side for side, _ in said], tmp_path)
+    truth = [effect_said(name, style.name) for _, name in said for style in DEFAULT.styles]
+    assert frame["expected_effect"].tolist() == pytest.approx(truth)
 
 
 def test_the_word_list_reads_what_local_explanations_say(tmp_path):

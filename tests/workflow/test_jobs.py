@@ -294,6 +294,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "labels",
         "publish",
         "leaderboard",
+        "benchmark",
         "elicit",
         "steer",
         "steering-check",

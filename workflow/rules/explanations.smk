@@ -63,6 +63,7 @@ rule explain:
                 subjects=[],
                 judges=[],
                 wrong_share=None,
+                key=None,
                 design=plan.design_of(w.source),
             ),
             asked(study.sources[w.source].llm),

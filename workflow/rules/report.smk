@@ -161,6 +161,8 @@ rule tables:
             for source in plan.sources_of(subject)
             for scorer in plan.scorers_of(source)
         ],
+        [local_files(study.sources[source].key) for source in plan.benchmark_sources],
+        [at.subject(subject).truth for subject in TESTBEDS if plan.benchmark_sources],
         [
             at.agreement(subject, adapter).path
             for subject in study.subjects
@@ -238,7 +240,7 @@ rule figures:
         code=code("figures", packages=("isaerft.report",)),
         settings=settings(
             {
-                name: (source.side, source.wrong_share)
+                name: (source.side, plan.doses.get(name))
                 for name, source in study.sources.items()
             }
         ),

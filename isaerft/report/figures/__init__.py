@@ -83,7 +83,7 @@ FIGURES: dict[str, Figure] = {
             "lines: behaviors; dashed: medians of the controls.",
             ("agreement",),
             "dose_response:draw_dose_response",
-            when=lambda plan: sum(source.wrong_share is not None for source in plan.study.sources.values()) > 1,
+            when=lambda plan: len(plan.doses) > 1,
         ),
         Figure(
             "specificity",
@@ -145,6 +145,15 @@ FIGURES: dict[str, Figure] = {
             ("steering_latents", "steering_summary"),
             "steering:draw_steering",
             when=lambda plan: bool(plan.steering_checked),
+        ),
+        Figure(
+            "benchmark",
+            "Which scores of explanations find the wrong ones? AUROC by what is wrong with them, mean over worlds with "
+            "its interval. training: the verdict of this study; gray: the length of explanations, which must be at "
+            "chance. An explanation without a score is told apart from none.",
+            ("benchmark",),
+            "benchmark:draw_benchmark",
+            when=lambda plan: bool(plan.benchmark_sources) and len(plan.tested_behaviors) > 1,
         ),
         Figure(
             "calibration",
