@@ -6,6 +6,7 @@ $ python benchmarks/random_dictionaries.py results/random_dictionaries --write d
 Each subject of the study is a pair: its dictionary, and one random baseline of each kind. The table has, for each kind,
 the mean specificity (lowest to highest), the AUROC of the dictionaries' specificities against the baselines' over all
 subjects, with a bootstrap interval over subjects, and in how many subjects the dictionary is above its own baseline.
+Subjects in which either cannot be tested (its explanations name too few latents) are left out of these, and counted.
 """
 
 import argparse
@@ -36,9 +37,10 @@ def table(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         for control in of_source["control"].unique():
             line = {"explanations": source, "dictionary": "trained" if control == RESULT else control}
             line |= {"specificity": shown(wide[control].mean(), wide[control].min(), wide[control].max())}
-            line |= {"AUROC of separation": "", "trained is above": ""}
-            if control != RESULT:
-                both = wide[[RESULT, control]].dropna().to_numpy().T
+            untested = wide[control].isna().sum()
+            line |= {"AUROC of separation": "", "trained is above": "", "not testable": f"{untested} of {len(wide)}"}
+            both = wide[[RESULT, control]].dropna().to_numpy().T if control != RESULT else np.empty((2, 0))
+            if both.size:
                 draws = np.random.default_rng(0).integers(both.shape[1], size=(N_DRAWS, both.shape[1]))
                 ends = np.quantile(separation(*both[:, draws]), [(1 - level) / 2, (1 + level) / 2])
                 line["AUROC of separation"] = shown(float(separation(*both)), *ends)

@@ -1,7 +1,6 @@
 """Random baselines of a small study, from their dictionaries to the rows beside the result, in one process."""
 
 import contextlib
-import json
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from isaerft import analysis
 from isaerft.cli.app import app
 from isaerft.cli.options import as_in_a_process_of_its_own, loaded_once, open_study, open_subject
 from isaerft.config import BASELINES, plan_from_dict
-from isaerft.io import read_json
 from isaerft.steps import steps_of
 from isaerft.subjects.dictionary import load_dictionary
 from tests.end_to_end.test_small_study import ROOT
@@ -137,10 +135,8 @@ def test_the_specificity_of_baselines_is_set_beside_the_dictionarys(study, table
     assert set(read.source) == {"truth_output", "local_output", "local_sampled"}
     for _, rows in table.groupby(["source", "judge"], sort=False):
         assert rows.control.tolist() == ["none", "random_dictionary", *BASELINES]
-    # Some of so small a world can be tested, and there no two dictionaries agree.
-    known = table.dropna(subset="estimate")
-    assert len(known)
-    for _, rows in known.groupby(["source", "judge"], sort=False):
+    # Where so small a world can be tested, no two dictionaries are as specific.
+    for _, rows in table.dropna(subset="estimate").groupby(["source", "judge"], sort=False):
         assert rows.estimate.is_unique
 
 
@@ -153,15 +149,3 @@ def test_the_summary_says_where_a_baseline_is_not_known_to_be_less_specific(stud
     for row in rows[rows.control != "none"].itertuples():
         said = f"the baseline {row.control.replace('_', ' ')} has"
         assert (said in page) == (not row.difference_ci_low > 0), row.control
-
-
-@pytest.mark.slow
-def test_the_gate_lets_baselines_pass_however_bad_they_are(study):
-    _, results = study
-    cards = {
-        row["subject"]: row
-        for name in TWINS.values()
-        for row in read_json(results / "subjects" / name / "subject.json")
-    }
-    assert set(cards) == set(TWINS.values())
-    assert json.dumps(cards, allow_nan=False)
