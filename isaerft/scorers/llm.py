@@ -56,8 +56,9 @@ class LlmScorer:
         result: list[np.ndarray | Failure] = []
         for task in tasks:
             own = [_fits(task, len(group), next(answers)) for group in _groups(task)]
-            failed = next((fits for fits in own if isinstance(fits, Failure)), None)
-            result.append(np.concatenate(own) if failed is None else failed)
+            failures = [fits for fits in own if isinstance(fits, Failure)]
+            known = [fits for fits in own if not isinstance(fits, Failure)]
+            result.append(failures[0] if failures else np.concatenate(known))
         return result
 
 
@@ -110,6 +111,7 @@ def _fits(task: Task, n_items: int, answer: BaseModel | Failure) -> np.ndarray |
     if isinstance(answer, Failure):
         return answer
     if task.question.answer == "odd":
-        return np.array([number != answer.odd_item for number in range(1, n_items + 1)], dtype=np.float64)
+        odd = answer.model_dump()["odd_item"]
+        return np.array([number != odd for number in range(1, n_items + 1)], dtype=np.float64)
     said = [getattr(answer, f"item_{number}") for number in range(1, n_items + 1)]
     return np.array(said, dtype=np.float64)
