@@ -23,8 +23,8 @@ def set_up_torch(plan: config.Plan, *, alone: bool = False) -> str:
     Parameters
     ----------
     alone : bool
-        Whether all other jobs of a study wait for this one: it then uses the cores that they leave idle. The same
-        bytes come out.
+        Whether all other jobs of a subject wait for this one: if no other dictionary is trained, it then uses the
+        cores that they leave idle. The same bytes come out.
 
     Raises
     ------
@@ -32,6 +32,7 @@ def set_up_torch(plan: config.Plan, *, alone: bool = False) -> str:
         The study names a device that is not there.
     """
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    alone = alone and len(plan.subjects) == 1
     torch.set_num_threads(max(plan.study.threads, min(THREADS_ALONE, there) if alone else 1))
     device = plan.study.device
     if device == "auto":

@@ -9,12 +9,12 @@ from isaerft.errors import InputError
 from isaerft.subjects.device import WIDE_ATTENTION, check_device, devices, in_float64, set_up_torch, widen_attention
 
 
-def plan_on(device):
+def plan_on(device, subjects=("toy",)):
     return config.plan_from_dict(
         {
             "study": "small",
             "device": device,
-            "subjects": {"toy": {"testbed": {}}},
+            "subjects": {name: {"testbed": {}} for name in subjects},
             "behaviors": {n: {"description": n, "rule": True} for n in ("a", "b")},
             "adapters": {"bias": {}},
             "sources": {"local": {}},
@@ -57,6 +57,16 @@ def test_auto_is_a_gpu_where_there_is_one(gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert set_up_torch(plan_on("auto")) == "cuda:1"
     check_device("cuda:1")
+
+
+def test_a_job_for_which_others_wait_takes_idle_cores_only_where_no_other_subject_can_use_them(monkeypatch):
+    used = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    set_up_torch(plan_on("cpu"), alone=True)
+    set_up_torch(plan_on("cpu", ("toy", "other")), alone=True)
+    set_up_torch(plan_on("cpu"))
+    assert used == [2, 1, 1]
 
 
 def test_float64_is_made_on_the_cpu_where_the_device_has_none():
