@@ -31,7 +31,7 @@ def test_every_run_of_a_seed_is_a_replicate(finished):
     )
     assert (row.over, row.method, row.n_replicates) == ("training seed", "replicates", 2)
     assert json.loads(row.replicates) == [2.6, 2.8]
-    assert (row.mean, row.sd) == pytest.approx((2.7, 0.2 / np.sqrt(2)))
+    assert (row.mean, row.sd) == pytest.approx((2.7, 0.2 / np.sqrt(2)), rel=1e-5)  # as written
     assert row.reliable_difference == pytest.approx(12.7062 * np.sqrt(2) * row.sd, rel=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_a_number_separates_variants_of_one_sae_and_not_shuffled_ones(tmp_path):
     assert row.ci_low > 0.5
     assert (row.n_pairs, row.n_pairs_apart) == (3, 3)
     shares = []
-    for draw in range(40):
+    for draw in range(20):
         plan = variants(rng.permutation(groups))
         shares.append(one(made(planted(plan, tmp_path / f"{draw}", values), "discriminability")).share_between)
     assert abs(np.mean(shares)) < 0.15

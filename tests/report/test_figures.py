@@ -285,3 +285,26 @@ def test_every_figure_has_a_short_caption():
         assert figure.name == name
         assert figure.caption.endswith(".")
         assert len(figure.caption) < 450
+
+
+def test_the_bar_of_a_number_reaches_as_far_as_reseeding_explains(tables, tmp_path):
+    drawing = FIGURES["reliability"].make(tables)
+    names = [axes.get_title(loc="left") for axes in drawing.axes]
+    assert names == ["overall.csv, agreement", "overall.csv, specificity"]  # one behavior's number is not shown
+    axes = drawing.axes[1]
+    (bars, *_) = axes.collections
+    assert [segment[:, 0].round(3).tolist() for segment in bars.get_segments()] == [[0.255, 0.345]] * 2
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == ["testbed: bias", "testbed: scale", "testbed: lora"]
+    shown = texts(draw("reliability", tables, tmp_path / "a.svg"))
+    assert {"over training seed", "over testbed.seed"} <= set(shown)
+
+
+def test_a_number_that_does_not_separate_variants_is_hollow(tables, tmp_path):
+    shown = texts(draw("discriminability", tables, tmp_path / "a.svg"))
+    assert "subjects.csv, variance explained" in shown
+    assert not any("n alive" in text for text in shown)
+    hollow = FIGURES["discriminability"].make(tables).axes[0].lines
+    faces = {float(line.get_xdata()[0]): line.get_markerfacecolor() for line in hollow if len(line.get_xdata()) == 1}
+    assert faces[0.1] == "white"
+    assert faces[0.9] != "white"

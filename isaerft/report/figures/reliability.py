@@ -74,13 +74,12 @@ def draw_discriminability(tables: Tables) -> Drawing:
     if rows.empty:
         raise NoRowsError("no number has replicates in two variants")
     several = rows["over"].nunique() > 1
-    rows = rows.assign(key=rows["over"].where(several, "") + ": " + rows["number"] + ": " + rows["line"])
+    named = zip(rows["over"], rows["number"], rows["line"], strict=True)
+    rows = rows.assign(key=[": ".join(filter(None, (over if several else "", *rest))) for over, *rest in named])
     lines = stack(rows["key"])
     drawing = new_drawing(8.4, 1.9 + 0.2 * lines.end)
     axes = drawing.subplots()
-    frame(
-        axes, lines, labels={key: key.removeprefix(": ") for key in lines.heights}, width=72, references=((0.0, True),)
-    )
+    frame(axes, lines, width=72, references=((0.0, True),))
     apart = (rows["ci_low"] > 0).fillna(False).astype(bool)
     for look, own in ((SEPARATES, rows[apart]), (MIXES, rows[~apart])):
         points(axes, own["share_between"], lines.at(own["key"]), look, low=own["ci_low"], high=own["ci_high"])
