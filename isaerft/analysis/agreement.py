@@ -159,11 +159,14 @@ class _Changed:
 
     def without(self, seed: int) -> _Changed:
         """Return the same without one seed of all behaviors at once: their trainings may share its draws."""
-        parts = [
-            {key: np.delete(changes, seed, axis=0) if seed < len(changes) else changes for key, changes in part.items()}
-            for part in (self.own, self.random, self.exchanged)
-        ]
-        return _Changed(self.latents, *parts, placebos={})
+
+        def left(changes_of: Changes) -> Changes:
+            return {
+                key: np.delete(changes, seed, axis=0) if seed < len(changes) else changes
+                for key, changes in changes_of.items()
+            }
+
+        return _Changed(self.latents, left(self.own), left(self.random), left(self.exchanged), {})
 
     def matrix(self, plan: Plan, reading: Reading, measure: str, statistic: str) -> BehaviorMatrix:
         own, placebos, kept = self.own, self.placebos, self.latents
@@ -314,10 +317,10 @@ def _add_reseeded(
             known = pd.notna(row.get("estimate"))
             if table == "agreement" and (primary is None or any(row[name] != same[name] for name in same)):
                 continue
-            row[RESEEDED] = left_out.get((table, *(str(row[name]) for name in names)), []) if known else None
+            found = left_out.get((table, *(str(row[name]) for name in names)), [])
+            row[RESEEDED] = found if known else None
             if table == "overall" and known:
-                level = plan.study.agreement.confidence_level
-                row["reliable_difference"] = stats.reliable_difference(row[RESEEDED], level)
+                row["reliable_difference"] = stats.reliable_difference(found, plan.study.agreement.confidence_level)
 
 
 _KEYS = ("judge", "measure", "source", "quantity")

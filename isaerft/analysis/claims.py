@@ -17,7 +17,7 @@ from isaerft import stats
 from isaerft.analysis.agreement import RESEEDED, RESULT
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import QUANTITY, STATISTIC
-from isaerft.analysis.replicates import TRAINING_SEED, Reported, groups_of, medians, replicated_groups, reported_numbers
+from isaerft.analysis.replicates import TRAINING_SEED, Reported, groups_of, medians, replicated_groups, reported
 from isaerft.config import ASKED_CONTROLS, Plan
 from isaerft.table import Column
 
@@ -67,9 +67,9 @@ class Unit:
 def claims(analysis: Analysis) -> pd.DataFrame:
     """Return one row for each claim; subjects that repeat each other make theirs as a group."""
     plan = analysis.plan
-    numbers = {one.table: one for one in reported_numbers(analysis) if not one.summary}
-    specificity = _specificity(plan, numbers["overall"])
-    controls, sources = medians(analysis), numbers.get("source_comparison")
+    specificity, controls = _specificity(plan, reported(analysis, "overall", "estimate")), medians(analysis)
+    compared = analysis.tables["source_comparison"].when(plan)
+    sources = reported(analysis, "source_comparison", "estimate") if compared else None
     units = units_of(plan)
     found: list[dict[str, object]] = []
     for unit in units:
@@ -96,9 +96,9 @@ def units_of(plan: Plan) -> list[Unit]:
     return units
 
 
-def results_of(reported: Reported, unit: Unit, key: str) -> dict[str, Result]:
+def results_of(numbers: Reported, unit: Unit, key: str) -> dict[str, Result]:
     """Return the value of a key -> the result of a unit, whose rows are one for each subject and value of the key."""
-    rows = reported.rows[reported.rows["subject"].isin(unit.subjects)]
+    rows = numbers.rows[numbers.rows["subject"].isin(unit.subjects)]
     found = {}
     for name, group in rows.groupby(key, sort=False):
         if unit.over == TRAINING_SEED:
@@ -163,10 +163,9 @@ def _against_sources(plan: Plan, unit: Unit, sources: Reported) -> Iterator[dict
 
 def _between_units(plan: Plan, units: list[Unit], specificity: Reported) -> Iterator[dict[str, object]]:
     """Yield the claims that one subject or group has more specific explanations than each other one."""
-    own, found = plan.study.primary.adapter, {}
-    for unit in units:
-        results = results_of(specificity, unit, "adapter")
-        found |= {unit: results[own]} if own in results else {}
+    own = plan.study.primary.adapter
+    results = {unit: results_of(specificity, unit, "adapter") for unit in units}
+    found = {unit: one[own] for unit, one in results.items() if own in one}
     best = max(found, key=lambda unit: found[unit].value, default=None)
     for unit, result in found.items():
         if best is not None and unit is not best:

@@ -60,6 +60,7 @@ TABLE = ResultTable(
             "Its value: a share, an area under the curve, or nats per token.",
             optional=True,
             role="estimate",
+            chance=None,
         ),
     ),
     make=diagnostics,

@@ -115,21 +115,22 @@ def _is_in(name: str, options: Sequence[str] | set[str]) -> bool:
 
 def reported_numbers(analysis: Analysis) -> Iterator[Reported]:
     """Yield every column of estimates of a study's tables that are about subjects, and the medians of its summary."""
-    subjects = analysis.plan.study.subjects
     for name, table in analysis.tables.items():
-        keys = table.of_role("key")
-        if "subject" not in keys or not table.of_role("estimate") or not table.when(analysis.plan):
-            continue
-        frame = analysis.frame(name)
-        if name in _TESTED:
-            frame = frame.assign(**{RESEEDED: _reseeded(analysis, name)})
-        frame = frame[frame["subject"].isin(subjects)]
-        about = [key for key in keys if key not in ("subject", "seed")]
-        kept = [*keys, *([RESEEDED] if name in _TESTED else [])]
-        for column in table.of_role("estimate"):
-            rows = frame[kept].assign(value=pd.to_numeric(frame[column], errors="coerce").astype(float))
-            yield Reported(name, table.column(column), about, rows.dropna(subset="value"))
+        if "subject" in table.of_role("key") and table.when(analysis.plan):
+            for column in table.of_role("estimate"):
+                yield reported(analysis, name, column)
     yield medians(analysis)
+
+
+def reported(analysis: Analysis, name: str, column: str) -> Reported:
+    """Return a column of estimates of a table."""
+    table, frame = analysis.tables[name], analysis.frame(name)
+    keys = table.of_role("key")
+    rows = frame[keys].assign(value=pd.to_numeric(frame[column], errors="coerce").astype(float))
+    if name in _TESTED:
+        rows[RESEEDED] = _reseeded(analysis, name)
+    rows = rows[rows["subject"].isin(analysis.plan.study.subjects)].dropna(subset="value")
+    return Reported(name, table.column(column), [key for key in keys if key not in ("subject", "seed")], rows)
 
 
 def medians(analysis: Analysis) -> Reported:
@@ -160,10 +161,10 @@ def _reseeded(analysis: Analysis, table: str) -> pd.Series:
     return tested[RESEEDED]
 
 
-def values_of_groups(plan: Plan, reported: Reported) -> Iterator[tuple[str, str, dict[str, object], pd.Series]]:
+def values_of_groups(plan: Plan, numbers: Reported) -> Iterator[tuple[str, str, dict[str, object], pd.Series]]:
     """Yield (group, what differs between its subjects, keys, value of each subject), seeds averaged first."""
     for group, (over, names) in replicated_groups(plan).items():
-        for named, rows in by_keys(reported.rows[reported.rows["subject"].isin(names)], reported.keys):
+        for named, rows in by_keys(numbers.rows[numbers.rows["subject"].isin(names)], numbers.keys):
             yield group, over, named, rows.groupby("subject", sort=False)["value"].mean()
 
 

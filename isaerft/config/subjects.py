@@ -176,7 +176,7 @@ class Subject:
     """Make the embedded subject, with these options."""
     group: str = ""
     """Subjects of one group are replicates, such as worlds that differ in their seed alone; replication.csv averages
-    over them."""
+    over them, and reliability.csv says how far they differ."""
     corpus: Corpus = Field(default_factory=Corpus)
     """Reference corpus."""
     amplified_rows: int = Field(default=8, ge=0)

@@ -36,6 +36,8 @@ def draw_reliability(tables: Tables) -> Drawing:
     rows = rows[(rows["table"] != "source_comparison").astype(bool) & rows["reliable_difference"].notna()]
     if rows.empty:
         raise NoRowsError("no number is repeated over seeds or subjects")
+    # Groups of subjects first: their noise holds that of training seeds, too.
+    rows = rows.assign(last=rows["method"] == "jackknife").sort_values("last", kind="stable")
     panels = [(name, group.head(MAX_LINES)) for name, group in rows.groupby("number", sort=False)]
     heights = [1.4 + stack(part["line"]).end for _, part in panels]
     drawing = new_drawing(8.4, 1.6 + 0.62 * len(panels) + 0.2 * sum(heights))
