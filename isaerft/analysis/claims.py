@@ -218,7 +218,7 @@ def _warning(row: dict[str, object]) -> str | None:
     said = _SAID[str(row["claim"])].format(
         apart=apart, **{name: row.get(name) for name in ("first", "second", "judge")}
     )
-    return f"{said}, and another {row['over']} alone would move that by up to {least:.3f}."
+    return f"{said}; drawing the {row['over']} again may move that by {least:.3f}."
 
 
 TABLE = ResultTable(

@@ -70,8 +70,7 @@ def _over_subjects(plan: Plan, reported: Reported) -> Iterator[dict[str, object]
 
 def _named(plan: Plan, reported: Reported, named: dict[str, object]) -> dict[str, object]:
     """Return the columns that say which number a row is about."""
-    parts = [reported.summary] if reported.summary else []
-    parts += [f"{name} {value}" for name, value in named.items() if name not in SHARED and not pd.isna(value)]
+    others = [f"{name} {value}" for name, value in named.items() if name not in SHARED and not pd.isna(value)]
     primary = plan.study.primary
     equal = [
         named[name] == getattr(primary, name) for name in ("adapter", "measure", "source", "judge") if name in named
@@ -79,7 +78,8 @@ def _named(plan: Plan, reported: Reported, named: dict[str, object]) -> dict[str
     if named.get("statistic") in STATISTICS:
         equal.append(named["statistic"] == primary.statistic)
     shared = {name: named.get(name) for name in SHARED}
-    about = {"table": reported.table, "column": reported.column.name, "detail": ", ".join(parts) or None}
+    column = f"{reported.column.name} ({reported.summary})" if reported.summary else reported.column.name
+    about = {"table": reported.table, "column": column, "detail": ", ".join(others) or None}
     return about | shared | {"primary": all(equal)}
 
 
@@ -138,14 +138,14 @@ def discriminability(analysis: Analysis) -> pd.DataFrame:
 
 _NUMBER = (
     Column("table", "text", "Table that has the number.", role="key"),
-    Column("column", "text", "Its column there.", role="key"),
+    Column("column", "text", "Its column there; in brackets what was made of it.", role="key"),
     *(replace(column, optional=True) for column in (ADAPTER, MEASURE, SOURCE, JUDGE, BEHAVIOR)),
     Column("quantity", "text", "Quantity, where the table has several.", optional=True, role="key"),
     Column("statistic", "text", "Statistic, where the table names it.", optional=True, role="key"),
     Column(
         "detail",
         "text",
-        "What else says which row of the table it is, and what was made of it.",
+        "What else says which row of the table it is.",
         optional=True,
         role="key",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from isaerft.analysis.replicates import TRAINING_SEED
 from isaerft.config import CONTROLS
 from isaerft.report.findings import P_LEVEL, headlines, not_exceeded
 from isaerft.report.provenance import provenance_cautions
@@ -148,6 +149,11 @@ def _claims(tables: Tables, primary: Primary) -> Iterator[str]:
             yield name + visible(warning) if name else visible(warning)[:1].upper() + visible(warning)[1:]
         if (more := len(group) - CLAIMS_SHOWN) > 0:
             yield f"{name}{plural(more, 'more difference')} in claims.csv may be reseeding alone."
+    if len(known := tables["claims"].dropna(subset="reliable")) and (known["over"] == TRAINING_SEED).all():
+        yield (
+            "Only training seeds were drawn again. How far another SAE, corpus or model would move these numbers is "
+            "not known; it is usually more."
+        )
 
 
 def _training(tables: Tables, primary: Primary) -> Iterator[str]:

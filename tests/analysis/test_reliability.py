@@ -44,9 +44,10 @@ def test_numbers_from_all_seeds_have_the_reliable_difference_of_overall_csv(fini
     theirs = overall.set_index(keys).reliable_difference
     assert ours.to_dict() == pytest.approx(theirs.to_dict(), rel=1e-4)
     assert rows[rows.primary].adapter.unique().tolist() == ["bias"]
-    medians = reliability[(reliability.table == "agreement") & (reliability.n_replicates == 2)]
-    assert "median over behaviors, control none" in set(medians.detail)
-    fixed = medians[medians.detail == "median over behaviors, control firing_rate_only"]
+    medians = reliability[reliability.column == "estimate (median over behaviors)"]
+    assert (medians.n_replicates == 2).all()
+    assert medians[medians.detail == "control none"].sd.item() > 0
+    fixed = medians[medians.detail == "control firing_rate_only"]
     assert fixed.sd.tolist() == [0]  # firing rates know no seed
 
 
@@ -59,7 +60,7 @@ def test_a_table_says_which_of_its_columns_are_numbers_and_each_row_is_about_one
     assert numbers > 10
     reported = finished[1]["reliability"][["table", "column"]].drop_duplicates().to_records(index=False).tolist()
     assert set(reported) == {
-        ("agreement", "estimate"),
+        ("agreement", "estimate (median over behaviors)"),
         ("diagnostics", "value"),
         ("overall", "estimate"),
         ("training", "heldout_loss_adapted"),

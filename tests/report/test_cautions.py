@@ -107,6 +107,8 @@ def test_a_claim_that_is_smaller_than_its_noise_is_said_and_no_other_claim(table
     said = [text for text in cautions(tables) if "luck" in text]
     assert said == ["testbed: testbed bias against affine: luck."]
     assert not any("scale" in text or "probe" in text for text in said)
+    assert any("Only training seeds" in text for text in cautions(tables))
+    assert not any("Only training seeds" in text for text in cautions(_with(tables, "claims", 0, over="testbed.seed")))
     quiet = _with(tables, "claims", warning=None)
     assert len(cautions(quiet)) == len(cautions(tables)) - 1
     many = tables | {"claims": pd.concat([tables["claims"]] * 7, ignore_index=True)}

@@ -21,7 +21,7 @@ from isaerft.report.figures.canvas import (
     primary_of,
     title,
 )
-from isaerft.report.figures.forest import dodge, frame, points, stack
+from isaerft.report.figures.forest import frame, points, stack
 from isaerft.report.selection import Primary, Tables, table
 from isaerft.report.text import undefined, visible, words
 
@@ -38,6 +38,9 @@ def draw_reliability(tables: Tables) -> Drawing:
         raise NoRowsError("no number is repeated over seeds or subjects")
     # Groups of subjects first: their noise holds that of training seeds, too.
     rows = rows.assign(last=rows["method"] == "jackknife").sort_values("last", kind="stable")
+    if rows["of"].nunique(dropna=False) == 1:
+        rows = rows.assign(of=None)
+    rows = rows.assign(line=[_line(row) for row in rows.itertuples()])
     panels = [(name, group.head(MAX_LINES)) for name, group in rows.groupby("number", sort=False)]
     heights = [1.4 + stack(part["line"]).end for _, part in panels]
     drawing = new_drawing(8.4, 1.6 + 0.62 * len(panels) + 0.2 * sum(heights))
@@ -58,9 +61,9 @@ def draw_reliability(tables: Tables) -> Drawing:
 def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Style]) -> None:
     lines = stack(rows["line"])
     frame(axes, lines, labels={line: line for line in lines.heights}, width=48)
-    for offset, over in zip(dodge(len(looks)), looks, strict=True):
+    for over in looks:
         own = rows[(rows["over"] == over).astype(bool)]
-        heights, means = lines.at(own["line"], offset), own["mean"].to_numpy(float)
+        heights, means = lines.at(own["line"]), own["mean"].to_numpy(float)
         reach = own["reliable_difference"].to_numpy(float)
         points(axes, means, heights, looks[over], low=means - reach, high=means + reach)
         for replicates, height in zip(own["replicates"], heights, strict=True):
@@ -113,5 +116,5 @@ def _number(row: Any) -> str:
 def _line(row: Any) -> str:
     """Return what a line is of."""
     of = [] if undefined(getattr(row, "of", None)) else [visible(row.of)]
-    rest = [words(part) for part in (row.adapter, row.detail) if not undefined(part)]
-    return ": ".join([*of, ", ".join(rest)] if rest else of)
+    rest = ", ".join(words(part) for part in (row.adapter, row.detail) if not undefined(part))
+    return ": ".join(filter(None, [*of, rest])) or visible(row.table)
