@@ -21,12 +21,12 @@ from isaerft.analysis.replicates import (
     TRAINING_SEED,
     Reported,
     by_keys,
+    is_statistic,
     reported_numbers,
     values_of_groups,
     variants_of,
 )
 from isaerft.config import Plan
-from isaerft.registry import STATISTICS
 from isaerft.table import Column
 
 SHARED = ("adapter", "measure", "source", "judge", "behavior", "quantity", "statistic")
@@ -75,7 +75,7 @@ def _named(plan: Plan, reported: Reported, named: dict[str, object]) -> dict[str
     equal = [
         named[name] == getattr(primary, name) for name in ("adapter", "measure", "source", "judge") if name in named
     ]
-    if named.get("statistic") in STATISTICS:
+    if is_statistic(str(named.get("statistic"))):
         equal.append(named["statistic"] == primary.statistic)
     shared = {name: named.get(name) for name in SHARED}
     column = f"{reported.column.name} ({reported.summary})" if reported.summary else reported.column.name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ class Reported:
         if named.get("quantity") == "specificity":
             return 0.0
         for name in (named.get("statistic"), named.get("quantity")):
-            if name in STATISTICS:
+            if is_statistic(str(name)):
                 return STATISTICS.facts(str(name)).chance
         return self.column.chance
 
@@ -72,6 +73,12 @@ class Variants:
 
     groups: dict[str, list[str]]
     over: str
+
+
+@cache
+def is_statistic(name: str) -> bool:
+    """Tell whether a name is a registered statistic's; the registry looks through all installed packages each time."""
+    return name in STATISTICS
 
 
 def groups_of(plan: Plan) -> dict[str, list[str]]:

@@ -40,7 +40,7 @@ def draw_reliability(tables: Tables) -> Drawing:
     rows = rows.assign(last=rows["method"] == "jackknife").sort_values("last", kind="stable")
     if rows["of"].nunique(dropna=False) == 1:
         rows = rows.assign(of=None)
-    rows = rows.assign(line=[_line(row) for row in rows.itertuples()])
+    rows = rows.assign(line=[_line(row) or "all" for row in rows.itertuples()])
     panels = [(name, group.head(MAX_LINES)) for name, group in rows.groupby("number", sort=False)]
     heights = [1.4 + stack(part["line"]).end for _, part in panels]
     drawing = new_drawing(8.4, 1.6 + 0.62 * len(panels) + 0.2 * sum(heights))
@@ -117,4 +117,4 @@ def _line(row: Any) -> str:
     """Return what a line is of."""
     of = [] if undefined(getattr(row, "of", None)) else [visible(row.of)]
     rest = ", ".join(words(part) for part in (row.adapter, row.detail) if not undefined(part))
-    return ": ".join(filter(None, [*of, rest])) or visible(row.table)
+    return ": ".join(filter(None, [*of, rest]))
