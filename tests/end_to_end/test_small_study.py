@@ -29,6 +29,8 @@ TABLES = [
     "explanation_scores",
     "explanation_quality",
     "agreement_by_quality",
+    "reliability",
+    "claims",
 ]
 PARTS = ["workflow", "profiles", "environment.yml"]
 
@@ -121,6 +123,7 @@ def test_figures_pages_and_summary_are_made(results):
         "training",
         "causal_check",
         "steering_check",
+        "reliability",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

@@ -274,10 +274,11 @@ def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_
 
 
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check")]
+    others = ("calibration", "steering_check", "discriminability")
+    assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
-    assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
+    assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training", "reliability"]
 
 
 def test_every_figure_has_a_short_caption():
