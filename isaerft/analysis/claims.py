@@ -22,6 +22,8 @@ from isaerft.config import ASKED_CONTROLS, Plan
 from isaerft.table import Column
 
 UNNAMED = "the unnamed group"
+TIE = 1e-9
+"""Values that differ by less are equal but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -210,10 +212,10 @@ _SAID = {
 
 
 def _warning(row: dict[str, object]) -> str | None:
-    """Return a sentence on a claim that is smaller than its noise; nothing on any other."""
-    if row["reliable"] is not False:
-        return None
+    """Return a sentence on a difference that is smaller than its noise; nothing on any other, or on a tie."""
     difference, least = float(str(row["difference"])), float(str(row["least_difference"]))
+    if row["reliable"] is not False or abs(difference) < TIE:
+        return None
     apart = f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"
     said = _SAID[str(row["claim"])].format(
         apart=apart, **{name: row.get(name) for name in ("first", "second", "judge")}

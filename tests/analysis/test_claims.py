@@ -37,6 +37,12 @@ def test_the_warning_names_both_sides_the_difference_and_what_explains_it(tmp_pa
     )
 
 
+def test_a_tie_claims_no_difference(tmp_path):
+    row = claims(tmp_path, {("x", "bias"): 0.3 + SEEDS, ("x", "scale"): 0.3 + SEEDS}).loc[("adapter", "scale")]
+    assert not row.reliable
+    assert pd.isna(row.warning)
+
+
 def test_luck_that_two_adapters_share_is_not_held_against_them(tmp_path):
     luck = np.array([-0.2, 0.1, 0.1, 0.0])
     rows = claims(tmp_path, {("x", "bias"): 0.4 + luck, ("x", "scale"): 0.39 + luck})

@@ -293,8 +293,8 @@ def test_the_bar_of_a_number_reaches_as_far_as_reseeding_explains(tables, tmp_pa
     names = [axes.get_title(loc="left") for axes in drawing.axes]
     assert names == ["overall.csv, agreement", "overall.csv, specificity"]  # one behavior's number is not shown
     axes = drawing.axes[1]
-    (bars, *_) = axes.collections
-    assert [segment[:, 0].round(3).tolist() for segment in bars.get_segments()] == [[0.255, 0.345]] * 2
+    bars = [segment[:, 0] for part in axes.collections for segment in part.get_segments()]
+    assert [bar.round(3).tolist() for bar in bars] == [[0.255, 0.345]] * 3
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == ["lora", "bias", "scale"]  # over several subjects first
     shown = texts(draw("reliability", tables, tmp_path / "a.svg"))
