@@ -192,7 +192,7 @@ QUALITY = ResultTable(
         Column("score", "text", "As in explanation_scores.csv.", role="key"),
         Column("n_explanations", "int", "Explanations scored, one per latent."),
         Column("n_failed", "int", "Explanations that the scorer gave no answer on; they are in no mean."),
-        Column("mean", "float", "Mean value over these explanations.", optional=True, role="estimate", chance=0.5),
+        Column("mean", "float", "Mean value over these explanations.", optional=True, role="estimate", chance=None),
         Column("ci_low", "float", "Lower end of the interval of the mean over latents (Student's t).", optional=True),
         Column("ci_high", "float", "Upper end of the interval of the mean over latents (Student's t).", optional=True),
         Column("floor", "float", "Mean over the same latents with explanations exchanged between them.", optional=True),

@@ -17,7 +17,7 @@ from isaerft.analysis.agreement import RESEEDED
 from isaerft.analysis.base import Analysis
 from isaerft.config import Plan, differing, settings_of
 from isaerft.errors import InputError
-from isaerft.registry import STATISTICS
+from isaerft.registry import SCORES, STATISTICS
 from isaerft.table import Column
 
 TRAINING_SEED = "training seed"
@@ -56,7 +56,8 @@ class Reported:
         for name in (named.get("statistic"), named.get("quantity")):
             if is_statistic(str(name)):
                 return STATISTICS.facts(str(name)).chance
-        return self.column.chance
+        score = str(named.get("score"))
+        return _scores().get(score) if self.column.chance is None else self.column.chance
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Variants:
 
     groups: dict[str, list[str]]
     over: str
+
+
+@cache
+def _scores() -> dict[str, float | None]:
+    """Return each registered score's value for an explanation that says nothing."""
+    return {name: SCORES.facts(name).chance for name in SCORES}
 
 
 @cache

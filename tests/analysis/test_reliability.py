@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from isaerft import stats
 from isaerft.analysis import TABLES, tables_of
+from isaerft.analysis.replicates import Reported
+from isaerft.registry import SCORES
 from tests.analysis.planted_noise import left_out, made, planted, study
 from tests.analysis.small_study import make_study
 
@@ -122,6 +125,21 @@ def test_a_number_separates_variants_of_one_sae_and_not_shuffled_ones(tmp_path):
         shares.append(one(made(planted(plan, tmp_path / f"{draw}", values), "discriminability")).share_between)
     assert abs(np.mean(shares)) < 0.15
     assert np.mean(np.array(shares) > row.ci_low) < 0.1
+
+
+def test_what_shows_nothing_depends_on_statistic_quantity_and_score():
+    def chance(name, column, **named):
+        return Reported(name, TABLES[name].column(column), [], pd.DataFrame()).chance(named)
+
+    assert chance("overall", "estimate", quantity="agreement", statistic="auroc") == 0.5
+    assert chance("overall", "estimate", quantity="agreement", statistic="spearman") == 0
+    assert chance("overall", "estimate", quantity="specificity", statistic="auroc") == 0
+    assert chance("judge_quality", "estimate", statistic="kappa") == 0
+    assert chance("steering_summary", "estimate", quantity="auroc") == 0.5
+    for score in SCORES:
+        assert chance("explanation_quality", "mean", score=score) == SCORES.facts(score).chance
+        assert chance("agreement_by_quality", "estimate", score=score) == 0.5
+    assert chance("audit", "estimate") is None
 
 
 def test_only_groups_that_differ_in_their_saes_alone_are_variants():
