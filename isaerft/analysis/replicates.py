@@ -167,6 +167,8 @@ def medians(analysis: Analysis) -> Reported:
 def _reseeded(analysis: Analysis, table: str) -> pd.Series:
     """Return the estimates without each seed that the rule `agreement` wrote beside a table's rows."""
     tested = analysis.tested(table)
+    if table == "agreement" and analysis.plan.baselines:
+        tested = pd.concat([tested, analysis.of_baselines(table)], ignore_index=True)
     if RESEEDED not in tested:
         raise InputError(
             f"the rows of {table} under {analysis.results.root} were written by an earlier version",
