@@ -39,6 +39,7 @@ CONTROL = re.compile(
 _JOINERS = "\xad\u034f\u180e\u200c\u200d\u2060\u2061\u2062\u2063\u2064"
 
 Kind = Literal["text", "int", "float", "bool"]
+Role = Literal["", "key", "estimate"]
 _DTYPES = {"text": "string", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
@@ -54,12 +55,18 @@ class Column:
         One line for readers of the table.
     optional : bool
         Whether a field may be empty.
+    role : {"", "key", "estimate"}
+        key: it says what a row is about. estimate: a result that another seed, SAE or world would give differently.
+    chance : float or None
+        Value of an estimate that shows nothing; None where it is not known.
     """
 
     name: str
     kind: Kind
     meaning: str
     optional: bool = False
+    role: Role = ""
+    chance: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,10 @@ class Table:
     def column_names(self) -> list[str]:
         """Names of the columns, in order."""
         return [column.name for column in self.columns]
+
+    def of_role(self, role: Role) -> list[str]:
+        """Return the names of the columns of a role, in order."""
+        return [column.name for column in self.columns if column.role == role]
 
     def column(self, name: str) -> Column:
         """Return a column by name; an unknown one is an `InputError`."""

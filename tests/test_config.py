@@ -9,8 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
-from isaerft.config import CONTROLS, Calibration, load_calibration, load_plan, plan_from_dict
+from isaerft.config import CONTROLS, Calibration, Subject, differing, load_calibration, load_plan, plan_from_dict
 from isaerft.config.base import read_options
 from isaerft.config.reference import COMMAND, PAGE, SCHEMA, json_schema, options_page, schema_text, write_reference
 from isaerft.errors import InputError
@@ -887,3 +888,21 @@ def test_prompting_needs_behaviors_with_an_instruction_of_their_own(values):
     assert "behavior 'other' has rows of another behavior" in message(only | {"behaviors": both})
     first = only | {"primary": only["primary"] | {"adapter": "asked"}}
     assert not plan_from_dict(first).has_placebos("hub")
+
+
+def test_subjects_differ_in_the_options_that_differ_and_in_no_other():
+    one = {"testbed": {"seed": 0}, "train_sae": {"d_sae": 64}, "group": "a"}
+
+    def of(*changes):
+        parts = []
+        for change in changes:
+            part = one
+            for place, value in change.items():
+                part = changed(part, place, value)
+            parts.append(TypeAdapter(Subject).validate_python(part))
+        return differing(parts)
+
+    assert of({}, {}) == of({}) == of({}, {"group": "b"}) == []
+    assert of({}, {"testbed.seed": 1}, {"testbed.seed": 2}) == ["testbed.seed"]
+    assert set(of({}, {"train_sae.seed": 3}, {"corpus.tokens": 500})) == {"train_sae.seed", "corpus.tokens"}
+    assert of({}, {"train_sae": ...}) == ["train_sae"]  # a part that one of them lacks is one difference

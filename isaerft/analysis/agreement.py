@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ from isaerft.analysis.controls import (
 )
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.overall import TABLE as OVERALL
-from isaerft.analysis.overall import overall_rows
+from isaerft.analysis.overall import overall_rows, reseeded_estimates
 from isaerft.analysis.placebos import read_placebos
 from isaerft.analysis.readings import LATENTS_PER_TEXT, Changes, Reading, explained_latents, read_changes, readings
 from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
@@ -64,6 +64,9 @@ RESULT = "none"
 """Value of the column `control` in the rows of results themselves."""
 LATER = ("family", "qvalue", "provenance", "primary")
 """Columns of the tables that need all adapters, or the explanations, and are filled when the tables are made."""
+RESEEDED = "reseeded"
+"""Column beside those of the tables: the estimate without each seed in turn, a list; of agreement.csv the primary rows'
+and their controls' alone."""
 TRAINED = (RESULT, "shuffled_completions")
 """Rows that are about one training, and are compared with other trainings."""
 
@@ -83,11 +86,12 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
     """Test every (behavior, measure, source, judge) of one adapter with its controls, and write the rows.
 
     They lie under `results.agreement(subject, adapter)`, one Parquet file for each of the four tables, without the
-    columns that are filled when the tables are made (`LATER`).
+    columns that are filled when the tables are made (`LATER`), and with `RESEEDED`.
     """
     changes = _Changed.read(plan, results, subject, adapter)
     rows: dict[str, list[dict[str, object]]] = {table.name: [] for table in (TABLE, SPECIFICITY, OVERALL)}
     matrices: dict[tuple[str, str, str], BehaviorMatrix] = {}
+    primary: Reading | None = None
     read = list(readings(plan, results, subject, sources=plan.sources_of(subject, adapter)))
     for reading in Progress(read, desc="agreement"):
         source, judge, n_latents = reading.source, reading.judge, len(reading.latents)
@@ -98,16 +102,20 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
             rows["agreement"] += [same | row for row in _agreement_rows(plan, reading, of_measure, changes)]
             if statistic != plan.study.primary.statistic:
                 continue
+            if (adapter, source, judge) == _primary_names(plan):
+                primary = reading
             for measure, matrix in of_measure.items():
                 matrices[judge, measure, source] = matrix
                 rows["specificity"] += [same | {"measure": measure} | row for row in specificity_rows(matrix)]
                 rows["overall"] += [same | {"measure": measure} | row for row in overall_rows(matrix)]
     same = {"subject": subject, "adapter": adapter}
     rows["source_comparison"] = [same | row for row in _comparisons(plan, matrices)]
+    _add_reseeded(rows, plan, changes, matrices, primary)
     with replacing(results.agreement(subject, adapter).path) as temporary:
         temporary.mkdir()
         for table in (TABLE, SPECIFICITY, OVERALL, SOURCE_COMPARISON):
             columns = [name for name in table.column_names if name not in LATER]
+            columns += [RESEEDED] if table is not SPECIFICITY else []
             frame = pd.DataFrame(rows[table.name], columns=columns)
             frame.to_parquet(AgreementFolder(temporary).rows(table.name), index=False)
 
@@ -143,6 +151,22 @@ class _Changed:
             placebos = read_placebos(plan, results, subject, latents=latents)
         own = read_changes(plan, results, subject, adapter, latents=latents)
         return cls(latents, own, random, exchanged, placebos)
+
+    @property
+    def n_seeds(self) -> int:
+        """Seeds that every training has."""
+        return min(map(len, self.own.values()))
+
+    def without(self, seed: int) -> _Changed:
+        """Return the same without one seed of all behaviors at once: their trainings may share its draws."""
+
+        def left(changes_of: Changes) -> Changes:
+            return {
+                key: np.delete(changes, seed, axis=0) if seed < len(changes) else changes
+                for key, changes in changes_of.items()
+            }
+
+        return _Changed(self.latents, left(self.own), left(self.random), left(self.exchanged), {})
 
     def matrix(self, plan: Plan, reading: Reading, measure: str, statistic: str) -> BehaviorMatrix:
         own, placebos, kept = self.own, self.placebos, self.latents
@@ -267,6 +291,63 @@ def _comparisons(plan: Plan, matrices: Mapping[tuple[str, str, str], BehaviorMat
                 yield {"judge": judge, "measure": measure} | row
 
 
+def _primary_names(plan: Plan) -> tuple[str, str, str]:
+    primary = plan.study.primary
+    return primary.adapter, primary.source, primary.judge
+
+
+def _add_reseeded(
+    rows: Mapping[str, list[dict[str, object]]],
+    plan: Plan,
+    changes: _Changed,
+    matrices: Mapping[tuple[str, str, str], BehaviorMatrix],
+    primary: Reading | None,
+) -> None:
+    """Add `RESEEDED` to rows whose estimate is known, and to those of overall.csv their reliable difference."""
+    keys = {"overall": _KEYS, "source_comparison": _KEYS, "agreement": ("behavior", "control")}
+    left_out: dict[tuple[str, ...], list[float]] = {}
+    for seed in range(changes.n_seeds if changes.n_seeds > 1 else 0):
+        for key, estimate in _estimates(plan, changes.without(seed), matrices, primary):
+            left_out.setdefault(key, []).append(estimate)
+    same = {"measure": plan.study.primary.measure, "statistic": plan.study.primary.statistic}
+    if primary is not None:
+        same |= {"source": primary.source, "judge": primary.judge}
+    for table, names in keys.items():
+        for row in rows[table]:
+            known = pd.notna(row.get("estimate"))
+            if table == "agreement" and (primary is None or any(row[name] != same[name] for name in same)):
+                continue
+            found = left_out.get((table, *(str(row[name]) for name in names)), [])
+            row[RESEEDED] = found if known else None
+            if table == "overall" and known:
+                row["reliable_difference"] = stats.reliable_difference(found, plan.study.agreement.confidence_level)
+
+
+_KEYS = ("judge", "measure", "source", "quantity")
+
+
+def _estimates(
+    plan: Plan, part: _Changed, matrices: Mapping[tuple[str, str, str], BehaviorMatrix], primary: Reading | None
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield (table, names of the row) and the estimate of some of the seeds; of agreement.csv the primary rows'."""
+    parts = {key: replace(matrix, changes_of=part.own, placebos={}) for key, matrix in matrices.items()}
+    for key, matrix in parts.items():
+        for quantity, estimate in reseeded_estimates(matrix, matrices[key]).items():
+            yield ("overall", *key, quantity), estimate
+    for row in _comparisons(plan, parts):
+        names = tuple(str(row[name]) for name in _KEYS)
+        yield ("source_comparison", *names), float(row.get("estimate", math.nan))  # type: ignore[arg-type]
+    if primary is None:
+        return
+    measure = plan.study.primary.measure
+    matrix = parts[primary.judge, measure, primary.source]
+    for place, behavior in enumerate(primary.behaviors):
+        comparison = part.comparison(plan, primary, matrix, place)
+        for name in [RESULT, *controls_of(comparison)]:
+            found = estimate_of(comparison, _tested(comparison, measure, name))
+            yield ("agreement", behavior, name), float(found.get("estimate", math.nan))  # type: ignore[arg-type]
+
+
 TABLE = ResultTable(
     name="agreement",
     order=200,
@@ -281,7 +362,9 @@ TABLE = ResultTable(
         MEASURE,
         SOURCE,
         JUDGE,
-        Column("control", "text", "none for the result itself; otherwise the control that takes its place."),
+        Column(
+            "control", "text", "none for the result itself; otherwise the control that takes its place.", role="key"
+        ),
         STATISTIC,
         Column(
             "estimate",

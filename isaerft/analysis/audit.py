@@ -176,7 +176,9 @@ def _has_audits(plan: Plan) -> bool:
     return bool(plan.study.audits)
 
 
-_NAME = Column("audit", "text", "The audit, as named in the study's config: a clean and a suspect set of data.")
+_NAME = Column(
+    "audit", "text", "The audit, as named in the study's config: a clean and a suspect set of data.", role="key"
+)
 _INTERVAL = "end of the interval, over seeds and over other rows from the same origins."
 
 AUDIT = ResultTable(
@@ -200,7 +202,7 @@ AUDIT = ResultTable(
             "Rank by estimate; 1 is what the suspect data teaches most in excess. Empty where undefined.",
             optional=True,
         ),
-        Column("behavior", "text", "The candidate: a behavior that the suspect data may teach."),
+        Column("behavior", "text", "The candidate: a behavior that the suspect data may teach.", role="key"),
         Column(
             "estimate",
             "float",
@@ -208,6 +210,8 @@ AUDIT = ResultTable(
             "data than under the clean, in the primary statistic, mean over seeds (by chance: 0.5 for auroc, 0 for "
             "spearman).",
             optional=True,
+            role="estimate",
+            chance=None,
         ),
         Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
         Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),

@@ -33,11 +33,14 @@ TABLE = ResultTable(
         BEHAVIOR,
         ADAPTER,
         Column(
-            "score", "text", "Metric of the answers, such as words, pattern or classifier (docs/config.md, Metric)."
+            "score",
+            "text",
+            "Metric of the answers, such as words, pattern or classifier (docs/config.md, Metric).",
+            role="key",
         ),
         Column("n_prompts", "int", "Distinct held-out prompts that were answered; the unit of the interval."),
         Column("before", "float", "Mean score of the unchanged model's answers."),
-        Column("after", "float", "Mean score of the answers with the adapter."),
+        Column("after", "float", "Mean score of the answers with the adapter.", role="estimate"),
         Column("ci_low", "float", "Lower end of the interval of after minus before, over prompts.", optional=True),
         Column("ci_high", "float", "Upper end of the interval of after minus before, over prompts.", optional=True),
         Column(

@@ -32,11 +32,12 @@ TABLE = ResultTable(
         SUBJECT,
         BEHAVIOR,
         ADAPTER,
-        Column("k", "int", "Number of latents whose changes were undone."),
+        Column("k", "int", "Number of latents whose changes were undone.", role="key"),
         Column(
             "latents",
             "text",
             "most_changed: the k that changed most; matched_random: k others of similar firing rate and decoder norm.",
+            role="key",
         ),
         Column(
             "loss_recovered",
@@ -44,6 +45,7 @@ TABLE = ResultTable(
             "What remains of the adapter's own fall in held-out loss when these latents are set back: 1 if they had no "
             "part in it, 0 if they account for all of it. training.csv has the whole fall, against the reference's.",
             optional=True,
+            role="estimate",
         ),
         Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
         Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from isaerft.table import Column
 
-SUBJECT = Column("subject", "text", "Name of the subject in the study's config: a model and an SAE at one hook.")
-BEHAVIOR = Column("behavior", "text", "Behavior that the model was trained on.")
-ADAPTER = Column("adapter", "text", "Adapter, as named in the study's config.")
-MEASURE = Column("measure", "text", "How a latent's change is measured.")
-SEED = Column("seed", "int", "Replicate of the training.")
-SOURCE = Column("source", "text", "Where the explanations come from.")
+SUBJECT = Column(
+    "subject", "text", "Name of the subject in the study's config: a model and an SAE at one hook.", role="key"
+)
+BEHAVIOR = Column("behavior", "text", "Behavior that the model was trained on.", role="key")
+ADAPTER = Column("adapter", "text", "Adapter, as named in the study's config.", role="key")
+MEASURE = Column("measure", "text", "How a latent's change is measured.", role="key")
+SEED = Column("seed", "int", "Replicate of the training.", role="key")
+SOURCE = Column("source", "text", "Where the explanations come from.", role="key")
 PROVENANCE = Column(
     "provenance",
     "text",
@@ -22,7 +24,7 @@ SIDE = Column(
     "text",
     "What the explanations describe: what a latent fires on (input), what it promotes (output), or both.",
 )
-JUDGE = Column("judge", "text", "What predicts an effect from explanation and behavior.")
+JUDGE = Column("judge", "text", "What predicts an effect from explanation and behavior.", role="key")
 LATENT_INDEX = Column("latent_index", "int", "Index of the latent in the SAE.")
 EXPLANATION = Column("explanation", "text", "The explanation, as its source gives it.")
 FIRING_RATE = Column("firing_rate", "float", "Share of tokens of the reference corpus on which the latent fires.")
@@ -33,6 +35,7 @@ STATISTIC = Column(
     "text",
     "auroc: probability that an expected latent changed more than another; spearman: rank correlation; "
     "sign_agreement: share that moved in the expected direction minus the share that moved against it.",
+    role="key",
 )
 CI_LOW = Column("ci_low", "float", "Lower end of the confidence interval.", optional=True)
 CI_HIGH = Column("ci_high", "float", "Upper end of the confidence interval.", optional=True)
@@ -71,6 +74,7 @@ QUANTITY = Column(
     "text",
     "agreement: mean over behaviors of the agreement with their own expectations; specificity: that mean minus the "
     "mean agreement with the expectations of other behaviors.",
+    role="key",
 )
 N_LATENTS = Column("n_latents", "int", "Latents that the statistic is computed over.")
 N_EXPECTED = Column("n_expected", "int", "Latents among them that the judge expects to change.", optional=True)

@@ -52,8 +52,16 @@ TABLE = ResultTable(
             "the latents reproduce of it; heldout_auroc and heldout_accuracy: how well a baseline's direction tells "
             "held-out completions from its contrast; steering_strength: norm of what the baseline adds, as a share of "
             "the activations' norm.",
+            role="key",
         ),
-        Column("value", "float", "Its value: a share, an area under the curve, or nats per token.", optional=True),
+        Column(
+            "value",
+            "float",
+            "Its value: a share, an area under the curve, or nats per token.",
+            optional=True,
+            role="estimate",
+            chance=None,
+        ),
     ),
     make=diagnostics,
 )

@@ -70,7 +70,7 @@ TABLE = ResultTable(
         Column("n_explained", "int", "Latents among them that it explains; results are about these."),
         Column("n_unlabeled", "int", "Latents among them that the source has no explanation for."),
         Column("n_failed", "int", "Latents among them whose request failed, so whether they are explained is unknown."),
-        Column("share_explained", "float", "n_explained as a share of n_asked.", optional=True),
+        Column("share_explained", "float", "n_explained as a share of n_asked.", optional=True, role="estimate"),
         PROVENANCE,
         Column(
             "n_compared",

@@ -141,7 +141,9 @@ def _chances() -> str:
 
 
 _CONDITION = "studies that score explanations"
-_SCORER = Column("scorer", "text", "What decides how well an explanation fits an item, as named in the study's config.")
+_SCORER = Column(
+    "scorer", "text", "What decides how well an explanation fits an item, as named in the study's config.", role="key"
+)
 
 SCORES = ResultTable(
     name="explanation_scores",
@@ -187,10 +189,10 @@ QUALITY = ResultTable(
         SUBJECT,
         SOURCE,
         _SCORER,
-        Column("score", "text", "As in explanation_scores.csv."),
+        Column("score", "text", "As in explanation_scores.csv.", role="key"),
         Column("n_explanations", "int", "Explanations scored, one per latent."),
         Column("n_failed", "int", "Explanations that the scorer gave no answer on; they are in no mean."),
-        Column("mean", "float", "Mean value over these explanations.", optional=True),
+        Column("mean", "float", "Mean value over these explanations.", optional=True, role="estimate", chance=None),
         Column("ci_low", "float", "Lower end of the interval of the mean over latents (Student's t).", optional=True),
         Column("ci_high", "float", "Upper end of the interval of the mean over latents (Student's t).", optional=True),
         Column("floor", "float", "Mean over the same latents with explanations exchanged between them.", optional=True),
@@ -212,12 +214,13 @@ BY_QUALITY = ResultTable(
         SOURCE,
         JUDGE,
         _SCORER,
-        Column("score", "text", "Score that latents are grouped by, as in explanation_scores.csv."),
+        Column("score", "text", "Score that latents are grouped by, as in explanation_scores.csv.", role="key"),
         Column(
             "quality",
             "text",
             "Third of the latents by their explanation's value: low, middle, high. Latents of equal value stay "
             "together, in the third of their middle rank, so thirds can differ in size and one can be missing.",
+            role="key",
         ),
         Column("n_latents", "int", "Tested latents in this third."),
         Column("n_expected", "int", "Pairs of a behavior and a latent of the third that it is expected to change."),
@@ -229,6 +232,8 @@ BY_QUALITY = ResultTable(
             "float",
             "AUROC among the latents of this third, mean over behaviors, however many each is expected to change.",
             optional=True,
+            role="estimate",
+            chance=0.5,
         ),
         CI_LOW_OVER_BEHAVIORS,
         CI_HIGH_OVER_BEHAVIORS,

@@ -150,7 +150,9 @@ def _corrected(plan: Plan, pair: _Pair, results: pd.DataFrame) -> Iterator[dict[
         yield {name: getattr(row, name) for name in same} | used | corrected
 
 
-_AGAINST = Column("against", "text", "Judge that this one is compared with; if a reference, it counts as right.")
+_AGAINST = Column(
+    "against", "text", "Judge that this one is compared with; if a reference, it counts as right.", role="key"
+)
 
 QUALITY = ResultTable(
     name="judge_quality",
@@ -170,12 +172,14 @@ QUALITY = ResultTable(
             "kappa and mcc: agreement beyond chance on what is expected; true_positive_rate and true_negative_rate, "
             "against a reference: share of what it expects, and of what it does not, that the judge sees alike; "
             "spearman: rank correlation of the expected effects.",
+            role="key",
         ),
         Column(
             "estimate",
             "float",
             "Value of the statistic (by chance: 0 for kappa, mcc and spearman).",
             optional=True,
+            role="estimate",
         ),
         CI_LOW,
         CI_HIGH,
@@ -211,7 +215,11 @@ CORRECTION = ResultTable(
         STATISTIC,
         Column("estimate", "float", "The result, as in agreement.csv.", optional=True),
         Column(
-            "corrected", "float", "The estimate without the judge's errors; empty if it cannot be had.", optional=True
+            "corrected",
+            "float",
+            "The estimate without the judge's errors; empty if it cannot be had.",
+            optional=True,
+            role="estimate",
         ),
         Column("ci_low", "float", f"Lower {_CORRECTED_INTERVAL}", optional=True),
         Column("ci_high", "float", f"Upper {_CORRECTED_INTERVAL}", optional=True),

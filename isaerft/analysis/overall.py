@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,11 +48,9 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
         "n_families": len(np.unique(families)),
     }
     found: dict[str, float] = {}
-    reseeded = _without_each_seed(matrix, tested, families)
     if len(tested):
         own = np.diagonal(matrix.values)[tested]
         found = _result(stats.overall_agreement(own, families=families, confidence_level=level, bounds=bounds))
-        found["reliable_difference"] = stats.reliable_difference(reseeded[:, 0], level)
     yield same | {"quantity": "agreement"} | found
     if len(matrix.values) > 1:
         found = {}
@@ -61,27 +58,22 @@ def overall_rows(matrix: BehaviorMatrix) -> Iterator[dict[str, object]]:
             square = matrix.adjusted[np.ix_(tested, tested)]
             options: dict[str, Any] = {"n_resamples": study.agreement.n_resamples, "rng": study.seed, "bounds": bounds}
             found = _result(stats.overall_specificity(square, families=families, confidence_level=level, **options))
-            found["reliable_difference"] = stats.reliable_difference(reseeded[:, 1], level)
         yield same | {"quantity": "specificity"} | found
 
 
-def _without_each_seed(matrix: BehaviorMatrix, tested: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Return agreement and specificity without each seed in turn, (n_seeds, 2).
+def reseeded_estimates(part: BehaviorMatrix, whole: BehaviorMatrix) -> dict[str, float]:
+    """Return agreement and specificity of a part of the seeds, over the behaviors and families of the whole.
 
-    A seed is left out of all behaviors at once: their trainings may share its draws.
+    NaN where a behavior that the whole could test is undefined in the part.
     """
-    own = {key: changes for key, changes in matrix.changes_of.items() if key[1] == matrix.measure}
-    n_seeds = min(map(len, own.values()))
-    if n_seeds < 2 or not len(tested):
-        return np.empty((0, 2))
-    rows = np.full((n_seeds, 2), np.nan)
-    for seed in range(n_seeds):
-        part = replace(matrix, changes_of={key: np.delete(changes, seed, axis=0) for key, changes in own.items()})
-        values, adjusted = np.diagonal(part.values)[tested], part.adjusted[np.ix_(tested, tested)]
-        if np.isfinite(values).all():
-            rows[seed, 0] = stats.overall_agreement(values, families=families).statistic
-        rows[seed, 1] = stats.specificity_estimate(adjusted, families)
-    return rows
+    tested = np.flatnonzero(np.isfinite(np.diagonal(whole.values)))
+    families = whole.families[tested]
+    values = np.diagonal(part.values)[tested]
+    defined = len(tested) > 0 and bool(np.isfinite(values).all())
+    return {
+        "agreement": stats.overall_agreement(values, families=families).statistic if defined else np.nan,
+        "specificity": stats.specificity_estimate(part.adjusted[np.ix_(tested, tested)], families),
+    }
 
 
 def _result(result: stats.OverallResult) -> dict[str, float]:
@@ -111,7 +103,7 @@ TABLE = ResultTable(
         JUDGE,
         QUANTITY,
         STATISTIC,
-        Column("estimate", "float", "Mean over the behaviors that can be tested.", optional=True),
+        Column("estimate", "float", "Mean over the behaviors that can be tested.", optional=True, role="estimate"),
         CI_LOW_OVER_BEHAVIORS,
         CI_HIGH_OVER_BEHAVIORS,
         Column(

@@ -127,7 +127,9 @@ TABLE = ResultTable(
         Column("n_latents", "int", "Latents that all of the judge's sources explain; only these are compared."),
         Column("n_behaviors", "int", "Behaviors on which each of the judge's sources can be tested."),
         Column("n_expected", "float", "Latents that the judge expects to change, mean over behaviors.", optional=True),
-        Column("estimate", "float", "Mean over these behaviors of the primary statistic.", optional=True),
+        Column(
+            "estimate", "float", "Mean over these behaviors of the primary statistic.", optional=True, role="estimate"
+        ),
         CI_LOW_OVER_BEHAVIORS,
         CI_HIGH_OVER_BEHAVIORS,
         Column("rival", "text", "The best of the judge's other sources.", optional=True),

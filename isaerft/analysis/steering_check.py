@@ -257,16 +257,24 @@ SUMMARY = ResultTable(
             "text",
             "claimed_effect: mean effect in the claimed direction over a group's latents, in standard deviations; "
             "auroc: probability that a latent whose claim steering confirms scores higher than another (chance: 0.5).",
+            role="key",
         ),
         Column(
             "of",
             "text",
             "The group of latents (supported, contradicted, untested), or what could tell: verdict supported (yes or "
             "no), verdict score (explanation_verdicts.csv), or a score of the explanation (scorer in brackets).",
+            role="key",
         ),
         Column("n_latents", "int", "Latents in the group, or with such a score."),
         Column("n_confirmed", "int", "Those of them whose claim steering confirms."),
-        Column("estimate", "float", "Value of the quantity; empty without latents of both kinds.", optional=True),
+        Column(
+            "estimate",
+            "float",
+            "Value of the quantity; empty without latents of both kinds.",
+            optional=True,
+            role="estimate",
+        ),
         CI_LOW,
         CI_HIGH,
         Column("difference", "float", "AUROC less that of `verdict supported` on the same latents.", optional=True),

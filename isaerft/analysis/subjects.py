@@ -44,21 +44,26 @@ TABLE = ResultTable(
             "float",
             "Share of the activations' variance that the SAE reconstructs (1 is perfect).",
             optional=True,
+            role="estimate",
         ),
-        Column("l0", "float", "Mean number of active latents per token.", optional=True),
-        Column("n_alive", "int", "Latents that fire often enough on the reference corpus to be tested."),
+        Column("l0", "float", "Mean number of active latents per token.", optional=True, role="estimate"),
+        Column(
+            "n_alive", "int", "Latents that fire often enough on the reference corpus to be tested.", role="estimate"
+        ),
         Column("n_dense", "int", "Latents that fire on so many tokens that their explanations say little."),
         Column(
             "loss_base",
             "float",
             "Loss of the unchanged model on the reference corpus (nats per token).",
             optional=True,
+            role="estimate",
         ),
         Column(
             "loss_spliced",
             "float",
             "The same loss with the SAE's reconstruction in place of the activations (nats per token).",
             optional=True,
+            role="estimate",
         ),
     ),
     make=subjects,

@@ -54,7 +54,12 @@ TABLE = ResultTable(
         Column("steps", "int", "Training steps taken; the weights kept may be those of an earlier step."),
         Column("tokens", "int", "Tokens run during training, prompts included."),
         Column("heldout_loss_base", "float", "Held-out loss before training (nats per completion token)."),
-        Column("heldout_loss_adapted", "float", "Held-out loss after training (nats per completion token)."),
+        Column(
+            "heldout_loss_adapted",
+            "float",
+            "Held-out loss after training (nats per completion token).",
+            role="estimate",
+        ),
         Column("reference", "text", "Adapter that loss_recovered is relative to.", optional=True),
         Column(
             "loss_recovered",
@@ -62,6 +67,7 @@ TABLE = ResultTable(
             "Fall of the held-out loss as a share of the reference adapter's fall; 1 equals the reference. In "
             "causal_check.csv it is what remains of the adapter's own fall without some latents.",
             optional=True,
+            role="estimate",
         ),
         Column(
             "seconds",

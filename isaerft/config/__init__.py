@@ -23,7 +23,7 @@ from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer,
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
-from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae
+from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae, differing, settings_of
 from isaerft.config.tracking import Tracking
 from isaerft.config.training import (
     OTHERS,
@@ -83,7 +83,9 @@ __all__ = [
     "Testbed",
     "Tracking",
     "TrainSae",
+    "differing",
     "load_calibration",
     "load_plan",
     "plan_from_dict",
+    "settings_of",
 ]

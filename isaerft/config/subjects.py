@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -174,7 +176,7 @@ class Subject:
     """Make the embedded subject, with these options."""
     group: str = ""
     """Subjects of one group are replicates, such as worlds that differ in their seed alone; replication.csv averages
-    over them."""
+    over them, and reliability.csv says how far they differ."""
     corpus: Corpus = Field(default_factory=Corpus)
     """Reference corpus."""
     amplified_rows: int = Field(default=8, ge=0)
@@ -203,6 +205,28 @@ class Subject:
         if self.gguf is not None:
             return "/".join(filter(None, [self.gguf.package, self.gguf.file]))
         return self.model or "testbed"
+
+
+def settings_of(subject: Subject) -> dict[str, Any]:
+    """Return every option by its dotted name (train_sae.seed), without the group; an option not given is None."""
+
+    def flat(options: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in options.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    return {name: value for name, value in flat(asdict(subject), "") if name != "group"}
+
+
+def differing(subjects: Sequence[Subject]) -> list[str]:
+    """Return the dotted names of the options in which subjects differ; of a part that one of them lacks, the part's."""
+    settings = [settings_of(subject) for subject in subjects]
+    names = dict.fromkeys(name for one in settings for name in one)
+    differ = [name for name in names if any(one.get(name) != settings[0].get(name) for one in settings)]
+    lacking = {name for one in settings for name in names if "." not in name and name in one and one[name] is None}
+    return list(dict.fromkeys(head if (head := name.partition(".")[0]) in lacking else name for name in differ))
 
 
 def check_subject(name: str, subject: Subject) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from isaerft.analysis.replicates import TRAINING_SEED
 from isaerft.config import CONTROLS
 from isaerft.report.findings import P_LEVEL, headlines, not_exceeded
 from isaerft.report.provenance import provenance_cautions
@@ -20,12 +21,14 @@ from isaerft.report.selection import (
     subjects_of,
     table,
 )
-from isaerft.report.text import fixed, named, plural, visible, words
+from isaerft.report.text import fixed, named, plural, undefined, visible, words
 
 LOW_VARIANCE_EXPLAINED = 0.7
 READ = ("source", "judge")
 FEW_EXPECTED = 10
 MAJORITY = 0.5
+CLAIMS_SHOWN = 4
+"""Claims of one subject or group that are smaller than their noise and said one by one; the table has all."""
 
 
 def cautions(tables: Tables) -> list[str]:
@@ -41,7 +44,7 @@ def cautions(tables: Tables) -> list[str]:
         own = result[(result["subject"] == subject).astype(bool)]
         found += [f"{visible(subject)}: {text}" for text in _power(own)]
     found += _subjects(tables, result)
-    for check in (_random_dictionaries, _training, _behavior, _seeds, _stability, _scores):
+    for check in (_random_dictionaries, _claims, _training, _behavior, _seeds, _stability, _scores):
         found += check(tables, primary)
     return found
 
@@ -133,6 +136,24 @@ def _random_dictionaries(tables: Tables, primary: Primary) -> Iterator[str]:
                     f"and is not known to be less specific than the dictionary ({fixed(own)}; {visible(source)}). "
                     "Agreement here is no proof that training the SAE found anything."
                 )
+
+
+def _claims(tables: Tables, primary: Primary) -> Iterator[str]:
+    """Warn of differences on this page that drawing seeds, SAEs or worlds again explains."""
+    if "claims" not in tables:
+        return
+    rows = tables["claims"].dropna(subset="warning")
+    for of, group in rows.groupby("of", sort=False, dropna=False):
+        name = "" if undefined(of) else f"{visible(of)}: "
+        for warning in group["warning"].head(CLAIMS_SHOWN):
+            yield name + visible(warning) if name else visible(warning)[:1].upper() + visible(warning)[1:]
+        if (more := len(group) - CLAIMS_SHOWN) > 0:
+            yield f"{name}{plural(more, 'more difference')} in claims.csv may be reseeding alone."
+    if len(known := tables["claims"].dropna(subset="reliable")) and (known["over"] == TRAINING_SEED).all():
+        yield (
+            "Only training seeds were drawn again. How far another SAE, corpus or model would move these numbers is "
+            "not known; it is usually more."
+        )
 
 
 def _training(tables: Tables, primary: Primary) -> Iterator[str]:

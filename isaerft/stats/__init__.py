@@ -34,15 +34,21 @@ if TYPE_CHECKING:
         remaining_share,
     )
     from isaerft.stats.multiple_testing import family_qvalues, qvalues
-    from isaerft.stats.nulls import exchange_pvalue
-    from isaerft.stats.overall import (
-        OverallResult,
+    from isaerft.stats.noise import (
+        Discriminability,
+        Margin,
+        Noise,
+        discriminability,
         factor_among,
-        overall_agreement,
-        overall_specificity,
+        jackknife_sd,
+        margin_of_independent,
+        margin_of_paired,
+        noise_of,
+        noise_of_all_seeds,
         reliable_difference,
-        specificity_estimate,
     )
+    from isaerft.stats.nulls import exchange_pvalue
+    from isaerft.stats.overall import OverallResult, overall_agreement, overall_specificity, specificity_estimate
     from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
         Estimate,
@@ -87,9 +93,10 @@ _NAMES = {
     "intervals": "Compared ConfidenceInterval PairedMeans Share auroc_interval compare_means mean_interval"
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
+    "noise": "Discriminability Margin Noise discriminability factor_among jackknife_sd margin_of_independent"
+    " margin_of_paired noise_of noise_of_all_seeds reliable_difference",
     "nulls": "exchange_pvalue",
-    "overall": "OverallResult factor_among overall_agreement overall_specificity reliable_difference"
-    " specificity_estimate",
+    "overall": "OverallResult overall_agreement overall_specificity specificity_estimate",
     "power": "disattenuated_auroc hanley_mcneil_sd",
     "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
     " rank_agreement",
@@ -110,8 +117,11 @@ __all__ = [
     "ClaimedEffect",
     "Compared",
     "ConfidenceInterval",
+    "Discriminability",
     "Estimate",
     "Exchange",
+    "Margin",
+    "Noise",
     "NullOptions",
     "OverWorlds",
     "OverallResult",
@@ -144,6 +154,7 @@ __all__ = [
     "corrected_correlation",
     "decide",
     "disattenuated_auroc",
+    "discriminability",
     "enrichment",
     "error_rates",
     "exchange_pvalue",
@@ -152,7 +163,10 @@ __all__ = [
     "families_of",
     "family_qvalues",
     "hanley_mcneil_sd",
+    "jackknife_sd",
     "joined",
+    "margin_of_independent",
+    "margin_of_paired",
     "match_profiles",
     "matched_draws",
     "mean_interval",
@@ -160,6 +174,8 @@ __all__ = [
     "mean_rank",
     "median_of_draws",
     "negative_controls",
+    "noise_of",
+    "noise_of_all_seeds",
     "others_of",
     "over_worlds",
     "overall_agreement",

@@ -2,7 +2,7 @@
 
 `overall_agreement` and `overall_specificity` summarize a study. The interval is about other behaviors like these, and
 the range of estimates without each behavior in turn shows whether a single one carries the result.
-`reliable_difference` is about other seeds.
+`isaerft.stats.noise` is about other seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import studentized_range, t
 
 from isaerft.errors import InputError
 from isaerft.stats.checks import as_finite, as_groups
@@ -127,47 +126,6 @@ def specificity_estimate(matrix: ArrayLike, families: ArrayLike) -> float:
     if len(np.unique(np.asarray(families))) < 2 or not np.isfinite(array).all():
         return math.nan
     return float(contrast(family_means(array, families)))
-
-
-def reliable_difference(estimates: ArrayLike, confidence_level: float = 0.95) -> float:
-    """Return the smallest difference that repeating all trainings with other seeds does not explain.
-
-    Of two results whose true values are equal, each from trainings of its own, the difference stays below it with a
-    chance of `confidence_level`: Student's t times the square root of 2 times the standard deviation of one result (the
-    repeatability coefficient of Bland and Altman 1999, Stat Methods Med Res 8:135, with t for few seeds). That standard
-    deviation is the jackknife's over seeds, so that it is about the estimate from all seeds together.
-
-    >>> round(reliable_difference([0.70, 0.72, 0.71]), 3)
-    0.07
-
-    Parameters
-    ----------
-    estimates : (n_seeds,) float
-        The estimate without each seed in turn.
-
-    Returns
-    -------
-    float
-        NaN with fewer than two seeds, or where an estimate is NaN.
-    """
-    array = np.asarray(estimates, dtype=np.float64)
-    n = array.size
-    if n < 2 or not np.isfinite(array).all():
-        return math.nan
-    sd = math.sqrt((n - 1) / n * float(((array - array.mean()) ** 2).sum()))
-    return float(t.ppf((1 + confidence_level) / 2, n - 1)) * math.sqrt(2) * sd
-
-
-def factor_among(n_results: int, n_seeds: int, confidence_level: float = 0.95) -> float:
-    """Return what `reliable_difference` must be multiplied by to separate results from the best of `n_results` of them.
-
-    The best is best by chance, too. Tukey's studentized range says how far the highest and lowest of equal results lie
-    apart; 1 for two results.
-    """
-    if n_results < 3:
-        return 1.0
-    both = studentized_range.ppf(confidence_level, n_results, n_seeds - 1) / math.sqrt(2)
-    return float(both / t.ppf((1 + confidence_level) / 2, n_seeds - 1))
 
 
 def _range(values: Sequence[float]) -> ConfidenceInterval:

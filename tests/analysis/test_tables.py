@@ -78,7 +78,7 @@ def test_a_shared_column_has_one_meaning():
 
 def test_the_tables_of_a_study_follow_from_its_plan():
     always = ["subjects", "training", "diagnostics", "most_changed_latents"]
-    always += ["agreement", "overall", "specificity", "seeds", "explained_latents"]
+    always += ["agreement", "overall", "specificity", "seeds", "explained_latents", "reliability", "claims"]
     off = {"causal_check": {"adapters": []}, "behavior_check": {"adapters": []}}
     one = {"behaviors": {"a": {"description": "a", "rule": True}}, "controls": [], "random_dictionary_adapters": []}
     assert tables_of(make_study(**off, **one)) == always

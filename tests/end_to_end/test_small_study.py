@@ -32,6 +32,8 @@ TABLES = [
     "benchmark_worlds",
     "benchmark",
     "benchmark_differences",
+    "reliability",
+    "claims",
 ]
 PARTS = ["workflow", "profiles", "environment.yml"]
 
@@ -125,6 +127,7 @@ def test_figures_pages_and_summary_are_made(results):
         "causal_check",
         "steering_check",
         "benchmark",
+        "reliability",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

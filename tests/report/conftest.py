@@ -55,6 +55,9 @@ class Maker:
             "steering_latents": self.steering_latents(),
             "steering_summary": self.steering_summary(),
             "benchmark": self.benchmark(),
+            "reliability": self.reliability(),
+            "claims": self.claims(),
+            "discriminability": self.discriminability(),
             "calibration": self.calibration(),
             SOURCE_FACTS: self.source_facts(),
         }
@@ -237,6 +240,39 @@ class Maker:
             numbers = (9.0 / rank, 0.01, 0.03, 0.02)
             rows.append((*keys, *numbers, "truth_input", EXPLANATIONS[rank % 6], "table", "refusal", None))
         return self._frame("audit_latents", rows)
+
+    def reliability(self):
+        """Every adapter over training seeds, and the primary one's subjects over worlds."""
+        rows = []
+        for of, adapter, quantity in itertools.product(self.subjects, ADAPTERS, ("agreement", "specificity")):
+            over, method = ("training seed", "jackknife") if adapter != "lora" else ("testbed.seed", "replicates")
+            keys = ("overall", "estimate", adapter, *PRIMARY[1:], None, quantity, self.statistic, None)
+            numbers = (4, 0.3, 0.01, 0.006, 0.04, 0.03, 0.045, "[0.29, 0.3, 0.31, 0.3]")
+            rows.append((*keys, of, over, method, *numbers, adapter == "bias"))
+        run = ("training", "heldout_loss_adapted", "bias", None, None, None, self.behaviors[0], None, None, None)
+        rows.append((*run, self.subjects[0], "training seed", "replicates", 1, 1.5, *[None] * 5, "[1.5]", True))
+        return self._frame("reliability", rows)
+
+    def claims(self):
+        """Per subject a claim that holds, one that is smaller than its noise, and one of one seed."""
+        rows = []
+        for subject in self.subjects:
+            same = (subject, "training seed", "adapter", None, "bias")
+            numbers = ("specificity", self.statistic, 0.3)
+            rows.append((*same, "scale", *numbers, 0.2, 0.1, 4, 0.05, True, None))
+            rows.append(
+                (*same, "affine", *numbers, 0.31, -0.01, 4, 0.05, False, f"{subject} bias against affine: luck.")
+            )
+            rows.append((*same, "probe", *numbers, 0.31, -0.01, 1, None, None, None))
+        return self._frame("claims", rows)
+
+    def discriminability(self):
+        rows = []
+        for column, share in (("variance_explained", 0.9), ("l0", 0.1), ("n_alive", None)):
+            keys = ("subjects", column, *[None] * 8)
+            found = (9.0, 0.01, share, share - 0.2, 0.95, 3, 2) if share else (None,) * 5 + (3, None)
+            rows.append((*keys, "narrow, usual, wide", "train_sae.d_sae", 3, 9, 0.7, 0.9, *found, True))
+        return self._frame("discriminability", rows)
 
     def calibration(self):
         rows = []

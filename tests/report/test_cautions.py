@@ -103,6 +103,25 @@ def test_explanations_that_score_no_higher_than_exchanged_ones_are_said(tables):
     assert not any("exchanged ones" in text for text in cautions(tables | {"explanation_quality": good}))
 
 
+def test_a_claim_that_is_smaller_than_its_noise_is_said_and_no_other_claim(tables):
+    said = [text for text in cautions(tables) if "luck" in text]
+    assert said == ["testbed: testbed bias against affine: luck."]
+    assert not any("scale" in text or "probe" in text for text in said)
+    assert any("Only training seeds" in text for text in cautions(tables))
+    assert not any("Only training seeds" in text for text in cautions(_with(tables, "claims", 0, over="testbed.seed")))
+    quiet = _with(tables, "claims", warning=None)
+    assert len(cautions(quiet)) == len(cautions(tables)) - 1
+    many = tables | {"claims": pd.concat([tables["claims"]] * 7, ignore_index=True)}
+    found = [text for text in cautions(many) if "luck" in text or "reseeding" in text]
+    assert len(found) == 5
+    assert found[-1] == "testbed: 3 more differences in claims.csv may be reseeding alone."
+
+
+def test_a_claim_between_several_subjects_begins_a_sentence(tables):
+    between = _with(tables, "claims", of=None, warning="specificity in a lies above that in b.")
+    assert "Specificity in a lies above that in b." in cautions(between)
+
+
 def test_untested_latents_are_counted(tables):
     assert any("100 of 512 latents were not tested" in text for text in cautions(tables))
     assert not any("not tested" in text for text in cautions(_with(tables, "agreement", n_latents=512)))

@@ -274,14 +274,15 @@ def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_
 
 
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check", "benchmark")]
+    others = ("calibration", "steering_check", "benchmark", "discriminability")
+    assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
     name, source = next(iter(plan.study.sources.items()))
     keyed = {name: replace(source, side="input", wrong_share=0.1, key="{subject_dir}/key.csv")}
     known = replace(plan, study=replace(plan.study, sources=plan.study.sources | keyed))
     assert "benchmark" in figures_of(known)
-    assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
+    assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training", "reliability"]
 
 
 def test_every_figure_has_a_short_caption():
@@ -289,3 +290,26 @@ def test_every_figure_has_a_short_caption():
         assert figure.name == name
         assert figure.caption.endswith(".")
         assert len(figure.caption) < 450
+
+
+def test_the_bar_of_a_number_reaches_as_far_as_reseeding_explains(tables, tmp_path):
+    drawing = FIGURES["reliability"].make(tables)
+    names = [axes.get_title(loc="left") for axes in drawing.axes]
+    assert names == ["overall.csv, agreement", "overall.csv, specificity"]  # one behavior's number is not shown
+    axes = drawing.axes[1]
+    bars = [segment[:, 0] for part in axes.collections for segment in part.get_segments()]
+    assert [bar.round(3).tolist() for bar in bars] == [[0.255, 0.345]] * 3
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == ["lora", "bias", "scale"]  # over several subjects first
+    shown = texts(draw("reliability", tables, tmp_path / "a.svg"))
+    assert {"over training seed", "over testbed.seed"} <= set(shown)
+
+
+def test_a_number_that_does_not_separate_variants_is_hollow(tables, tmp_path):
+    shown = texts(draw("discriminability", tables, tmp_path / "a.svg"))
+    assert "subjects.csv, variance explained" in shown
+    assert not any("n alive" in text for text in shown)
+    hollow = FIGURES["discriminability"].make(tables).axes[0].lines
+    faces = {float(line.get_xdata()[0]): line.get_markerfacecolor() for line in hollow if len(line.get_xdata()) == 1}
+    assert faces[0.1] == "white"
+    assert faces[0.9] != "white"

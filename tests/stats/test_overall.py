@@ -1,7 +1,5 @@
 """Results over behaviors: mean agreement and specificity."""
 
-import math
-
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -75,60 +73,6 @@ def test_leaving_one_of_two_behaviors_out_leaves_nothing_to_be_specific_to():
     result = overall_specificity([[0.9, 0.5], [0.5, 0.8]])
     assert np.isnan(result.leave_one_out).all()
     assert result.pvalue == pytest.approx(0.5)
-
-
-N, BEHAVIORS = 300, 6
-
-
-def test_it_is_the_repeatability_coefficient_of_the_jackknife():
-    estimates = [0.70, 0.72, 0.71]
-    single = 3 * np.mean(estimates) - 2 * np.array(estimates)  # what each seed alone would be, of a linear statistic
-    expected = 4.302653 * math.sqrt(2) * single.std(ddof=1) / math.sqrt(3)
-    assert stats.reliable_difference(estimates) == pytest.approx(expected, rel=1e-6)
-    assert math.isnan(stats.reliable_difference([0.7]))
-    assert math.isnan(stats.reliable_difference([0.7, math.nan, 0.7]))
-    assert stats.reliable_difference(estimates, 0.5) < stats.reliable_difference(estimates)
-
-
-def study(rng, expected, truth, n_seeds):
-    """Return agreement and specificity of a study with new seeds, and without each seed in turn."""
-    changes = truth[:, None] + rng.normal(size=(BEHAVIORS, n_seeds, N))
-
-    def estimates(part):
-        ranks = np.array([stats.mean_rank(one) for one in part])
-        matrix = stats.specificity_matrix(ranks, expected)
-        return float(np.diagonal(matrix).mean()), stats.specificity_estimate(matrix, np.arange(BEHAVIORS))
-
-    left_out = np.array([estimates(np.delete(changes, seed, axis=1)) for seed in range(n_seeds)])
-    return np.array(estimates(changes)), left_out
-
-
-def test_the_best_of_many_must_be_further_away():
-    rng = np.random.default_rng(0)
-    n_results, n_seeds, n_worlds = 6, 4, 4000
-    seeds = rng.normal(size=(n_worlds, n_results, n_seeds))
-    values, sd = seeds.mean(axis=2), seeds.std(axis=2, ddof=1) / math.sqrt(n_seeds)
-    plain = 3.182446 * math.sqrt(2) * np.sqrt((sd**2).mean(axis=1))
-    beyond = np.ptp(values, axis=1) > plain * stats.factor_among(n_results, n_seeds)
-    assert beyond.mean() < 0.05
-    assert (np.ptp(values, axis=1) > plain).mean() > beyond.mean()
-    assert stats.factor_among(2, 4) == 1 < stats.factor_among(3, 4) < stats.factor_among(6, 4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n_seeds", [2, 3, 5])
-def test_equal_results_differ_by_more_in_five_percent_of_cases(n_seeds):
-    rng = np.random.default_rng(n_seeds)
-    n_worlds, beyond = 600, np.zeros(2)
-    for _ in range(n_worlds):
-        expected = rng.random((BEHAVIORS, N)) < 0.1
-        truth = rng.normal(size=(BEHAVIORS, N)) + expected
-        one, left_out = study(rng, expected, truth, n_seeds)
-        other, _ = study(rng, expected, truth, n_seeds)
-        limits = [stats.reliable_difference(left_out[:, quantity]) for quantity in range(2)]
-        beyond += np.abs(one - other) > limits
-    # 600 worlds at 5 %: 30 of them, 3 standard deviations are 16.
-    assert (np.abs(beyond - 30) <= 16).all(), beyond
 
 
 def test_the_interval_of_specificity_ends_where_no_difference_can_be_larger():

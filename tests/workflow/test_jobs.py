@@ -130,6 +130,7 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
         "causal_check",
         "dose_response",
         "most_changed_latents",
+        "reliability",
         "source_comparison",
         "specificity",
         "training",

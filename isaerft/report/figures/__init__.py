@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from isaerft.analysis.replicates import variants_of
 from isaerft.config import Plan
 
 if TYPE_CHECKING:
@@ -154,6 +155,23 @@ FIGURES: dict[str, Figure] = {
             ("benchmark",),
             "benchmark:draw_benchmark",
             when=lambda plan: bool(plan.benchmark_sources) and len(plan.tested_behaviors) > 1,
+        ),
+        Figure(
+            "reliability",
+            "How far would the numbers move if seeds were drawn again? The bar reaches as far as reseeding explains: a "
+            "like number outside it is reliably different. Filled: the number, or the mean of its replicates; hollow: "
+            "the replicates, or the number without each seed in turn. At the primary combination, all adapters.",
+            ("agreement", "reliability"),
+            "reliability:draw_reliability",
+        ),
+        Figure(
+            "discriminability",
+            "Do the numbers separate variants of one SAE? Share of the variance that lies between variants and not "
+            "between subjects of one variant, with its interval: a number whose interval lies right of 0 separates "
+            "them. Hollow: it does not. At the primary combination.",
+            ("agreement", "discriminability"),
+            "reliability:draw_discriminability",
+            when=lambda plan: bool(variants_of(plan)),
         ),
         Figure(
             "calibration",
