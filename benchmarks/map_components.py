@@ -1,8 +1,9 @@
 """Does reading a learned map tell what the map does? Measured where the answer is known, on a finished study.
 
-Maps of rank 2 that read two known latents and write two others are planted, and read as learned ones are. Then, on
-the maps that the study trained (its verb map-components must have run): how often the first latent by which a largest
-component's writing side is named has a concept of the style that was taught, against random maps.
+Maps of rank 2 that read two known latents and write two others are planted, and read as learned ones are. Then, of
+the maps that the study trained (its verb map-components must have run): how often the first latent by which a
+component's writing side is named has a concept of the style that was taught, against random maps; and how alike the
+largest components are over seeds of one behavior, and over behaviors.
 
 $ python benchmarks/map_components.py config/testbed.yaml --subject testbed
 """
@@ -89,20 +90,15 @@ def recovered(reading: Reading, n: int, rng: np.random.Generator) -> pd.DataFram
 
 
 def styles_told(
-    plan: Plan, layout: Results, subject: str, reading: Reading, n: int, rng: np.random.Generator
+    plan: Plan, concepts: pd.DataFrame, table: pd.DataFrame, reading: Reading, n: int, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Return how often a first name is of the style taught, for trained maps and for random ones."""
-    concepts = pd.read_csv(layout.subject(subject).truth / "concepts.csv")
     of = concepts.groupby("latent_index")["concept"].agg(set).to_dict()
 
     def is_own(latent: int, behavior: str) -> bool:
         style = plan.study.behaviors[behavior].testbed
         return bool({f"{kind}:{style}" for kind in (*OWN, "promotes")} & of.get(latent, set()))
 
-    tables = [
-        pd.read_parquet(layout.maps(subject, name).components).assign(behavior=name) for name in plan.study.behaviors
-    ]
-    table = pd.concat(tables)
     table = table[(table["component"] > 0) & table["writes"].notna()]
     rows = []
     for (adapter, component), own in table.groupby(["adapter", "component"]):
@@ -127,6 +123,30 @@ def styles_told(
     return pd.DataFrame(rows).set_index("maps")
 
 
+def alike(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean absolute cosines of largest components with those of other seeds: of the behavior, and of others."""
+    rows = []
+    for adapter, own in table[(table["component"] == 1) & (table["part"] == "")].groupby("adapter"):
+        row: dict[str, object] = {"adapter": adapter}
+        for side in ("read", "write"):
+            vectors = np.stack(own[f"{side}_vector"].to_list())
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            cosines = np.abs(vectors @ vectors.T)
+            other_seed = own["seed"].to_numpy()[:, None] != own["seed"].to_numpy()
+            same = own["behavior"].to_numpy()[:, None] == own["behavior"].to_numpy()
+            row[f"{side}, same behavior"] = cosines[other_seed & same].mean()
+            row[f"{side}, others"] = cosines[other_seed & ~same].mean()
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("adapter")
+
+
+def components_read(plan: Plan, layout: Results, subject: str) -> pd.DataFrame:
+    """Return the components that the study's maps were split into, of all behaviors."""
+    names = plan.study.behaviors
+    tables = [pd.read_parquet(layout.maps(subject, name).components).assign(behavior=name) for name in names]
+    return pd.concat(tables, ignore_index=True)
+
+
 def main() -> None:
     """Print both measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -149,7 +169,10 @@ def main() -> None:
     rng = np.random.default_rng(plan.study.seed)
     print(f"{len(firing)} latents that fire on these rows: a blind guess is right in {1 / len(firing):.2%}\n")
     print(recovered(reading, given.n, rng).round(3).to_string(), "\n")
-    print(styles_told(plan, layout, given.subject, reading, given.n, rng).round(3).to_string())
+    table = components_read(plan, layout, given.subject)
+    concepts = pd.read_csv(layout.subject(given.subject).truth / "concepts.csv")
+    print(styles_told(plan, concepts, table, reading, given.n, rng).round(3).to_string(), "\n")
+    print(alike(table).round(3).to_string())
 
 
 if __name__ == "__main__":
