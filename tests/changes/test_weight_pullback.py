@@ -92,7 +92,7 @@ def test_the_dictionary_spans_what_is_written_along_its_latents_and_nothing_else
 def test_few_latents_span_a_map_that_is_sparse_in_the_dictionary_and_not_a_random_one():
     generator = torch.Generator().manual_seed(3)
     rows = torch.nn.functional.normalize(torch.randn(300, 40, generator=generator).double(), dim=1)
-    sparse = torch.randn(40, 3, generator=generator).double() @ rows[:3]
+    sparse = torch.randn(40, 3, generator=generator).double() @ rows[100:103]
     found = spanned_shares(sparse, None, rows, torch.arange(300))
     assert found["spanned_decoder"] == pytest.approx(1)
     assert found["spanned_by_k"] > 0.95
