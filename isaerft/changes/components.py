@@ -282,7 +282,7 @@ class Reading:
         """Return the tokens along a direction (d_model,): by their embedding, or by the logits that it raises."""
         model, n = self.subject.model, self.subject.language.n_vocabulary
         if read:
-            embedding = model.get_input_embeddings().weight[:n]  # type: ignore[index,union-attr]
+            embedding = model.get_input_embeddings().weight[:n]  # type: ignore[index]
             values = embedding.double() @ direction
         else:
             counts = torch.ones(n, dtype=torch.int64)

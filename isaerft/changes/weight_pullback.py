@@ -147,8 +147,8 @@ def _means(trained: PulledBack, rows: torch.Tensor) -> dict[str, torch.Tensor]:
                 "displacement": (after.residual - before.residual)[text].double().sum(0),
                 "activations": trained.shift(batch).total().double(),
             }
-        _, change = torch.func.jvp(subject.dictionary.encode_dense, (before.activation[text].float(),), (moved,))
-        parts["first_order"] = change.double().sum(0)
+        found = torch.func.jvp(subject.dictionary.encode_dense, (before.activation[text].float(),), (moved,))
+        parts["first_order"] = found[1].double().sum(0)
         sums = {name: sums.get(name, 0.0) + part for name, part in parts.items()}
         n_tokens += int(text.sum())
     return {name: total / n_tokens for name, total in sums.items()}

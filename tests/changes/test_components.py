@@ -112,15 +112,17 @@ def test_components_are_uncorrelated_on_text_and_add_up_to_the_map(subject, cach
     torch.testing.assert_close(batch.codes.dense()[tokens].double() @ split.read, split.signal, atol=1e-4, rtol=1e-4)
 
 
-def test_units_of_latents_and_directions_no_text_takes_do_not_matter(subject, cached):
-    """The same map, with one latent in other units; a silent latent's weight, however large, changes nothing."""
-    adapter = planted(subject, "low_rank")
+def test_neither_the_factors_of_a_map_nor_directions_no_text_takes_matter(subject, cached):
+    """The same map as other factors; and a silent latent's weight, however large, changes nothing."""
+    adapter, plain = planted(subject, "low_rank"), reading(subject, cached).table(planted(subject, "low_rank"))
+    mix = torch.eye(4) + torch.triu(torch.full((4, 4), 5.0), 1)
     with torch.no_grad():
         adapter.down[0] = 1000.0
+        adapter.down.copy_(adapter.down @ mix)
+        adapter.up.copy_(torch.linalg.inv(mix) @ adapter.up)
     table = reading(subject, cached).table(adapter)
-    plain = reading(subject, cached).table(planted(subject, "low_rank"))
-    np.testing.assert_allclose(table["size"], plain["size"], rtol=1e-6)
-    assert [latents[0] for latents in table.writes] == list(WRITTEN)
+    np.testing.assert_allclose(table["size"][:2], plain["size"], rtol=1e-4)
+    assert [latents[0] for latents in table.writes][:2] == list(WRITTEN)
 
 
 def test_a_map_of_one_component_loses_everything_without_it_and_keeps_everything_with_it(subject, cached):
