@@ -64,17 +64,25 @@ def test_both_sides_are_named_with_the_explanation_of_the_first_latent(parts, pl
     assert table.writes_explanation[2] == "latent 3"
 
 
-def test_components_are_compared_with_other_seeds_of_the_same_weight_alone(parts, plan):
-    other = {"adapter": "lora", "part": "blocks.2.mlp.up_proj", "read_vector": np.eye(6)[5].tolist()}
+def test_components_are_compared_over_seeds(parts, plan):
     rows = [component(seed, number) for seed in (0, 1) for number in (1, 2)]
-    write(parts, [*rows, bias(), component(0, 1, **other), component(1, 1)])
-    write(parts, [*rows, bias(), component(0, 1, **other)])
+    write(parts, [*rows, bias(), component(0, 1, adapter="lora", part="blocks.2.mlp.up_proj")])
     table = parts.table(plan, "map_components")[: len(rows) + 2]
     assert table.read_recurrence[:4].tolist() == [1, 1, 1, 1]
     assert table.write_recurrence[:4].tolist() == [1, 1, 1, 1]
     assert table.write_chance[0] == pytest.approx(table.read_chance[0], abs=0.05)
     assert 0.2 < table.read_chance[0] < 0.7
     assert table[["read_recurrence", "read_chance", "write_chance"]][4:].isna().all(axis=None), "a bias; one seed"
+
+
+@pytest.mark.parametrize("other", [{"adapter": "residual"}, {"part": "blocks.2.mlp.up_proj"}])
+def test_a_component_that_recurs_in_another_map_alone_does_not_recur(parts, plan, other):
+    one, two = ({f"{side}_vector": np.eye(6)[place].tolist() for side in ("read", "write")} for place in (1, 2))
+    mine, theirs = [component(0, 1, **one), component(1, 1, **two)], [(0, two), (1, one)]
+    write(parts, [*mine, *(component(seed, 1, **vectors, **other) for seed, vectors in theirs)])
+    table = parts.table(plan, "map_components")
+    assert table.read_recurrence[:4].tolist() == [0, 0, 0, 0]
+    assert table.write_recurrence[:4].tolist() == [0, 0, 0, 0]
 
 
 def test_a_study_without_the_option_has_neither_table(parts):
