@@ -16,7 +16,7 @@ from isaerft.table import Column
 _LATENTS = ("reads", "reads_encoder", "writes", "writes_encoder")
 _SIDES = {"reads_explanation": "reads", "writes_explanation": "writes"}
 _KEYS = ["adapter", "part"]
-_Chance = Callable[[int, int, int], stats.Recurrence]
+_Chance = Callable[[int, int, int], "stats.Recurrence"]
 
 
 def map_components(analysis: Analysis) -> pd.DataFrame:
