@@ -143,6 +143,23 @@ class AnswersFolder:
 
 
 @dataclass(frozen=True)
+class MapsFolder:
+    """The folder results/{study}/maps/{subject}/{behavior}: what the learned maps of a behavior read and write."""
+
+    path: Path
+
+    @property
+    def components(self) -> Path:
+        """The components of every map: adapter, seed, part, component, losses, names and vectors."""
+        return self.path / "components.parquet"
+
+    @property
+    def pullback(self) -> Path:
+        """The latents' changes by the linear pullback beside those of the activations."""
+        return self.path / "pullback.parquet"
+
+
+@dataclass(frozen=True)
 class AgreementFolder:
     """The folder results/{study}/agreement/{subject}/{adapter}: rows of four tables, before q-values."""
 
@@ -223,6 +240,10 @@ class Results:
     def steering_check(self, subject: str) -> AnswersFolder:
         """Answers while latents are amplified and suppressed."""
         return AnswersFolder(self._at("steering_check", subject))
+
+    def maps(self, subject: str, behavior: str) -> MapsFolder:
+        """What the learned maps of a behavior read and write."""
+        return MapsFolder(self._at("maps", subject, behavior))
 
     def design(self, subject: str) -> Path:
         """The case-control sample of a subject's latents."""

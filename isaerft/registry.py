@@ -39,6 +39,8 @@ class AdapterFacts:
     """Whether it is fitted to the replies of an elicited behavior with the instruction in the prompt."""
     leaves_latents: Callable[[Mapping[str, object]], bool] = lambda options: False
     """Tells from its options whether it changes no latent, so that it can only be a study's reference."""
+    linear: Callable[[Mapping[str, object]], bool] = lambda options: False
+    """Tells from its options whether it holds linear maps, which can be read (`isaerft.changes.parts`)."""
 
     @property
     def trained(self) -> bool:
@@ -263,15 +265,16 @@ ADAPTERS.declare("bias", "isaerft.adapters.elementwise:Bias")
 ADAPTERS.declare("scale", "isaerft.adapters.elementwise:Scale")
 ADAPTERS.declare("affine", "isaerft.adapters.elementwise:Affine")
 ADAPTERS.declare("lerp", "isaerft.adapters.elementwise:Lerp")
-ADAPTERS.declare("low_rank", "isaerft.adapters.maps:LowRank")
-ADAPTERS.declare("mlp", "isaerft.adapters.maps:Mlp")
-ADAPTERS.declare("residual", "isaerft.adapters.model:Residual", made="model")
+ADAPTERS.declare("low_rank", "isaerft.adapters.maps:LowRank", linear=lambda options: True)
+ADAPTERS.declare("mlp", "isaerft.adapters.maps:Mlp", linear=lambda options: options.get("depth") == 0)
+ADAPTERS.declare("residual", "isaerft.adapters.model:Residual", made="model", linear=lambda options: True)
 ADAPTERS.declare(
     "lora",
     "isaerft.adapters.weights:Lora",
     made="model",
     # A LoRA above the hook leaves what the SAE reads as it is.
     leaves_latents=lambda options: options.get("where", "above") == "above",
+    linear=lambda options: True,
 )
 ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="checkpoint")
 ADAPTERS.declare("saved", "isaerft.adapters.saved:Saved", made="saved")

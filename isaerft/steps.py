@@ -101,6 +101,8 @@ def _trainings(plan: Plan) -> Names:
             of = {"subject": subject, "behavior": behavior}
             if plan.causally_checked:
                 yield "causal-check", of
+            if plan.mapped_adapters:
+                yield "map-components", of
             if behavior in plan.behavior_checked:
                 yield "behavior-check", of
         if plan.has_placebos(subject):

@@ -60,7 +60,7 @@ STUDIES = {
         ],
         "steering_check": None,
     },
-    "bare": {"controls": [], "scorers": {}, "steering_check": None, "placebos": {"n": 0}},
+    "bare": {"controls": [], "scorers": {}, "steering_check": None, "map_components": None, "placebos": {"n": 0}},
 }
 
 

@@ -19,7 +19,7 @@ from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import is_model_adapter, load_adapter, load_model_adapter
 from isaerft.adapters.shift import Shift
-from isaerft.subjects.cache import Batch, CachedRows, bos_mask, completion_losses
+from isaerft.subjects.cache import Batch, CachedRows, base_state, bos_mask, completion_losses
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.hooks import HookState
@@ -145,6 +145,10 @@ class PulledBack(Trained):
                 total += float(in_float64(losses).sum())
                 n_tokens += len(losses)
         return total / n_tokens
+
+    def hook_states(self, batch: Batch) -> tuple[HookState, HookState]:
+        """Return what a batch's tokens look like at the hook without the adapter and with it."""
+        return base_state(self.subject, batch), self._at_hook(batch)
 
     def _at_hook(self, batch: Batch) -> HookState:
         with torch.no_grad():

@@ -260,6 +260,28 @@ def causal_check(study: StudyFile, subject: SubjectName, behavior: BehaviorName,
     )
 
 
+@app.command("map-components")
+def map_components(
+    study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None
+) -> None:
+    """Split the linear maps that were learned into components, and say what each reads, writes and does to the loss."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.study.behaviors)
+    if not plan.mapped_adapters:
+        raise InputError("the study does not read its maps", remedy="add `map_components: {}`")
+    from isaerft.changes.components import write_components
+
+    write_components(
+        plan,
+        open_subject(opened, subject),
+        layout.subject(subject).read_latents(),
+        layout.cache(subject, behavior),
+        layout.adapters(subject, behavior),
+        layout.maps(subject, behavior),
+    )
+
+
 @app.command("behavior-check")
 def behavior_check(
     study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None

@@ -20,6 +20,7 @@ from isaerft.config.controls import (
     Baseline,
 )
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
+from isaerft.config.maps import MapComponents
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
@@ -66,6 +67,7 @@ __all__ = [
     "Gguf",
     "Judge",
     "Llm",
+    "MapComponents",
     "Metric",
     "Neuronpedia",
     "Orpo",

@@ -49,6 +49,12 @@ class Plan:
             )
         if self.study.steering_check is not None:
             self._check_steering(self.study.steering_check)
+        if self.study.map_components is not None and not self.mapped_adapters:
+            raise InputError(
+                "map_components in a study without an adapter that is a linear map",
+                allowed="low_rank, residual, lora, or mlp with `options: {depth: 0}`",
+                remedy="add one of these adapters, or leave the option out",
+            )
         for name, behavior in self.study.behaviors.items():
             for adapter in self.instructed_adapters:
                 is_asked = behavior.elicit is not None and behavior.elicit.instruction.strip()
@@ -268,6 +274,14 @@ class Plan:
         """Adapters whose most changed latents are neutralized."""
         chosen = self.study.causal_check.adapters
         return self.analyzed_adapters() if chosen is None else chosen
+
+    @property
+    def mapped_adapters(self) -> list[str]:
+        """Adapters whose maps are read; empty when the option is off."""
+        options = self.study.map_components
+        if options is None:
+            return []
+        return self.study.linear_adapters if options.adapters is None else options.adapters
 
     @property
     def behavior_checked(self) -> dict[str, list[str]]:

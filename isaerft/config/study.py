@@ -16,6 +16,7 @@ from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
 from isaerft.config.controls import ASKED_CONTROLS, CONTROLS, SHUFFLED, TWINS
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
+from isaerft.config.maps import MapComponents
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.tracking import Tracking
@@ -130,6 +131,8 @@ class Study:
     behavior_check: BehaviorCheck = Field(default_factory=BehaviorCheck)
     steering_check: SteeringCheck | None = None
     """Whether verdicts on explanations agree with what steering does; off when not given."""
+    map_components: MapComponents | None = None
+    """What learned maps read and write, component by component; off when not given."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0
@@ -331,6 +334,12 @@ class Study:
             if path is not None and "{subject_dir}" not in path and not os.path.exists(path):
                 raise _missing(f"{kind} {name!r}: {path!r}", path)
 
+    @property
+    def linear_adapters(self) -> list[str]:
+        """Adapters that hold linear maps, which can be read."""
+        parts = self.adapters.items()
+        return [name for name, part in parts if registry.ADAPTERS.facts(part.kind or name).linear(part.options)]
+
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
         analyzed = [name for name in self.adapters if name != self.reference]
@@ -352,6 +361,8 @@ class Study:
             yield from ((f"scorers.{scorer}.sources", name, self.sources) for name in options.sources)
         yield from (("random_dictionary_adapters", name, analyzed) for name in self.random_dictionary_adapters)
         yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
+        chosen = self.map_components.adapters if self.map_components else None
+        yield from (("map_components.adapters", name, self.linear_adapters) for name in chosen or [])
         for name, behavior in self.behaviors.items():
             if behavior.elicit is not None and behavior.elicit.subject is not None:
                 yield f"behaviors.{name}.elicit.subject", behavior.elicit.subject, self.subjects

@@ -182,6 +182,7 @@ _NEXT = (
     ("Did training work?", "training"),
     ("Did the behavior move?", "behavior_check"),
     ("Does training work through the latents that changed most?", "causal_check"),
+    ("What do learned maps read and write?", "map_components"),
     ("What does the suspect data teach?", "audit_latents"),
 )
 

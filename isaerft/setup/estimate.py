@@ -33,6 +33,8 @@ AMPLIFIED_TOKENS, MEASURE_PASSES = 14, {"attribution": 16.0}
 ADAM_FLOP_PER_WEIGHT = 12
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CODE_BYTES, CHANGE_BYTES, LORA_BYTES = 8, 16, 700_000
+# Linear maps of a block, as most models have them; a lora changes each.
+LORA_MAPS = 7
 
 
 class Shape(NamedTuple):
@@ -237,13 +239,19 @@ def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Ma
 
 
 def _checks(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mapping[str, Rows]) -> None:
-    """Causal check, behavior check and steering check."""
+    """Causal check, map components, behavior check and steering check."""
     study = plan.study
     for behavior, part in rows.items():
         options, n_rows = study.causal_check, min(part.heldout, study.causal_check.max_rows)
         for adapter in plan.causally_checked:
             passes = plan.n_seeds_of(adapter) * (2 + len(options.ks)) + len(options.ks) * options.n_draws
             found.flop["checks"] += passes * n_rows * 2 * (part.tokens * shape.above + part.completion * shape.head)
+        if study.map_components is not None:
+            n_rows = min(part.heldout, study.map_components.max_rows)
+            for adapter in plan.mapped_adapters:
+                n_maps = LORA_MAPS if plan.kind_of(adapter) == "lora" else 1
+                passes = plan.n_seeds_of(adapter) * (2 + 2 * study.map_components.n_components * n_maps)
+                found.flop["checks"] += passes * n_rows * 2 * (part.tokens * shape.above + part.completion * shape.head)
         if behavior in plan.behavior_checked:
             n_answers = 1 + study.behavior_check.n_seeds * len(plan.behavior_checked[behavior])
             for _ in range(n_answers):

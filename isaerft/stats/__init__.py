@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         spearman_ceiling_of_seed,
     )
     from isaerft.stats.checks import NullOptions
+    from isaerft.stats.components import Recurrence, recurrence, recurrence_by_chance
     from isaerft.stats.confounds import clusters_of, negative_controls, strata_of
     from isaerft.stats.exchange import Exchange, exchange_within, joined
     from isaerft.stats.families import families_of
@@ -86,6 +87,7 @@ _NAMES = {
     "agreement": "AgreementResult agreement_test agreement_tests",
     "ceilings": "auroc_ceiling_of_mean auroc_ceiling_of_seed spearman_ceiling_of_mean spearman_ceiling_of_seed",
     "checks": "NullOptions",
+    "components": "Recurrence recurrence recurrence_by_chance",
     "confounds": "clusters_of negative_controls strata_of",
     "exchange": "Exchange exchange_within joined",
     "families": "families_of",
@@ -128,6 +130,7 @@ __all__ = [
     "PairedMeans",
     "Predictor",
     "ProfileMatch",
+    "Recurrence",
     "Reliability",
     "Share",
     "SpecificityResult",
@@ -186,6 +189,8 @@ __all__ = [
     "precision_at_k",
     "qvalues",
     "rank_agreement",
+    "recurrence",
+    "recurrence_by_chance",
     "reliability",
     "reliable_difference",
     "remaining_share",

@@ -195,7 +195,7 @@ def directions_written(model: PreTrainedModel, hook: HookPoint, rows: torch.Tens
     return (
         rows
         if norm is None
-        else rows * _linear_part(norm, model.get_output_embeddings().weight.new_ones(rows.shape[-1]))[0]
+        else rows * linear_part(norm, model.get_output_embeddings().weight.new_ones(rows.shape[-1]))[0]
     )
 
 
@@ -307,12 +307,12 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
 
 def _through_norm(model: PreTrainedModel, read: torch.Tensor) -> torch.Tensor:
     """Return directions (..., d_model) behind the final normalization as directions of the residual stream."""
-    gain, centers = _linear_part(final_norm(model), model.get_output_embeddings().weight.new_ones(read.shape[-1]))
+    gain, centers = linear_part(final_norm(model), model.get_output_embeddings().weight.new_ones(read.shape[-1]))
     read = read * gain
     return read - read.mean(-1, keepdim=True) if centers else read
 
 
-def _linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, bool]:
+def linear_part(norm: nn.Module, ones: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Return a normalization's gain per dimension, (d_model,) float32, and whether it removes the mean over dimensions.
 
     Both are read off its output, since families differ in what their weights mean (Gemma's gain is 1 + weight). As

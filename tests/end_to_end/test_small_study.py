@@ -18,6 +18,8 @@ TABLES = [
     "subjects",
     "training",
     "diagnostics",
+    "map_components",
+    "weight_pullback",
     "most_changed_latents",
     "agreement",
     "specificity",
@@ -128,6 +130,7 @@ def test_figures_pages_and_summary_are_made(results):
         "steering_check",
         "benchmark",
         "reliability",
+        "map_components",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

@@ -52,6 +52,7 @@ class Maker:
             "causal_check": self.causal_check(),
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
+            "map_components": self.map_components(),
             "steering_latents": self.steering_latents(),
             "steering_summary": self.steering_summary(),
             "benchmark": self.benchmark(),
@@ -193,6 +194,22 @@ class Maker:
             keys = (subject, behavior, adapter, score, 24)
             rows.append((*keys, 0.05 * scale, 0.05 * scale + rise, 0.7 * rise, 1.3 * rise, 0.4 * scale, 1))
         return self._frame("behavior_check", rows)
+
+    def map_components(self):
+        """Two adapters with two components and a bias each; the second component may matter more than the first."""
+        rows = []
+        for subject, behavior, adapter, seed, component in itertools.product(
+            self.subjects, self.behaviors, ("low_rank", "residual"), range(2), (1, 2, 0)
+        ):
+            lost, kept = (9.0, 9.0) if component == 0 else self.rng.uniform(0, 1, 2)
+            row = {"subject": subject, "behavior": behavior, "adapter": adapter, "seed": seed, "component": component}
+            row |= {"n_components": 2, "size": 1.0, "constant_share": 0.3, "lost_without": lost, "kept_alone": kept}
+            if component:
+                row |= {"reads": "7 (+0.40); 9 (-0.10)", "reads_explanation": EXPLANATIONS[3], "share": 0.5}
+                row |= {"read_recurrence": 0.5, "read_chance": 0.11, "write_recurrence": 0.9, "write_chance": 0.12}
+            rows.append(row)
+        made = TABLES["map_components"]
+        return made.conform(pd.DataFrame(rows).reindex(columns=made.column_names))
 
     def steering_latents(self):
         """More supported latents than the figure shows, and a few of the other groups; some are confirmed."""

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from isaerft.config import SteeringCheck
+from isaerft.config import Adapter, MapComponents, SteeringCheck
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.report import FIGURES, figures_of
@@ -273,11 +273,29 @@ def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_
     assert found == [0.7, 0.72, 0.5]
 
 
+def test_of_each_map_the_component_that_matters_most_is_shown_and_a_bias_never(tables):
+    effect, reads, writes = FIGURES["map_components"].make(tables).axes
+    table = tables["map_components"]
+    most = table[table.component > 0].groupby(["behavior", "adapter", "seed"], sort=False).lost_without.max()
+    means = most.groupby(["behavior", "adapter"], sort=False).mean()
+    filled = [
+        x for line in effect.lines if line.get_marker() in "os" and line.get_mfc() != "white" for x in line.get_xdata()
+    ]
+    assert sorted(filled) == pytest.approx(sorted(means))
+    assert 9.0 not in filled
+    for axes, side in ((reads, "read"), (writes, "write")):
+        shown = {round(x, 3) for line in axes.lines if line.get_marker() == "|" for x in line.get_xdata()}
+        assert shown == {round(table[f"{side}_chance"].dropna().iloc[0], 3)}
+
+
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    others = ("calibration", "steering_check", "benchmark", "discriminability")
+    others = ("calibration", "steering_check", "benchmark", "discriminability", "map_components")
     assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
+    low_rank = {**plan.study.adapters, "low_rank": Adapter()}
+    mapped = replace(plan, study=replace(plan.study, adapters=low_rank, map_components=MapComponents()))
+    assert "map_components" in figures_of(mapped)
     name, source = next(iter(plan.study.sources.items()))
     keyed = {name: replace(source, side="input", wrong_share=0.1, key="{subject_dir}/key.csv")}
     known = replace(plan, study=replace(plan.study, sources=plan.study.sources | keyed))

@@ -39,6 +39,7 @@ OUTPUTS = {
     "changes": [at.changes(subject, behavior), at.diagnostics(subject, behavior)],
     "placebos": [at.placebos(subject)],
     "causal-check": [at.causal_check(subject, behavior)],
+    "map-components": [at.maps(subject, behavior).components, at.maps(subject, behavior).pullback],
     "behavior-check": [answers.scores, answers.answers],
     "steering-check": [at.steering_check(subject).scores, at.steering_check(subject).answers],
     "design": [at.design(subject)],

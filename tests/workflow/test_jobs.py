@@ -273,6 +273,21 @@ def test_a_steering_check_is_one_job_for_each_subject_and_reads_what_verdicts_ar
 
 
 @pytest.mark.slow
+def test_maps_are_read_once_for_each_behavior_and_only_where_a_study_asks_for_it(workspace):
+    values = workspace.study()
+    assert "map_components" not in workspace.planned()
+    adapters = {"adapters": values["adapters"] | {"low_rank": {}}}
+    workspace.study(map_components={"adapters": ["low_rank"]}, **adapters)
+    assert workspace.planned()["map_components"] == 2
+    target = "results/small/maps/toy/refusal/components.parquet"
+    inputs = workspace.inputs("map_components", target)
+    assert "adapters/toy/refusal/low_rank" in inputs
+    assert "adapters/toy/refusal/bias" not in inputs
+    assert target in workspace.inputs("tables", "results/small/tables/map_components.csv")
+    assert workspace.inputs("figures", "results/small/figures/map_components.svg").count("map_components.csv") == 1
+
+
+@pytest.mark.slow
 def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
     study_of_little(workspace, {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"})
     workspace.write("fail.txt", "tokenize")
@@ -297,6 +312,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "leaderboard",
         "benchmark",
         "elicit",
+        "map-components",
         "steer",
         "steering-check",
         "tokenize",

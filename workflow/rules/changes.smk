@@ -125,6 +125,42 @@ rule causal_check:
         " --behavior {wildcards.behavior} > {log} 2>&1"
 
 
+# What the linear maps that were learned read and write, and the part of each component in the fall in loss.
+rule map_components:
+    input:
+        model,
+        sae,
+        cache,
+        at.subject("{subject}").latents,
+        [at.adapter("{subject}", "{behavior}", name) for name in plan.mapped_adapters],
+    output:
+        at.maps("{subject}", "{behavior}").components,
+        at.maps("{subject}", "{behavior}").pullback,
+    log:
+        at.log("map_components", "{subject}", "{behavior}"),
+    benchmark:
+        at.benchmark("map_components", "{subject}", "{behavior}")
+    group:
+        together("training")
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
+    params:
+        study=study_path,
+        code=code("map-components", *kinds(plan.mapped_adapters)),
+        settings=settings(
+            study.map_components,
+            study.agreement.min_firing_rate,
+            study.batch_size,
+            study.seed,
+        ),
+    shell:
+        "isaerft map-components --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"
+
+
 # Answers to held-out prompts before and after training, scored by the behavior's metric.
 rule behavior_check:
     input:

@@ -179,6 +179,15 @@ rule tables:
             for behavior in (study.behaviors if plan.causally_checked else [])
         ],
         [
+            file
+            for subject in study.subjects
+            for behavior in (study.behaviors if plan.mapped_adapters else [])
+            for file in [
+                at.maps(subject, behavior).components,
+                at.maps(subject, behavior).pullback,
+            ]
+        ],
+        [
             at.behavior_check(subject, behavior).scores
             for subject in study.subjects
             for behavior in plan.behavior_checked

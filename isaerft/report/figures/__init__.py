@@ -130,6 +130,15 @@ FIGURES: dict[str, Figure] = {
             when=lambda plan: bool(plan.causally_checked),
         ),
         Figure(
+            "map_components",
+            "What do learned maps do? The component of each map whose removal costs most: how much of the fall in "
+            "held-out loss is lost without it (filled, range over seeds) and kept by it alone (hollow); and how alike "
+            "what it reads and what it writes are in other seeds, beside random directions (tick).",
+            ("map_components",),
+            "components:draw_components",
+            when=lambda plan: bool(plan.mapped_adapters),
+        ),
+        Figure(
             "behavior_check",
             "Did the behavior move? Scores of answers to held-out prompts before training (tick) and after (filled, "
             "with the interval of the difference over prompts), and of the data's own replies (diamond). The loss can"
