@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from isaerft.stats.multiple_testing import family_qvalues, qvalues
     from isaerft.stats.nulls import exchange_pvalue
+    from isaerft.stats.onsets import onsets, share_reached
     from isaerft.stats.overall import (
         OverallResult,
         factor_among,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         stratified_auroc,
     )
     from isaerft.stats.steering import ClaimedEffect, Predictor, claimed_effect, compare_predictors
+    from isaerft.stats.tails import Tail, n_carrying, tail_of
     from isaerft.stats.trainings import TrainingsResult, against_others, others_of, placebo_pvalue
     from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
@@ -86,6 +88,7 @@ _NAMES = {
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
+    "onsets": "onsets share_reached",
     "overall": "OverallResult factor_among overall_agreement overall_specificity reliable_difference"
     " specificity_estimate",
     "power": "disattenuated_auroc hanley_mcneil_sd",
@@ -96,6 +99,7 @@ _NAMES = {
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
     "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
     "steering": "ClaimedEffect Predictor claimed_effect compare_predictors",
+    "tails": "Tail n_carrying tail_of",
     "trainings": "TrainingsResult against_others others_of placebo_pvalue",
     "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
 }
@@ -119,6 +123,7 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "Tail",
     "TrainingsResult",
     "Verdict",
     "against_others",
@@ -154,7 +159,9 @@ __all__ = [
     "mean_interval",
     "mean_rank",
     "median_of_draws",
+    "n_carrying",
     "negative_controls",
+    "onsets",
     "others_of",
     "overall_agreement",
     "overall_specificity",
@@ -169,6 +176,7 @@ __all__ = [
     "remaining_share",
     "scaled_ranks",
     "score_elsewhere",
+    "share_reached",
     "sign_agreement",
     "spearman",
     "spearman_ceiling_of_mean",
@@ -180,6 +188,7 @@ __all__ = [
     "stability_pvalue",
     "strata_of",
     "stratified_auroc",
+    "tail_of",
 ]
 
 
