@@ -179,6 +179,8 @@ _NEXT = (
     ("Did training work?", "training"),
     ("Did the behavior move?", "behavior_check"),
     ("Does training work through the latents that changed most?", "causal_check"),
+    ("Which latents change first?", "changes_over_time"),
+    ("How few latents carry the effect?", "change_shape"),
     ("What does the suspect data teach?", "audit_latents"),
 )
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from isaerft.stats.multiple_testing import family_qvalues, qvalues
     from isaerft.stats.nulls import exchange_pvalue
-    from isaerft.stats.onsets import onsets, share_reached
+    from isaerft.stats.onset import onsets, share_reached
     from isaerft.stats.overall import (
         OverallResult,
         factor_among,
@@ -88,7 +88,7 @@ _NAMES = {
     " median_of_draws paired_means remaining_share",
     "multiple_testing": "family_qvalues qvalues",
     "nulls": "exchange_pvalue",
-    "onsets": "onsets share_reached",
+    "onset": "onsets share_reached",
     "overall": "OverallResult factor_among overall_agreement overall_specificity reliable_difference"
     " specificity_estimate",
     "power": "disattenuated_auroc hanley_mcneil_sd",

@@ -273,10 +273,38 @@ def test_steering_shows_the_latents_with_the_largest_effects_and_the_tables_own_
     assert found == [0.7, 0.72, 0.5]
 
 
+def test_changes_over_time_shows_the_primary_adapters_checkpoints_and_not_what_was_kept(tables):
+    axes = FIGURES["changes_over_time"].make(tables).axes
+    shown = [one for one in axes if one.get_visible()]
+    assert len(shown) == 8
+    expected, others, agreement = shown[0].lines[:3]
+    assert list(expected.get_xdata()) == [1, 3, 10, 30, 100]
+    assert list(others.get_ydata()) == pytest.approx([0.25, 0.36, 0.49, 0.64, 0.7225])
+    assert list(agreement.get_ydata()) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.85])
+
+
+def test_the_loss_on_training_rows_is_drawn_hollow_where_it_was_taken(tables):
+    def hollow(drawing):
+        lines = [line for line in drawing.axes[0].lines if line.get_markerfacecolor() == "white"]
+        return sum(len(line.get_xdata()) for line in lines)
+
+    known = tables["training"]["train_loss_adapted"].notna().sum()
+    assert hollow(FIGURES["training"].make(tables)) == known > 0
+    without = tables["training"].assign(train_loss_adapted=np.nan)
+    drawing = FIGURES["training"].make({"training": without})
+    assert hollow(drawing) == 0
+    assert "after, on training rows" not in [text.get_text() for text in drawing.legends[0].get_texts()]
+
+
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    assert figures_of(plan) == [name for name in FIGURES if name not in ("calibration", "steering_check")]
+    assert figures_of(plan) == [
+        name for name in FIGURES if name not in ("calibration", "steering_check", "changes_over_time")
+    ]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
+    bias = replace(plan.study.adapters["bias"], checkpoints=10)
+    followed = replace(plan, study=replace(plan.study, adapters=plan.study.adapters | {"bias": bias}))
+    assert "changes_over_time" in figures_of(followed)
     assert figures_of(lean_plan) == ["agreement", "agreement_grid", "most_changed_latents", "training"]
 
 
