@@ -69,6 +69,15 @@ def test_the_power_law_is_the_lognormals_limit_and_never_beats_it():
     assert tail_of(np.append(np.linspace(0.01, 1, 3 * len(heavy)), heavy)).pvalues["lognormal"] == 1
 
 
+def test_a_power_law_is_tested_against_the_lognormal_with_a_parameter_at_its_bound():
+    sizes = np.sort(np.random.default_rng(2).lognormal(0, 3, 1200))
+    tail = tail_of(sizes)
+    found = _log_densities(sizes[-tail.n :] / tail.threshold)
+    ratio = (found["lognormal"] - found["power_law"]).sum()
+    assert ratio > 0
+    assert tail.pvalues["power_law"] == pytest.approx(scipy_stats.chi2.sf(2 * ratio, 1) / 2)
+
+
 def test_sizes_count_without_their_sign_unit_and_zeros():
     rng = np.random.default_rng(0)
     sizes = rng.exponential(size=800)
