@@ -43,10 +43,7 @@ rule changes_over_time:
         model,
         sae,
         cache,
-        [
-            at.adapter("{subject}", "{behavior}", name)
-            for name in plan.followed_adapters
-        ],
+        [at.adapter("{subject}", "{behavior}", name) for name in plan.followed_adapters],
     output:
         at.changes_over_time("{subject}", "{behavior}"),
     log:
