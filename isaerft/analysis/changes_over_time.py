@@ -74,7 +74,7 @@ def _followed(analysis: Analysis) -> Iterator[tuple[Reading, dict[str, object], 
         if reading is None:
             continue
         for adapter in plan.followed_adapters:
-            names = reading.names | {"adapter": adapter, "measure": plan.study.primary.measure}
+            names: dict[str, object] = {"adapter": adapter, "measure": plan.study.primary.measure, **reading.names}
             finals = analysis.changes(subject, adapter)
             yield (
                 reading,

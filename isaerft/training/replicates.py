@@ -153,7 +153,9 @@ def train_seeds(
             ]
             for seed, result in zip(together, train_replicates(replicates), strict=True):
                 row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
-                results.append(row | vars(result.training) | result.train_losses | {"diagnostics": result.diagnostics})
+                results.append(
+                    row | vars(result.training) | dict(result.train_losses) | {"diagnostics": result.diagnostics}
+                )
                 if plan.study.record_seconds:
                     results[-1]["seconds"] = (time.perf_counter() - started) / len(together)
                 if runs:
