@@ -20,7 +20,12 @@ from isaerft.io import read_json, read_parquet
 if TYPE_CHECKING:
     import pandas as pd
 
-ADAPTER_SEED = "seed_"
+ADAPTER_SEED, CHECKPOINT_STEP = "seed_", "step_"
+
+
+def checkpoints_of(adapter: Path, seed: int) -> Path:
+    """Return the folder of an adapter's checkpoints of one seed: step_1/, step_2/, ... in an adapter's folder."""
+    return adapter / "checkpoints" / f"{ADAPTER_SEED}{seed}"
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,10 @@ class Results:
     def changes(self, subject: str, behavior: str) -> Path:
         """Change of each latent: adapter, measure, seed, latent_index, change."""
         return self._at("changes", subject, f"{behavior}.parquet")
+
+    def changes_over_time(self, subject: str, behavior: str) -> Path:
+        """Change of each latent at checkpoints: adapter, measure, seed, step, latent_index, change."""
+        return self._at("changes_over_time", subject, f"{behavior}.parquet")
 
     def diagnostics(self, subject: str, behavior: str) -> Path:
         """How much of each model adapter's effect passes through the hook and is explained by the dictionary."""

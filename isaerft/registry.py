@@ -72,6 +72,8 @@ class MeasureFacts:
 
     directed: bool = True
     """Whether its sign says which way a latent was pushed."""
+    additive: bool = False
+    """Whether the changes of all latents sum to the fall in loss."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ MEASURES = Registry("measure", MeasureFacts, group="isaerft.measures")
 MEASURES.declare("parameter", "isaerft.changes.measures:parameter")
 MEASURES.declare("contribution", "isaerft.changes.measures:contribution")
 # Its sign says whether the change lowered the loss.
-MEASURES.declare("attribution", "isaerft.changes.measures:attribution", directed=False)
+MEASURES.declare("attribution", "isaerft.changes.measures:attribution", directed=False, additive=True)
 
 STATISTICS = Registry("statistic", StatisticFacts, group="isaerft.statistics")
 STATISTICS.declare("auroc", "isaerft.stats.statistics:AUROC", title="AUROC", pooled=True, chance=0.5, bounds=(0.0, 1.0))

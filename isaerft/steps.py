@@ -99,6 +99,8 @@ def _trainings(plan: Plan) -> Names:
             yield "changes", of
         for behavior in plan.study.behaviors:
             of = {"subject": subject, "behavior": behavior}
+            if plan.followed_adapters and behavior in plan.tested_behaviors:
+                yield "changes-over-time", of
             if plan.causally_checked:
                 yield "causal-check", of
             if plan.mapped_adapters:

@@ -24,7 +24,7 @@ from isaerft.adapters.model import ModelAdapter
 from isaerft.directory import saes_directory
 from isaerft.errors import InputError, printable, shown
 from isaerft.io import read_json, replacing, write_json
-from isaerft.layout import ADAPTER_SEED
+from isaerft.layout import ADAPTER_SEED, CHECKPOINT_STEP, checkpoints_of
 from isaerft.outside import damage, loading
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.dictionary import Dictionary
@@ -116,6 +116,12 @@ def seed_folders(folder: Path) -> list[Path]:
 def seed_of(folder: Path) -> int:
     """Return k of a folder seed_k."""
     return int(folder.name.removeprefix(ADAPTER_SEED))
+
+
+def checkpoint_folders(adapter: Path, seed: int) -> dict[int, Path]:
+    """Return step -> folder of the checkpoints of one seed of a trained adapter, by step."""
+    folders = checkpoints_of(adapter, seed).glob(f"{CHECKPOINT_STEP}*")
+    return dict(sorted((int(folder.name.removeprefix(CHECKPOINT_STEP)), folder) for folder in folders))
 
 
 def _config_of(folder: str | Path) -> dict[str, Any]:

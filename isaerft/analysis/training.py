@@ -1,4 +1,4 @@
-"""training.csv: every training run, its held-out loss, and its fall relative to the reference adapter's."""
+"""training.csv: every training run, its losses, and the held-out one's fall relative to the reference adapter's."""
 
 from __future__ import annotations
 
@@ -60,6 +60,14 @@ TABLE = ResultTable(
             "Held-out loss after training (nats per completion token).",
             role="estimate",
         ),
+        Column(
+            "train_loss_base",
+            "float",
+            "The same as heldout_loss_base on training rows, as many, of those that the replicate saw. Empty unless "
+            "the study asks for `train_loss`.",
+            optional=True,
+        ),
+        Column("train_loss_adapted", "float", "The same after training.", optional=True),
         Column("reference", "text", "Adapter that loss_recovered is relative to.", optional=True),
         Column(
             "loss_recovered",

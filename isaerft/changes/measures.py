@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from isaerft import config
-from isaerft.adapters.saved import seed_folders, seed_of
+from isaerft.adapters.saved import checkpoint_folders, seed_folders, seed_of
 from isaerft.adapters.shift import Shift
 from isaerft.changes.pullback import PulledBack, Trained, load_trained
 from isaerft.errors import InputError
@@ -83,6 +83,45 @@ def score_changes(
 
     write_parquet(changes(), out)
     write_json(diagnostics, found)
+
+
+def score_changes_over_time(
+    plan: config.Plan, subject: LoadedSubject, cache: str | Path, adapters: str | Path, out: str | Path
+) -> None:
+    """Measure how much each latent had changed at every checkpoint, and write a table (Parquet), atomically.
+
+    Parameters
+    ----------
+    cache : path
+        The behavior's cache; changes are measured on its held-out rows, by the measure of the primary result.
+    adapters : path
+        Holds {adapter}/checkpoints/seed_{k}/step_{n}.
+    out : path
+        Table to write: the columns `COLUMNS` and step.
+
+    Raises
+    ------
+    InputError
+        A checkpoint is missing, or the measure does not return one number per latent.
+    """
+    heldout = read_cache(cache, "heldout")
+    folders = []
+    for name in plan.followed_adapters:
+        for seed in map(seed_of, seed_folders(Path(adapters) / name)):
+            found = checkpoint_folders(Path(adapters) / name, seed)
+            if not found:
+                raise InputError(
+                    f"no checkpoints of {name!r}, seed {seed}, in {str(adapters)!r}",
+                    remedy="run `isaerft train` again: it keeps them",
+                )
+            folders += [(name, seed, step, folder) for step, folder in found.items()]
+
+    def changes() -> Iterator[pd.DataFrame]:
+        for name, seed, step, folder in Progress(folders, desc="changes over time"):
+            with load_trained(folder, subject, heldout, plan.study.batch_size) as trained:
+                yield from measured_changes(trained, [plan.study.primary.measure], seed, adapter=name, step=step)
+
+    write_parquet(changes(), out)
 
 
 def measured_changes(trained: Trained, measures: Iterable[str], seed: int, **names: object) -> Iterator[pd.DataFrame]:

@@ -225,6 +225,27 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     )
 
 
+@app.command("changes-over-time")
+def changes_over_time(
+    study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None
+) -> None:
+    """Score how much each latent had changed at the checkpoints of adapters that have any."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.tested_behaviors)
+    if not plan.followed_adapters:
+        raise InputError("no adapter of the study has checkpoints", remedy="set `checkpoints: 10` for an adapter")
+    from isaerft.changes.measures import score_changes_over_time
+
+    score_changes_over_time(
+        plan,
+        open_subject(opened, subject),
+        layout.cache(subject, behavior),
+        layout.adapters(subject, behavior),
+        layout.changes_over_time(subject, behavior),
+    )
+
+
 @app.command("placebos")
 def placebos(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Train the primary adapter on the model's own answers, and score the changes."""

@@ -55,6 +55,7 @@ class Plan:
                 allowed="low_rank, residual, lora, or mlp with `options: {depth: 0}`",
                 remedy="add one of these adapters, or leave the option out",
             )
+        self._check_checkpoints()
         for name, behavior in self.study.behaviors.items():
             for adapter in self.instructed_adapters:
                 is_asked = behavior.elicit is not None and behavior.elicit.instruction.strip()
@@ -101,6 +102,20 @@ class Plan:
                 " and asks no language model",
                 remedy="add such a source and judge, or leave the control out",
             )
+
+    def _check_checkpoints(self) -> None:
+        """Adapters with checkpoints are trained, and hold at every step what the loss sees."""
+        for name, adapter in self.study.adapters.items():
+            if not adapter.checkpoints:
+                continue
+            gated = adapter.sparsity is not None and adapter.sparsity.kind == "l0"
+            if gated or name == self.study.reference or not ADAPTERS.facts(self.kind_of(name)).trained:
+                why = "whose gates are not in its parameters" if gated else "whose changes are not followed"
+                raise InputError(
+                    f"adapter {name!r} has checkpoints, {why}",
+                    allowed="trained adapters other than the reference, without sparsity of kind l0",
+                    remedy="leave its `checkpoints` out",
+                )
 
     def _check_steering(self, options: SteeringCheck) -> None:
         """Steering is compared with verdicts, which need several behaviors, and scored by metrics."""
@@ -268,6 +283,11 @@ class Plan:
     def instructed_adapters(self) -> list[str]:
         """Adapters that are fitted to replies with the instruction in the prompt, which the cache then holds too."""
         return [name for name in self.study.adapters if ADAPTERS.facts(self.kind_of(name)).instructed]
+
+    @property
+    def followed_adapters(self) -> list[str]:
+        """Adapters whose changes are also measured on the way."""
+        return [name for name in self.analyzed_adapters() if self.study.adapters[name].checkpoints]
 
     @property
     def causally_checked(self) -> list[str]:

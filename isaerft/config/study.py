@@ -147,6 +147,10 @@ class Study:
     """Processes that train one adapter together, each on its own GPU if there are GPUs."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
+    train_loss: bool = False
+    """Also take the loss on training rows, as many as are held out, for training.csv and its figure."""
+    change_shape: bool = False
+    """Make change_shape.csv: how few latents carry half of each effect, and the tail of the changes."""
     record_seconds: bool = False
     """Fill `seconds` in training.csv and show in summary.html where the time went; two runs then differ in bytes."""
     tracking: Tracking | None = None

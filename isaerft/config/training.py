@@ -236,6 +236,19 @@ class Adapter:
     """Replicates of this adapter; as many as the study's when not given. One tells nothing of how seeds differ."""
     sparsity: Sparsity | None = None
     """Change only a few latents; all may change when this is left out."""
+    checkpoints: int = Field(default=0, ge=0)
+    """Measure the changes also at so many steps on the way, closer together at the start, to see which latents change
+    first (changes_over_time.csv, onset.csv); fewer where `steps` leave no room."""
+
+    @property
+    def checkpoint_steps(self) -> list[int]:
+        """Steps at which changes are measured on the way, from 1 to `steps` at about equal ratios."""
+        n = min(self.checkpoints, self.steps)
+        steps = [round(self.steps ** (number / max(1, n - 1))) for number in range(n)] if n > 1 else [self.steps] * n
+        # Where two would coincide, the later ones move on.
+        for number in range(1, n):
+            steps[number] = max(steps[number], steps[number - 1] + 1)
+        return steps
 
     @property
     def objective_settings(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         reliable_difference,
     )
     from isaerft.stats.nulls import exchange_pvalue
+    from isaerft.stats.onset import onsets, share_reached
     from isaerft.stats.overall import OverallResult, overall_agreement, overall_specificity, specificity_estimate
     from isaerft.stats.power import disattenuated_auroc, hanley_mcneil_sd
     from isaerft.stats.raters import (
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         stratified_auroc,
     )
     from isaerft.stats.steering import ClaimedEffect, Predictor, claimed_effect, compare_predictors
+    from isaerft.stats.tails import Tail, n_carrying, tail_of
     from isaerft.stats.trainings import TrainingsResult, against_others, others_of, placebo_pvalue
     from isaerft.stats.verdicts import ProfileMatch, Verdict, decide, match_profiles, score_elsewhere
 
@@ -98,6 +100,7 @@ _NAMES = {
     "noise": "Discriminability Margin Noise discriminability factor_among jackknife_sd margin_of_independent"
     " margin_of_paired noise_of noise_of_all_seeds reliable_difference",
     "nulls": "exchange_pvalue",
+    "onset": "onsets share_reached",
     "overall": "OverallResult overall_agreement overall_specificity specificity_estimate",
     "power": "disattenuated_auroc hanley_mcneil_sd",
     "raters": "Estimate agreement_of_judges attenuation corrected_auroc corrected_correlation error_rates"
@@ -107,6 +110,7 @@ _NAMES = {
     "specificity": "SpecificityResult contrast_parts specificity_matrix specificity_of specificity_test",
     "statistics": "Statistic auroc enrichment precision_at precision_at_k sign_agreement spearman stratified_auroc",
     "steering": "ClaimedEffect Predictor claimed_effect compare_predictors",
+    "tails": "Tail n_carrying tail_of",
     "trainings": "TrainingsResult against_others others_of placebo_pvalue",
     "verdicts": "ProfileMatch Verdict decide match_profiles score_elsewhere",
 }
@@ -135,6 +139,7 @@ __all__ = [
     "Share",
     "SpecificityResult",
     "Statistic",
+    "Tail",
     "TrainingsResult",
     "Verdict",
     "against_others",
@@ -176,9 +181,11 @@ __all__ = [
     "mean_of_ranks",
     "mean_rank",
     "median_of_draws",
+    "n_carrying",
     "negative_controls",
     "noise_of",
     "noise_of_all_seeds",
+    "onsets",
     "others_of",
     "over_worlds",
     "overall_agreement",
@@ -196,6 +203,7 @@ __all__ = [
     "remaining_share",
     "scaled_ranks",
     "score_elsewhere",
+    "share_reached",
     "sign_agreement",
     "spearman",
     "spearman_ceiling_of_mean",
@@ -207,6 +215,7 @@ __all__ = [
     "stability_pvalue",
     "strata_of",
     "stratified_auroc",
+    "tail_of",
 ]
 
 

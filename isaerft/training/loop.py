@@ -188,6 +188,10 @@ class Training:
     best_step: int
 
 
+def _ignore(step: int) -> None:
+    """Do nothing after a step."""
+
+
 @dataclass(frozen=True)
 class Trainee:
     """What one training changes, and its random streams.
@@ -204,6 +208,8 @@ class Trainee:
         Acts after every step; parameters are kept only from its step `settled_at` on.
     report : callable
         Gets the loss (the objective's value) of every step on training rows, and of every evaluation on held-out ones.
+    after_step : callable
+        Gets the number of every step, from 1, once the module has taken it.
     """
 
     module: nn.Module
@@ -212,6 +218,7 @@ class Trainee:
     description: str = "training"
     sparsity: Dense = field(default_factory=Dense)
     report: Report = unreported
+    after_step: Callable[[int], None] = _ignore
 
 
 def train(
@@ -227,9 +234,10 @@ def train(
     description: str = "training",
     sparsity: Dense | None = None,
     report: Report = unreported,
+    after_step: Callable[[int], None] = _ignore,
 ) -> Training:
     """Do what `train_together` does for one `Trainee`."""
-    trainee = Trainee(module, adapt, seed, description, sparsity or Dense(), report)
+    trainee = Trainee(module, adapt, seed, description, sparsity or Dense(), report, after_step)
     return train_together(subject, [trainee], train_rows, heldout_rows, options, batch_size=batch_size)[0]
 
 
@@ -328,6 +336,7 @@ class _Run:
         self._trainee.report(step, {"train/loss": loss})
         self._optimizer.step()
         sparsity.after_step(step)
+        self._trainee.after_step(step)
         self._tokens += sum(part.codes.n_tokens for part in parts)
 
     def judge(self, heldout: float) -> None:

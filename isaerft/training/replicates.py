@@ -8,28 +8,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isaerft import config
-from isaerft.adapters.base import adapted, make_adapter, n_trainable
+from isaerft.adapters.base import LatentAdapter, adapted, make_adapter, n_trainable
 from isaerft.adapters.baselines import Steering
+from isaerft.adapters.fitting import Selection
+from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import save_adapter
 from isaerft.adapters.sparsity import not_sparse, sparsity
 from isaerft.behaviors.elicited import INSTRUCTED
 from isaerft.errors import InputError
 from isaerft.io import write_json
-from isaerft.layout import ADAPTER_SEED
+from isaerft.layout import ADAPTER_SEED, CHECKPOINT_STEP, checkpoints_of
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows, read_cache
 from isaerft.subjects.load import LoadedSubject
-from isaerft.training.loop import Trainee, Training, frozen_part, heldout_loss, train, train_together
+from isaerft.training.loop import (
+    Trainee,
+    Training,
+    frozen_part,
+    heldout_loss,
+    subsample,
+    train,
+    train_together,
+)
 from isaerft.training.objectives import Adapt
 from isaerft.training.pairs import Rows, completions, read_pairs
 from isaerft.training.processes import replacing_once
-from isaerft.training.row_space import trainable
+from isaerft.training.row_space import RowSpace, trainable
 from isaerft.training.steering import fit_steering, score_steering
 from isaerft.training.tracking import Report, Tracked, unreported
 
@@ -110,6 +123,7 @@ def train_seeds(
     options = plan.study.adapters[adapter]
     kind = options.kind or adapter
     seeds = _seeds(plan, adapter, permuted)
+    is_followed = adapter in plan.followed_adapters and behavior in plan.tested_behaviors and not permuted
     n_together = options.seeds_together if ADAPTERS.facts(kind).made == "latents" else 1
     results = []
     with replacing_once(out) as temporary:
@@ -131,13 +145,17 @@ def train_seeds(
                     batch_size=plan.study.batch_size,
                     out=temporary / f"{ADAPTER_SEED}{seed}",
                     description=f"{behavior} {adapter} seed {seed}",
+                    measures_train_loss=plan.study.train_loss,
+                    checkpoints=checkpoints_of(temporary, seed) if is_followed else None,
                     report=runs[seed].report if runs else unreported,
                 )
                 for seed in together
             ]
             for seed, result in zip(together, train_replicates(replicates), strict=True):
                 row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
-                results.append(row | vars(result.training) | {"diagnostics": result.diagnostics})
+                results.append(
+                    row | vars(result.training) | dict(result.train_losses) | {"diagnostics": result.diagnostics}
+                )
                 if plan.study.record_seconds:
                     results[-1]["seconds"] = (time.perf_counter() - started) / len(together)
                 if runs:
@@ -161,6 +179,10 @@ class Replicate:
         Seed of the replicate's random streams.
     out : Path
         Folder to write.
+    measures_train_loss : bool
+        Whether `train_losses` gives any.
+    checkpoints : Path, optional
+        Folder in which the adapter is saved at each of its `checkpoint_steps`, too.
     """
 
     subject: LoadedSubject
@@ -175,6 +197,40 @@ class Replicate:
     out: Path
     description: str
     report: Report = unreported
+    measures_train_loss: bool = False
+    checkpoints: Path | None = None
+
+    def save_at_checkpoints(
+        self,
+        adapter: LatentAdapter | ModelAdapter,
+        up_to_date: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Callable[[int], None]:
+        """Return what saves the adapter after some of the steps; inside `up_to_date` its parameters are the latest."""
+        folder, steps = self.checkpoints, set(self.options.checkpoint_steps)
+        dictionary = self.subject.dictionary if isinstance(adapter, LatentAdapter) else None
+
+        def save(step: int) -> None:
+            if folder is not None and step in steps:
+                with up_to_date():
+                    save_adapter(adapter, folder / f"{CHECKPOINT_STEP}{step}", dictionary)
+
+        return save
+
+    def train_losses(self, adapt: Adapt, unadapted: AbstractContextManager[None] | None = None) -> dict[str, float]:
+        """Return the loss on training rows before and after: as many, of those that it sees, as are held out.
+
+        Inside `unadapted` the model is as it was before training.
+        """
+        if not self.measures_train_loss:
+            return {}
+        rows = completions(self.train)
+        seen = subsample(len(rows), self.options, torch.Generator().manual_seed(self.seed))
+        sample = Selection(rows, seen[: len(completions(self.heldout))])
+        with frozen_part(self.subject, self.options) as precise:
+            after = heldout_loss(self.subject, precise(adapt), sample, self.batch_size)
+            with unadapted or nullcontext():
+                before = heldout_loss(self.subject, precise(lambda batch: batch.residual), sample, self.batch_size)
+        return {"train_loss_base": before, "train_loss_adapted": after}
 
     def evaluate(self, subject: LoadedSubject, adapt: Adapt) -> Training:
         """Return the held-out losses before and after an adapter that takes no training step."""
@@ -196,12 +252,15 @@ class ReplicateResult:
         Numbers that were trained or fitted, or that differ from the base model's.
     diagnostics : dict of str to float
         How well a baseline separates behavior and contrast, and how far it steers.
+    train_losses : dict of str to float
+        What `Replicate.train_losses` gives of a training.
     """
 
     training: Training
     objective: str
     n_parameters: int
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    train_losses: Mapping[str, float] = field(default_factory=dict)
 
 
 def train_replicates(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
@@ -226,9 +285,11 @@ def _train_on_latents(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
             adapter = make_adapter(replicate.kind, subject.dictionary.d_sae, dict(options.options), seed)
             adapter.to(subject.model.device)
             sparse = sparsity(adapter, options.sparsity, options.steps, seed)
-            trained = stack.enter_context(trainable(adapter, subject, options, sparse))
+            module, adapt = stack.enter_context(trainable(adapter, subject, options, sparse))
+            latest = module.written_back if isinstance(module, RowSpace) else nullcontext
+            save = replicate.save_at_checkpoints(adapter, latest)
             adapters.append(adapter)
-            trainees.append(Trainee(*trained, seed, replicate.description, sparse, replicate.report))
+            trainees.append(Trainee(module, adapt, seed, replicate.description, sparse, replicate.report, save))
         first = replicates[0]
         trainings = train_together(
             first.subject, trainees, first.train, first.heldout, first.options, batch_size=first.batch_size
@@ -236,7 +297,9 @@ def _train_on_latents(replicates: Sequence[Replicate]) -> list[ReplicateResult]:
     results = []
     for replicate, adapter, training in zip(replicates, adapters, trainings, strict=True):
         save_adapter(adapter, replicate.out, replicate.subject.dictionary)
-        results.append(ReplicateResult(training, replicate.options.objective, n_trainable(adapter)))
+        losses = replicate.train_losses(partial(adapted, replicate.subject, adapter))
+        objective = replicate.options.objective
+        results.append(ReplicateResult(training, objective, n_trainable(adapter), train_losses=losses))
     return results
 
 
@@ -255,9 +318,11 @@ def _train_on_model(replicate: Replicate) -> ReplicateResult:
             batch_size=replicate.batch_size,
             description=replicate.description,
             report=replicate.report,
+            after_step=replicate.save_at_checkpoints(adapter),
         )
         save_adapter(adapter, replicate.out)
-        return ReplicateResult(training, options.objective, n_trainable(adapter))
+        losses = replicate.train_losses(partial(adapter.adapted, subject), adapter.idle())
+        return ReplicateResult(training, options.objective, n_trainable(adapter), train_losses=losses)
 
 
 def _fit(replicate: Replicate) -> ReplicateResult:
@@ -281,9 +346,11 @@ def _fit(replicate: Replicate) -> ReplicateResult:
         instructed=replicate.instructed,
     )
     save_adapter(adapter, replicate.out, subject.dictionary)
-    training = replicate.evaluate(subject, lambda batch: adapted(subject, adapter, batch))
+    adapt = partial(adapted, subject, adapter)
+    training = replicate.evaluate(subject, adapt)
     separation = score_steering(adapter, completions(replicate.heldout), [rows for _, rows in contrast])
-    return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, separation | {"steering_strength": strength})
+    found = separation | {"steering_strength": strength}
+    return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, found, replicate.train_losses(adapt))
 
 
 def _load_checkpoint(replicate: Replicate) -> ReplicateResult:

@@ -66,6 +66,15 @@ class RowSpace(nn.Module):
             return self._gram.new_zeros(())
         return (gradient @ self._gram @ gradient).clamp_min(0).sqrt()
 
+    @contextmanager
+    def written_back(self) -> Iterator[None]:
+        """Give the adapter the parameter that training has reached inside the block; training goes on unchanged."""
+        start = self.constant.detach().clone()
+        with torch.no_grad():
+            self.constant.add_(self._decoder @ self.weights)
+            yield
+            self.constant.copy_(start)
+
     def write_back(self) -> None:
         """Add the change that the coordinates describe to the adapter's parameter, and make it trainable again."""
         with torch.no_grad():

@@ -28,6 +28,9 @@ TABLES = [
     "explained_latents",
     "source_comparison",
     "causal_check",
+    "changes_over_time",
+    "onset",
+    "change_shape",
     "explanation_scores",
     "explanation_quality",
     "agreement_by_quality",
@@ -114,6 +117,10 @@ def test_what_is_not_trained_on_latents_stands_beside_the_rest_and_says_how_far_
     training = pd.read_csv(results / "tables/training.csv")
     reference = training[training.adapter == "lora"].groupby("behavior").loss_recovered.mean()
     assert reference.to_numpy() == pytest.approx(1, abs=1e-4)
+    assert training.train_loss_adapted.notna().all()
+    over_time = pd.read_csv(results / "tables/changes_over_time.csv")
+    assert set(over_time.step.dropna()) <= {1, 3, 10}
+    assert over_time[over_time.step.isna()].rank_correlation.to_numpy() == pytest.approx(1)
 
 
 @pytest.mark.slow
@@ -127,6 +134,7 @@ def test_figures_pages_and_summary_are_made(results):
         "most_changed_latents",
         "training",
         "causal_check",
+        "changes_over_time",
         "steering_check",
         "benchmark",
         "reliability",

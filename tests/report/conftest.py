@@ -50,6 +50,7 @@ class Maker:
             "overall": self.overall(),
             "source_comparison": self.source_comparison(),
             "causal_check": self.causal_check(),
+            "changes_over_time": self.changes_over_time(),
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
             "map_components": self.map_components(),
@@ -94,10 +95,22 @@ class Maker:
             for seed in range(3):
                 after = base - fall * self.rng.uniform(0.93, 1.07)
                 recovered = None if adapter == "lora" else (base - after) / 0.5
-                rows.append(
-                    (subject, behavior, adapter, "sft", seed, 512, 100, 90_000, base, after, "lora", recovered, None)
-                )
+                seen = (base, after - 0.1) if seed else (None, None)
+                row = (subject, behavior, adapter, "sft", seed, 512, 100, 90_000, base, after)
+                rows.append((*row, *seen, "lora", recovered, None))
         return self._frame("training", rows)
+
+    def changes_over_time(self):
+        named = {"measure": "contribution", "source": "truth_input", "judge": "table", "statistic": self.statistic}
+        rows = [
+            {"subject": subject, "behavior": behavior, "adapter": adapter, "step": step, "n_seeds": 3, "estimate": at}
+            | {"ci_low": at - 0.05, "ci_high": at + 0.05, "share_expected": at, "share_others": at**2}
+            for subject, behavior, adapter in itertools.product(self.subjects, self.behaviors, ("bias", "scale"))
+            for step, at in zip((1, 3, 10, 30, 100, None), (0.5, 0.6, 0.7, 0.8, 0.85, 0.86), strict=True)
+        ]
+        columns = TABLES["changes_over_time"].column_names
+        table = pd.DataFrame([row | named for row in rows]).reindex(columns=columns)
+        return TABLES["changes_over_time"].conform(table)
 
     def agreement(self):
         rows = []

@@ -288,14 +288,40 @@ def test_of_each_map_the_component_that_matters_most_is_shown_and_a_bias_never(t
         assert shown == {round(table[f"{side}_chance"].dropna().iloc[0], 3)}
 
 
+def test_changes_over_time_shows_the_primary_adapters_checkpoints_and_not_what_was_kept(tables):
+    axes = FIGURES["changes_over_time"].make(tables).axes
+    shown = [one for one in axes if one.get_visible()]
+    assert len(shown) == 8
+    expected, others, agreement = shown[0].lines[:3]
+    assert list(expected.get_xdata()) == [1, 3, 10, 30, 100]
+    assert list(others.get_ydata()) == pytest.approx([0.25, 0.36, 0.49, 0.64, 0.7225])
+    assert list(agreement.get_ydata()) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.85])
+
+
+def test_the_loss_on_training_rows_is_drawn_hollow_where_it_was_taken(tables):
+    def hollow(drawing):
+        lines = [line for line in drawing.axes[0].lines if line.get_markerfacecolor() == "white"]
+        return sum(len(line.get_xdata()) for line in lines)
+
+    known = tables["training"]["train_loss_adapted"].notna().sum()
+    assert hollow(FIGURES["training"].make(tables)) == known > 0
+    without = tables["training"].assign(train_loss_adapted=np.nan)
+    drawing = FIGURES["training"].make({"training": without})
+    assert hollow(drawing) == 0
+    assert "after, on training rows" not in [text.get_text() for text in drawing.legends[0].get_texts()]
+
+
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
-    others = ("calibration", "steering_check", "benchmark", "discriminability", "map_components")
+    others = ("calibration", "steering_check", "benchmark", "discriminability", "map_components", "changes_over_time")
     assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
     low_rank = {**plan.study.adapters, "low_rank": Adapter()}
     mapped = replace(plan, study=replace(plan.study, adapters=low_rank, map_components=MapComponents()))
     assert "map_components" in figures_of(mapped)
+    bias = replace(plan.study.adapters["bias"], checkpoints=10)
+    followed = replace(plan, study=replace(plan.study, adapters=plan.study.adapters | {"bias": bias}))
+    assert "changes_over_time" in figures_of(followed)
     name, source = next(iter(plan.study.sources.items()))
     keyed = {name: replace(source, side="input", wrong_share=0.1, key="{subject_dir}/key.csv")}
     known = replace(plan, study=replace(plan.study, sources=plan.study.sources | keyed))

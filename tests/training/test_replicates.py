@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -12,17 +13,17 @@ import yaml
 
 from isaerft import cli, config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.fitting import completion_means
-from isaerft.adapters.saved import load_adapter, save_adapter
+from isaerft.adapters.fitting import Selection, completion_means
+from isaerft.adapters.saved import checkpoint_folders, load_adapter, read_tensors, save_adapter, seed_folders
 from isaerft.changes.causal import check_causes
-from isaerft.changes.measures import score_changes
+from isaerft.changes.measures import score_changes, score_changes_over_time
 from isaerft.errors import InputError
 from isaerft.io import read_json
 from isaerft.subjects.blocks import decoder_blocks
 from isaerft.subjects.cache import CachedRows, read_cache, write_cache
 from isaerft.subjects.capture import capture
 from isaerft.training import tracking
-from isaerft.training.loop import heldout_loss
+from isaerft.training.loop import heldout_loss, subsample
 from isaerft.training.replicates import train_adapter
 
 
@@ -135,9 +136,9 @@ ALL = [
 def make(plan, subject, caches, tmp_path):
     """Make an adapter in a folder and return its training.json."""
 
-    def run(name, folder="adapters", **more):
+    def run(name, folder="adapters", study=plan, **more):
         options = {"behavior": "a", "permuted": False, "contrast": caches} | more
-        train_adapter(plan, subject, name, caches / "a.safetensors", tmp_path / folder / name, **options)
+        train_adapter(study, subject, name, caches / "a.safetensors", tmp_path / folder / name, **options)
         return read_json(tmp_path / folder / name / "training.json")
 
     return run
@@ -565,3 +566,122 @@ def test_prompting_is_fitted_to_a_split_that_only_its_studies_capture_and_is_sco
     assert abs(expected).max() > 0.01
     found = load_adapter(folder / "seed_0", 48)
     torch.testing.assert_close(found.direction, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bias", "residual", "lora", "probe"])
+def test_the_loss_on_training_rows_is_of_rows_that_the_replicate_saw_and_changes_nothing_else(
+    name, plan, make, subject, cached, tmp_path
+):
+    asked = with_options(plan, train_loss=True)
+    without, found = make(name), make(name, folder="asked", study=asked)
+    for row, plain in zip(found, without, strict=True):
+        losses = {key: row.pop(key) for key in ("train_loss_base", "train_loss_adapted")}
+        assert row == plain
+        # The held-out rows of this cache are the training rows; a replicate sees eight in ten of them.
+        seen = subsample(len(cached[0]), asked.study.adapters[name], torch.Generator().manual_seed(1000 + row["seed"]))
+        rows = Selection(cached[0], seen)
+        base = heldout_loss(subject, lambda batch: batch.residual, rows, 4)
+        assert losses["train_loss_base"] == pytest.approx(base, rel=1e-5)
+        assert losses["train_loss_adapted"] != losses["train_loss_base"]
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / f"asked/{name}/seed_1/{file}").read_bytes() == (
+            tmp_path / f"adapters/{name}/seed_1/{file}"
+        ).read_bytes()
+    if name == "bias":
+        adapter = load_adapter(tmp_path / "asked/bias/seed_1", 48)
+        assert losses["train_loss_adapted"] == pytest.approx(loss_of(subject, adapter, rows), rel=1e-5)
+
+
+def test_an_adapter_that_is_only_loaded_has_no_loss_on_training_rows(plan, make):
+    assert not any("train_loss_base" in row for row in make("saved", study=with_options(plan, train_loss=True)))
+
+
+FOLLOWED = {"bias": {}, "residual": {}, "below": {}, "sparse": {"kind": "bias", "sparsity": {"target": 5}}}
+FOLLOWED |= {"adam": {"kind": "affine", "optimizer": "adam", "learning_rate": 0.01}}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_checkpoints_are_the_adapter_of_a_training_that_ends_there_and_change_nothing_else(
+    name, plan, make, subject, cached, tmp_path
+):
+    """Six steps, kept at the last; three checkpoints, at steps 1, 2 and 6."""
+    short = plan.study.adapters["bias"]
+    options = plan.study.adapters.get(name) or replace(short, **asdict_of(FOLLOWED[name]))
+    usual = replace(options, keep="last")
+    followed = replace(usual, checkpoints=3)
+    assert followed.checkpoint_steps == [1, 2, 6]
+    make(name, study=with_options(plan, adapters=plan.study.adapters | {name: usual}))
+    make(name, folder="followed", study=with_options(plan, adapters=plan.study.adapters | {name: followed}))
+    weights = "adapter_model.safetensors"
+    for seed in range(2):
+        found = checkpoint_folders(tmp_path / "followed" / name, seed)
+        assert list(found) == [1, 2, 6]
+        kept = (tmp_path / f"followed/{name}/seed_{seed}/{weights}").read_bytes()
+        assert kept == (tmp_path / f"adapters/{name}/seed_{seed}/{weights}").read_bytes()
+        if name != "sparse":  # which fades latents out by the share of all steps
+            make(
+                name,
+                folder="ended",
+                study=with_options(plan, adapters=plan.study.adapters | {name: replace(usual, steps=2)}),
+            )
+            two = read_tensors(tmp_path / f"ended/{name}/seed_{seed}/{weights}")
+            torch.testing.assert_close(read_tensors(found[2] / weights), two, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            read_tensors(found[6] / weights),
+            read_tensors(tmp_path / f"followed/{name}/seed_{seed}/{weights}"),
+            rtol=1e-5,
+            atol=1e-7,
+        )
+    assert not (tmp_path / f"adapters/{name}/checkpoints").exists()
+    assert [folder.name for folder in seed_folders(tmp_path / "followed" / name)] == ["seed_0", "seed_1"]
+
+
+def asdict_of(values):
+    """Options of an adapter from plain values."""
+    return {key: config.Sparsity(**value) if key == "sparsity" else value for key, value in values.items()}
+
+
+def test_twins_have_no_checkpoints(plan, make, tmp_path):
+    followed = replace(plan.study.adapters["bias"], checkpoints=3)
+    study = with_options(plan, adapters=plan.study.adapters | {"bias": followed})
+    make("bias", study=study, permuted=True)
+    shuffled = with_options(study, controls=[*config.CONTROLS, "shuffled_completions"])
+    make("bias", folder="shuffled", study=shuffled, behavior="a-shuffled")
+    assert not list(tmp_path.glob("*/bias/checkpoints"))
+
+
+def test_changes_at_checkpoints_are_measured_by_the_primary_measure(plan, make, subject, caches, tmp_path):
+    followed = {name: replace(plan.study.adapters[name], checkpoints=3, keep="last") for name in ("bias", "below")}
+    study = with_options(plan, adapters=plan.study.adapters | followed)
+    for name in followed:
+        make(name, study=study)
+    cache, out = caches / "a.safetensors", tmp_path / "over_time.parquet"
+    score_changes_over_time(study, subject, cache, tmp_path / "adapters", out)
+    table = pd.read_parquet(out)
+    assert list(table) == ["adapter", "step", "measure", "seed", "latent_index", "change"]
+    assert table.groupby(["adapter", "seed", "step"]).size().to_dict() == {
+        (name, seed, step): 48 for name in followed for seed in range(2) for step in (1, 2, 6)
+    }
+    assert set(table.measure) == {"attribution"}
+    ends = {"measured": list(followed), "diagnosed": [], "diagnostics": tmp_path / "d.json", "permuted": False}
+    score_changes(study, subject, cache, tmp_path / "adapters", tmp_path / "end.parquet", **ends)
+    end = pd.read_parquet(tmp_path / "end.parquet").query("measure == 'attribution'")
+    last = table[table.step == 6]
+    keys = ["adapter", "seed", "latent_index"]
+    both = last.merge(end, on=keys, suffixes=("", "_end"))
+    assert len(both) == len(end)
+    torch.testing.assert_close(
+        torch.tensor(both.change.to_numpy()), torch.tensor(both.change_end.to_numpy()), rtol=1e-4, atol=1e-6
+    )
+    shutil.rmtree(tmp_path / "adapters/bias/checkpoints/seed_1")
+    with pytest.raises(InputError, match=r"no checkpoints of 'bias', seed 1.*train"):
+        score_changes_over_time(study, subject, cache, tmp_path / "adapters", out)
+
+
+@pytest.mark.parametrize("name", ["probe", "saved", "lora", "gated"])
+def test_checkpoints_are_refused_where_there_are_no_steps_to_follow(plan, name):
+    given = plan.study.adapters.get(name) or replace(
+        plan.study.adapters["bias"], kind="bias", sparsity=config.Sparsity(kind="l0")
+    )
+    with pytest.raises(InputError, match=f"adapter '{name}' has checkpoints"):
+        with_options(plan, adapters=plan.study.adapters | {name: replace(given, checkpoints=3)})

@@ -37,6 +37,7 @@ OUTPUTS = {
     "capture": [at.cache(subject, behavior)],
     "train": [at.training(subject, behavior, names.get("adapter", ""))],
     "changes": [at.changes(subject, behavior), at.diagnostics(subject, behavior)],
+    "changes-over-time": [at.changes_over_time(subject, behavior)],
     "placebos": [at.placebos(subject)],
     "causal-check": [at.causal_check(subject, behavior)],
     "map-components": [at.maps(subject, behavior).components, at.maps(subject, behavior).pullback],

@@ -319,6 +319,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "annotation-sheet",
         "read-annotations",
         "verify",
+        "changes-over-time",
     }
     assert verbs == set(VERBS) - elsewhere
 

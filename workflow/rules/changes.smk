@@ -37,6 +37,48 @@ rule changes:
         "isaerft changes --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
 
 
+# The same at checkpoints on the way, by the primary measure.
+rule changes_over_time:
+    input:
+        model,
+        sae,
+        cache,
+        [at.adapter("{subject}", "{behavior}", name) for name in plan.followed_adapters],
+    output:
+        at.changes_over_time("{subject}", "{behavior}"),
+    log:
+        at.log("changes_over_time", "{subject}", "{behavior}"),
+    benchmark:
+        at.benchmark("changes_over_time", "{subject}", "{behavior}")
+    wildcard_constraints:
+        subject=one_of(study.subjects),
+        behavior=one_of(plan.tested_behaviors),
+    group:
+        together("training")
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=memory(24000),
+        runtime=minutes(240),
+    params:
+        study=study_path,
+        code=code(
+            "changes-over-time",
+            Part(MEASURES, study.primary.measure),
+            *kinds(plan.followed_adapters),
+        ),
+        settings=settings(
+            plan.followed_adapters,
+            study.primary.measure,
+            study.batch_size,
+            study.n_seeds,
+            study.seed,
+        ),
+    shell:
+        "isaerft changes-over-time --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"
+
+
 # The same for placebos: the primary adapter, trained on the model's own answers.
 rule placebos:
     input:

@@ -174,6 +174,11 @@ rule tables:
             for table in (["audit", "audit_latents"] if study.audits else [])
         ],
         [
+            at.changes_over_time(subject, behavior)
+            for subject in study.subjects
+            for behavior in (plan.tested_behaviors if plan.followed_adapters else [])
+        ],
+        [
             at.causal_check(subject, behavior)
             for subject in study.subjects
             for behavior in (study.behaviors if plan.causally_checked else [])

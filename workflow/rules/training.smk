@@ -37,6 +37,7 @@ rule train:
             study.n_seeds,
             study.seed,
             study.record_seconds,
+            study.train_loss,
         ),
     shell:
         "{params.start}isaerft train --study {params.study:q} --subject {wildcards.subject}"

@@ -116,9 +116,18 @@ FIGURES: dict[str, Figure] = {
             "training",
             "Did training work? Held-out loss before (tick) and after training on each behavior, and the share of the"
             " reference adapter's improvement that each adapter reaches. If the loss did not fall, there is no change"
-            " to explain.",
+            " to explain. Hollow, where it was taken: the loss on training rows; far below, the adapter overfits.",
             ("training",),
             "training:draw_training",
+        ),
+        Figure(
+            "changes_over_time",
+            "Do the expected latents change first? How much of their final change the expected latents (blue) and all "
+            "others (gray) have reached at checkpoints of training, and how well the changes so far agree with the "
+            "explanations (orange; the dashed line is chance).",
+            ("agreement", "changes_over_time"),
+            "changes_over_time:draw_changes_over_time",
+            when=lambda plan: bool(plan.followed_adapters),
         ),
         Figure(
             "causal_check",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -26,6 +28,7 @@ MAX_PANELS = 3
 REMAINS = (-1.0, 2.0)
 """Shares of a fall in loss that the causal check shows; values beyond them are shown by an arrow."""
 BEFORE = Style("before training", INK, "|", size=6.6)
+ON_TRAIN = Style("after, on training rows", GREY, "o", filled=False)
 TARGET = Style("the data's own replies", INK, "D", size=4.4, filled=False)
 UNITS = {
     "words": "share of the answer's words that are the behavior's",
@@ -36,7 +39,7 @@ UNITS = {
 
 
 def draw_training(tables: Tables) -> Drawing:
-    """Draw held-out loss before and after, and loss recovered, one dot per seed."""
+    """Draw held-out loss before and after, loss on training rows where known, and loss recovered, one dot per seed."""
     rows = _rows(tables, "training")
     adapters = list(dict.fromkeys(rows["adapter"]))
     lines = stack(rows["line"])
@@ -52,6 +55,7 @@ def draw_training(tables: Tables) -> Drawing:
         ends = medians["heldout_loss_base"], medians["heldout_loss_adapted"]
         loss.hlines(medians.index, *ends, color=look.colour, lw=1, alpha=0.55, zorder=2)
         points(loss, own["heldout_loss_base"], own["height"], BEFORE)
+        points(loss, own["train_loss_adapted"], own["height"], replace(look, filled=False))
         points(loss, own["heldout_loss_adapted"], own["height"], look)
         points(recovered, own["loss_recovered"], own["height"], look)
     loss.set(title="Held-out loss", xlabel="nats per token of the completion")
@@ -60,7 +64,8 @@ def draw_training(tables: Tables) -> Drawing:
     recovered.set_title("Loss recovered")
     recovered.set_xlabel(f"share of {reference}'s fall in loss" if measured else "not measured: no reference adapter")
     title(drawing, "Training: held-out loss before and after, one mark per seed")
-    legend_below(drawing, [BEFORE.handle(), *(look.handle() for look in looks)], columns=4)
+    seen = [ON_TRAIN.handle()] if rows["train_loss_adapted"].notna().any() else []
+    legend_below(drawing, [BEFORE.handle(), *seen, *(look.handle() for look in looks)], columns=4)
     return drawing
 
 
