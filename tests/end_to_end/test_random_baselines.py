@@ -135,9 +135,6 @@ def test_the_specificity_of_baselines_is_set_beside_the_dictionarys(study, table
     assert set(read.source) == {"truth_output", "local_output", "local_sampled"}
     for _, rows in table.groupby(["source", "judge"], sort=False):
         assert rows.control.tolist() == ["none", "random_dictionary", *BASELINES]
-    # Where so small a world can be tested, no two dictionaries are as specific.
-    for _, rows in table.dropna(subset="estimate").groupby(["source", "judge"], sort=False):
-        assert rows.estimate.is_unique
 
 
 @pytest.mark.slow
@@ -147,5 +144,5 @@ def test_the_summary_says_where_a_baseline_is_not_known_to_be_less_specific(stud
     rows = tables["random_dictionaries"].query("source == 'local_output' and judge == 'lexical'")
     assert len(rows) == 6
     for row in rows[rows.control != "none"].itertuples():
-        said = f"the baseline {row.control.replace('_', ' ')} has"
+        said = f" baseline {row.control.replace('_', ' ')} has"
         assert (said in page) == (not row.difference_ci_low > 0), row.control
