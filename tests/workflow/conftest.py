@@ -20,6 +20,9 @@ ROOT = HERE.parents[1]
 PARTS = ("workflow", "profiles", "examples", "data/limericks.jsonl", "isaerft", "environment.yml")
 
 
+HUB = {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}}
+
+
 class Workspace:
     """A copy of the workflow and the package in a folder of its own, where a stand-in makes every verb's outputs."""
 
@@ -49,6 +52,17 @@ class Workspace:
             self.outputs[name] = {"tables": tables_of(plan), "figures": figures_of(plan)}
         self.write("outputs.json", json.dumps(self.outputs))
         return values
+
+    def study_of_hub(self, subject=HUB, judge="lexical", **changes):
+        """Write the study with one model that is not embedded, `hub`, one behavior, one source and one judge."""
+        values = self.study()
+        return self.study(
+            subjects={"hub": subject},
+            behaviors={"limericks": values["behaviors"]["limericks"]},
+            sources={"local": {}},
+            primary=values["primary"] | {"source": "local", "judge": judge},
+            **{"judges": {judge: {}}, "controls": []} | changes,
+        )
 
     def snakemake(self, *arguments, study="small", real=False, folder=None, **environment):
         """Run Snakemake here or in a folder; `real` runs the package's own command line in place of the stand-in."""

@@ -203,29 +203,17 @@ def test_a_study_with_shuffled_completions_runs_to_the_end_and_has_nothing_more_
     assert workspace.planned("--", "results/small/tables/agreement.csv") == {}
 
 
-def study_of_little(workspace, subject):
-    """Write a study of one behavior, one source and one judge, without checks."""
-    values = workspace.study()
-    workspace.study(
-        behaviors={"refusal": values["behaviors"]["limericks"]},
-        subjects={"pythia": subject},
-        sources={"local": {}},
-        judges={"lexical": {}},
-        primary=values["primary"] | {"source": "local", "judge": "lexical"},
-        controls=["firing_rate_only"],
-        causal_check={"adapters": []},
-        scorers={},
-    )
+WITHOUT_CHECKS = {"controls": ["firing_rate_only"], "causal_check": {"adapters": []}, "scorers": {}}
 
 
 @pytest.mark.slow
 def test_what_a_study_leaves_out_makes_no_jobs(workspace):
-    study_of_little(workspace, {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}})
+    workspace.study_of_hub(**WITHOUT_CHECKS)
     jobs = workspace.planned()
     assert not {"causal_check", "behavior_check", "answers_page"} & set(jobs)
     assert not {"testbed_model", "testbed_rows", "truth"} & set(jobs)
     figures = set(re.findall(r"figures/(\w+)\.svg", workspace.plan))
-    assert figures == {"agreement", "agreement_grid", "most_changed_latents", "training"}
+    assert figures == {"agreement", "agreement_grid", "most_changed_latents", "training", "reliability"}
     assert not {"scored_contexts", "score"} & set(jobs)
     assert jobs["train"] == 3
     assert jobs["changes"] == 1
@@ -289,7 +277,8 @@ def test_maps_are_read_once_for_each_behavior_and_only_where_a_study_asks_for_it
 
 @pytest.mark.slow
 def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
-    study_of_little(workspace, {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"})
+    untrained = {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}
+    workspace.study_of_hub(untrained, **WITHOUT_CHECKS)
     workspace.write("fail.txt", "tokenize")
     assert workspace.snakemake("--cores", "1").returncode != 0
     verbs = [check_call(call) for call in workspace.calls()]

@@ -13,16 +13,8 @@ ONLY = ("--cores", "1", "--allowed-rules", "judge", "--", TARGET)
 @pytest.fixture
 def with_llm(workspace, openai_server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", openai_server.key)
-    values = workspace.study()
-    workspace.study(
-        subjects={"hub": {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}}},
-        behaviors={"limericks": values["behaviors"]["limericks"]},
-        controls=[],
-        sources={"local": {}},
-        judges={"llm": {"llm": "small"}},
-        llms={"small": {"model": "m", "base_url": openai_server.url}},
-        primary=values["primary"] | {"source": "local", "judge": "llm"},
-    )
+    llms = {"small": {"model": "m", "base_url": openai_server.url}}
+    workspace.study_of_hub(judge="llm", judges={"llm": {"llm": "small"}}, llms=llms)
     texts = [f"limericks number {i}" for i in range(5)]
     frame = pd.DataFrame({"latent_index": np.arange(5), "explanation": texts, "side": "input", "url": ""})
     write_explanations(frame, workspace.folder / "results/small/explanations/hub/local.parquet")

@@ -44,15 +44,7 @@ def test_a_profile_groups_what_rules_group():
 @pytest.fixture
 def real(workspace):
     """A workspace whose study has a model that is not embedded."""
-    values = workspace.study()
-    workspace.study(
-        subjects={"hub": {"model": "a/b", "release": "r", "sae_id": "s", "corpus": {"sample": True}}},
-        behaviors={"limericks": values["behaviors"]["limericks"]},
-        controls=[],
-        sources={"local": {}},
-        judges={"lexical": {}},
-        primary=values["primary"] | {"source": "local", "judge": "lexical"},
-    )
+    workspace.study_of_hub()
     return workspace
 
 
