@@ -11,7 +11,7 @@ import yaml
 from isaerft import analysis
 from isaerft.cli.app import app
 from isaerft.cli.options import as_in_a_process_of_its_own, loaded_once, open_study, open_subject
-from isaerft.config import BASELINES, plan_from_dict
+from isaerft.config import BASELINES, load_plan, plan_from_dict
 from isaerft.steps import steps_of
 from isaerft.subjects.dictionary import load_dictionary
 from tests.end_to_end.test_small_study import ROOT
@@ -20,6 +20,7 @@ TWINS = {name: f"tiny-{name.replace('_', '-')}" for name in BASELINES}
 CHEAP = {
     "scorers": {},
     "steering_check": None,
+    "map_components": None,
     "reference": None,
     "causal_check": {"adapters": []},
     "behavior_check": {"adapters": []},
@@ -111,7 +112,8 @@ def test_baselines_are_rows_beside_the_result_and_subjects_of_no_test_of_their_o
     agreement = tables["agreement"]
     assert set(agreement.subject) == {"tiny"}
     keys = ["behavior", "adapter", "measure", "source", "judge", "statistic"]
-    right = agreement[~agreement.source.str.contains("wrong")]
+    sources = load_plan(study[0]).study.sources
+    right = agreement[[not sources[name].wrong_share for name in agreement.source]]
     result = right[right.control == "none"].set_index(keys).estimate.sort_index()
     for control in BASELINES:
         rows = right[right.control == control].set_index(keys)
@@ -122,7 +124,7 @@ def test_baselines_are_rows_beside_the_result_and_subjects_of_no_test_of_their_o
         assert not np.allclose(rows.estimate.sort_index(), result, equal_nan=True)
         # Its own latents are tested, and not those of the subject.
         assert (rows.n_latents != right[right.control == "none"].set_index(keys).n_latents.loc[rows.index]).any()
-    assert not set(BASELINES) & set(agreement[agreement.source.str.contains("wrong")].control)
+    assert not set(BASELINES) & set(agreement.control[[bool(sources[name].wrong_share) for name in agreement.source]])
     assert set(tables["specificity"].subject) == set(tables["overall"].subject) == {"tiny"}
     assert set(TWINS.values()) <= set(tables["subjects"].subject)
     assert set(TWINS.values()) <= set(tables["training"].subject)
