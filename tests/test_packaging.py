@@ -65,7 +65,7 @@ def distributions_imported(folder):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module.split(".")[0])
-    outside = modules - set(sys.stdlib_module_names) - {"isaerft", "tests"}
+    outside = modules - set(sys.stdlib_module_names) - {"isaerft", "tests", "benchmarks"}
     return {canonicalize_name(owners().get(module, [module])[0]) for module in outside}
 
 

@@ -168,7 +168,7 @@ TABLES = [
             _SCORER,
             _SCORE,
             *_QUESTION,
-            *(Column(column.name, "int", column.meaning.removesuffix(", over all worlds.")) for column in _COUNTS),
+            *(Column(column.name, "int", column.meaning.replace(", over all worlds.", ".")) for column in _COUNTS),
             Column("auroc", "float", f"{_AUROC}."),
             Column(
                 "combined_with",

@@ -17,8 +17,6 @@ from isaerft import stats
 from isaerft.analysis.readings import alive_latents
 from isaerft.config import Plan
 from isaerft.errors import InputError, shown
-from isaerft.explanations import read_explanations
-from isaerft.judges.file import as_numbers, check_names, read_columns
 from isaerft.layout import Results
 
 TRAINING, COMBINED, CONTROL = "training", "combined", "control"
@@ -209,6 +207,8 @@ def reference_judge(plan: Plan) -> str:
 
 def _explained(plan: Plan, results: Results, subject: str, source: str, alive: np.ndarray) -> pd.DataFrame:
     """Return the explanations of a source with its key, of the latents alive."""
+    from isaerft.explanations import read_explanations
+
     options, folder = plan.study.sources[source], results.subject(subject).path
     path = Path(str(options.key).replace("{subject_dir}", str(folder)))
     key = read_key(path)
@@ -227,6 +227,8 @@ def _explained(plan: Plan, results: Results, subject: str, source: str, alive: n
 
 def read_key(path: Path) -> pd.DataFrame:
     """Read a benchmark's key; a missing or malformed one is an `InputError` with the place."""
+    from isaerft.judges.file import as_numbers, check_names, read_columns
+
     table = read_columns(path, KEY_COLUMNS)
     lacking = [name for name in ("latent_index", "side", "share", "kind") if name not in table]
     if lacking:
@@ -265,6 +267,8 @@ def given_scores(benchmark: Benchmark, path: Path) -> pd.DataFrame:
         The file is malformed, names an unknown subject, source or latent, lacks or repeats an explanation, or holds a
         value that is no number, or the same value throughout.
     """
+    from isaerft.judges.file import as_numbers, check_names, read_columns
+
     table, explanations = read_columns(path, GIVEN_COLUMNS), benchmark.explanations
     by_source = "source" in table
     lacking = [name for name in ("subject", "latent_index", "value") if name not in table]

@@ -118,7 +118,8 @@ def steering_check(study: StudyFile, subject: SubjectName, results: ResultsFolde
             remedy="add a `steering_check:` section to its config, and let the primary source explain the subject",
         )
     from isaerft.analysis.steered_latents import choose_latents
-    from isaerft.changes.steering import check_steering, neutral_prompts
+    from isaerft.changes.steering import neutral_prompts
+    from isaerft.changes.steering_check import check_steering
     from isaerft.testbed.language import style_metric
 
     latents = choose_latents(plan, layout, subject, options)

@@ -1,8 +1,8 @@
 """When changes begin: how much of its final change each latent has reached on the way, and when it reached half.
 
 >>> course = np.array([[1.0, 0.0], [4.0, -1.0], [4.0, -4.0]])
->>> onsets(course, [1, 2, 4], [4.0, -4.0]).tolist()
-[1.333..., 2.666...]
+>>> onsets(course, [1, 2, 4], [4.0, -4.0]).round(2).tolist()
+[1.33, 2.67]
 >>> share_reached(course, [4.0, -4.0]).tolist()
 [0.125, 0.625, 1.0]
 """

@@ -10,12 +10,12 @@ from isaerft.behaviors import Record
 from isaerft.changes.steering import (
     Prompt,
     Steering,
-    check_steering,
     neutral_prompts,
     pushes_of,
     steered_answers,
     steered_contexts,
 )
+from isaerft.changes.steering_check import check_steering
 from isaerft.errors import InputError
 from isaerft.subjects.corpus import pad_rows
 from isaerft.subjects.dictionary import load_dictionary

@@ -519,8 +519,8 @@ def _prompts() -> list[Any]:
     from isaerft.llm import Prompt
     from isaerft.scorers.llm import form_of as matches
 
-    codes: dict[Any, Any] = {OneEffect: None, form_of(2): ("explanation_id", "c"), matches(2): ("block_id", "c")}
-    codes[Explained] = ("latent_id", "c")
+    codes: dict[Any, Any] = {OneEffect: None, form_of(2): ("explanation_id", "c"), Explained: ("latent_id", "c")}
+    codes |= {matches(answer, 2): ("block_id", "c") for answer in ("yes", "degree", "odd")}
     return [Prompt("Judge.", "cats", form, 100, 0, code) for form, code in codes.items()]
 
 
