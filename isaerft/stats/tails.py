@@ -6,7 +6,7 @@ fitted to it by maximum likelihood and compared by likelihood ratios, as Clauset
 
 >>> rng = np.random.default_rng(0)
 >>> tail_of(rng.pareto(1.5, 4000) + 1).fitting
-('power_law',)
+('lognormal', 'power_law')
 >>> n_carrying([1, 5, -1, 2, 1])
 1
 """
