@@ -7,6 +7,7 @@ import runpy
 import shlex
 from pathlib import Path
 
+import pytest
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import CliException, WorkflowError
 
@@ -24,6 +25,13 @@ def text_of(page):
 def anchors(page):
     """Return the anchors that GitHub gives to a page's headings."""
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(text_of(page))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_whole(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("\n```") % 2 == 0, "a block of code is open"
+    assert text.rstrip().endswith((".", "|", "```", "-->", ")")), "the last sentence is cut"
 
 
 def test_every_link_leads_to_a_file_and_a_heading():
