@@ -229,10 +229,7 @@ def read_key(path: Path) -> pd.DataFrame:
     """Read a benchmark's key; a missing or malformed one is an `InputError` with the place."""
     from isaerft.judges.file import as_numbers, check_names, read_columns
 
-    table = read_columns(path, KEY_COLUMNS)
-    lacking = [name for name in ("latent_index", "side", "share", "kind") if name not in table]
-    if lacking:
-        raise InputError(f"{path} lacks {' and '.join(lacking)}", allowed=", ".join(KEY_COLUMNS))
+    table = read_columns(path, KEY_COLUMNS, needed=("latent_index", "side", "share", "kind"))
     table["latent_index"] = as_numbers(table["latent_index"], 0, 2**53, whole=True).astype("int64")
     table["share"] = as_numbers(table["share"], 0, 1).astype(float)
     check_names(table["side"], ("input", "output"))

@@ -16,7 +16,7 @@ how good the other judges are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
@@ -130,13 +130,14 @@ def in_subject(path: str, subject_dir: Path) -> Path:
     return Path(path.replace("{subject_dir}", str(subject_dir)))
 
 
-def read_columns(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def read_columns(path: Path, columns: Sequence[str], *, needed: Iterable[str] = ()) -> pd.DataFrame:
     """Read a file of rows as text; the index is each row's place ("a.csv line 2"), for errors.
 
     Raises
     ------
     InputError
-        The file is missing or malformed, has a column besides `columns`, or holds a list or an object.
+        The file is missing or malformed, has a column besides `columns`, lacks one that is `needed`, or holds a list or
+        an object.
     """
     rows = list(read_data_file(path))
     for row in rows:
@@ -145,7 +146,11 @@ def read_columns(path: Path, columns: Iterable[str]) -> pd.DataFrame:
                 raise unknown_name(f"column in {path}:", printable(column), columns)
             if not isinstance(value, str | Number | None):
                 raise InputError(f"{row.location}: {column} {shown(value)}", allowed="text, or a number")
-    return pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
+    table = pd.DataFrame([row.values for row in rows], index=[row.location for row in rows], dtype=object)
+    lacking = [column for column in needed if column not in table]
+    if lacking:
+        raise InputError(f"{path} lacks {' and '.join(lacking)}", allowed=", ".join(columns))
+    return table
 
 
 def check_names(names: pd.Series, valid: Iterable[str]) -> None:

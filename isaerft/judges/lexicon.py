@@ -95,10 +95,7 @@ def read_word_list(path: Path, behaviors: Mapping[str, str]) -> dict[str, WordLi
     InputError
         The file is missing or malformed (with the line), or names an unknown behavior.
     """
-    table = read_columns(path, COLUMNS)
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise InputError(f"{path} lacks {' and '.join(missing)}", allowed=", ".join(COLUMNS))
+    table = read_columns(path, COLUMNS, needed=COLUMNS)
     table["word"] = [encodable(" ".join(str(word).split())).casefold() for word in table["word"].fillna("")]
     for place, word in table["word"].items():
         if not words_of(word) or ("*" in word and not re.fullmatch(r"[\w'’]+\*", word)):

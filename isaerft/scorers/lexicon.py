@@ -81,10 +81,7 @@ def read_phrases(path: Path) -> dict[str, Weights]:
     InputError
         The file is missing or malformed (with the line), or has a weight twice.
     """
-    table = read_columns(path, COLUMNS)
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise InputError(f"{path} lacks {' and '.join(missing)}", allowed=", ".join(COLUMNS))
+    table = read_columns(path, COLUMNS, needed=COLUMNS)
     found: dict[str, Weights] = {}
     weights = as_numbers(table["weight"], 0, 1)
     for place, phrase, word, weight in zip(table.index, table["phrase"], table["word"], weights, strict=True):
