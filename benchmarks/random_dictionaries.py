@@ -6,6 +6,7 @@ $ python benchmarks/random_dictionaries.py results/random_dictionaries --write d
 Each subject of the study is a pair: its dictionary, and one random baseline of each kind. The table has, for each kind,
 the mean specificity (lowest to highest), the AUROC of the dictionaries' specificities against the baselines' over all
 subjects, with a bootstrap interval over subjects, and in how many subjects the dictionary is above its own baseline.
+`behaviors` is the median number that can be tested (lowest to highest): with few, specificity is mostly noise.
 Subjects in which either cannot be tested (its explanations name too few latents) are left out of these, and counted.
 """
 
@@ -38,6 +39,8 @@ def table(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
             line = {"explanations": source, "dictionary": "trained" if control == RESULT else control}
             line |= {"specificity": shown(wide[control].mean(), wide[control].min(), wide[control].max())}
             untested = wide[control].isna().sum()
+            tested = of_source.loc[of_source["control"] == control, "n_behaviors"]
+            line["behaviors"] = f"{tested.median():.0f} ({tested.min()} to {tested.max()})"
             line |= {"AUROC of separation": "", "trained is above": "", "not testable": f"{untested} of {len(wide)}"}
             both = wide[[RESULT, control]].dropna().to_numpy().T if control != RESULT else np.empty((2, 0))
             if both.size:

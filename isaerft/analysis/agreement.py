@@ -19,8 +19,7 @@ from isaerft.analysis.base import Analysis, ResultTable, is_primary, with_qvalue
 from isaerft.analysis.columns import (
     ADAPTER,
     BEHAVIOR,
-    CI_HIGH,
-    CI_LOW,
+    CI,
     FAMILY,
     JUDGE,
     MEASURE,
@@ -33,6 +32,7 @@ from isaerft.analysis.columns import (
     SOURCE,
     STATISTIC,
     SUBJECT,
+    ci_columns,
 )
 from isaerft.analysis.controls import (
     Comparison,
@@ -373,8 +373,7 @@ TABLE = ResultTable(
             "its row shuffled_explanations).",
             optional=True,
         ),
-        CI_LOW,
-        CI_HIGH,
+        *CI,
         Column(
             "ci_over",
             "text",
@@ -388,8 +387,7 @@ TABLE = ResultTable(
             "The estimate without what firing rate, decoder norm and density explain of the expectations.",
             optional=True,
         ),
-        Column("adjusted_ci_low", "float", "Lower end of its confidence interval over trainings.", optional=True),
-        Column("adjusted_ci_high", "float", "Upper end of its confidence interval over trainings.", optional=True),
+        *ci_columns("its confidence interval over trainings", prefix="adjusted_"),
         Column(
             "pvalue",
             "float",

@@ -26,6 +26,7 @@ from isaerft.analysis.columns import (
     SOURCE,
     SUBJECT,
     URL,
+    ci_columns,
 )
 from isaerft.analysis.readings import Reading, alive_latents, explained_latents, read_changes, readings
 from isaerft.config import Plan
@@ -179,7 +180,7 @@ def _has_audits(plan: Plan) -> bool:
 _NAME = Column(
     "audit", "text", "The audit, as named in the study's config: a clean and a suspect set of data.", role="key"
 )
-_INTERVAL = "end of the interval, over seeds and over other rows from the same origins."
+_INTERVAL = "the interval, over seeds and over other rows from the same origins"
 
 AUDIT = ResultTable(
     name="audit",
@@ -213,8 +214,7 @@ AUDIT = ResultTable(
             role="estimate",
             chance=None,
         ),
-        Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
-        Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),
+        *ci_columns(_INTERVAL),
         Column(
             "pvalue",
             "float",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT, ci_columns
 from isaerft.table import Column
 
 
@@ -41,8 +41,7 @@ TABLE = ResultTable(
         Column("n_prompts", "int", "Distinct held-out prompts that were answered; the unit of the interval."),
         Column("before", "float", "Mean score of the unchanged model's answers."),
         Column("after", "float", "Mean score of the answers with the adapter.", role="estimate"),
-        Column("ci_low", "float", "Lower end of the interval of after minus before, over prompts.", optional=True),
-        Column("ci_high", "float", "Upper end of the interval of after minus before, over prompts.", optional=True),
+        *ci_columns("the interval of after minus before, over prompts"),
         Column(
             "target",
             "float",

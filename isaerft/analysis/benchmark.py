@@ -11,7 +11,7 @@ import pandas as pd
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.benchmarked import EVERY, SCORE, TRAINING, Benchmark, benchmark_of, reference_judge
-from isaerft.analysis.columns import SUBJECT
+from isaerft.analysis.columns import SUBJECT, ci_columns
 from isaerft.config import Plan
 from isaerft.table import Column
 
@@ -196,18 +196,7 @@ TABLES = [
             Column("n_worlds", "int", "Worlds in the mean."),
             *_COUNTS,
             Column("auroc", "float", f"{_AUROC}, mean over worlds."),
-            Column(
-                "ci_low",
-                "float",
-                "Lower end of the confidence interval over worlds (Student's t); empty with one world.",
-                optional=True,
-            ),
-            Column(
-                "ci_high",
-                "float",
-                "Upper end of the confidence interval over worlds (Student's t); empty with one world.",
-                optional=True,
-            ),
+            *ci_columns("the confidence interval over worlds (Student's t); empty with one world"),
             Column("seconds", "float", f"Mean over worlds of the seconds {_SECONDS}", optional=True),
         ),
         when=_has_benchmark,
@@ -228,18 +217,7 @@ TABLES = [
             Column("judge", "text", "What read the explanations for training's verdicts."),
             Column("n_worlds", "int", "Worlds that have both AUROCs."),
             Column("difference", "float", "AUROC of training minus that of this score, mean over worlds."),
-            Column(
-                "ci_low",
-                "float",
-                "Lower end of the confidence interval over worlds (Student's t, paired); empty with one world.",
-                optional=True,
-            ),
-            Column(
-                "ci_high",
-                "float",
-                "Upper end of the confidence interval over worlds (Student's t, paired); empty with one world.",
-                optional=True,
-            ),
+            *ci_columns("the confidence interval over worlds (Student's t, paired); empty with one world"),
             Column("share_ahead", "float", "Share of worlds in which training is ahead."),
             Column(
                 "pvalue",

@@ -15,6 +15,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
+from isaerft.analysis.columns import ci_columns
 from isaerft.config import Calibration, Plan
 from isaerft.layout import Results
 from isaerft.registry import STATISTICS
@@ -193,8 +194,7 @@ TABLE = ResultTable(
         Column("quantity", "text", "What was compared with the known truth."),
         Column("setting", "text", "Under which conditions."),
         Column("value", "float", "What was found.", optional=True),
-        Column("ci_low", "float", "Lower end of the confidence interval.", optional=True),
-        Column("ci_high", "float", "Upper end of the confidence interval.", optional=True),
+        *ci_columns("the confidence interval"),
     ),
     when=lambda plan: bool(plan.dose_arms or plan.known_audits),
     condition="studies with known wrong explanations or known poison, and the calibration study",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT, ci_columns
 from isaerft.table import Column
 
 
@@ -19,7 +19,7 @@ def causal_check(analysis: Analysis) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-_INTERVAL = "end of the interval: over seeds and held-out rows for most_changed, over draws for matched_random."
+_INTERVAL = "the interval: over seeds and held-out rows for most_changed, over draws for matched_random"
 
 TABLE = ResultTable(
     name="causal_check",
@@ -47,8 +47,7 @@ TABLE = ResultTable(
             optional=True,
             role="estimate",
         ),
-        Column("ci_low", "float", f"Lower {_INTERVAL}", optional=True),
-        Column("ci_high", "float", f"Upper {_INTERVAL}", optional=True),
+        *ci_columns(_INTERVAL),
     ),
     when=lambda plan: bool(plan.causally_checked),
     condition="studies with a causal check",

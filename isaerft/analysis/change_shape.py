@@ -7,7 +7,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, MEASURE, N_SEEDS, SUBJECT
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, MEASURE, N_SEEDS, SUBJECT, ci_columns
 from isaerft.registry import MEASURES
 from isaerft.table import Column
 
@@ -65,8 +65,7 @@ TABLE = ResultTable(
             "fall in held-out loss; by other measures, the sum of the sizes of all changes. Empty where the loss rose.",
             optional=True,
         ),
-        Column("ci_low", "float", "Lower end of n_half's interval over seeds (Student's t).", optional=True),
-        Column("ci_high", "float", "Upper end of n_half's interval over seeds (Student's t).", optional=True),
+        *ci_columns("n_half's interval over seeds (Student's t)"),
         Column("n_tail", "int", "Latents in the tail: the largest quarter of those that changed.", optional=True),
         Column(
             "tail",

@@ -14,7 +14,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, JUDGE, MEASURE, N_SEEDS, SOURCE, STATISTIC, SUBJECT
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, JUDGE, MEASURE, N_SEEDS, SOURCE, STATISTIC, SUBJECT, ci_columns
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.io import parquet_parts, read_json
@@ -246,16 +246,14 @@ TABLES = [
             Column("n_seeds", "int", "Seeds whose kept parameters are of this step or a later one."),
             STATISTIC,
             Column("estimate", "float", "Agreement of a single seed's changes so far, mean over seeds.", optional=True),
-            Column("ci_low", "float", "Lower end of its interval over seeds (Student's t).", optional=True),
-            Column("ci_high", "float", "Upper end of its interval over seeds (Student's t).", optional=True),
+            *ci_columns("its interval over seeds (Student's t)"),
             Column(
                 "specificity",
                 "float",
                 "The same less the agreement of these changes with the expectations for other behaviors.",
                 optional=True,
             ),
-            Column("specificity_ci_low", "float", "Lower end of its interval over seeds.", optional=True),
-            Column("specificity_ci_high", "float", "Upper end of its interval over seeds.", optional=True),
+            *ci_columns("its interval over seeds", prefix="specificity_"),
             Column(
                 "share_expected",
                 "float",
@@ -306,8 +304,7 @@ TABLES = [
                 "and the size of the final change explain.",
                 optional=True,
             ),
-            Column("ci_low", "float", "Lower end of its interval, over trainings.", optional=True),
-            Column("ci_high", "float", "Upper end of its interval, over trainings.", optional=True),
+            *ci_columns("its interval, over trainings"),
             Column(
                 "pvalue",
                 "float",

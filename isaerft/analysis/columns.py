@@ -37,20 +37,17 @@ STATISTIC = Column(
     "sign_agreement: share that moved in the expected direction minus the share that moved against it.",
     role="key",
 )
-CI_LOW = Column("ci_low", "float", "Lower end of the confidence interval.", optional=True)
-CI_HIGH = Column("ci_high", "float", "Upper end of the confidence interval.", optional=True)
-CI_LOW_OVER_BEHAVIORS = Column(
-    "ci_low",
-    "float",
-    "Lower end of the confidence interval over behaviors (Student's t); empty with one behavior.",
-    optional=True,
-)
-CI_HIGH_OVER_BEHAVIORS = Column(
-    "ci_high",
-    "float",
-    "Upper end of the confidence interval over behaviors (Student's t); empty with one behavior.",
-    optional=True,
-)
+
+
+def ci_columns(of: str, *, prefix: str = "", optional: bool = True) -> tuple[Column, Column]:
+    """Return the two columns of an interval; `of` says which: "the confidence interval over worlds"."""
+    ends = (("ci_low", "Lower"), ("ci_high", "Upper"))
+    low, high = (Column(prefix + name, "float", f"{end} end of {of}.", optional=optional) for name, end in ends)
+    return low, high
+
+
+CI = ci_columns("the confidence interval")
+CI_OVER_BEHAVIORS = ci_columns("the confidence interval over behaviors (Student's t); empty with one behavior")
 QVALUE = Column(
     "qvalue", "float", "p-value adjusted for the number of tests in its family (Benjamini-Hochberg).", optional=True
 )

@@ -14,12 +14,12 @@ import pandas as pd
 from isaerft import registry, stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import (
-    CI_HIGH_OVER_BEHAVIORS,
-    CI_LOW_OVER_BEHAVIORS,
+    CI_OVER_BEHAVIORS,
     JUDGE,
     LATENT_INDEX,
     SOURCE,
     SUBJECT,
+    ci_columns,
 )
 from isaerft.analysis.readings import Expectation
 from isaerft.config import Plan
@@ -193,8 +193,7 @@ QUALITY = ResultTable(
         Column("n_explanations", "int", "Explanations scored, one per latent."),
         Column("n_failed", "int", "Explanations that the scorer gave no answer on; they are in no mean."),
         Column("mean", "float", "Mean value over these explanations.", optional=True, role="estimate", chance=None),
-        Column("ci_low", "float", "Lower end of the interval of the mean over latents (Student's t).", optional=True),
-        Column("ci_high", "float", "Upper end of the interval of the mean over latents (Student's t).", optional=True),
+        *ci_columns("the interval of the mean over latents (Student's t)"),
         Column("floor", "float", "Mean over the same latents with explanations exchanged between them.", optional=True),
     ),
     when=_has_scorers,
@@ -235,8 +234,7 @@ BY_QUALITY = ResultTable(
             role="estimate",
             chance=0.5,
         ),
-        CI_LOW_OVER_BEHAVIORS,
-        CI_HIGH_OVER_BEHAVIORS,
+        *CI_OVER_BEHAVIORS,
     ),
     when=_has_scorers,
     condition=_CONDITION,

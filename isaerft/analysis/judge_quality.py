@@ -19,13 +19,13 @@ from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import (
     ADAPTER,
     BEHAVIOR,
-    CI_HIGH,
-    CI_LOW,
+    CI,
     JUDGE,
     MEASURE,
     SOURCE,
     STATISTIC,
     SUBJECT,
+    ci_columns,
 )
 from isaerft.analysis.readings import ExplainedLatents
 from isaerft.config import Plan
@@ -181,8 +181,7 @@ QUALITY = ResultTable(
             optional=True,
             role="estimate",
         ),
-        CI_LOW,
-        CI_HIGH,
+        *CI,
         Column("n_explanations", "int", "Distinct explanations that both judged: the unit of the intervals."),
         Column("n_latents", "int", "Latents that both judged."),
         Column("n_judgements", "int", "Pairs of latent and behavior that both judged."),
@@ -193,8 +192,8 @@ QUALITY = ResultTable(
 )
 
 _CORRECTED_INTERVAL = (
-    "end of the corrected interval, over latents and over the explanations that the judge's rates are from; empty with "
-    "fewer than 5 explanations of which the judge expects too much."
+    "the corrected interval, over latents and over the explanations that the judge's rates are from; empty with "
+    "fewer than 5 explanations of which the judge expects too much"
 )
 
 CORRECTION = ResultTable(
@@ -221,8 +220,7 @@ CORRECTION = ResultTable(
             optional=True,
             role="estimate",
         ),
-        Column("ci_low", "float", f"Lower {_CORRECTED_INTERVAL}", optional=True),
-        Column("ci_high", "float", f"Upper {_CORRECTED_INTERVAL}", optional=True),
+        *ci_columns(_CORRECTED_INTERVAL),
         Column(
             "true_positive_rate",
             "float",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from isaerft import stats
-from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PROVENANCE, SOURCE, STATISTIC, SUBJECT
+from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PROVENANCE, SOURCE, STATISTIC, SUBJECT, ci_columns
 from isaerft.errors import InputError, shown
 from isaerft.layout import Results
 from isaerft.table import Column, Table
@@ -162,10 +162,7 @@ def _about(quantity: str, meaning: str) -> tuple[Column, ...]:
     """Return the columns of one quantity."""
     return (
         Column(quantity, "float", meaning, optional=True),
-        Column(f"{quantity}_ci_low", "float", "Lower end of its interval over behaviors (Student's t).", optional=True),
-        Column(
-            f"{quantity}_ci_high", "float", "Upper end of its interval over behaviors (Student's t).", optional=True
-        ),
+        *ci_columns("its interval over behaviors (Student's t)", prefix=f"{quantity}_"),
         Column(
             f"{quantity}_reliable_difference",
             "float",
@@ -210,8 +207,7 @@ LEADERBOARD = Table(
         ),
         Column("rival", "text", "Best other source of the same study and judge.", optional=True),
         Column("difference", "float", "Specificity less the rival's, on the latents that all explain.", optional=True),
-        Column("difference_ci_low", "float", "Lower end of its interval, paired over behaviors.", optional=True),
-        Column("difference_ci_high", "float", "Upper end of its interval, paired over behaviors.", optional=True),
+        *ci_columns("its interval, paired over behaviors", prefix="difference_"),
         Column("n_explanations", "int", "Explanations.", optional=True),
         Column("n_tested", "int", "Explanations that could be tested one by one.", optional=True),
         Column("share_supported", "float", "Share of them with the verdict supported.", optional=True),

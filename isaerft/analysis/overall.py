@@ -12,8 +12,7 @@ from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable, is_primary, with_qvalues
 from isaerft.analysis.columns import (
     ADAPTER,
-    CI_HIGH_OVER_BEHAVIORS,
-    CI_LOW_OVER_BEHAVIORS,
+    CI_OVER_BEHAVIORS,
     FAMILY,
     JUDGE,
     MEASURE,
@@ -104,8 +103,7 @@ TABLE = ResultTable(
         QUANTITY,
         STATISTIC,
         Column("estimate", "float", "Mean over the behaviors that can be tested.", optional=True, role="estimate"),
-        CI_LOW_OVER_BEHAVIORS,
-        CI_HIGH_OVER_BEHAVIORS,
+        *CI_OVER_BEHAVIORS,
         Column(
             "pvalue",
             "float",

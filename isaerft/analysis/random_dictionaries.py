@@ -16,14 +16,14 @@ from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import (
     ADAPTER,
-    CI_HIGH_OVER_BEHAVIORS,
-    CI_LOW_OVER_BEHAVIORS,
+    CI_OVER_BEHAVIORS,
     JUDGE,
     MEASURE,
     N_LATENTS,
     SOURCE,
     STATISTIC,
     SUBJECT,
+    ci_columns,
 )
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.table import Column
@@ -109,7 +109,8 @@ TABLE = ResultTable(
     order=230,
     caption=(
         "Specificity of the dictionary and of random ones, each with latents, explanations and trainings of its own. "
-        "Where a random one is as specific, the explanations' agreement is no merit of the trained dictionary."
+        "Where a random one is as specific, the explanations' agreement is no merit of the trained dictionary. A "
+        "specificity over two or three behaviors (`n_behaviors`) is mostly noise."
     ),
     columns=(
         SUBJECT,
@@ -126,21 +127,9 @@ TABLE = ResultTable(
             "random_model: an SAE of a model with random weights.",
         ),
         Column("estimate", "float", "Specificity, adjusted for confounds (as in overall.csv).", optional=True),
-        CI_LOW_OVER_BEHAVIORS,
-        CI_HIGH_OVER_BEHAVIORS,
+        *CI_OVER_BEHAVIORS,
         Column("difference", "float", "The dictionary's specificity minus this one's.", optional=True),
-        Column(
-            "difference_ci_low",
-            "float",
-            "Lower end of the confidence interval of the difference over behaviors (Student's t).",
-            optional=True,
-        ),
-        Column(
-            "difference_ci_high",
-            "float",
-            "Upper end of the confidence interval of the difference over behaviors (Student's t).",
-            optional=True,
-        ),
+        *ci_columns("the confidence interval of the difference over behaviors (Student's t)", prefix="difference_"),
         Column("n_behaviors", "int", "Behaviors that can be tested, for a difference on both."),
         N_LATENTS,
         Column(

@@ -16,7 +16,7 @@ import pandas as pd
 from isaerft import stats
 from isaerft.analysis.agreement import RESEEDED
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, JUDGE, MEASURE, SOURCE
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, JUDGE, MEASURE, SOURCE, ci_columns
 from isaerft.analysis.replicates import (
     TRAINING_SEED,
     Reported,
@@ -179,8 +179,7 @@ RELIABILITY = ResultTable(
         Column("n_replicates", "int", "Seeds or subjects."),
         Column("mean", "float", "Mean of the replicates; of the jackknife the number itself."),
         Column("sd", "float", "Standard deviation under reseeding; empty with one replicate.", optional=True),
-        Column("sd_ci_low", "float", "Lower end of its interval (chi-squared, for normal replicates).", optional=True),
-        Column("sd_ci_high", "float", "Upper end of its interval (chi-squared, for normal replicates).", optional=True),
+        *ci_columns("its interval (chi-squared, for normal replicates)", prefix="sd_"),
         Column(
             "coefficient_of_variation",
             "float",
@@ -232,8 +231,7 @@ DISCRIMINABILITY = ResultTable(
             "ci_low is above 0.",
             optional=True,
         ),
-        Column("ci_low", "float", "Lower end of its interval (F distribution).", optional=True),
-        Column("ci_high", "float", "Upper end of its interval (F distribution).", optional=True),
+        *ci_columns("its interval (F distribution)"),
         Column("n_pairs", "int", "Pairs of groups."),
         Column(
             "n_pairs_apart",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable, is_primary
-from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PRIMARY, QUANTITY, SOURCE, STATISTIC
+from isaerft.analysis.columns import ADAPTER, JUDGE, MEASURE, PRIMARY, QUANTITY, SOURCE, STATISTIC, ci_columns
 from isaerft.config import Plan
 from isaerft.table import Column
 
@@ -97,18 +97,7 @@ TABLE = ResultTable(
             "Mean over subjects of the primary adapter's estimate minus this adapter's; empty for the primary adapter.",
             optional=True,
         ),
-        Column(
-            "advantage_ci_low",
-            "float",
-            "Lower end of the confidence interval of that difference over subjects (Student's t).",
-            optional=True,
-        ),
-        Column(
-            "advantage_ci_high",
-            "float",
-            "Upper end of the confidence interval of that difference over subjects (Student's t).",
-            optional=True,
-        ),
+        *ci_columns("the confidence interval of that difference over subjects (Student's t)", prefix="advantage_"),
         Column("advantage_share", "float", "Share of subjects in which the difference is above 0.", optional=True),
         PRIMARY,
     ),

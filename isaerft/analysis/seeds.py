@@ -10,7 +10,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import ADAPTER, BEHAVIOR, MEASURE, STATISTIC, SUBJECT
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, MEASURE, STATISTIC, SUBJECT, ci_columns
 from isaerft.analysis.readings import Reading
 from isaerft.config import Plan
 from isaerft.registry import STATISTICS
@@ -128,18 +128,7 @@ TABLE = ResultTable(
             "Agreement of a single seed's changes with the primary expectations, mean over seeds.",
             optional=True,
         ),
-        Column(
-            "ci_low",
-            "float",
-            "Lower end of the interval over seeds (Student's t), for another training on the same data.",
-            optional=True,
-        ),
-        Column(
-            "ci_high",
-            "float",
-            "Upper end of the interval over seeds (Student's t), for another training on the same data.",
-            optional=True,
-        ),
+        *ci_columns("the interval over seeds (Student's t), for another training on the same data"),
         Column(
             "noise_ceiling_of_seed",
             "float",

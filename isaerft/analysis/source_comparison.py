@@ -11,8 +11,7 @@ from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import (
     ADAPTER,
-    CI_HIGH_OVER_BEHAVIORS,
-    CI_LOW_OVER_BEHAVIORS,
+    CI_OVER_BEHAVIORS,
     JUDGE,
     MEASURE,
     QUANTITY,
@@ -130,8 +129,7 @@ TABLE = ResultTable(
         Column(
             "estimate", "float", "Mean over these behaviors of the primary statistic.", optional=True, role="estimate"
         ),
-        CI_LOW_OVER_BEHAVIORS,
-        CI_HIGH_OVER_BEHAVIORS,
+        *CI_OVER_BEHAVIORS,
         Column("rival", "text", "The best of the judge's other sources.", optional=True),
         Column("difference", "float", "Estimate minus the rival's: above 0 for the best source only.", optional=True),
         Column(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import CI_HIGH, CI_LOW, EXPLANATION, JUDGE, LATENT_INDEX, SOURCE, SUBJECT
+from isaerft.analysis.columns import CI, EXPLANATION, JUDGE, LATENT_INDEX, SOURCE, SUBJECT, ci_columns
 from isaerft.analysis.steered_latents import GROUPS, SUPPORTED, claims_of
 from isaerft.config import Plan
 from isaerft.io import read_parquet
@@ -211,10 +211,7 @@ EFFECTS = ResultTable(
         Column("amplified", "float", "Mean score with the latent amplified, over prompts and strengths."),
         Column("suppressed", "float", "Mean score with it suppressed by as much."),
         Column("effect", "float", "amplified minus suppressed, in the metric's unit."),
-        Column("ci_low", "float", "Lower end of the interval of the effect over prompts (Student's t).", optional=True),
-        Column(
-            "ci_high", "float", "Upper end of the interval of the effect over prompts (Student's t).", optional=True
-        ),
+        *ci_columns("the interval of the effect over prompts (Student's t)"),
     ),
     when=_has_check,
     condition=_CONDITION,
@@ -234,8 +231,7 @@ LATENTS = ResultTable(
             "Mean over these behaviors of the effect in the claimed direction, in standard deviations of the scores of "
             "all steered answers.",
         ),
-        Column("ci_low", "float", "Lower end of its interval over prompts (Student's t).", optional=True),
-        Column("ci_high", "float", "Upper end of its interval over prompts (Student's t).", optional=True),
+        *ci_columns("its interval over prompts (Student's t)"),
         Column("confirmed", "bool", "Whether the interval lies above 0: steering has the claimed effect."),
     ),
     when=_has_check,
@@ -275,8 +271,7 @@ SUMMARY = ResultTable(
             optional=True,
             role="estimate",
         ),
-        CI_LOW,
-        CI_HIGH,
+        *CI,
         Column("difference", "float", "AUROC less that of `verdict supported` on the same latents.", optional=True),
         Column(
             "difference_low",

@@ -133,7 +133,8 @@ def _random_dictionaries(tables: Tables, primary: Primary) -> Iterator[str]:
             elif not row.difference_ci_low > 0:
                 yield (
                     f"{visible(subject)}: the baseline {words(row.control)} has a specificity of {fixed(row.estimate)} "
-                    f"and is not known to be less specific than the dictionary ({fixed(own)}; {visible(source)}). "
+                    f"and is not known to be less specific than the dictionary ({fixed(own)}; {visible(source)}; "
+                    f"compared over {plural(int(row.n_behaviors), 'behavior')}). "
                     "Agreement here is no proof that training the SAE found anything."
                 )
 

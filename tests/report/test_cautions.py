@@ -72,7 +72,7 @@ def test_a_random_dictionary_that_is_not_known_to_be_less_specific_is_said(table
     said = [text for text in cautions(beside(tables, rows)) if text not in quiet]
     assert len(said) == 3
     assert "the baseline frozen decoder has a specificity of 0.25 and is not known to be less specific" in said[0]
-    assert "than the dictionary (0.28; truth_input)" in said[0]
+    assert "than the dictionary (0.28; truth_input; compared over 8 behaviors)" in said[0]
     assert "untrained dictionary" in said[1]
     assert "the baseline random model has no specificity" in said[2]
 
@@ -81,7 +81,7 @@ def test_where_the_primary_explanations_are_of_one_dictionary_alone_a_baseline_i
     rows = beside(tables, [("none", 0.2, None), ("untrained_dictionary", 0.19, -0.1)])
     rows["random_dictionaries"]["source"] = "local_input"
     (said,) = [text for text in cautions(rows) if "baseline" in text]
-    assert "(0.20; local_input)" in said
+    assert "(0.20; local_input; " in said
 
 
 def test_a_behavior_that_fell_has_moved_too(tables):
