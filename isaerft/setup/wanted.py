@@ -34,11 +34,12 @@ class Sizes(NamedTuple):
     draws: int
     corpus_tokens: int
     hub_tokens: int
+    amplified: int
 
 
 SIZES: Mapping[str, Sizes] = {
-    "quick": Sizes(48, 16, 2, 3, 4, 20_000, 40_000),
-    "full": Sizes(400, 96, 3, 9, 20, 200_000, 1_000_000),
+    "quick": Sizes(48, 16, 2, 3, 4, 20_000, 40_000, 2),
+    "full": Sizes(400, 96, 3, 9, 20, 200_000, 1_000_000, 8),
 }
 
 

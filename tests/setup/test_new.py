@@ -131,8 +131,9 @@ def test_an_sae_that_is_trained_a_language_model_and_a_file_of_explanations_are_
     )
     study = written.plan.study
     assert study.subjects["model"].train_sae.d_sae == 8 * 32
-    assert (study.primary.source, study.primary.judge) == ("explanations", "llm")
+    assert (study.primary.source, study.primary.judge) == ("labels", "llm")
     assert study.llms["judge"].base_url == "http://x/v1"
+    assert study.subjects["model"].amplified_rows == 2, "a first look"
     assert study.sources["local_input"].judges, "the language model reads the primary source alone"
 
 
