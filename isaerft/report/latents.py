@@ -28,7 +28,7 @@ from isaerft.config import Plan
 from isaerft.io import replacing
 from isaerft.layout import Results
 from isaerft.report import LATENT_TABLES
-from isaerft.report.template import policy_hash, render
+from isaerft.report.template import page, policy_hash
 from isaerft.report.text import shorten, visible, visible_token, web_address
 
 LATENTS_PER_FILE = 128
@@ -49,22 +49,10 @@ VERDICTS = {
 }
 HERE = Path(__file__).parent
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ study }}: latents</title>
-<style>{{ style }}</style>
-</head>
-<body>
-<noscript><p>This page needs JavaScript to show its data; the tables are in ../tables.</p></noscript>
-<main id="main"></main>
-<script>{{ script }}</script>
-</body>
-</html>
-"""
+_BODY = Markup(
+    "<noscript><p>This page needs JavaScript to show its data; the tables are in ../tables.</p></noscript>\n"
+    '<main id="main"></main>'
+)
 
 
 def write_latent_pages(plan: Plan, results: Results) -> None:
@@ -139,7 +127,7 @@ def _page(study: str, style: str, script: str) -> str:
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {policy_hash(style)}; script-src {policy_hash(script)} 'strict-dynamic'"
     )
-    return render(_PAGE, study=visible(study), policy=policy, style=Markup(style), script=Markup(script)) + "\n"
+    return page(f"{visible(study)}: latents", _BODY, script=script, style=style, policy=policy)
 
 
 def _data(name: str, value: object) -> str:

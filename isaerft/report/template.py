@@ -176,15 +176,18 @@ def policy_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def page(title: str, body: Markup, *, script: str = "") -> str:
+def page(title: str, body: Markup, *, script: str = "", style: str = STYLE, policy: str | None = None) -> str:
     """Return a whole self-contained page.
 
     Its content security policy loads nothing from outside and runs no script but `script`, which it names by hash:
-    should markup from an explanation ever get through the escaping, the browser still refuses to run it.
+    should markup from an explanation ever get through the escaping, the browser still refuses to run it. A page that
+    loads files of its own brings another policy.
     """
-    scripts = f"; script-src {policy_hash(script)}" if script else ""
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'{scripts}"
-    )
-    safe = {"style": Markup(STYLE), "script": Markup(script)}
+    if policy is None:
+        scripts = f"; script-src {policy_hash(script)}" if script else ""
+        policy = (
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+            f"{scripts}"
+        )
+    safe = {"style": Markup(style), "script": Markup(script)}
     return str(render(_FRAME, title=title, body=body, policy=policy, **safe)) + "\n"
