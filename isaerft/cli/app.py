@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 
 import typer
 
@@ -69,10 +70,16 @@ def _start(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+@cache
+def _command() -> Callable[[Sequence[str]], object]:
+    """Return the command line of all verbs, which a worker makes once for all its jobs."""
+    return typer.main.get_command(app)
+
+
 def run_here(arguments: Sequence[str]) -> int:
     """Run one verb in this process; return 0, or 2 after a user's error, which is printed in one line."""
     try:
-        app(list(arguments))
+        _command()(list(arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except InputError as error:
