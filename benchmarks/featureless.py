@@ -72,15 +72,16 @@ def write_world(folder: Path, world: World, rng: np.random.Generator) -> config.
     latents, names = np.arange(len(drawn)), plan.tested_behaviors
     cosines = dictionary.decoder @ dictionary.decoder.T
     np.fill_diagonal(cosines, -1)
+    # As much asymmetry as there can be: every latent could be called absorbed by its neighbor.
     facts = {
         "latent_index": latents,
         "firing_rate": drawn.firing_rate,
         "decoder_norm": drawn.decoder_norm,
         "density": drawn.density,
         "cluster": drawn.clusters,
-        "nearest_latent": cosines.argmax(axis=1),
-        "nearest_cosine": cosines.max(axis=1),
-        "encoder_decoder_cosine": rng.uniform(0.1, 0.9, len(drawn)),
+        "absorber": cosines.argmax(axis=1),
+        "absorber_cosine": cosines.max(axis=1),
+        "absorption": np.inf,
     }
     for path in (at.subject("world").latents, at.changes("world", "x"), at.explanations("world", "said")):
         path.parent.mkdir(parents=True, exist_ok=True)

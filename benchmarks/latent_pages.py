@@ -99,9 +99,11 @@ class World:
         rate = random.lognormal(-6, 2, n).clip(max=0.3)
         rate[::50] = 0
         facts = pd.DataFrame({"latent_index": np.arange(n), "firing_rate": rate})
-        for name in ("mean_activation", "max_activation", "decoder_norm", "density", "nearest_cosine"):
+        for name in ("mean_activation", "max_activation", "decoder_norm", "density", "absorption"):
             facts[name] = random.lognormal(1, 1, n)
-        facts = facts.assign(nearest_latent=0, encoder_decoder_cosine=random.uniform(size=n), cluster=np.arange(n))
+        facts = facts.assign(
+            absorber=0, absorber_cosine=0.5, encoder_decoder_cosine=random.uniform(size=n), cluster=np.arange(n)
+        )
         folder = self.results.subject(SUBJECT)
         write_parquet([facts], folder.latents)
         near = {

@@ -93,8 +93,9 @@ class World:
                 "density": rng.uniform(size=n),
                 "cluster": np.arange(n),
                 "max_activation": 1.0,
-                "nearest_latent": np.roll(np.arange(n), 1),
-                "nearest_cosine": 0.5,
+                "absorber": np.roll(np.arange(n), 1),
+                "absorber_cosine": 0.5,
+                "absorption": 0.0,
                 "encoder_decoder_cosine": 0.7,
             }
         ).to_parquet(folder.latents)

@@ -14,17 +14,16 @@ import pandas as pd
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
 from isaerft.analysis.columns import EXPLANATION, JUDGE, LATENT_INDEX, SOURCE, SUBJECT
-from isaerft.analysis.readings import Changes, Reading, alive_latents
+from isaerft.analysis.readings import Changes, Reading
 from isaerft.config import Plan
 from isaerft.registry import MEASURES
 from isaerft.table import Column
 
 MUCH = 0.95
 """A mean rank above this, over latents and within a behavior, is called a large change."""
-NEAR = 0.5
-"""Least decoder cosine of a neighbor that can have absorbed a latent."""
-ASYMMETRIC = 0.25
-"""Share of the living latents, those with the lowest encoder-decoder cosine, that can have been absorbed."""
+LEAST_ABSORPTION = 6.3
+"""Least absorption score: exceeded by 5 % of the latents that were not absorbed in planted dictionaries
+(`benchmarks/absorption.py`)."""
 
 
 def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
@@ -34,16 +33,6 @@ def explanation_verdicts(analysis: Analysis) -> pd.DataFrame:
         changes = analysis.changes(subject, plan.study.primary.adapter)
         parts += [verdicts_of(plan, reading, changes).assign(**reading.names) for reading in analysis.readings(subject)]
     return pd.concat(parts, ignore_index=True)
-
-
-@dataclass(frozen=True)
-class _Neighbor:
-    """The latent nearest to an absorbed one by decoder cosine, and the score of the explanation on it."""
-
-    latent_index: int
-    cosine: float
-    own_cosine: float
-    score: float
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,6 @@ class _Profiles:
         Facts of the subject's latents, by latent_index.
     families : (n_behaviors,) int64
         Family of each behavior: variants of one behavior count as one.
-    least_aligned : float
-        Encoder-decoder cosine below which a latent counts as asymmetric.
     """
 
     behaviors: tuple[str, ...]
@@ -71,7 +58,6 @@ class _Profiles:
     match: stats.ProfileMatch
     facts: pd.DataFrame
     families: np.ndarray
-    least_aligned: float
 
     @classmethod
     def of(cls, plan: Plan, reading: Reading, changes: Changes) -> _Profiles | None:
@@ -88,26 +74,23 @@ class _Profiles:
         declared = np.unique(names, return_inverse=True)[1]
         families = stats.families_of(ranks[moved], reading.expectation.expected[moved], declared=declared)
         match = stats.match_profiles(ranks[moved], effects, **reading.confounds.null(), families=families)
-        facts = reading.explained.facts
-        by_latent = facts.set_index("latent_index")
-        least = float(by_latent.loc[alive_latents(plan, facts), "encoder_decoder_cosine"].quantile(ASYMMETRIC))
-        return cls(behaviors, effects, ranks[moved], reading, match, by_latent, families, least)
+        facts = reading.explained.facts.set_index("latent_index")
+        return cls(behaviors, effects, ranks[moved], reading, match, facts, families)
 
     def verdict(self, place: int) -> tuple[str, str]:
         """Return the verdict on the explanation at `place` of the universe, and the reason in words."""
         effects = self.effects[:, place]
-        verdict = stats.decide(self.match, place, effects, neighbor_score=lambda: self._neighbor(place).score)
+        verdict = stats.decide(self.match, place, effects, absorber_score=lambda: self._absorber_score(place))
         return verdict.name, self._reason(verdict.reason, place)
 
-    def _neighbor(self, place: int) -> _Neighbor:
-        """Return the neighbor that can have changed in the latent's place; its score is NaN where none can."""
+    def _absorber_score(self, place: int) -> float:
+        """Return the explanation's score on the latent that can have absorbed its own; NaN where none can."""
         own = self.facts.loc[self.reading.latents[place]]
-        found = np.flatnonzero(self.reading.latents == own.nearest_latent)
-        score = math.nan
-        if own.encoder_decoder_cosine <= self.least_aligned and own.nearest_cosine >= NEAR and len(found):
-            null, there = self.reading.confounds.null(), int(found[0])
-            score = stats.score_elsewhere(self.changes, self.effects, place, there, **null, families=self.families)
-        return _Neighbor(int(own.nearest_latent), own.nearest_cosine, own.encoder_decoder_cosine, score)
+        found = np.flatnonzero(self.reading.latents == own.absorber)
+        if not own.absorption >= LEAST_ABSORPTION or not len(found):
+            return math.nan
+        null, there = self.reading.confounds.null(), int(found[0])
+        return stats.score_elsewhere(self.changes, self.effects, place, there, **null, families=self.families)
 
     def _reason(self, reason: str, place: int) -> str:
         """Return the sentence for a reason of `stats.decide`."""
@@ -124,12 +107,13 @@ class _Profiles:
                 return f"{said} and its latent changed so; {numbers}; q = {q}"
             case "no_average_effect":
                 return f"the explanations of this source together predict no change here; {numbers}"
-            case "neighbor_changed":
-                near = self._neighbor(place)
+            case "absorber_changed":
+                own = self.facts.loc[self.reading.latents[place]]
                 return (
-                    f"{said}; its encoder and decoder differ (cosine {near.own_cosine:.2f}) and its neighbor "
-                    f"{near.latent_index} (decoder cosine {near.cosine:.2f}) changed so in its place "
-                    f"(score {near.score:.2f}); {numbers}; q = {contradiction_q}"
+                    f"{said}; latent {int(own.absorber)} writes much the same (decoder cosine "
+                    f"{own.absorber_cosine:.2f}) and is not read by it (absorption score {own.absorption:.1f}), and "
+                    f"changed so in its place (score {self._absorber_score(place):.2f}); {numbers}; "
+                    f"q = {contradiction_q}"
                 )
             case "changed_otherwise":
                 return f"{said}, but {self._instead(place)}; {numbers}; q = {contradiction_q}"
@@ -261,8 +245,8 @@ TABLE = ResultTable(
         Column(
             "verdict",
             "text",
-            "What the behaviors together say: supported, contradicted, absorbed (a neighboring latent changed "
-            "instead), untestable or inconclusive.",
+            "What the behaviors together say: supported, contradicted, absorbed (another latent, which can "
+            "have absorbed this one, changed instead), untestable or inconclusive.",
         ),
         Column("reason", "text", "Why the verdict was given."),
     ),

@@ -29,7 +29,7 @@ MAX_SAID = 1000
 MEANING = {
     "supported": "Training on behaviors moved these latents as their explanations predict.",
     "contradicted": "Training on behaviors did not move these latents as their explanations predict, though it should.",
-    "absorbed": "Training moved a neighboring latent where these latents' explanations predict a change.",
+    "absorbed": "Training moved latents that can have absorbed these, where these explanations predict a change.",
 }
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 

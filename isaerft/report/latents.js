@@ -15,7 +15,7 @@
     ["largest activation", "on the reference corpus"],
     ["mean activation", "where it fires"],
     ["decoder norm", "length of what it writes"],
-    ["encoder and decoder", "cosine of what it reads with what it writes; low values suggest absorption"],
+    ["encoder and decoder", "cosine of what it reads with what it writes"],
   ];
   const main = document.getElementById("main");
   const waiting = new Map();

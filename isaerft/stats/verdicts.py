@@ -309,7 +309,7 @@ Reason = Literal[
     "too_few_behaviors",
     "changed_as_predicted",
     "no_average_effect",
-    "neighbor_changed",
+    "absorber_changed",
     "changed_otherwise",
     "low_power",
     "undecided",
@@ -326,7 +326,7 @@ class Verdict(NamedTuple):
         untestable: "predicts_nothing" (no effect of any behavior), "predicts_the_same" (one effect for all behaviors),
         "too_few_behaviors" (fewer than three families, or families for which it predicts the same), "low_power" (it
         could have been neither supported nor contradicted);
-        supported: "changed_as_predicted"; absorbed: "neighbor_changed"; contradicted: "changed_otherwise";
+        supported: "changed_as_predicted"; absorbed: "absorber_changed"; contradicted: "changed_otherwise";
         inconclusive: "no_average_effect" (the explanations together predict no change, so none can be contradicted),
         "undecided" (neither significantly right nor significantly wrong).
     """
@@ -335,7 +335,7 @@ class Verdict(NamedTuple):
     reason: Reason
 
 
-def _no_neighbor() -> float:
+def _no_absorber() -> float:
     return math.nan
 
 
@@ -344,7 +344,7 @@ def decide(
     index: int,
     effects: np.ndarray,
     *,
-    neighbor_score: Callable[[], float] = _no_neighbor,
+    absorber_score: Callable[[], float] = _no_absorber,
     level: float = LEVEL,
     min_power: float = MIN_POWER,
 ) -> Verdict:
@@ -357,9 +357,9 @@ def decide(
         Position of the explanation's latent in `match`.
     effects : (n_behaviors,) float
         Effects that the explanation predicts, as they were given to `match_profiles`.
-    neighbor_score : callable
-        Returns the explanation's score on the neighbor that may have absorbed its latent (`score_elsewhere`), NaN
-        without such a neighbor. Only called for explanations that would otherwise be contradicted.
+    absorber_score : callable
+        Returns the explanation's score on the latent that can have absorbed its own (`score_elsewhere`), NaN where
+        none can. Only called for explanations that would otherwise be contradicted.
     level : float
         Largest q-value that supports or contradicts (exclusive).
     min_power : float
@@ -373,7 +373,7 @@ def decide(
     Notes
     -----
     The checks run in this order: is there a score; is the explanation supported; do explanations have an effect on
-    average; is this one contradicted, and if so, was its latent absorbed (the neighbor's score reaches
+    average; is this one contradicted, and if so, was its latent absorbed (the absorber's score reaches
     `match.critical`); was there power.
     """
     if np.isnan(match.score[index]):
@@ -385,8 +385,8 @@ def decide(
     if match.effect <= 0:
         return Verdict("inconclusive", "no_average_effect")
     if match.contradiction_qvalue[index] < level:
-        if neighbor_score() >= match.critical:
-            return Verdict("absorbed", "neighbor_changed")
+        if absorber_score() >= match.critical:
+            return Verdict("absorbed", "absorber_changed")
         return Verdict("contradicted", "changed_otherwise")
     if max(match.power[index], match.contradiction_power[index]) < min_power:
         return Verdict("untestable", "low_power")

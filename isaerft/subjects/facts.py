@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from isaerft.progress import Progress
 from isaerft.stats import clusters_of
+from isaerft.subjects.absorption import find_absorbers
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.corpus import TokenRows
 from isaerft.subjects.dictionary import Dictionary
@@ -121,14 +122,15 @@ def latent_facts(
     -------
     DataFrame
         latent_index, firing_rate (share of tokens), mean_activation (where it fires), max_activation, decoder_norm,
-        density (mean decoder cosine with its nearest neighbors), nearest_latent, nearest_cosine,
-        encoder_decoder_cosine (1: it reads what it writes; low values suggest absorption; none for a transcoder, which
-        reads one thing and writes another), cluster (near-duplicates).
+        density (mean decoder cosine with its nearest neighbors), encoder_decoder_cosine (1: it reads what it writes;
+        none for a transcoder, which reads one thing and writes another), absorber, absorber_cosine and absorption (the
+        likeliest absorber, its decoder cosine, the score: `isaerft.subjects.absorption`), cluster (near-duplicates).
     """
     dictionary = subject.dictionary
     with np.errstate(invalid="ignore"):
         mean = np.where(firing.count > 0, firing.total / firing.count, np.nan)
     near = nearest_latents(dictionary) if neighbors is None else neighbors
+    absorbers = find_absorbers(dictionary, firing.count > 0)
     return pd.DataFrame(
         {
             "latent_index": np.arange(dictionary.d_sae),
@@ -137,9 +139,10 @@ def latent_facts(
             "max_activation": firing.maximum,
             "decoder_norm": dictionary.decoder_norm.cpu().double().numpy(),
             "density": near.cosines.mean(1),
-            "nearest_latent": near.latents[:, 0],
-            "nearest_cosine": near.cosines[:, 0],
             "encoder_decoder_cosine": _aligned(dictionary),
+            "absorber": absorbers.latents,
+            "absorber_cosine": absorbers.cosines,
+            "absorption": absorbers.scores,
             "cluster": clusters_of(dictionary.decoder.cpu().numpy(), cluster_cosine),
         }
     )

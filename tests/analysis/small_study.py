@@ -77,7 +77,11 @@ class Parts:
         facts.loc[list(DEAD), "firing_rate"] = 0.0
         facts = facts.assign(decoder_norm=1.0, density=self.rng.uniform(size=N), cluster=np.arange(N))
         facts = facts.assign(
-            max_activation=1.0, nearest_latent=np.roll(np.arange(N), -1), nearest_cosine=0.6, encoder_decoder_cosine=0.7
+            max_activation=1.0,
+            absorber=np.roll(np.arange(N), -1),
+            absorber_cosine=0.6,
+            absorption=0.0,
+            encoder_decoder_cosine=0.7,
         )
         facts.to_parquet(self.path("subjects", name, "latents.parquet"))
         card = {

@@ -6,7 +6,7 @@ import pytest
 
 from isaerft import config
 from isaerft.analysis import analysis_of
-from isaerft.analysis.explanation_verdicts import TABLE
+from isaerft.analysis.explanation_verdicts import LEAST_ABSORPTION, TABLE
 from isaerft.explanations import write_explanations
 from isaerft.judges import write_judgements
 from isaerft.layout import Results
@@ -42,14 +42,14 @@ def predicted():
     return effects
 
 
-def write_parts(folder, *, strength=6.0, still=(), **options):
+def write_parts(folder, *, strength=6.0, still=(), absorption=LEAST_ABSORPTION, **options):
     rng, effects = np.random.default_rng(0), predicted()
     for path in ("subjects/toy", "changes/toy", "explanations/toy", "judgements/toy/said"):
         (folder / path).mkdir(parents=True)
     facts = pd.DataFrame({"latent_index": range(N), "firing_rate": 0.05, "decoder_norm": 1.0, "density": 0.1})
-    facts = facts.assign(cluster=range(N), nearest_latent=0, nearest_cosine=0.3, encoder_decoder_cosine=0.8)
+    facts = facts.assign(cluster=range(N), absorber=NEIGHBOR, absorber_cosine=0.7, absorption=0.0)
     facts.loc[DEAD, "firing_rate"] = 0.0
-    facts.loc[ABSORBED, ["nearest_latent", "nearest_cosine", "encoder_decoder_cosine"]] = [NEIGHBOR, 0.7, 0.2]
+    facts.loc[ABSORBED, "absorption"] = absorption
     facts.to_parquet(folder / "subjects/toy/latents.parquet")
     moved = effects * (np.arange(N) < 40)
     moved[:, NEIGHBOR] = effects[:, ABSORBED]
@@ -106,9 +106,18 @@ def test_what_did_not_change_is_contradicted_and_what_changed_elsewhere_is_said_
     assert (verdicts.contradiction_qvalue[[OPPOSITE, UNCHANGED]] < 0.05).all()
 
 
-def test_a_neighbor_that_changed_in_its_place_is_named(verdicts):
+def test_an_absorber_that_changed_in_its_place_is_named(verdicts):
     assert verdicts.verdict[ABSORBED] == "absorbed"
-    assert f"its neighbor {NEIGHBOR} (decoder cosine 0.70) changed so in its place" in verdicts.reason[ABSORBED]
+    assert f"latent {NEIGHBOR} writes much the same (decoder cosine 0.70)" in verdicts.reason[ABSORBED]
+    assert "changed so in its place" in verdicts.reason[ABSORBED]
+    # The absorber of all others changed like that, too, but their scores are below the threshold.
+    assert (verdicts.verdict == "absorbed").sum() == 1
+
+
+def test_without_a_high_score_what_another_latent_did_is_no_excuse(tmp_path):
+    verdicts = write_parts(tmp_path, absorption=LEAST_ABSORPTION - 0.01)
+    assert verdicts.verdict[ABSORBED] == "contradicted"
+    assert write_parts(tmp_path / "none", absorption=np.nan).verdict[ABSORBED] == "contradicted"
 
 
 def test_what_cannot_be_tested_is_called_that_with_empty_numbers(verdicts):

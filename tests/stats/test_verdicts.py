@@ -286,18 +286,18 @@ def test_a_verdict_is_decided_by_the_first_check_that_applies():
         assert decide(match, 0, effects) == (verdict, reason)
 
 
-def test_a_contradicted_explanation_was_absorbed_if_a_neighbor_reaches_the_critical_score():
+def test_a_contradicted_explanation_was_absorbed_if_the_absorber_reaches_the_critical_score():
     match = matched(contradiction_qvalue=0.01)
-    found = [decide(match, 0, np.array([1.0, 0.0]), neighbor_score=lambda s=s: s).name for s in (1.7, 1.69, NAN)]
+    found = [decide(match, 0, np.array([1.0, 0.0]), absorber_score=lambda s=s: s).name for s in (1.7, 1.69, NAN)]
     assert found == ["absorbed", "contradicted", "contradicted"]
 
 
-def test_a_neighbor_is_only_scored_where_it_could_matter():
+def test_an_absorber_is_only_scored_where_it_could_matter():
     def never():
         raise AssertionError("scored")
 
     for match in (matched(), matched(score=NAN), matched(qvalue=0.01), matched(effect=0.0)):
-        decide(match, 0, np.array([1.0, 0.0]), neighbor_score=never)
+        decide(match, 0, np.array([1.0, 0.0]), absorber_score=never)
 
 
 def test_level_and_power_of_a_verdict_can_be_chosen():

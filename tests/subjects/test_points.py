@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from isaerft.errors import InputError
+from isaerft.subjects.absorption import NOBODY
 from isaerft.subjects.blocks import mlp_of, norm_before_mlp, norm_behind, projection_matrix, projection_of, writer_of
 from isaerft.subjects.cache import read_cache, write_cache
 from isaerft.subjects.capture import capture
@@ -262,4 +263,5 @@ def test_facts_are_of_what_latents_write_and_a_transcoder_has_no_cosine_of_both_
     written = (weights["W_dec"] @ projection_matrix(model_of("llama_wide"), 1)).norm(dim=1)
     assert heads.decoder_norm.to_numpy() == pytest.approx(written.numpy(), rel=1e-5)
     assert heads.encoder_decoder_cosine.notna().all()
-    assert pd.isna(transcoder.encoder_decoder_cosine).all()
+    assert pd.isna(transcoder[["encoder_decoder_cosine", "absorption"]]).all(axis=None)
+    assert (transcoder.absorber == NOBODY).all()

@@ -50,7 +50,7 @@ def results(subject_dir, tmp_path):
     """Write what stands before the explanations: a subject, and changes that are largest where labels are hostile."""
     rng = np.random.default_rng(0)
     facts = pd.DataFrame({"latent_index": range(N), "firing_rate": rng.uniform(0.01, 0.2, N)})
-    facts = facts.assign(nearest_latent=0, nearest_cosine=0.3, encoder_decoder_cosine=0.7)
+    facts = facts.assign(absorber=0, absorber_cosine=0.3, absorption=0.0, encoder_decoder_cosine=0.7)
     facts.assign(decoder_norm=1.0, density=0.5, cluster=range(N)).to_parquet(subject_dir / "latents.parquet")
     card = {
         "subject": "toy",
