@@ -210,6 +210,14 @@ class Results:
         """Activations at the hook and sparse codes of a behavior's records."""
         return self._at("cache", subject, f"{behavior}.safetensors")
 
+    def erasure(self, subject: str, twin: str) -> Path:
+        """What is erased from the residual stream for each seed of a behavior's twin."""
+        return self._at("erasures", subject, f"{twin}.safetensors")
+
+    def erasure_facts(self, subject: str, twin: str) -> Path:
+        """How many directions are erased, and how well a behavior is told apart before and after."""
+        return self._at("erasures", subject, f"{twin}.json")
+
     def adapters(self, subject: str, behavior: str) -> Path:
         """Folder of all adapters of a behavior."""
         return self._at("adapters", subject, behavior)

@@ -282,6 +282,7 @@ ADAPTERS.declare("checkpoint", "isaerft.adapters.weights:Checkpoint", made="chec
 ADAPTERS.declare("saved", "isaerft.adapters.saved:Saved", made="saved")
 ADAPTERS.declare("mean_difference", "isaerft.adapters.baselines:MeanDifference", made="fitted", contrasted=True)
 ADAPTERS.declare("probe", "isaerft.adapters.baselines:Probe", made="fitted", contrasted=True)
+ADAPTERS.declare("lat", "isaerft.adapters.baselines:Lat", made="fitted", contrasted=True)
 ADAPTERS.declare("logit_lens", "isaerft.adapters.baselines:LogitLens", made="fitted", contrasted=True)
 ADAPTERS.declare("first_gradient", "isaerft.adapters.baselines:FirstGradient", made="fitted")
 ADAPTERS.declare("prompting", "isaerft.adapters.baselines:Prompting", made="fitted", instructed=True)

@@ -86,12 +86,15 @@ def _subjects(plan: Plan) -> Names:
 def _trainings(plan: Plan) -> Names:
     """Trainings, the changes that they make, and their checks; a subject's twins right after the subject."""
     for subject in plan.study.subjects:
-        captured = [(subject, behavior) for behavior in plan.all_behaviors]
+        captured = [(subject, behavior) for behavior in plan.captured_behaviors]
         captured += [(twin, behavior) for twin in plan.baselines_of(subject) for behavior in plan.tested_behaviors]
         for name, behavior in captured:
             yield "capture", {"subject": name, "behavior": behavior}
+        for behavior in plan.erased_behaviors:
+            yield "erase", {"subject": subject, "behavior": behavior}
         twins = [twin for twin, base in plan.permuted_subjects.items() if base == subject]
-        trained = captured + [(twin, behavior) for twin in twins for behavior in plan.trained_behaviors(twin)]
+        trained = captured + [(subject, behavior) for behavior in plan.erased_behaviors]
+        trained += [(twin, behavior) for twin in twins for behavior in plan.trained_behaviors(twin)]
         for name, behavior in trained:
             of = {"subject": name, "behavior": behavior}
             for adapter in plan.trained_adapters(name, behavior):

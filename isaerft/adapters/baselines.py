@@ -1,6 +1,6 @@
 """Steering baselines: a direction in the latents that is fitted without training.
 
-They show what training adds to a look at the activations (`MeanDifference`, `Probe`), to a look at the words
+They show what training adds to a look at the activations (`MeanDifference`, `Probe`, `Lat`), to a look at the words
 (`LogitLens`), to the first gradient alone (`FirstGradient`), and to asking for the behavior (`Prompting`). Where texts
 are compared, the unit is the completion: its tokens are not independent observations, and a long reply counts no more
 than a short one.
@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse.linalg
 import torch
+from scipy import sparse
 
 from isaerft.adapters.base import LatentAdapter
 from isaerft.adapters.fitting import Fitting, completion_means
@@ -139,6 +141,40 @@ class Probe(Steering):
     def options(self) -> dict[str, object]:
         """Return the weight of the penalty."""
         return {"regularization": self.regularization}
+
+
+class Lat(Steering):
+    """direction = the first principal component of paired differences, of length 1.
+
+    Linear artificial tomography (Zou et al. 2023, arXiv 2310.01405). Text i of the behavior is paired with text i of
+    each group that it is contrasted with, from the start again where a group is smaller; a reply and the rejected one
+    of its prompt are a pair. Which text of a pair comes first tells nothing in the paper, so the mean difference is
+    not removed. The sign is the one by which more than half of the training pairs have the behavior's text higher.
+    """
+
+    kind = "lat"
+
+    def direction_of(self, fitting: Fitting) -> Direction:
+        """Return the component, without a unit."""
+        return Direction(first_component(fitting.texts.paired_differences()))
+
+
+def first_component(differences: sparse.csr_array) -> np.ndarray:
+    """Return the first right singular vector of differences (n, d), which most of them agree with in sign, (d,).
+
+    It is 0 where there are no differences.
+    """
+    if not differences.nnz:
+        return np.zeros(differences.shape[1])
+    if min(differences.shape) > 1:
+        # ARPACK starts from a vector of its own, so that the same data give the same bytes.
+        start = np.random.default_rng(0).standard_normal(min(differences.shape))
+        component = scipy.sparse.linalg.svds(differences, k=1, v0=start)[2][0]
+    else:
+        component = np.linalg.svd(differences.toarray(), full_matrices=False)[2][0]
+    scores = differences @ component
+    agreeing = np.sign(scores).sum() or scores.sum()
+    return component if agreeing >= 0 else -component
 
 
 class LogitLens(Steering):

@@ -57,11 +57,14 @@ class Texts:
     is_behavior : (n_texts,) bool
     weight : (n_texts,) float
         Sums to 1 over the behavior's texts and to 1 over the others, each group of others weighing the same.
+    n_others : tuple of int
+        Texts of each group of others.
     """
 
     activations: sparse.csr_array
     is_behavior: np.ndarray
     weight: np.ndarray
+    n_others: tuple[int, ...]
 
     @staticmethod
     def of(behavior: sparse.csr_array, contrast: Sequence[sparse.csr_array]) -> Texts:
@@ -70,13 +73,24 @@ class Texts:
         group_weights = [1.0, *(1 / len(contrast) for _ in contrast)]
         n_rows = [group.shape[0] for group in groups]
         weight = np.concatenate([np.full(n, total / n) for n, total in zip(n_rows, group_weights, strict=True)])
-        return Texts(sparse.csr_array(sparse.vstack(groups)), np.arange(sum(n_rows)) < n_rows[0], weight)
+        stacked = sparse.csr_array(sparse.vstack(groups))
+        return Texts(stacked, np.arange(sum(n_rows)) < n_rows[0], weight, tuple(n_rows[1:]))
 
     def mean(self, is_behavior: bool) -> np.ndarray:
         """Return the weighted mean of the behavior's texts, or of the others, (d_sae,)."""
         chosen = self.is_behavior == is_behavior
         mean: np.ndarray = self.activations[chosen].T @ self.weight[chosen]
         return mean
+
+    def paired_differences(self) -> sparse.csr_array:
+        """Return text i of the behavior minus text i of each group of others, (n_pairs, d_sae).
+
+        A group with fewer texts than the behavior starts again.
+        """
+        own = self.activations[self.is_behavior]
+        others = np.split(np.flatnonzero(~self.is_behavior), np.cumsum(self.n_others)[:-1])
+        pairs = [own - self.activations[group[np.arange(own.shape[0]) % len(group)]] for group in others]
+        return sparse.csr_array(sparse.vstack(pairs))
 
 
 def completion_means(rows: CachedRows | Selection) -> sparse.csr_array:

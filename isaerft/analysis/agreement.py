@@ -51,7 +51,7 @@ from isaerft.analysis.source_comparison import TABLE as SOURCE_COMPARISON
 from isaerft.analysis.source_comparison import comparison_rows
 from isaerft.analysis.specificity import TABLE as SPECIFICITY
 from isaerft.analysis.specificity import specificity_rows
-from isaerft.config import Plan
+from isaerft.config import RETRAINED, Plan
 from isaerft.io import replacing
 from isaerft.layout import AgreementFolder, Results
 from isaerft.progress import Progress
@@ -67,7 +67,7 @@ LATER = ("family", "qvalue", "provenance", "primary")
 RESEEDED = "reseeded"
 """Column beside those of the tables: the estimate without each seed in turn, a list; of agreement.csv the primary rows'
 and their controls' alone."""
-TRAINED = (RESULT, "shuffled_completions")
+TRAINED = (RESULT, *RETRAINED)
 """Rows that are about one training, and are compared with other trainings."""
 
 
@@ -122,7 +122,7 @@ def write_agreement(plan: Plan, results: Results, subject: str, adapter: str) ->
 
 @dataclass(frozen=True)
 class _Changed:
-    """Changes of one adapter: its own, on random dictionaries, from exchanged completions, of placebo trainings.
+    """Changes of one adapter: its own, on random dictionaries, on behaviors' twins by control, of placebo trainings.
 
     Those that were not made are empty. Of all of them only `latents` (m,) int64 are kept: those that any source was
     asked for, ascending.
@@ -131,7 +131,7 @@ class _Changed:
     latents: np.ndarray
     own: Changes
     random: Changes
-    exchanged: Changes
+    retrained: Mapping[str, Changes]
     placebos: Mapping[str, np.ndarray]
 
     @classmethod
@@ -140,17 +140,19 @@ class _Changed:
         latents = np.unique(np.concatenate(asked)) if asked else np.empty(0, np.int64)
         twin = plan.random_twin(subject)
         random: Changes = {}
-        exchanged: Changes = {}
+        retrained: dict[str, Changes] = {}
         placebos: Mapping[str, np.ndarray] = {}
         if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter, latents=latents)
         if adapter == plan.study.primary.adapter and subject in plan.study.subjects:
-            twins = plan.shuffled_behaviors
+            twins = plan.behavior_twins
             found = read_changes(plan, results, subject, adapter, list(twins), latents=latents)
-            exchanged = {(twins[name], measure): change for (name, measure), change in found.items()}
+            for (name, measure), change in found.items():
+                behavior, control = twins[name]
+                retrained.setdefault(control, {})[behavior, measure] = change
             placebos = read_placebos(plan, results, subject, latents=latents)
         own = read_changes(plan, results, subject, adapter, latents=latents)
-        return cls(latents, own, random, exchanged, placebos)
+        return cls(latents, own, random, retrained, placebos)
 
     @property
     def n_seeds(self) -> int:
@@ -166,7 +168,8 @@ class _Changed:
                 for key, changes in changes_of.items()
             }
 
-        return _Changed(self.latents, left(self.own), left(self.random), left(self.exchanged), {})
+        retrained = {control: left(changes) for control, changes in self.retrained.items()}
+        return _Changed(self.latents, left(self.own), left(self.random), retrained, {})
 
     def matrix(self, plan: Plan, reading: Reading, measure: str, statistic: str) -> BehaviorMatrix:
         own, placebos, kept = self.own, self.placebos, self.latents
@@ -176,12 +179,14 @@ class _Changed:
     def comparison(self, plan: Plan, reading: Reading, matrix: BehaviorMatrix, place: int) -> Comparison:
         places = np.searchsorted(self.latents, reading.latents)
 
-        def on_universe(changes: Changes) -> np.ndarray | None:
-            return changes[reading.behaviors[place], matrix.measure][:, places] if changes else None
+        def on_universe(changes: Changes) -> np.ndarray:
+            return changes[reading.behaviors[place], matrix.measure][:, places]
 
         own = self.own[reading.behaviors[place], matrix.measure][:, places]
-        draws, exchanged = on_universe(self.random), on_universe(self.exchanged)
-        return Comparison(plan, reading, place, own, draws, exchanged, matrix)
+        retrained = {control: on_universe(changes) for control, changes in self.retrained.items()}
+        return Comparison(
+            plan, reading, place, own, on_universe(self.random) if self.random else None, retrained, matrix
+        )
 
 
 def _agreement_rows(

@@ -6,16 +6,16 @@ A control is one function: it takes a result's `Comparison` and returns the one 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from isaerft import stats
 from isaerft.analysis.matrix import BehaviorMatrix
 from isaerft.analysis.readings import Reading
-from isaerft.config import BASELINES, Plan
+from isaerft.config import BASELINES, RETRAINED, Plan
 from isaerft.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Comparison:
     changes : (n_seeds, n) float
     draws : (n_draws, n) float or None
         Changes on random dictionaries.
-    exchanged : (n_seeds, n) float or None
-        Changes from training on the behavior's prompts with its completions exchanged between them.
+    retrained : mapping of str to (n_seeds, n) float
+        Changes from training on the behavior's twins, by control.
     matrix : BehaviorMatrix
         Of the reading, by the measure and the statistic.
     """
@@ -45,7 +45,7 @@ class Comparison:
     behavior: int
     changes: np.ndarray
     draws: np.ndarray | None
-    exchanged: np.ndarray | None
+    retrained: Mapping[str, np.ndarray]
     matrix: BehaviorMatrix
 
     @property
@@ -191,9 +191,9 @@ def controls_of(comparison: Comparison) -> list[str]:
     study, reading = comparison.plan.study, comparison.reading
     if study.sources[reading.source].wrong_share or reading.explained.subject not in study.subjects:
         return []
-    trained = {"random_dictionary": comparison.draws, "shuffled_completions": comparison.exchanged}
-    own = [name for name in study.controls if name not in BASELINES]
-    return [name for name in own if name not in trained or trained[name] is not None]
+    missing = {name for name in RETRAINED if name not in comparison.retrained}
+    missing |= {"random_dictionary"} if comparison.draws is None else set()
+    return [name for name in study.controls if name not in BASELINES and name not in missing]
 
 
 def _shuffled_explanations(comparison: Comparison) -> Pool | None:
@@ -217,9 +217,9 @@ def _random_dictionary(comparison: Comparison) -> Pool | None:
     return _pool(comparison, comparison.draws, comparison.labels[None], "random dictionaries")
 
 
-def _shuffled_completions(comparison: Comparison) -> np.ndarray | None:
-    """Train on answers that belong to other prompts; its changes are tested as the result's are."""
-    return None if comparison.exchanged is None else comparison.kind.combine(comparison.exchanged)
+def _retrained(control: str, comparison: Comparison) -> np.ndarray:
+    """Train on answers that belong to other prompts, or without a direction; tested as the result's changes are."""
+    return comparison.kind.combine(comparison.retrained[control])
 
 
 def _firing_rate_only(comparison: Comparison) -> np.ndarray | None:
@@ -274,6 +274,6 @@ _CONTROLS: dict[str, Callable[[Comparison], Tested]] = {
     "explanation_length": _explanation_length,
     "genericity": _genericity,
     "random_dictionary": _random_dictionary,
-    "shuffled_completions": _shuffled_completions,
+    **{control: partial(_retrained, control) for control in RETRAINED},
     "among_expected": _among_expected,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from isaerft.progress import Progress
 from isaerft.registry import MEASURES
 from isaerft.subjects.cache import Batch, completion_losses, read_cache
 from isaerft.subjects.device import in_float64
+from isaerft.subjects.erasure import Erasure
 from isaerft.subjects.load import LoadedSubject
 
 COLUMNS = ("adapter", "measure", "seed", "latent_index", "change")
@@ -41,6 +42,7 @@ def score_changes(
     diagnosed: Collection[str],
     diagnostics: str | Path,
     permuted: bool,
+    erasures: Sequence[Erasure] = (),
 ) -> None:
     """Measure how much each latent changed, and write a table (Parquet) and the diagnostics (JSON), atomically.
 
@@ -60,6 +62,8 @@ def score_changes(
         File to write: a list of {adapter, seed, diagnostics} with what `PulledBack.diagnostics` returns.
     permuted : bool
         Whether seed k was trained on its own random dictionary.
+    erasures : sequence of Erasure
+        What was erased from the residual stream when seed k was trained; nothing when empty.
 
     Raises
     ------
@@ -75,7 +79,9 @@ def score_changes(
         for name, folder in Progress(folders, desc="changes"):
             seed = seed_of(folder)
             used = subject.with_random_dictionary(plan.replicate_seed(seed)) if permuted else subject
-            with load_trained(folder, used, heldout, plan.study.batch_size) as trained:
+            rows = erasures[seed].on_rows(used, heldout) if erasures else heldout
+            used = erasures[seed].on_subject(used) if erasures else used
+            with load_trained(folder, used, rows, plan.study.batch_size) as trained:
                 if name in measured:
                     yield from measured_changes(trained, plan.study.measures, seed, adapter=name)
                 if name in diagnosed and isinstance(trained, PulledBack):

@@ -28,7 +28,7 @@ MOST_OF_A_GPU = 0.25
 StudyFile = Annotated[Path, typer.Option("--study", help="Config file of the study.")]
 ResultsFolder = Annotated[Path | None, typer.Option("--results", help="Results folder.", show_default="results/STUDY")]
 SubjectName = Annotated[str, typer.Option("--subject", help="Subject in the config, or one of its twins.")]
-BehaviorName = Annotated[str, typer.Option("--behavior", help="Behavior in the config, or its -shuffled twin.")]
+BehaviorName = Annotated[str, typer.Option("--behavior", help="Behavior in the config, or one of its twins.")]
 AdapterName = Annotated[str, typer.Option("--adapter", help="Adapter in the config.")]
 SourceName = Annotated[str, typer.Option("--source", help="Explanation source in the config.")]
 JudgeName = Annotated[str, typer.Option("--judge", help="Judge in the config.")]

@@ -28,6 +28,7 @@ from isaerft.registry import METRICS
 
 if TYPE_CHECKING:
     from isaerft.behaviors import Record
+    from isaerft.subjects.erasure import Erasure
 
 app = typer.Typer()
 
@@ -148,7 +149,7 @@ def capture(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     """Run a behavior's records once through everything below the hook, and cache what is needed to train."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.subjects)
-    check_name("behavior", behavior, plan.all_behaviors)
+    check_name("behavior", behavior, plan.captured_behaviors)
     splits = _splits(plan, layout, behavior)
     from isaerft.subjects.capture import capture_behavior
 
@@ -171,6 +172,27 @@ def _splits(plan: Plan, layout: Results, behavior: str) -> dict[str, Sequence[Re
     return splits
 
 
+@app.command("erase")
+def erase(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Fit the directions that are erased from the residual stream for an -erased-... twin of a behavior."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    cache = layout.cache(subject, plan.captured_as(check_name("behavior", behavior, plan.erased_behaviors)))
+    from isaerft.training.erasing import fit_erasures
+
+    out = layout.erasure(subject, behavior), layout.erasure_facts(subject, behavior)
+    fit_erasures(plan, behavior, cache, cache.parent, *out)
+
+
+def _erasures(plan: Plan, layout: Results, subject: str, behavior: str) -> Sequence[Erasure]:
+    """Return what is erased for each seed of a behavior's twin; nothing for any other behavior."""
+    if behavior not in plan.erased_behaviors:
+        return ()
+    from isaerft.subjects.erasure import read_erasures
+
+    return read_erasures(layout.erasure(subject, behavior))
+
+
 @app.command("train")
 def train(
     study: StudyFile,
@@ -189,7 +211,7 @@ def train(
     from isaerft.training.tracking import tracked
 
     loaded = open_subject(opened, subject)
-    cache = layout.cache(plan.base_subject(subject), behavior)
+    cache = layout.cache(plan.base_subject(subject), plan.captured_as(behavior))
     with joined(loaded.model.device), tracked(plan, subject, layout.tracking) as tracking:
         train_adapter(
             plan,
@@ -199,6 +221,7 @@ def train(
             layout.adapter(subject, behavior, adapter),
             behavior=behavior,
             permuted=plan.is_permuted(subject),
+            erasures=_erasures(plan, layout, subject, behavior),
             contrast=cache.parent,
             tracking=tracking,
         )
@@ -215,13 +238,14 @@ def changes(study: StudyFile, subject: SubjectName, behavior: BehaviorName, resu
     score_changes(
         plan,
         open_subject(opened, subject),
-        layout.cache(plan.base_subject(subject), behavior),
+        layout.cache(plan.base_subject(subject), plan.captured_as(behavior)),
         layout.adapters(subject, behavior),
         layout.changes(subject, behavior),
         measured=plan.analyzed_adapters(subject, behavior),
         diagnosed=plan.diagnosed_adapters(subject, behavior),
         diagnostics=layout.diagnostics(subject, behavior),
         permuted=plan.is_permuted(subject),
+        erasures=_erasures(plan, layout, subject, behavior),
     )
 
 

@@ -19,32 +19,38 @@ FROZEN = {"frozen_decoder": "W_dec", "frozen_encoder": "W_enc"}
 """Control -> the matrix of the SAE that training leaves as it was initialized."""
 BASELINES = (*FROZEN, UNTRAINED, RANDOM_MODEL)
 """Controls that each have a dictionary of their own, with latents and explanations of its own."""
-# Only where a study names them: none of them must fall to chance.
-ASKED_CONTROLS = ("shuffled_completions", "among_expected", *BASELINES)
+ERASURES = ("erased_mean", "erased_leace", "erased_iterative", "erased_random")
+"""Controls that train where a behavior's directions, or random ones, are erased from the residual stream."""
+# Only where a study names them: they cost trainings, or need not fall to chance.
+ASKED_CONTROLS = ("shuffled_completions", "among_expected", *BASELINES, *ERASURES)
 
 
-def baseline_suffix(control: str) -> str:
-    """Return how the names of a random baseline's twins end.
+def suffix_of(control: str) -> str:
+    """Return how the names of a control's twins end.
 
-    >>> baseline_suffix("frozen_decoder")
+    >>> suffix_of("frozen_decoder")
     '-frozen-decoder'
     """
-    return "-" + control.replace("_", "-")
+    return SHUFFLED if control == "shuffled_completions" else "-" + control.replace("_", "-")
 
 
-TWINS = (PERMUTED, *map(baseline_suffix, BASELINES))
+TWINS = (PERMUTED, *map(suffix_of, BASELINES))
 """Endings of the names of subjects' twins."""
+RETRAINED = ("shuffled_completions", *ERASURES)
+"""Controls that each train the primary adapter on a twin of every tested behavior."""
+BEHAVIOR_TWINS = tuple(map(suffix_of, RETRAINED))
+"""Endings of the names of behaviors' twins."""
 
 
-class Baseline(NamedTuple):
-    """A twin with a random dictionary of its own.
+class Twin(NamedTuple):
+    """A twin that a control trains.
 
     Attributes
     ----------
     base : str
-        The subject.
+        The subject or behavior that it is a twin of.
     control : str
-        One of `BASELINES`.
+        One of `BASELINES`, with a random dictionary of its own, or of `RETRAINED`.
     """
 
     base: str

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from isaerft.config.base import read_options, validated, with_included
-from isaerft.config.controls import BASELINES, PERMUTED, RANDOM_MODEL, SHUFFLED, UNTRAINED, Baseline, baseline_suffix
+from isaerft.config.controls import BASELINES, ERASURES, PERMUTED, RANDOM_MODEL, RETRAINED, Twin, suffix_of
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Study
 from isaerft.config.subjects import Subject
 from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
+from isaerft.config.twins import check_twins
 from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
 from isaerft.registry import ADAPTERS, JUDGES, SCORES, SOURCES
@@ -34,14 +35,7 @@ class Plan:
     study: Study
 
     def __post_init__(self) -> None:
-        adapter = self.study.primary.adapter
-        if self.shuffled_behaviors and ADAPTERS.facts(self.kind_of(adapter)).loaded:
-            raise InputError(
-                f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
-                remedy="name a trained adapter as `primary.adapter`, or leave the control out",
-            )
-        for twin in (*self.permuted_subjects, *self.baselines):
-            self._check_twin(twin)
+        check_twins(self)
         if "mismatched_behavior" in self.study.controls and len(self.tested_behaviors) < 2:
             raise InputError(
                 "control 'mismatched_behavior' with one behavior",
@@ -73,35 +67,6 @@ class Plan:
                         f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
                         remedy="add a second behavior, or leave the adapter out",
                     )
-
-    def _check_twin(self, twin: str) -> None:
-        """A random dictionary is trained on anew, and one of its own explained as any dictionary can be."""
-        base, control = self.baselines.get(twin, Baseline(self.base_subject(twin), "random_dictionary"))
-        for name in self.analyzed_adapters(twin):
-            facts = ADAPTERS.facts(self.kind_of(name))
-            if facts.made == "saved" or (control == RANDOM_MODEL and facts.loaded):
-                why = "saved: it would repeat the result" if control == "random_dictionary" else "not trained here"
-                raise InputError(
-                    f"control {control!r} for adapter {name!r}, which is {why}",
-                    remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
-                )
-        if twin not in self.baselines:
-            return
-        options = self.study.subjects[base]
-        if control != UNTRAINED and options.testbed is None and options.train_sae is None:
-            raise InputError(
-                f"control {control!r} for subject {base!r}, whose SAE is not trained here",
-                allowed=f"{UNTRAINED} and random_dictionary, for an SAE that comes ready",
-                remedy="leave the control out, or let the study train the SAE (`train_sae`)",
-            )
-        if not self.sources_of(twin):
-            raise InputError(
-                f"control {control!r} for subject {base!r}: its explanations are of its own latents, and no other"
-                " dictionary can have them",
-                allowed="a source of kind local, or files under {subject_dir}, and a judge that reads any explanation"
-                " and asks no language model",
-                remedy="add such a source and judge, or leave the control out",
-            )
 
     def _check_checkpoints(self) -> None:
         """Adapters with checkpoints are trained, and hold at every step what the loss sees."""
@@ -166,14 +131,10 @@ class Plan:
         return self.study.subjects | {name: self.study.subjects[twin.base] for name, twin in self.baselines.items()}
 
     @property
-    def baselines(self) -> dict[str, Baseline]:
+    def baselines(self) -> dict[str, Twin]:
         """Twins with a random dictionary of their own, one per subject and control; empty unless a study names one."""
         asked = [control for control in BASELINES if control in self.study.controls]
-        return {
-            base + baseline_suffix(control): Baseline(base, control)
-            for base in self.study.subjects
-            for control in asked
-        }
+        return {base + suffix_of(control): Twin(base, control) for base in self.study.subjects for control in asked}
 
     def baselines_of(self, subject: str) -> dict[str, str]:
         """Return the random baselines of a subject: twin -> control."""
@@ -181,8 +142,17 @@ class Plan:
 
     @property
     def all_behaviors(self) -> list[str]:
-        """Behaviors and their twins with exchanged completions."""
+        """Behaviors and the twins that controls train."""
+        return [*self.study.behaviors, *self.behavior_twins]
+
+    @property
+    def captured_behaviors(self) -> list[str]:
+        """Behaviors and twins with text of their own, which are captured."""
         return [*self.study.behaviors, *self.shuffled_behaviors]
+
+    def captured_as(self, behavior: str) -> str:
+        """Return the behavior whose captured text a twin with erased directions is trained on; of others, itself."""
+        return self.erased_behaviors[behavior].base if behavior in self.erased_behaviors else behavior
 
     @property
     def audited_behaviors(self) -> list[str]:
@@ -276,8 +246,8 @@ class Plan:
     def compares_replies(self, behavior: str) -> bool:
         """Tell whether an objective, or a baseline's contrast, needs the rejected replies of a behavior."""
         is_contrast = self.behavior_of(behavior).contrast == REJECTED
-        contrasted = any(ADAPTERS.facts(self.kind_of(name)).contrasted for name, part in self.study.adapters.items())
-        return "pair" in self.trained_on or (is_contrast and contrasted)
+        contrasted = any(ADAPTERS.facts(self.kind_of(name)).contrasted for name in self.study.adapters)
+        return "pair" in self.trained_on or (is_contrast and (contrasted or bool(self.erased_behaviors)))
 
     @property
     def instructed_adapters(self) -> list[str]:
@@ -339,10 +309,21 @@ class Plan:
         )
 
     @property
+    def behavior_twins(self) -> dict[str, Twin]:
+        """Twins of each tested behavior, one for each control that trains any; empty unless a study names one."""
+        asked = [control for control in RETRAINED if control in self.study.controls]
+        return {name + suffix_of(control): Twin(name, control) for control in asked for name in self.tested_behaviors}
+
+    @property
     def shuffled_behaviors(self) -> dict[str, str]:
         """Twin of each tested behavior, with exchanged completions -> the behavior; empty without that control."""
-        asked = "shuffled_completions" in self.study.controls
-        return {name + SHUFFLED: name for name in self.tested_behaviors} if asked else {}
+        twins = self.behavior_twins.items()
+        return {name: twin.base for name, twin in twins if twin.control == "shuffled_completions"}
+
+    @property
+    def erased_behaviors(self) -> dict[str, Twin]:
+        """Twins that are trained where directions are erased from the residual stream."""
+        return {name: twin for name, twin in self.behavior_twins.items() if twin.control in ERASURES}
 
     def has_placebos(self, subject: str) -> bool:
         """Tell whether the primary adapter is trained on placebos of a subject.
@@ -355,8 +336,12 @@ class Plan:
         return self.study.placebos.n > 0 and subject in self.study.subjects and can
 
     def behavior_of(self, name: str) -> Behavior:
-        """Return the options of a behavior; for a twin those of the behavior whose completions it exchanges."""
-        return self.study.behaviors[self.shuffled_behaviors.get(name, name)]
+        """Return the options of a behavior; for a twin those of the behavior that it is a twin of."""
+        return self.study.behaviors[self.base_behavior(name)]
+
+    def base_behavior(self, name: str) -> str:
+        """Return the behavior that a twin is of; of any other, itself."""
+        return self.behavior_twins[name].base if name in self.behavior_twins else name
 
     def eliciting_subject(self, behavior: str) -> str:
         """Return the subject whose model replies for an elicited behavior."""
@@ -443,7 +428,7 @@ class Plan:
 
     def analyzed_adapters(self, subject: str | None = None, behavior: str | None = None) -> list[str]:
         """Return the adapters whose changes are analyzed: all but the reference; on twins those that controls need."""
-        if behavior in self.shuffled_behaviors:
+        if behavior in self.behavior_twins:
             return [self.study.primary.adapter]
         names = [name for name in self.study.adapters if name != self.study.reference]
         if subject is None or subject in self.study.subjects:
@@ -453,12 +438,12 @@ class Plan:
 
     def trained_adapters(self, subject: str, behavior: str) -> list[str]:
         """Return the adapters that are trained on a behavior: all of them; on twins those that controls need."""
-        is_twin = subject not in self.study.subjects or behavior in self.shuffled_behaviors
+        is_twin = subject not in self.study.subjects or behavior in self.behavior_twins
         return self.analyzed_adapters(subject, behavior) if is_twin else list(self.study.adapters)
 
     def diagnosed_adapters(self, subject: str, behavior: str) -> list[str]:
-        """Return the trained adapters that act on the model; shuffled completions are not diagnosed."""
-        if behavior in self.shuffled_behaviors:
+        """Return the trained adapters that act on the model; behaviors' twins are not diagnosed."""
+        if behavior in self.behavior_twins:
             return []
         names = self.trained_adapters(subject, behavior)
         return [name for name in names if ADAPTERS.facts(self.kind_of(name)).on_model]
@@ -468,10 +453,13 @@ class Plan:
 
         None either where the contrast are the behavior's own rejected replies.
         """
-        contrast = self.behavior_of(behavior).contrast
-        if not ADAPTERS.facts(self.kind_of(adapter)).contrasted or contrast == REJECTED:
+        return self.contrasts_of(behavior) if ADAPTERS.facts(self.kind_of(adapter)).contrasted else []
+
+    def contrasts_of(self, behavior: str) -> list[str]:
+        """Return the behaviors with whose text a behavior's is compared; none where its own rejected replies are."""
+        behavior, contrast = self.base_behavior(behavior), self.behavior_of(behavior).contrast
+        if contrast == REJECTED:
             return []
-        behavior = self.shuffled_behaviors.get(behavior, behavior)
         twins = {behavior, *(audit.clean for audit in self.study.audits.values() if audit.suspect == behavior)}
         return [name for name in self.tested_behaviors if name not in twins] if contrast == OTHERS else [contrast]
 

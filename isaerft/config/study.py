@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
-from isaerft.config.controls import ASKED_CONTROLS, CONTROLS, SHUFFLED, TWINS
+from isaerft.config.controls import ASKED_CONTROLS, BEHAVIOR_TWINS, CONTROLS, TWINS
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.maps import MapComponents
 from isaerft.config.steering import SteeringCheck
@@ -118,9 +118,11 @@ class Study:
     reference: str | None = None
     """Name of the adapter that `loss_recovered` is measured against."""
     controls: list[str] = Field(default_factory=lambda: list(CONTROLS))
-    """Controls of every result. Only if named: `among_expected`; `shuffled_completions`, which trains each twice; and
-    the random baselines `frozen_decoder`, `frozen_encoder`, `untrained_dictionary` and `random_model`, each of which
-    has a dictionary, explanations and trainings of its own (docs/statistics.md)."""
+    """Controls of every result. Only if named: `among_expected`; `shuffled_completions`, which trains each twice; the
+    random baselines `frozen_decoder`, `frozen_encoder`, `untrained_dictionary` and `random_model`, each of which has a
+    dictionary, explanations and trainings of its own (docs/statistics.md); and `erased_mean`, `erased_leace`,
+    `erased_iterative` and `erased_random`, which train each again without the behavior's directions
+    (docs/instruments.md)."""
     random_dictionary_adapters: list[str] = Field(default_factory=list)
     """Adapters that are also trained on random dictionaries, for that control; when empty, the primary adapter."""
     placebos: Placebos = Field(default_factory=Placebos)
@@ -180,7 +182,7 @@ class Study:
         groups = ["subjects", "behaviors", "adapters", "sources", "judges", "scorers", "llms", "audits", "candidates"]
         named = [("study", self.study), *((group[:-1], name) for group in groups for name in getattr(self, group))]
         for kind, name in named:
-            taken = (*TWINS, SHUFFLED) if kind == "behavior" else TWINS
+            taken = (*TWINS, *BEHAVIOR_TWINS) if kind == "behavior" else TWINS
             if not SLUG.fullmatch(name) or name.endswith(taken):
                 raise InputError(
                     f"{kind} name {shown(name)}",

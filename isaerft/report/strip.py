@@ -31,6 +31,10 @@ MEANINGS = {
     "explanation_length": "length of the explanation in place of the change",
     "genericity": "number of other behaviors that expect the latent, in place of the change",
     "shuffled_completions": "training on replies exchanged between prompts",
+    "erased_mean": "training without the behavior's mean difference",
+    "erased_leace": "training where the behavior was erased by the least change (LEACE)",
+    "erased_iterative": "training where every direction that a reader found was erased",
+    "erased_random": "training without as many random directions",
     "among_expected": "only latents that some behavior is expected to change",
 }
 PLACEBO = "placebo"

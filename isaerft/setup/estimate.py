@@ -218,8 +218,9 @@ def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Ma
         found.disk["caches"] += n_caches * part.n * part.tokens * bytes_per_token
     twins = [twin for twin, base in plan.permuted_subjects.items() if base == subject]
     for name in (subject, *twins, *plan.baselines_of(subject)):
-        for behavior in plan.trained_behaviors(name):
-            part = rows[behavior]
+        own = name in study.subjects
+        for behavior in [*plan.trained_behaviors(name), *(plan.behavior_twins if own else [])]:
+            part = rows[plan.base_behavior(behavior)]
             for adapter in plan.trained_adapters(name, behavior):
                 n_seeds, facts = plan.n_seeds_of(adapter), ADAPTERS.facts(plan.kind_of(adapter))
                 if facts.trained:

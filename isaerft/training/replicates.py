@@ -29,6 +29,7 @@ from isaerft.io import write_json
 from isaerft.layout import ADAPTER_SEED, CHECKPOINT_STEP, checkpoints_of
 from isaerft.registry import ADAPTERS
 from isaerft.subjects.cache import CachedRows, read_cache
+from isaerft.subjects.erasure import Erasure
 from isaerft.subjects.load import LoadedSubject
 from isaerft.training.loop import (
     Trainee,
@@ -59,6 +60,7 @@ def train_adapter(
     *,
     behavior: str,
     permuted: bool,
+    erasures: Sequence[Erasure] = (),
     contrast: str | Path | None = None,
     tracking: Tracked | None = None,
 ) -> None:
@@ -70,6 +72,8 @@ def train_adapter(
         Names in the study.
     permuted : bool
         Whether each seed gets its own random dictionary in place of the subject's.
+    erasures : sequence of Erasure
+        What is erased from the residual stream for each seed; nothing when empty.
     contrast : path, optional
         Folder with {behavior}.safetensors for the behaviors that an adapter is fitted against.
     tracking : Tracked, optional
@@ -88,8 +92,8 @@ def train_adapter(
             else read_cache(cache, split)
             for split in ("train", "heldout")
         )
-    others = _contrast_rows(plan, behavior, adapter, cache, contrast)
-    is_instructed = ADAPTERS.facts(plan.kind_of(adapter)).instructed
+    facts = ADAPTERS.facts(plan.kind_of(adapter))
+    others = contrast_rows(plan, behavior, cache, contrast) if facts.contrasted else []
     train_seeds(
         plan,
         subject,
@@ -98,9 +102,10 @@ def train_adapter(
         train=train_rows,
         heldout=heldout_rows,
         contrast=others,
-        instructed=read_cache(cache, "train" + INSTRUCTED) if is_instructed else None,
+        instructed=read_cache(cache, "train" + INSTRUCTED) if facts.instructed else None,
         behavior=behavior,
         permuted=permuted,
+        erasures=erasures,
         tracking=tracking,
     )
 
@@ -116,6 +121,7 @@ def train_seeds(
     contrast: Sequence[tuple[CachedRows, CachedRows]],
     behavior: str,
     permuted: bool,
+    erasures: Sequence[Erasure] = (),
     instructed: CachedRows | None = None,
     tracking: Tracked | None = None,
 ) -> None:
@@ -124,7 +130,8 @@ def train_seeds(
     kind = options.kind or adapter
     seeds = _seeds(plan, adapter, permuted)
     is_followed = adapter in plan.followed_adapters and behavior in plan.tested_behaviors and not permuted
-    n_together = options.seeds_together if ADAPTERS.facts(kind).made == "latents" else 1
+    # Seeds that train together share their rows.
+    n_together = options.seeds_together if ADAPTERS.facts(kind).made == "latents" and not erasures else 1
     results = []
     with replacing_once(out) as temporary:
         temporary.mkdir()
@@ -151,6 +158,8 @@ def train_seeds(
                 )
                 for seed in together
             ]
+            if erasures:
+                replicates = [one.erased(erasures[seed]) for seed, one in zip(together, replicates, strict=True)]
             for seed, result in zip(together, train_replicates(replicates), strict=True):
                 row = {"seed": seed, "n_parameters": result.n_parameters, "objective": result.objective}
                 results.append(
@@ -199,6 +208,11 @@ class Replicate:
     report: Report = unreported
     measures_train_loss: bool = False
     checkpoints: Path | None = None
+
+    def erased(self, erasure: Erasure) -> Replicate:
+        """Return the same where directions are erased from the residual stream; the rows are no pairs."""
+        train, heldout = (erasure.on_rows(self.subject, completions(rows)) for rows in (self.train, self.heldout))
+        return replace(self, subject=erasure.on_subject(self.subject), train=train, heldout=heldout)
 
     def save_at_checkpoints(
         self,
@@ -379,19 +393,31 @@ _BY_MADE: dict[str, Callable[[Replicate], ReplicateResult]] = {
 }
 
 
-def _contrast_rows(
-    plan: config.Plan, behavior: str, adapter: str, cache: str | Path, folder: str | Path | None
+def contrast_rows(
+    plan: config.Plan, behavior: str, cache: str | Path, folder: str | Path | None
 ) -> list[tuple[CachedRows, CachedRows]]:
-    """Return training and held-out rows of each group of text that an adapter is fitted against; most have none."""
-    is_contrasted = ADAPTERS.facts(plan.study.adapters[adapter].kind or adapter).contrasted
-    if is_contrasted and plan.behavior_of(behavior).contrast == config.REJECTED:
+    """Return training and held-out rows of each group of text that a behavior's is compared with.
+
+    Parameters
+    ----------
+    cache : path
+        The behavior's own cache.
+    folder : path, optional
+        Holds {behavior}.safetensors of the others.
+
+    Raises
+    ------
+    InputError
+        A cache lacks what is compared, or other behaviors are and there is no folder.
+    """
+    if plan.behavior_of(behavior).contrast == config.REJECTED:
         return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
-    names = plan.contrast_behaviors(behavior, adapter)
+    names = plan.contrasts_of(behavior)
     if not names:
         return []
     if folder is None:
         raise InputError(
-            f"adapter {adapter!r} needs the cached activations of {', '.join(names)}",
+            f"behavior {behavior!r} needs the cached activations of {', '.join(names)}",
             remedy="give their folder with --contrast",
         )
     caches = [Path(folder) / f"{name}.safetensors" for name in names]

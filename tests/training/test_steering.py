@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from isaerft import config
 from isaerft.adapters.base import adapted, make_adapter
-from isaerft.adapters.fitting import Selection, completion_means
+from isaerft.adapters.baselines import first_component
+from isaerft.adapters.fitting import Selection, Texts, completion_means
 from isaerft.changes.measures import attribution, contribution, parameter
 from isaerft.changes.pullback import Trained
 from isaerft.errors import InputError
@@ -24,7 +26,7 @@ from isaerft.training.steering import STRENGTHS, downhill, fit_steering, score_s
 PLANTED, ABSENT = 5, 9
 
 
-KINDS = ["mean_difference", "probe"]
+KINDS = ["mean_difference", "probe", "lat"]
 ALL = [*KINDS, "logit_lens", "first_gradient"]
 
 
@@ -99,6 +101,31 @@ def test_a_mean_difference_is_the_difference_of_means(fitted, behavior, contrast
     means = [completion_means(rows).toarray().mean(0) for rows in (behavior[0], contrast[0])]
     np.testing.assert_allclose(adapter.latent_parameter().numpy(), means[0] - means[1], atol=1e-5)
     assert adapter.latent_parameter()[7] == 0, "tokens of the prompt play no role"
+
+
+def test_lat_is_the_first_component_of_paired_differences_and_keeps_the_mean_difference(fitted, behavior, contrast):
+    adapter, _ = fitted("lat", subsample=1.0)
+    means = [completion_means(rows).toarray() for rows in (behavior[0], contrast[0])]
+    component = np.linalg.svd(means[0] - means[1])[2][0]
+    np.testing.assert_allclose(adapter.latent_parameter().numpy(), component * np.sign(component[PLANTED]), atol=1e-4)
+
+
+def test_lat_pairs_every_text_of_the_behavior_with_one_of_each_group():
+    own = sparse.csr_array([[1.0], [2.0], [3.0]])
+    texts = Texts.of(own, [sparse.csr_array([[10.0], [20.0]]), sparse.csr_array([[100.0]] * 4)])
+    assert texts.paired_differences().toarray()[:, 0].tolist() == [-9, -18, -7, -99, -98, -97]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_of_lat_is_that_of_most_pairs_and_not_of_the_largest(sign):
+    differences = sparse.csr_array(sign * np.array([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [-9.0, 0.0]]))
+    component = first_component(differences)
+    assert abs(component[0]) == pytest.approx(1, abs=0.01)
+    assert np.sign(component[0]) == sign
+
+
+def test_one_pair_is_its_own_component():
+    np.testing.assert_allclose(first_component(sparse.csr_array([[3.0, 0.0, -4.0]])), [0.6, 0, -0.8])
 
 
 def test_prompting_finds_the_latent_that_a_word_in_the_prompt_switches_on(subject, records):

@@ -4,6 +4,7 @@ rule changes:
         model,
         sae,
         cache,
+        erased,
         lambda w: [
             at.adapter(w.subject, w.behavior, name)
             for name in plan.trained_adapters(w.subject, w.behavior)

@@ -154,7 +154,15 @@ def truth(wildcards):
 
 def cache(wildcards):
     """Return the activations that all trainings on a behavior share."""
-    return at.cache(plan.base_subject(wildcards.subject), wildcards.behavior)
+    return at.cache(
+        plan.base_subject(wildcards.subject), plan.captured_as(wildcards.behavior)
+    )
+
+
+def erased(wildcards):
+    """Return what is erased from the residual stream for a behavior's twin; nothing for any other behavior."""
+    name = wildcards.behavior
+    return [at.erasure(wildcards.subject, name)] if name in plan.erased_behaviors else []
 
 
 def records(behavior):
@@ -223,6 +231,12 @@ def contrast_caches(wildcards):
     subject = plan.base_subject(wildcards.subject)
     names = plan.contrast_behaviors(wildcards.behavior, wildcards.adapter)
     return [at.cache(subject, name) for name in names]
+
+
+def compared_caches(wildcards):
+    """Return the activations of the behaviors from which a behavior's directions tell it."""
+    names = plan.contrasts_of(wildcards.behavior)
+    return [at.cache(wildcards.subject, name) for name in names]
 
 
 def instructions_of(behavior):

@@ -17,7 +17,7 @@ rule agreement:
         ],
         lambda w: [
             at.changes(w.subject, twin)
-            for twin in plan.shuffled_behaviors
+            for twin in plan.behavior_twins
             if w.adapter == study.primary.adapter and w.subject in study.subjects
         ],
         lambda w: (
@@ -128,6 +128,16 @@ rule tables:
             for subject in study.subjects
             for behavior in study.behaviors
             for adapter in study.adapters
+        ],
+        [
+            file
+            for subject in study.subjects
+            for twin in plan.erased_behaviors
+            for file in [
+                at.erasure_facts(subject, twin),
+                at.changes(subject, twin),
+                at.adapter(subject, twin, study.primary.adapter),
+            ]
         ],
         [
             at.adapter(twin, behavior, adapter)

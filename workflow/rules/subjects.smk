@@ -188,7 +188,7 @@ rule capture:
     benchmark:
         at.benchmark("capture", "{subject}", "{behavior}")
     wildcard_constraints:
-        behavior=one_of(plan.all_behaviors),
+        behavior=one_of(plan.captured_behaviors),
     group:
         together("activations")
     threads: study.threads

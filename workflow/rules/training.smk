@@ -1,3 +1,37 @@
+# What is erased from the residual stream before a twin of a behavior is trained.
+rule erase:
+    input:
+        cache,
+        compared_caches,
+    output:
+        at.erasure("{subject}", "{behavior}"),
+        at.erasure_facts("{subject}", "{behavior}"),
+    log:
+        at.log("erase", "{subject}", "{behavior}"),
+    benchmark:
+        at.benchmark("erase", "{subject}", "{behavior}")
+    wildcard_constraints:
+        subject=one_of(study.subjects),
+        behavior=one_of(plan.erased_behaviors) or "(?!)",
+    group:
+        together("training")
+    threads: study.threads
+    resources:
+        mem_mb=memory(24000),
+        runtime=minutes(120),
+    params:
+        study=study_path,
+        code=code("erase"),
+        settings=lambda w: settings(
+            plan.erased_behaviors[w.behavior].control,
+            plan.contrasts_of(w.behavior),
+            plan.n_seeds_of(study.primary.adapter),
+            study.seed,
+        ),
+    shell:
+        "isaerft erase --study {params.study:q} --subject {wildcards.subject} --behavior {wildcards.behavior} > {log} 2>&1"
+
+
 # All seeds of one adapter on one behavior. Random-dictionary twins train every adapter but the reference, which does not
 # touch the dictionary.
 rule train:
@@ -5,6 +39,7 @@ rule train:
         model,
         sae,
         cache,
+        erased,
         contrast_caches,
         given_files,
     output:
