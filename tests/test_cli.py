@@ -109,7 +109,7 @@ def test_an_unknown_name_is_one_line_with_the_valid_ones_and_exit_2(study, tmp_p
     wrong = {"subject": "toyy", "behavior": "humr", "adapter": "biass", "source": "locl", "judge": "lexicl"}
     for kind, name in wrong.items():
         for verb in with_names(kind):
-            if (verb, kind) in {("shuffle", "behavior"), ("score", "scorer")}:
+            if (verb, kind) in {("shuffle", "behavior"), ("erase", "behavior"), ("score", "scorer")}:
                 continue
             assert main(line_of(verb, tmp_path, study=study, **{kind: name})) == 2
             error = capsys.readouterr().err

@@ -470,9 +470,40 @@ def test_shuffled_completions_are_compared_with_what_their_behavior_is(values):
     assert not plan.compares_replies("hub-shuffled")
 
 
-def test_a_behavior_cannot_have_the_name_of_a_twin(values):
-    values["behaviors"]["x-shuffled"] = values["behaviors"]["local"]
-    assert "behavior name 'x-shuffled'" in message(values)
+@pytest.mark.parametrize("name", ["x-shuffled", "x-erased-leace"])
+def test_a_behavior_cannot_have_the_name_of_a_twin(values, name):
+    values["behaviors"][name] = values["behaviors"]["local"]
+    assert f"behavior name '{name}'" in message(values)
+
+
+def test_erased_directions_are_a_twin_of_every_tested_behavior_for_each_control(values):
+    values["controls"] = ["erased_mean", "shuffled_completions", "erased_random"]
+    plan = plan_from_dict(values)
+    names = [f"{name}-erased-{how}" for how in ("mean", "random") for name in plan.tested_behaviors]
+    assert list(plan.erased_behaviors) == names
+    assert list(plan.behavior_twins) == [*plan.shuffled_behaviors, *names]
+    assert plan.erased_behaviors["local-erased-random"] == ("local", "erased_random")
+    subject = next(iter(plan.study.subjects))
+    assert plan.trained_adapters(subject, "local-erased-mean") == [plan.study.primary.adapter]
+    assert plan.captured_as("local-erased-mean") == plan.captured_as("local") == "local"
+    assert plan.captured_as("local-shuffled") == "local-shuffled"
+    assert not set(plan.captured_behaviors) & set(plan.erased_behaviors)
+    assert plan.contrasts_of("local-erased-mean") == ["hub", "ruled"]
+    values["behaviors"]["local"]["contrast"] = "rejected"
+    plan = plan_from_dict(values)
+    assert plan.compares_replies("local")
+    assert plan.contrasts_of("local-erased-mean") == []
+
+
+@pytest.mark.parametrize("kind", ["residual", "mean_difference"])
+def test_directions_are_erased_for_an_adapter_trained_on_latents_alone(values, kind):
+    values["adapters"]["other"] = {"kind": kind}
+    values["primary"]["adapter"] = "other"
+    values["random_dictionary_adapters"] = ["bias"]
+    values["controls"] = ["erased_leace"]
+    assert "control 'erased_leace' for adapter 'other'; allowed: an adapter that is trained on latents" in message(
+        values
+    )
 
 
 @pytest.mark.parametrize("kind", ["saved", "checkpoint"])

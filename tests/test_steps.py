@@ -57,6 +57,7 @@ STUDIES = {
             "untrained_dictionary",
             "random_model",
             "shuffled_completions",
+            "erased_leace",
         ],
         "steering_check": None,
     },

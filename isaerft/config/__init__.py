@@ -20,6 +20,7 @@ from isaerft.config.controls import (
     TWINS,
     UNTRAINED,
     Twin,
+    suffix_of,
 )
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.maps import MapComponents
@@ -94,4 +95,5 @@ __all__ = [
     "load_plan",
     "plan_from_dict",
     "settings_of",
+    "suffix_of",
 ]

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from isaerft.config.base import read_options, validated, with_included
-from isaerft.config.controls import BASELINES, ERASURES, PERMUTED, RANDOM_MODEL, RETRAINED, Twin, suffix_of
+from isaerft.config.controls import RANDOM_MODEL, UNTRAINED, Twin
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Study
-from isaerft.config.subjects import Subject
-from isaerft.config.training import OTHERS, REJECTED, Behavior, Poison
-from isaerft.config.twins import check_twins
+from isaerft.config.training import OTHERS, REJECTED, Poison
+from isaerft.config.twins import Twins
 from isaerft.errors import InputError, from_here
 from isaerft.layout import Results
 from isaerft.registry import ADAPTERS, JUDGES, SCORES, SOURCES
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Twins):
     """What follows from a study's options.
 
     Raises
@@ -32,10 +31,17 @@ class Plan:
         The options ask for something that has no meaning, such as a control that would repeat the result.
     """
 
-    study: Study
-
     def __post_init__(self) -> None:
-        check_twins(self)
+        adapter = self.study.primary.adapter
+        if self.shuffled_behaviors and ADAPTERS.facts(self.kind_of(adapter)).loaded:
+            raise InputError(
+                f"control 'shuffled_completions' for adapter {adapter!r}, which is not trained here",
+                remedy="name a trained adapter as `primary.adapter`, or leave the control out",
+            )
+        for twin in (*self.permuted_subjects, *self.baselines):
+            self._check_dictionary(twin)
+        for twin in self.erased_behaviors:
+            self._check_erasure(twin)
         if "mismatched_behavior" in self.study.controls and len(self.tested_behaviors) < 2:
             raise InputError(
                 "control 'mismatched_behavior' with one behavior",
@@ -67,6 +73,50 @@ class Plan:
                         f"adapter {adapter!r} compares behavior {name!r} with others, and there are none",
                         remedy="add a second behavior, or leave the adapter out",
                     )
+
+    def _check_dictionary(self, twin: str) -> None:
+        """A random dictionary is trained on anew, and one of its own explained as any dictionary can be."""
+        base, control = self.baselines.get(twin, Twin(self.base_subject(twin), "random_dictionary"))
+        for name in self.analyzed_adapters(twin):
+            facts = ADAPTERS.facts(self.kind_of(name))
+            if facts.made == "saved" or (control == RANDOM_MODEL and facts.loaded):
+                why = "saved: it would repeat the result" if control == "random_dictionary" else "not trained here"
+                raise InputError(
+                    f"control {control!r} for adapter {name!r}, which is {why}",
+                    remedy="name adapters that are trained under random_dictionary_adapters, or leave the control out",
+                )
+        if twin not in self.baselines:
+            return
+        options = self.study.subjects[base]
+        if control != UNTRAINED and options.testbed is None and options.train_sae is None:
+            raise InputError(
+                f"control {control!r} for subject {base!r}, whose SAE is not trained here",
+                allowed=f"{UNTRAINED} and random_dictionary, for an SAE that comes ready",
+                remedy="leave the control out, or let the study train the SAE (`train_sae`)",
+            )
+        if not self.sources_of(twin):
+            raise InputError(
+                f"control {control!r} for subject {base!r}: its explanations are of its own latents, and no other"
+                " dictionary can have them",
+                allowed="a source of kind local, or files under {subject_dir}, and a judge that reads any explanation"
+                " and asks no language model",
+                remedy="add such a source and judge, or leave the control out",
+            )
+
+    def _check_erasure(self, twin: str) -> None:
+        """What is erased is told by a contrast, and what an adapter writes must pass through the decoder."""
+        (behavior, control), adapter = self.erased_behaviors[twin], self.study.primary.adapter
+        if ADAPTERS.facts(self.kind_of(adapter)).made != "latents" or self.study.adapters[adapter].trained_on == "pair":
+            raise InputError(
+                f"control {control!r} for adapter {adapter!r}",
+                allowed="an adapter that is trained on latents, on completions (objective sft)",
+                remedy="name such an adapter as `primary.adapter`, or leave the control out",
+            )
+        if self.behavior_of(twin).contrast == OTHERS and not self.contrasts_of(twin):
+            raise InputError(
+                f"control {control!r} of behavior {behavior!r}, which has no other text to be compared with",
+                remedy="add a second behavior, give it `contrast: rejected`, or leave the control out",
+            )
 
     def _check_checkpoints(self) -> None:
         """Adapters with checkpoints are trained, and hold at every step what the loss sees."""
@@ -103,56 +153,6 @@ class Plan:
     def kind_of(self, adapter: str) -> str:
         """Return the registered kind of an adapter."""
         return self.study.adapters[adapter].kind or adapter
-
-    def base_subject(self, subject: str) -> str:
-        """Return the subject whose SAE and activations a permuted twin shares; of any other, itself."""
-        return self.permuted_subjects.get(subject, subject)
-
-    def origin(self, subject: str) -> str:
-        """Return the subject from whose model and corpus a twin of any kind is made; of any other, itself."""
-        return self.baselines[subject].base if subject in self.baselines else self.base_subject(subject)
-
-    def randomizes_model(self, subject: str) -> bool:
-        """Tell whether the weights of a subject's model are drawn anew when it is loaded."""
-        return subject in self.baselines and self.baselines[subject].control == RANDOM_MODEL
-
-    def is_permuted(self, subject: str) -> bool:
-        """Tell whether a subject is a twin with permuted decoder rows."""
-        return subject in self.permuted_subjects
-
-    @property
-    def all_subjects(self) -> list[str]:
-        """Subjects and their random-dictionary twins, of either kind."""
-        return [*self.study.subjects, *self.permuted_subjects, *self.baselines]
-
-    @property
-    def subjects(self) -> dict[str, Subject]:
-        """Options of all with a dictionary of their own: the subjects, and random baselines with those of theirs."""
-        return self.study.subjects | {name: self.study.subjects[twin.base] for name, twin in self.baselines.items()}
-
-    @property
-    def baselines(self) -> dict[str, Twin]:
-        """Twins with a random dictionary of their own, one per subject and control; empty unless a study names one."""
-        asked = [control for control in BASELINES if control in self.study.controls]
-        return {base + suffix_of(control): Twin(base, control) for base in self.study.subjects for control in asked}
-
-    def baselines_of(self, subject: str) -> dict[str, str]:
-        """Return the random baselines of a subject: twin -> control."""
-        return {name: twin.control for name, twin in self.baselines.items() if twin.base == subject}
-
-    @property
-    def all_behaviors(self) -> list[str]:
-        """Behaviors and the twins that controls train."""
-        return [*self.study.behaviors, *self.behavior_twins]
-
-    @property
-    def captured_behaviors(self) -> list[str]:
-        """Behaviors and twins with text of their own, which are captured."""
-        return [*self.study.behaviors, *self.shuffled_behaviors]
-
-    def captured_as(self, behavior: str) -> str:
-        """Return the behavior whose captured text a twin with erased directions is trained on; of others, itself."""
-        return self.erased_behaviors[behavior].base if behavior in self.erased_behaviors else behavior
 
     @property
     def audited_behaviors(self) -> list[str]:
@@ -203,16 +203,6 @@ class Plan:
         for share, name in sorted((share, name) for name, share in self.doses.items()):
             arms.setdefault(self.study.sources[name].side, {})[share] = name
         return {side: arm for side, arm in arms.items() if 0 in arm and len(arm) > 1}
-
-    @property
-    def tested_behaviors(self) -> list[str]:
-        """Behaviors whose changes are tested against explanations: all but the suspect sets of audits.
-
-        A suspect set is a second copy of a behavior that may be something else; as one more behavior it would count
-        its own twice wherever behaviors are replicates.
-        """
-        suspects = {audit.suspect for audit in self.study.audits.values()}
-        return [name for name in self.study.behaviors if name not in suspects]
 
     def trained_behaviors(self, subject: str) -> list[str]:
         """Return the behaviors that a subject is trained on: all; a random-dictionary twin, the tested ones alone."""
@@ -299,32 +289,6 @@ class Plan:
             return []
         return [name for name in self.study.subjects if self.study.primary.source in self.sources_of(name)]
 
-    @property
-    def permuted_subjects(self) -> dict[str, str]:
-        """Twin of each subject with permuted decoder rows -> the subject; empty without that control."""
-        return (
-            {name + PERMUTED: name for name in self.study.subjects}
-            if "random_dictionary" in self.study.controls
-            else {}
-        )
-
-    @property
-    def behavior_twins(self) -> dict[str, Twin]:
-        """Twins of each tested behavior, one for each control that trains any; empty unless a study names one."""
-        asked = [control for control in RETRAINED if control in self.study.controls]
-        return {name + suffix_of(control): Twin(name, control) for control in asked for name in self.tested_behaviors}
-
-    @property
-    def shuffled_behaviors(self) -> dict[str, str]:
-        """Twin of each tested behavior, with exchanged completions -> the behavior; empty without that control."""
-        twins = self.behavior_twins.items()
-        return {name: twin.base for name, twin in twins if twin.control == "shuffled_completions"}
-
-    @property
-    def erased_behaviors(self) -> dict[str, Twin]:
-        """Twins that are trained where directions are erased from the residual stream."""
-        return {name: twin for name, twin in self.behavior_twins.items() if twin.control in ERASURES}
-
     def has_placebos(self, subject: str) -> bool:
         """Tell whether the primary adapter is trained on placebos of a subject.
 
@@ -335,14 +299,6 @@ class Plan:
         can = not facts.loaded and not facts.instructed
         return self.study.placebos.n > 0 and subject in self.study.subjects and can
 
-    def behavior_of(self, name: str) -> Behavior:
-        """Return the options of a behavior; for a twin those of the behavior that it is a twin of."""
-        return self.study.behaviors[self.base_behavior(name)]
-
-    def base_behavior(self, name: str) -> str:
-        """Return the behavior that a twin is of; of any other, itself."""
-        return self.behavior_twins[name].base if name in self.behavior_twins else name
-
     def eliciting_subject(self, behavior: str) -> str:
         """Return the subject whose model replies for an elicited behavior."""
         elicit = self.study.behaviors[behavior].elicit
@@ -351,10 +307,6 @@ class Plan:
     def given_replies(self, behavior: str) -> Path | None:
         """Return the file of an elicited behavior's replies that the study was given; None where it samples them."""
         return None if self.study.replies is None else Path(self.study.replies) / f"{behavior}.jsonl"
-
-    def random_twin(self, subject: str) -> str | None:
-        """Return the twin of a subject with permuted decoder rows; None without that control."""
-        return next((twin for twin, base in self.permuted_subjects.items() if base == subject), None)
 
     def sources_of(self, subject: str, adapter: str | None = None) -> list[str]:
         """Return the sources that explain a subject's latents; with `adapter`, those that its changes are tested on.

@@ -89,7 +89,9 @@ def write_erasures(erasures: Sequence[Erasure], path: str | Path) -> None:
     """Write the erasure of each seed as one safetensors file, atomically."""
     tensors = {f"{seed}.{name}": getattr(one, name) for seed, one in enumerate(erasures) for name in PARTS}
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file(
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, temporary
+        )
 
 
 def read_erasures(path: str | Path) -> list[Erasure]:

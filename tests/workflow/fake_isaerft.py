@@ -35,6 +35,7 @@ OUTPUTS = {
     "truth": [folder.truth / "input.csv"],
     "scored-contexts": [folder.scored],
     "capture": [at.cache(subject, behavior)],
+    "erase": [at.erasure(subject, behavior), at.erasure_facts(subject, behavior)],
     "train": [at.training(subject, behavior, names.get("adapter", ""))],
     "changes": [at.changes(subject, behavior), at.diagnostics(subject, behavior)],
     "changes-over-time": [at.changes_over_time(subject, behavior)],

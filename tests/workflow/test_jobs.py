@@ -167,6 +167,21 @@ def test_shuffled_completions_cost_one_training_of_the_primary_adapter_per_behav
 
 
 @pytest.mark.slow
+def test_erased_directions_are_fitted_once_a_behavior_and_trained_by_the_primary_adapter_on_the_same_cache(workspace):
+    before = workspace.planned()
+    workspace.study(controls=[*CONTROLS, "erased_leace", "erased_random"])
+    after = workspace.planned()
+    twins = {"erase": 4, "train": 4, "changes": 4}
+    assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)} == twins
+    caches = ["results/small/cache/toy/limericks.safetensors", "results/small/cache/toy/refusal.safetensors"]
+    assert workspace.inputs("erase", "results/small/erasures/toy/limericks-erased-leace.json").split(", ") == caches
+    inputs = workspace.inputs("train", "results/small/adapters/toy/limericks-erased-leace/bias")
+    assert "erasures/toy/limericks-erased-leace.safetensors" in inputs
+    assert "cache/toy/limericks.safetensors" in inputs
+    assert "tables/erasure.csv" in workspace.plan
+
+
+@pytest.mark.slow
 def test_a_random_baseline_is_made_explained_trained_and_tested_like_a_subject_and_shares_model_and_corpus(workspace):
     before = workspace.planned()
     # The twin with permuted rows goes, so that what comes is the baselines'.

@@ -162,7 +162,9 @@ def cache(wildcards):
 def erased(wildcards):
     """Return what is erased from the residual stream for a behavior's twin; nothing for any other behavior."""
     name = wildcards.behavior
-    return [at.erasure(wildcards.subject, name)] if name in plan.erased_behaviors else []
+    return (
+        [at.erasure(wildcards.subject, name)] if name in plan.erased_behaviors else []
+    )
 
 
 def records(behavior):
