@@ -140,7 +140,7 @@ class _Changed:
         latents = np.unique(np.concatenate(asked)) if asked else np.empty(0, np.int64)
         twin = plan.random_twin(subject)
         random: Changes = {}
-        retrained: dict[str, Changes] = {}
+        retrained: dict[str, dict[tuple[str, str], np.ndarray]] = {}
         placebos: Mapping[str, np.ndarray] = {}
         if twin and adapter in plan.analyzed_adapters(twin):
             random = read_changes(plan, results, twin, adapter, latents=latents)
