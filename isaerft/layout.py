@@ -80,6 +80,11 @@ class SubjectFolder:
         return self.path / "neighbors.parquet"
 
     @property
+    def composition(self) -> Path:
+        """What each latent is composed of."""
+        return self.path / "composition.parquet"
+
+    @property
     def logits(self) -> Path:
         """Tokens that a sample of the latents promotes, to tell whether labels are of these latents."""
         return self.path / "logits.parquet"

@@ -81,6 +81,8 @@ def _subjects(plan: Plan) -> Names:
         for name in (subject, *plan.baselines_of(subject)):
             for verb in known:
                 yield verb, {"subject": name}
+        if plan.study.meta_sae is not None:
+            yield "meta-sae", {"subject": subject}
 
 
 def _trainings(plan: Plan) -> Names:

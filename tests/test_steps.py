@@ -61,7 +61,14 @@ STUDIES = {
         ],
         "steering_check": None,
     },
-    "bare": {"controls": [], "scorers": {}, "steering_check": None, "map_components": None, "placebos": {"n": 0}},
+    "bare": {
+        "controls": [],
+        "scorers": {},
+        "steering_check": None,
+        "map_components": None,
+        "meta_sae": None,
+        "placebos": {"n": 0},
+    },
 }
 
 

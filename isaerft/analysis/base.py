@@ -90,6 +90,14 @@ class Analysis:
         """Yield a subject's latents as each source, or each of those named, explains them."""
         return explained_latents(self.plan, self.results, subject, sources)
 
+    def shown_explanations(self, subject: str) -> dict[int, str]:
+        """Return latent -> explanation of the source that tables of single latents show; empty where it has none."""
+        source, _ = self.plan.shown_reading(subject)
+        if source not in self.plan.sources_of(subject):
+            return {}
+        (explained,) = self.explained(subject, [source])
+        return dict(zip(explained.explanations["latent_index"], explained.explanations["explanation"], strict=True))
+
     def readings(self, subject: str, sources: Sequence[str] | None = None) -> Iterator[Reading]:
         """Yield every source, or each of those named, with every judge by which agreement is tested."""
         return readings(self.plan, self.results, subject, sources=sources)

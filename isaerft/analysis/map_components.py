@@ -29,7 +29,7 @@ def map_components(analysis: Analysis) -> pd.DataFrame:
 
     parts = []
     for subject in analysis.plan.study.subjects:
-        texts = _explanations(analysis, subject)
+        texts = analysis.shown_explanations(subject)
         for behavior in analysis.plan.study.behaviors:
             table = pd.read_parquet(analysis.results.maps(subject, behavior).components)
             if table.empty:
@@ -46,15 +46,6 @@ def map_components(analysis: Analysis) -> pd.DataFrame:
                 table[role] = table[role].map(" | ".join, na_action="ignore")
             parts.append(table.join(_recurring(table, chance)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _explanations(analysis: Analysis, subject: str) -> dict[int, str]:
-    """Return latent -> explanation of the source that tables of single latents show."""
-    source, _ = analysis.plan.shown_reading(subject)
-    if source not in analysis.plan.sources_of(subject):
-        return {}
-    (explained,) = analysis.explained(subject, [source])
-    return dict(zip(explained.explanations["latent_index"], explained.explanations["explanation"], strict=True))
 
 
 def _listed(latents: pd.Series, values: pd.Series) -> pd.Series:

@@ -125,6 +125,22 @@ def facts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None)
     describe_subject(plan, subject, open_subject(opened, subject), rows, layout.subject(subject))
 
 
+@app.command("meta-sae")
+def meta_sae(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
+    """Train a dictionary of a subject's decoder rows, and write what each latent is composed of."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    if plan.study.meta_sae is None:
+        raise InputError("the study has no meta-SAE", remedy="add `meta_sae: {}`")
+    from isaerft.subjects.meta import write_composition
+
+    loaded, folder = open_subject(opened, subject), layout.subject(subject)
+    facts = folder.read_latents()
+    alive = facts.latent_index[facts.firing_rate >= plan.study.agreement.min_firing_rate].to_numpy()
+    seed = plan.world_seed(subject)
+    write_composition(loaded.dictionary, alive, plan.study.meta_sae, folder.composition, seed=seed)
+
+
 @app.command("scored-contexts")
 def scored_contexts(study: StudyFile, subject: SubjectName, results: ResultsFolder = None) -> None:
     """Hold out contexts for scoring explanations; no explainer or judge sees them."""

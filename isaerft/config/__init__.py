@@ -22,12 +22,13 @@ from isaerft.config.controls import (
     Twin,
     suffix_of,
 )
+from isaerft.config.dictionaries import MetaSae, SparsityCost, TrainSae
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.maps import MapComponents
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
-from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, TrainSae, differing, settings_of
+from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, differing, settings_of
 from isaerft.config.tracking import Tracking
 from isaerft.config.training import (
     OTHERS,
@@ -72,6 +73,7 @@ __all__ = [
     "Judge",
     "Llm",
     "MapComponents",
+    "MetaSae",
     "Metric",
     "Neuronpedia",
     "Orpo",
@@ -83,6 +85,7 @@ __all__ = [
     "Simpo",
     "Source",
     "Sparsity",
+    "SparsityCost",
     "SteeringCheck",
     "Study",
     "Subject",

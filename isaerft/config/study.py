@@ -15,6 +15,7 @@ from isaerft import registry
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
 from isaerft.config.controls import ASKED_CONTROLS, BEHAVIOR_TWINS, CONTROLS, TWINS
+from isaerft.config.dictionaries import MetaSae
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.maps import MapComponents
 from isaerft.config.steering import SteeringCheck
@@ -135,6 +136,8 @@ class Study:
     """Whether verdicts on explanations agree with what steering does; off when not given."""
     map_components: MapComponents | None = None
     """What learned maps read and write, component by component; off when not given."""
+    meta_sae: MetaSae | None = None
+    """What latents are composed of, by a dictionary of the decoder's rows; off when not given."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0

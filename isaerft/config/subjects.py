@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
+from isaerft.config.dictionaries import TrainSae
 from isaerft.errors import InputError, from_here
 
 MAX_UNUSABLE_SHARE = 0.05
@@ -18,30 +19,6 @@ WordList = Literal["words", "paraphrases"]
 """Lists of words that show a style of the embedded language; they share no word."""
 FIRST_LIST = 10
 """Words of each list of a style of the embedded language."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class TrainSae:
-    """Options of an SAE that the study trains itself, with SAELens."""
-
-    d_sae: int = Field(default=512, ge=2)
-    """Number of latents."""
-    k: int | None = Field(default=None, ge=1)
-    """Train a TopK SAE with this many active latents per token; a JumpReLU SAE when not given."""
-    l0_coefficient: float = Field(default=1.0, gt=0)
-    """JumpReLU: weight of the sparsity loss; more of it, fewer active latents per token."""
-    tokens: int = Field(default=1_500_000, ge=1000)
-    """Training tokens."""
-    batch_size: int = Field(default=1024, ge=1)
-    """Tokens per step."""
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of Adam."""
-    seed: int | None = Field(default=None, ge=0)
-    """Start of the SAE's random streams; the study's `seed` when not given."""
-
-    def __post_init__(self) -> None:
-        if self.k is not None and self.k >= self.d_sae:
-            raise InputError(f"train_sae: k {self.k} of d_sae {self.d_sae} latents", allowed="k below d_sae")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

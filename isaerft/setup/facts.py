@@ -131,7 +131,7 @@ def model_facts(subject: Subject) -> ModelFacts | None:
 def sae_facts(subject: Subject) -> SaeFacts:
     """Return what is known of a subject's SAE from its folder, its names, or how it is to be trained."""
     if subject.train_sae is not None:
-        return SaeFacts(subject.hook_name, subject.train_sae.d_sae, l0=subject.train_sae.k)
+        return SaeFacts(subject.hook_name, subject.train_sae.d_sae, l0=subject.train_sae.l0)
     if subject.sae_path is not None:
         cfg = read_json(Path(subject.sae_path, "cfg.json"))
         cfg = cfg if isinstance(cfg, dict) else {}

@@ -139,53 +139,60 @@ def train_sae(
         Matrix whose directions stay as they were initialized; norms are folded in when the SAE is saved. With one seed,
         the initialization and the batches are those of the SAE without it.
     """
-    from sae_lens import (
-        JumpReLUTrainingSAE,
-        JumpReLUTrainingSAEConfig,
-        LoggingConfig,
-        SAETrainer,
-        TopKTrainingSAE,
-        TopKTrainingSAEConfig,
-    )
+    metadata = {
+        "model_name": Path(str(language.model.name_or_path)).name,
+        "hook_name": hook_name,
+        "prepend_bos": language.prepend_bos,
+        "context_size": rows.tokens.shape[1],
+    }
+    fit_sae(options, corpus_activations(language, rows, hook_name), metadata, folder, seed=seed, frozen=frozen)
+
+
+def fit_sae(
+    options: config.TrainSae,
+    activations: torch.Tensor,
+    metadata: dict[str, Any],
+    folder: str | Path,
+    *,
+    seed: int,
+    frozen: str | None = None,
+) -> None:
+    """Train a dictionary of activations (n, d_in), in random batches, and write it to `folder`, atomically."""
+    from sae_lens import LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    activations = corpus_activations(language, rows, hook_name)
+    from isaerft.subjects.sparsity import TargetTrainer, untrained_sae
+
     torch.manual_seed(seed)
-    steps = max(1, options.tokens // options.batch_size)
+    steps, device = max(1, options.tokens // options.batch_size), activations.device
     common: dict[str, Any] = {
         "d_in": activations.shape[1],
         "d_sae": options.d_sae,
         "normalize_activations": "expected_average_only_in",
-        "metadata": SAEMetadata(
-            model_name=Path(str(language.model.name_or_path)).name,
-            hook_name=hook_name,
-            prepend_bos=language.prepend_bos,
-            context_size=rows.tokens.shape[1],
-        ),
+        "metadata": SAEMetadata(**metadata),
     }
-    sae: TopKTrainingSAE | JumpReLUTrainingSAE
-    if options.k is not None:
-        sae = TopKTrainingSAE(TopKTrainingSAEConfig(k=options.k, **common))
-    else:
-        sparsity = {"l0_coefficient": options.l0_coefficient, "l0_warm_up_steps": steps // 8}
-        sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**sparsity, **common))
+    sae = untrained_sae(options, steps, common)
     if frozen is not None:
         sae.get_parameter(frozen).requires_grad_(False)
-    trainer = SAETrainer(
-        cfg=SAETrainerConfig(
+    # The card of an SAE whose L0 was steered has the L0 of the last window, not that of the way there.
+    window = {"feature_sampling_window": max(1, steps // 8)} if options.is_steered else {}
+    parts: dict[str, Any] = {
+        "cfg": SAETrainerConfig(
             total_training_samples=steps * options.batch_size,
             train_batch_size_samples=options.batch_size,
             lr=options.learning_rate,
             lr_end=options.learning_rate * FINAL_LEARNING_RATE_FACTOR,
             lr_scheduler_name="cosineannealing",
             dead_feature_window=DEAD_AFTER_STEPS,
-            device=str(language.model.device),
+            device=str(device),
             logger=LoggingConfig(log_to_wandb=False),
+            **window,
         ),
-        sae=sae.to(language.model.device),
-        data_provider=_batches(activations, options.batch_size, seed),
-    )
+        "sae": sae.to(device),
+        "data_provider": _batches(activations, options.batch_size, seed),
+    }
+    trainer = TargetTrainer(options.l0 or 0, **parts) if options.is_steered else SAETrainer(**parts)
     trainer.fit()
     _save(sae.save_inference_model, folder)
 

@@ -21,6 +21,7 @@ CHEAP = {
     "scorers": {},
     "steering_check": None,
     "map_components": None,
+    "meta_sae": None,
     "reference": None,
     "causal_check": {"adapters": []},
     "behavior_check": {"adapters": []},

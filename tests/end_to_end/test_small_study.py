@@ -20,6 +20,7 @@ TABLES = [
     "diagnostics",
     "map_components",
     "weight_pullback",
+    "latent_composition",
     "most_changed_latents",
     "agreement",
     "specificity",

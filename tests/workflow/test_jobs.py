@@ -291,6 +291,17 @@ def test_maps_are_read_once_for_each_behavior_and_only_where_a_study_asks_for_it
 
 
 @pytest.mark.slow
+def test_latents_are_composed_once_for_each_subject_and_only_where_a_study_asks_for_it(workspace):
+    workspace.study()
+    assert "meta_sae" not in workspace.planned()
+    workspace.study(meta_sae={})
+    assert workspace.planned()["meta_sae"] == 1
+    target = "results/small/subjects/toy/composition.parquet"
+    assert "subjects/toy/sae" in workspace.inputs("meta_sae", target)
+    assert target in workspace.inputs("tables", "results/small/tables/latent_composition.csv")
+
+
+@pytest.mark.slow
 def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
     untrained = {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}
     workspace.study_of_hub(untrained, **WITHOUT_CHECKS)
@@ -317,6 +328,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "benchmark",
         "elicit",
         "map-components",
+        "meta-sae",
         "steer",
         "steering-check",
         "tokenize",

@@ -203,6 +203,11 @@ rule tables:
             ]
         ],
         [
+            at.subject(subject).composition
+            for subject in study.subjects
+            if study.meta_sae
+        ],
+        [
             at.behavior_check(subject, behavior).scores
             for subject in study.subjects
             for behavior in plan.behavior_checked

@@ -171,6 +171,31 @@ rule facts:
         "isaerft facts --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
+# What latents are composed of: a small dictionary of the decoder's rows.
+rule meta_sae:
+    input:
+        model,
+        at.subject("{subject}").sae,
+        at.subject("{subject}").latents,
+    output:
+        at.subject("{subject}").composition,
+    log:
+        at.log("meta_sae", "{subject}"),
+    benchmark:
+        at.benchmark("meta_sae", "{subject}")
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=memory(16000),
+        runtime=minutes(120),
+    params:
+        study=study_path,
+        code=code("meta-sae"),
+        settings=settings(study.meta_sae, study.agreement.min_firing_rate, study.seed),
+    shell:
+        "isaerft meta-sae --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
+
+
 rule capture:
     input:
         model,
