@@ -267,6 +267,10 @@ class Results:
         """What the learned maps of a behavior read and write."""
         return MapsFolder(self._at("maps", subject, behavior))
 
+    def loss_curves(self, subject: str, behavior: str) -> Path:
+        """Held-out loss of linear maps with few directions: family, k, seed, losses, directions chosen."""
+        return self._at("loss_curves", subject, f"{behavior}.parquet")
+
     def design(self, subject: str) -> Path:
         """The case-control sample of a subject's latents."""
         return self._at("design", f"{subject}.parquet")

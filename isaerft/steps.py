@@ -110,6 +110,8 @@ def _trainings(plan: Plan) -> Names:
                 yield "causal-check", of
             if plan.mapped_adapters:
                 yield "map-components", of
+            if behavior in plan.study.curved_behaviors:
+                yield "loss-curves", of
             if behavior in plan.behavior_checked:
                 yield "behavior-check", of
         if plan.has_placebos(subject):

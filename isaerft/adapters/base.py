@@ -72,11 +72,24 @@ class LatentAdapter(nn.Module):
         """
         return ()
 
+    def reading_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return the parameters (d_sae, ...) that read latents; one whose entries are all 0 changes nothing.
+
+        They start at 0, so that their size tells what is read. Training with a sparse reading side needs them.
+        """
+        return ()
+
     def silence(self, latents: torch.Tensor) -> None:
         """Set every number that changes `latents`, (d_sae,) bool, to 0."""
         with torch.no_grad():
             for parameter in self.writing_parameters():
                 parameter[..., latents] = 0
+
+    def ignore(self, latents: torch.Tensor) -> None:
+        """Set every number that reads `latents`, (d_sae,) bool, to 0."""
+        with torch.no_grad():
+            for parameter in self.reading_parameters():
+                parameter[latents] = 0
 
     def n_active(self) -> int | None:
         """Return the number of latents that the adapter changes; None without writing parameters."""

@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 
 from isaerft.adapters.base import LatentAdapter, check_count, norms
 from isaerft.adapters.shift import BoundOptions, Shift
+from isaerft.errors import InputError, shown
 from isaerft.subjects.codes import Codes
 
 RANK = 8
@@ -79,19 +80,25 @@ class Mlp(LatentAdapter):
         Hidden layers; 0 makes h = f and the change linear, with d_sae * d_sae weights.
     width : int
         Units of a hidden layer.
+    bias : bool
+        Whether there is b; without it, nothing changes where nothing is read.
     """
 
     kind = "mlp"
 
-    def __init__(self, d_sae: int, *, depth: int = DEPTH, width: int = WIDTH, **bounds: Unpack[BoundOptions]) -> None:
+    def __init__(
+        self, d_sae: int, *, depth: int = DEPTH, width: int = WIDTH, bias: bool = True, **bounds: Unpack[BoundOptions]
+    ) -> None:
         super().__init__(d_sae, **bounds)
         self.depth = check_count(self.kind, "depth", depth, 0, MOST_DEPTH)
         self.width = check_count(self.kind, "width", width, 1, MOST_WIDTH)
+        if not isinstance(bias, bool):
+            raise InputError(f"adapter {self.kind!r}: bias = {shown(bias)}", allowed="true, false")
         sizes = [d_sae, *[width] * depth]
         self.hidden = nn.ParameterList(torch.zeros(one, other) for one, other in pairwise(sizes))
         self.hidden_bias = nn.ParameterList(torch.zeros(size) for size in sizes[1:])
         self.output = nn.Parameter(torch.zeros(sizes[-1], d_sae))
-        self.output_bias = nn.Parameter(torch.zeros(d_sae))
+        self.output_bias = nn.Parameter(torch.zeros(d_sae)) if bias else None
 
     def reset(self, seed: int) -> None:
         """Draw the hidden layers, so that hidden units have about the norm of the activations."""
@@ -103,7 +110,7 @@ class Mlp(LatentAdapter):
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the changed activations of activations (..., d_sae)."""
         last = self._above(activations @ self.hidden[0]) if self.depth else activations
-        return activations + self.bounds.limit(last @ self.output + self.output_bias, activations)
+        return activations + self.bounds.limit(self._written(last @ self.output), activations)
 
     def shift(self, codes: Codes) -> Shift:
         """Return h and W as factors and b as constant; with bounds, or without a hidden layer, a dense change."""
@@ -116,7 +123,10 @@ class Mlp(LatentAdapter):
             change = codes.combine(self.output)
         if not self.bounds:
             return Shift(codes, constant=self.output_bias, dense=change)
-        return Shift(codes, dense=self.bounds.limit(change + self.output_bias, codes.dense()))
+        return Shift(codes, dense=self.bounds.limit(self._written(change), codes.dense()))
+
+    def _written(self, change: torch.Tensor) -> torch.Tensor:
+        return change if self.output_bias is None else change + self.output_bias
 
     def _above(self, first: torch.Tensor) -> torch.Tensor:
         """Return the last hidden layer, given the first layer's products f W_1, (..., width)."""
@@ -133,12 +143,17 @@ class Mlp(LatentAdapter):
         with torch.no_grad():
             ones = self.output.new_ones(self.d_sae)
             last = self._above(ones @ self.hidden[0]) if self.depth else ones
-            return torch.copysign(norms(self.writing_parameters()), last @ self.output + self.output_bias)
+            return torch.copysign(norms(self.writing_parameters()), self._written(last @ self.output))
 
     def writing_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return W and b."""
-        return self.output, self.output_bias
+        return (self.output,) if self.output_bias is None else (self.output, self.output_bias)
+
+    def reading_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return W where it reads latents; hidden layers start at random, so their size does not tell what is read."""
+        return (self.output,) if self.depth == 0 else ()
 
     def options(self) -> dict[str, object]:
-        """Return depth, width and bounds."""
-        return super().options() | {"depth": self.depth, "width": self.width}
+        """Return depth, width, the absence of b, and bounds."""
+        without = {} if self.output_bias is not None else {"bias": False}
+        return super().options() | {"depth": self.depth, "width": self.width} | without

@@ -3,7 +3,8 @@
 Both methods act on the parameters that write latents (`LatentAdapter.writing_parameters`), with all numbers of a latent
 as one group, in two phases. First latents compete, while the number allowed falls from all to the target. Then the
 choice is fixed and the chosen latents are trained alone, which undoes the shrinkage; only parameters of this phase are
-kept. The result is an ordinary adapter of its kind whose other numbers are exactly 0.
+kept. The result is an ordinary adapter of its kind whose other numbers are exactly 0. With a target for the reading
+side, l1 does the same at once with the parameters that read latents.
 """
 
 from __future__ import annotations
@@ -59,19 +60,20 @@ class Sparse(Dense):
         self.parameters = adapter.writing_parameters()
         if not self.parameters:
             raise not_sparse(adapter.kind)
-        if options.target >= adapter.d_sae:
-            raise InputError(
-                f"sparsity.target {options.target} for an SAE of {adapter.d_sae} latents",
-                allowed=f"1 to {adapter.d_sae - 1}",
-            )
+        for name, target in (("target", options.target), ("read_target", options.read_target)):
+            if target is not None and target >= adapter.d_sae:
+                raise InputError(
+                    f"sparsity.{name} {target} for an SAE of {adapter.d_sae} latents",
+                    allowed=f"1 to {adapter.d_sae - 1}",
+                )
         self.adapter, self.options = adapter, options
         self.settled_at = max(1, round(options.anneal * steps))
         self.chosen: torch.Tensor | None = None
 
-    def allowed(self, step: int) -> int:
-        """Return how many latents may be active after a step; the number falls geometrically."""
+    def allowed(self, step: int, target: int | None = None) -> int:
+        """Return how many latents may be active after a step; the number falls geometrically to a target."""
         share = min(1.0, step / max(1.0, FALL * self.settled_at))
-        n_allowed: float = self.adapter.d_sae ** (1 - share) * self.options.target**share
+        n_allowed: float = self.adapter.d_sae ** (1 - share) * (target or self.options.target) ** share
         return round(n_allowed)
 
     def after_step(self, step: int) -> None:
@@ -101,14 +103,42 @@ class Proximal(Sparse):
     latents make up for what the right ones lost; `Sparsity.shrinkage` takes off less.
     """
 
+    def __init__(self, adapter: LatentAdapter, options: config.Sparsity, steps: int) -> None:
+        super().__init__(adapter, options, steps)
+        # Columns of these are groups, as rows of the reading parameters are.
+        self.reading = tuple(parameter.detach().T for parameter in adapter.reading_parameters())
+        self.read: torch.Tensor | None = None
+        if options.read_target is not None and not self.reading:
+            raise InputError(
+                f"adapter {adapter.kind!r} with sparsity.read_target",
+                allowed="mlp with `options: {depth: 0}`, whose numbers each read one latent and start at 0",
+            )
+
+    def after_step(self, step: int) -> None:
+        """Let latents compete, or keep those that were not chosen at 0, on both sides."""
+        super().after_step(step)
+        if self.options.read_target is not None:
+            if step == self.settled_at:
+                self.read = norms(self.reading) > 0
+            if self.read is not None:
+                self.adapter.ignore(~self.read)
+
     def compete(self, step: int) -> None:
         """Shrink every latent's numbers toward 0 by the norm of the first latent that is not allowed."""
-        norm = norms(self.parameters)
-        threshold = norm.sort(descending=True).values[min(self.allowed(step), len(norm) - 1)]
-        shrunk = 1 - self.options.shrinkage * threshold / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        kept = torch.where(norm > threshold, shrunk, 0.0)
+        written = self._kept(self.parameters, self.allowed(step))
+        if self.options.read_target is not None:
+            read = self._kept(self.reading, self.allowed(step, self.options.read_target))
+            for parameter in self.reading:
+                parameter.mul_(read)
         for parameter in self.parameters:
-            parameter.mul_(kept)
+            parameter.mul_(written)
+
+    def _kept(self, groups: tuple[torch.Tensor, ...], n_allowed: int) -> torch.Tensor:
+        """Return the factor of every group of numbers, (d_sae,): 0 for those that are not allowed."""
+        norm = norms(groups)
+        threshold = norm.sort(descending=True).values[min(n_allowed, len(norm) - 1)]
+        shrunk = 1 - self.options.shrinkage * threshold / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        return torch.where(norm > threshold, shrunk, 0.0)
 
 
 class Gated(Sparse):

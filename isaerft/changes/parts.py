@@ -177,7 +177,8 @@ def parts_of(subject: LoadedSubject, adapter: Adapter) -> list[MapPart]:
             _fill(mlp.output_bias, bias)
 
         one, latents = torch.eye(mlp.d_sae, dtype=torch.float64, device=mlp.output.device), Way(LATENTS)
-        return [MapPart("", one, _exact(mlp.output), _exact(mlp.output_bias), latents, latents, assign_mlp)]
+        bias = None if mlp.output_bias is None else _exact(mlp.output_bias)
+        return [MapPart("", one, _exact(mlp.output), bias, latents, latents, assign_mlp)]
     if isinstance(adapter, Residual):
         own = adapter
 

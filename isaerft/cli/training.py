@@ -327,6 +327,27 @@ def map_components(
     )
 
 
+@app.command("loss-curves")
+def loss_curves(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Train linear maps with few directions, of the SAE's basis and of the residual stream, and take their loss."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.study.behaviors)
+    if behavior not in plan.study.curved_behaviors:
+        raise InputError(
+            f"the study takes no curves of {behavior!r}", remedy="name it in `loss_curves: {behaviors: []}`"
+        )
+    from isaerft.training.loss_curves import write_loss_curves
+
+    write_loss_curves(
+        plan,
+        open_subject(opened, subject),
+        behavior,
+        layout.cache(subject, behavior),
+        layout.loss_curves(subject, behavior),
+    )
+
+
 @app.command("behavior-check")
 def behavior_check(
     study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None

@@ -24,7 +24,7 @@ from isaerft.config.controls import (
 )
 from isaerft.config.dictionaries import MetaSae, SparsityCost, TrainSae
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
-from isaerft.config.maps import MapComponents
+from isaerft.config.maps import LossCurves, MapComponents
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
@@ -72,6 +72,7 @@ __all__ = [
     "Gguf",
     "Judge",
     "Llm",
+    "LossCurves",
     "MapComponents",
     "MetaSae",
     "Metric",

@@ -17,7 +17,7 @@ from isaerft.config.base import STRICT
 from isaerft.config.controls import ASKED_CONTROLS, BEHAVIOR_TWINS, CONTROLS, TWINS
 from isaerft.config.dictionaries import MetaSae
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
-from isaerft.config.maps import MapComponents
+from isaerft.config.maps import LossCurves, MapComponents
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.tracking import Tracking
@@ -138,6 +138,8 @@ class Study:
     """What learned maps read and write, component by component; off when not given."""
     meta_sae: MetaSae | None = None
     """What latents are composed of, by a dictionary of the decoder's rows; off when not given."""
+    loss_curves: LossCurves | None = None
+    """How far loss falls with few directions of the SAE's basis, and of the residual stream; off when not given."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0
@@ -349,6 +351,13 @@ class Study:
         parts = self.adapters.items()
         return [name for name, part in parts if registry.ADAPTERS.facts(part.kind or name).linear(part.options)]
 
+    @property
+    def curved_behaviors(self) -> list[str]:
+        """Behaviors whose loss is taken as a curve; none when the option is off."""
+        if self.loss_curves is None:
+            return []
+        return list(self.behaviors) if self.loss_curves.behaviors is None else self.loss_curves.behaviors
+
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, object] | list[str]]]:
         """Yield references to other parts of the study: the option, the name, and the names allowed."""
         analyzed = [name for name in self.adapters if name != self.reference]
@@ -372,6 +381,8 @@ class Study:
         yield from (("causal_check.adapters", name, analyzed) for name in self.causal_check.adapters or [])
         chosen = self.map_components.adapters if self.map_components else None
         yield from (("map_components.adapters", name, self.linear_adapters) for name in chosen or [])
+        curved = self.loss_curves.behaviors if self.loss_curves else None
+        yield from (("loss_curves.behaviors", name, self.behaviors) for name in curved or [])
         for name, behavior in self.behaviors.items():
             if behavior.elicit is not None and behavior.elicit.subject is not None:
                 yield f"behaviors.{name}.elicit.subject", behavior.elicit.subject, self.subjects

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from isaerft.config.base import STRICT
 from isaerft.config.subjects import MAX_UNUSABLE_SHARE, WordList
+from isaerft.errors import InputError
 from isaerft.registry import OBJECTIVES
 
 OTHERS, REJECTED = "others", "rejected"
@@ -170,6 +171,9 @@ class Sparsity:
 
     target: int = Field(default=32, ge=1)
     """Number of latents that may change."""
+    read_target: int | None = Field(default=None, ge=1)
+    """Number of latents that the change may depend on, for a map that is sparse in both directions; l1, and mlp with
+    `depth: 0`. All may be read when not given."""
     kind: Literal["l1", "l0"] = "l1"
     """`l1`: a threshold on every latent after each step; `l0`: a random gate per latent, whose opening has a price."""
     anneal: float = Field(default=0.7, gt=0, lt=1)
@@ -180,6 +184,10 @@ class Sparsity:
     """l0: what an open gate costs, in what the last allowed latent is worth; at 1 gates shut late."""
     temperature: float = Field(default=2 / 3, gt=0, le=1)
     """l0: how soft the gates are."""
+
+    def __post_init__(self) -> None:
+        if self.read_target is not None and self.kind == "l0":
+            raise InputError("has a read_target, and gates act on latents that change alone", allowed="kind l1")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

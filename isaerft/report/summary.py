@@ -184,6 +184,7 @@ _NEXT = (
     ("Does training work through the latents that changed most?", "causal_check"),
     ("What do learned maps read and write?", "map_components"),
     ("What are latents composed of?", "latent_composition"),
+    ("How few directions does training need, and whose?", "loss_curves"),
     ("Which latents change first?", "changes_over_time"),
     ("How few latents carry the effect?", "change_shape"),
     ("What does the suspect data teach?", "audit_latents"),

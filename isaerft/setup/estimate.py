@@ -240,7 +240,7 @@ def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Ma
 
 
 def _checks(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mapping[str, Rows]) -> None:
-    """Causal check, map components, behavior check and steering check."""
+    """Causal check, map components, loss curves, behavior check and steering check."""
     study = plan.study
     for behavior, part in rows.items():
         options, n_rows = study.causal_check, min(part.heldout, study.causal_check.max_rows)
@@ -253,6 +253,11 @@ def _checks(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mappi
                 n_maps = LORA_MAPS if plan.kind_of(adapter) == "lora" else 1
                 passes = plan.n_seeds_of(adapter) * (2 + 2 * study.map_components.n_components * n_maps)
                 found.flop["checks"] += passes * n_rows * 2 * (part.tokens * shape.above + part.completion * shape.head)
+        if study.loss_curves is not None and behavior in study.curved_behaviors:
+            curves = study.loss_curves
+            one = Adapter(steps=curves.steps, batch_size=curves.batch_size, evaluate_every=max(1, curves.steps // 6))
+            n_points = len(curves.families) * len(curves.ks) * len(curves.learning_rates) * curves.n_seeds
+            found.flop["checks"] += n_points * training_flop(one, shape, part)
         if behavior in plan.behavior_checked:
             n_answers = 1 + study.behavior_check.n_seeds * len(plan.behavior_checked[behavior])
             for _ in range(n_answers):

@@ -162,6 +162,16 @@ class CachedRows:
         for rows in torch.arange(len(self)).split(n):
             yield self.batch(rows)
 
+    def chosen(self, rows: torch.Tensor) -> CachedRows:
+        """Return the rows (n_rows,) int64 alone, in memory."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        within = torch.arange(int(starts[-1])) - torch.repeat_interleave(starts[:-1], lengths)
+        tokens = torch.repeat_interleave(self.starts[rows], lengths) + within
+        written = None if self.written is None else self.written[tokens]
+        part = (self.residual[tokens], self.codes.rows(tokens), self.tokens[tokens], self.predicts[tokens])
+        return CachedRows(*part, starts, written=written)
+
 
 def write_cache(splits: Mapping[str, CachedRows | Iterable[CachedRows]], path: str | Path) -> None:
     """Write the splits of a behavior as one safetensors file, atomically.

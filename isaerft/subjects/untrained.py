@@ -47,17 +47,9 @@ def write_untrained_sae(
     sae : str or Path
         Folder of the subject's SAE.
     """
-    dictionary = subject.dictionary
-    drawn = _random_directions(dictionary, seed)
-    bias, threshold = _matched(dictionary, drawn, _activations(subject, rows, batch_size))
-    weights = {
-        "W_enc": drawn.W_enc,
-        "W_dec": drawn.W_dec,
-        "b_dec": drawn.b_dec,
-        "b_enc": bias,
-        "threshold": threshold,
-        **({} if drawn.W_skip is None else {"W_skip": drawn.W_skip}),
-    }
+    drawn = untrained_like(subject.dictionary, _activations(subject, rows, batch_size), seed)
+    names = ("W_enc", "W_dec", "b_dec", "b_enc", "threshold", "W_skip")
+    weights = {name: getattr(drawn, name) for name in names if getattr(drawn, name) is not None}
     card = read_card(sae)
     architecture = _ARCHITECTURES.get(card.options.get("architecture", ""), "jumprelu")
     options = {name: value for name, value in card.options.items() if name not in ("k", "rescale_acts_by_decoder_norm")}
@@ -66,6 +58,19 @@ def write_untrained_sae(
         temporary.mkdir()
         save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, temporary / WEIGHTS)
         write_json(temporary / CARD, options | {"architecture": architecture, "metadata": metadata})
+
+
+def untrained_like(dictionary: Dictionary, activation: torch.Tensor, seed: int) -> Dictionary:
+    """Return the untrained dictionary itself, a JumpReLU one.
+
+    Parameters
+    ----------
+    activation : (n_tokens, d_in)
+        Of the hook, on tokens on which firing rates are matched.
+    """
+    drawn = _random_directions(dictionary, seed)
+    bias, threshold = _matched(dictionary, drawn, activation)
+    return replace(drawn, b_enc=bias, threshold=threshold, gate=None, k=None, signed=False)
 
 
 def _random_directions(dictionary: Dictionary, seed: int) -> Dictionary:

@@ -188,3 +188,66 @@ def test_gates_leave_the_adapted_stream_where_they_are_open_or_gone(subject, cac
         assert not gates[:10].any()
         assert (gates[10:] > 0.9).all()
         torch.testing.assert_close(result - batch.residual, (gates * 0.5 @ subject.dictionary.W_dec).expand_as(result))
+
+
+MAP = {"depth": 0, "bias": False}
+
+
+def planted_map(cached):
+    """A map that reads the three latents that fire most and writes two others, and these latents."""
+    change = make_adapter("mlp", 48, MAP)
+    reads, writes = firing(cached, 3), torch.tensor([5, 11])
+    with torch.no_grad():
+        change.output[reads[:, None], writes] = torch.tensor([[0.9, -0.5], [0.4, 0.8], [-0.6, 0.7]])
+    return change, set(reads.tolist()), set(writes.tolist())
+
+
+def used(adapter):
+    """The latents that a map reads, and those that it writes."""
+    return tuple(set((adapter.output != 0).any(side).nonzero()[:, 0].tolist()) for side in (1, 0))
+
+
+def test_a_map_that_is_sparse_in_both_directions_finds_what_is_read_and_what_is_written(
+    subject, cached, regression, tmp_path
+):
+    change, reads, writes = planted_map(cached)
+    regression(change)
+    adapter = make_adapter("mlp", 48, MAP)
+    result = fit(subject, cached, adapter, config.Sparsity(target=2, read_target=3), steps=200, rate=0.1)
+    assert used(adapter) == (reads, writes)
+    assert result.heldout_objective_adapted < 0.1 * result.heldout_objective_base
+    save_adapter(adapter, tmp_path / "saved")
+    assert torch.equal(load_adapter(tmp_path / "saved", 48).output, adapter.output)
+
+
+def test_without_a_read_target_the_reading_side_stays_dense(subject, cached, regression):
+    regression(planted_map(cached)[0])
+    adapter = make_adapter("mlp", 48, MAP)
+    fit(subject, cached, adapter, config.Sparsity(target=2), steps=40, rate=0.1)
+    reads, writes = used(adapter)
+    assert len(writes) == 2
+    assert len(reads) > 20
+
+
+def test_both_sides_are_cut_by_their_own_number_and_stay_cut_whatever_the_optimizer_does():
+    adapter = make_adapter("mlp", 4, MAP)
+    with torch.no_grad():
+        adapter.output.copy_(torch.tensor([[9.0, 1, 2, 0], [8, 1, 1, 0], [3, 7, 6, 0], [0, 0, 0, 1]]))
+    follow = Proximal(adapter, config.Sparsity(target=1, read_target=2, shrinkage=0, anneal=0.1), 10)
+    follow.after_step(1)
+    assert used(adapter) == ({0, 2}, {0})
+    with torch.no_grad():
+        adapter.output.add_(10)
+    follow.after_step(2)
+    assert used(adapter) == ({0, 2}, {0})
+
+
+def test_a_reading_side_that_cannot_be_sparse_is_refused():
+    with pytest.raises(InputError, match=r"'low_rank' with sparsity.read_target; allowed: mlp"):
+        sparsity(make_adapter("low_rank", 8, {}), config.Sparsity(target=2, read_target=2), 10, 0)
+    with pytest.raises(InputError, match=r"'mlp' with sparsity.read_target"):
+        sparsity(make_adapter("mlp", 8, {"depth": 1}), config.Sparsity(target=2, read_target=2), 10, 0)
+    with pytest.raises(InputError, match=r"sparsity.read_target 8 for an SAE of 8 latents"):
+        sparsity(make_adapter("mlp", 8, MAP), config.Sparsity(target=2, read_target=8), 10, 0)
+    with pytest.raises(ValueError, match="gates act on latents that change alone"):
+        config.Sparsity(target=2, read_target=2, kind="l0")

@@ -204,6 +204,38 @@ rule map_components:
         " --behavior {wildcards.behavior} > {log} 2>&1"
 
 
+# Held-out loss of linear maps with few directions, in the SAE's basis and in the residual stream.
+rule loss_curves:
+    input:
+        model,
+        sae,
+        cache,
+    output:
+        at.loss_curves("{subject}", "{behavior}"),
+    log:
+        at.log("loss_curves", "{subject}", "{behavior}"),
+    benchmark:
+        at.benchmark("loss_curves", "{subject}", "{behavior}")
+    group:
+        together("training")
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=memory(24000),
+        runtime=minutes(480),
+    params:
+        study=study_path,
+        code=code("loss-curves"),
+        settings=settings(
+            study.loss_curves,
+            study.batch_size,
+            study.seed,
+        ),
+    shell:
+        "isaerft loss-curves --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"
+
+
 # Answers to held-out prompts before and after training, scored by the behavior's metric.
 rule behavior_check:
     input:

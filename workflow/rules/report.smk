@@ -208,6 +208,11 @@ rule tables:
             if study.meta_sae
         ],
         [
+            at.loss_curves(subject, behavior)
+            for subject in study.subjects
+            for behavior in study.curved_behaviors
+        ],
+        [
             at.behavior_check(subject, behavior).scores
             for subject in study.subjects
             for behavior in plan.behavior_checked

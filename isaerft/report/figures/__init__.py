@@ -148,6 +148,16 @@ FIGURES: dict[str, Figure] = {
             when=lambda plan: bool(plan.mapped_adapters),
         ),
         Figure(
+            "loss_curves",
+            "How few directions does training need, and whose? The fall in held-out loss of linear maps with k "
+            "directions, as a share of that of the full map of the residual stream, against k and against the numbers "
+            "that are trained: means over behaviors, with intervals. Filled: directions chosen from a basis; hollow: "
+            "learned freely.",
+            ("loss_curves",),
+            "loss_curves:draw_loss_curves",
+            when=lambda plan: bool(plan.study.curved_behaviors),
+        ),
+        Figure(
             "behavior_check",
             "Did the behavior move? Scores of answers to held-out prompts before training (tick) and after (filled, "
             "with the interval of the difference over prompts), and of the data's own replies (diamond). The loss can"
