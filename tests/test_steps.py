@@ -67,6 +67,7 @@ STUDIES = {
         "steering_check": None,
         "map_components": None,
         "meta_sae": None,
+        "loss_curves": None,
         "placebos": {"n": 0},
     },
 }

@@ -67,9 +67,10 @@ def _recovered(analysis: Analysis, subject: str) -> pd.DataFrame:
 
 def _mean(analysis: Analysis, own: pd.DataFrame) -> dict[str, object]:
     """Return means over seeds, or over behaviors, and the interval of the share over the same."""
-    values = own["recovered"].to_numpy(float)
+    values = own["recovered"].dropna().to_numpy(float)
     interval = stats.mean_interval(values, analysis.plan.study.agreement.confidence_level)
-    columns = {"n_replicates": len(own), "recovered": values.mean(), "ci_low": interval.low, "ci_high": interval.high}
+    columns: dict[str, object] = {"n_replicates": len(values), "ci_low": interval.low, "ci_high": interval.high}
+    columns["recovered"] = values.mean() if len(values) else np.nan
     means = own[["n_parameters", "heldout_loss_base", "heldout_loss"]].mean()
     return columns | {name: float(value) for name, value in means.items()}
 
@@ -92,7 +93,8 @@ def _advantage(analysis: Analysis, paired: pd.Series) -> dict[str, object]:
 _FAMILY = (
     "Where the k directions come from. Chosen in training, k to read and k to write: latents (of the SAE), "
     "random_latents (of an untrained dictionary that fires as often), principal (axes of the residual stream), random "
-    "(axes). Learned freely, of rank k: rank_latents (on the SAE's activations), rank_residual (on the residual stream)."
+    "(axes). Learned freely, so that k is the rank: rank_latents (on the SAE's activations), rank_residual (on the "
+    "residual stream)."
 )
 
 TABLES = [
@@ -125,7 +127,7 @@ TABLES = [
             ),
             CI_LOW,
             CI_HIGH,
-            Column("n_replicates", "int", "Seeds behind the row; in means over behaviors, behaviors."),
+            Column("n_replicates", "int", "Seeds behind `recovered`; in means over behaviors, behaviors."),
         ),
         when=lambda plan: bool(plan.study.curved_behaviors),
         condition="studies with `loss_curves`",

@@ -22,6 +22,7 @@ CHEAP = {
     "steering_check": None,
     "map_components": None,
     "meta_sae": None,
+    "loss_curves": None,
     "reference": None,
     "causal_check": {"adapters": []},
     "behavior_check": {"adapters": []},

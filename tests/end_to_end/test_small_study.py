@@ -21,6 +21,8 @@ TABLES = [
     "map_components",
     "weight_pullback",
     "latent_composition",
+    "loss_curves",
+    "basis_advantage",
     "most_changed_latents",
     "agreement",
     "specificity",
@@ -140,6 +142,7 @@ def test_figures_pages_and_summary_are_made(results):
         "benchmark",
         "reliability",
         "map_components",
+        "loss_curves",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

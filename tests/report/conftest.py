@@ -54,6 +54,7 @@ class Maker:
             "judge_quality": self.judge_quality(),
             "behavior_check": self.behavior_check(),
             "map_components": self.map_components(),
+            "loss_curves": self.loss_curves(),
             "steering_latents": self.steering_latents(),
             "steering_summary": self.steering_summary(),
             "benchmark": self.benchmark(),
@@ -223,6 +224,16 @@ class Maker:
             rows.append(row)
         made = TABLES["map_components"]
         return made.conform(pd.DataFrame(rows).reindex(columns=made.column_names))
+
+    def loss_curves(self):
+        """Two families, one of them free, of every behavior and over behaviors."""
+        rows = [
+            (subject, behavior, family, k, k * n, 3.0, 2.0, share * k / 8, 0.0, 1.0, 3)
+            for subject, behavior in itertools.product(self.subjects, (*self.behaviors, None))
+            for family, n, share in (("latents", 8, 0.9), ("rank_residual", 64, 1.0))
+            for k in (1, 4, 8)
+        ]
+        return self._frame("loss_curves", rows)
 
     def steering_latents(self):
         """More supported latents than the figure shows, and a few of the other groups; some are confirmed."""

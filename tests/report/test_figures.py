@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from isaerft.config import Adapter, MapComponents, SteeringCheck
+from isaerft.config import Adapter, LossCurves, MapComponents, SteeringCheck
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.report import FIGURES, figures_of
@@ -288,6 +288,19 @@ def test_of_each_map_the_component_that_matters_most_is_shown_and_a_bias_never(t
         assert shown == {round(table[f"{side}_chance"].dropna().iloc[0], 3)}
 
 
+def test_loss_curves_show_means_over_behaviors_against_both_counts_and_free_directions_hollow(tables):
+    left, right = FIGURES["loss_curves"].make(tables).axes
+    for axes, counts in ((left, [1, 4, 8]), (right, [64, 256, 512])):
+        latents, free = axes.lines[:2]
+        assert list(latents.get_ydata()) == pytest.approx([0.9 / 8, 0.45, 0.9])
+        assert list(free.get_xdata()) == counts
+        assert free.get_mfc() == "white"
+        assert latents.get_mfc() != "white"
+    one = tables["loss_curves"]
+    single = FIGURES["loss_curves"].make({"loss_curves": one[one.behavior == one.behavior.iloc[0]]})
+    assert len(single.axes[0].lines) == len(left.lines)
+
+
 def test_changes_over_time_shows_the_primary_adapters_checkpoints_and_not_what_was_kept(tables):
     axes = FIGURES["changes_over_time"].make(tables).axes
     shown = [one for one in axes if one.get_visible()]
@@ -313,12 +326,15 @@ def test_the_loss_on_training_rows_is_drawn_hollow_where_it_was_taken(tables):
 
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
     others = ("calibration", "steering_check", "benchmark", "discriminability", "map_components", "changes_over_time")
+    others += ("loss_curves",)
     assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
     low_rank = {**plan.study.adapters, "low_rank": Adapter()}
     mapped = replace(plan, study=replace(plan.study, adapters=low_rank, map_components=MapComponents()))
     assert "map_components" in figures_of(mapped)
+    curved = replace(plan, study=replace(plan.study, loss_curves=LossCurves()))
+    assert "loss_curves" in figures_of(curved)
     bias = replace(plan.study.adapters["bias"], checkpoints=10)
     followed = replace(plan, study=replace(plan.study, adapters=plan.study.adapters | {"bias": bias}))
     assert "changes_over_time" in figures_of(followed)

@@ -21,7 +21,7 @@ def plan_with(**options):
     """A study that takes curves."""
     values = {
         "study": "curves",
-        "subjects": {"toy": {"model": "model", "sae_path": "sae", "corpus": {"sample": True}}},
+        "subjects": {"toy": {"model": "a/b", "hook_name": "blocks.1.x", "train_sae": {}, "corpus": {"sample": True}}},
         "behaviors": {"planted": {"description": "Planted.", "rule": True}},
         "adapters": {"bias": {}},
         "sources": {"local": {}},
