@@ -7,7 +7,7 @@ import pandas as pd
 
 from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import CI_HIGH, CI_LOW, SUBJECT
+from isaerft.analysis.columns import CI, SUBJECT
 from isaerft.table import Column
 
 REFERENCE = "rank_residual"
@@ -40,7 +40,7 @@ def basis_advantage(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for subject in analysis.plan.study.subjects:
         seeds = _recovered(analysis, subject)
-        wide = seeds.pivot_table(index=["behavior", "seed", "k"], columns="family", values="recovered")
+        wide = seeds.set_index(["behavior", "seed", "k", "family"])["recovered"].unstack("family")
         for claim, (family, others) in ADVANTAGES.items():
             for other in others:
                 if family in wide and other in wide:
@@ -125,8 +125,7 @@ TABLES = [
                 optional=True,
                 role="estimate",
             ),
-            CI_LOW,
-            CI_HIGH,
+            *CI,
             Column("n_replicates", "int", "Seeds behind `recovered`; in means over behaviors, behaviors."),
         ),
         when=lambda plan: bool(plan.study.curved_behaviors),
@@ -160,8 +159,7 @@ TABLES = [
                 optional=True,
                 role="estimate",
             ),
-            CI_LOW,
-            CI_HIGH,
+            *CI,
             Column("n_replicates", "int", "Behaviors that the interval is over; with one behavior, its seeds."),
             Column("verdict", "text", "yes or no where the interval excludes 0; else not shown, or untested."),
         ),

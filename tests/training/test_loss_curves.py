@@ -92,12 +92,15 @@ def curves(open_text, planted):
     """Curves of (a map between K latents, a dense map of rank RANK)."""
     reads, writes, sparse, low = planted
     dictionary = open_text.dictionary
-    changes = (lambda x, f: f[:, reads] @ sparse @ dictionary.W_dec[writes], lambda x, f: x @ low)
-    options = {"ks": [1, 2, 3, 6], "families": ["latents", "principal", "rank_residual"], "n_seeds": 1}
-    plan = plan_with(**options, learning_rates=[0.3, 1.0], steps=80, batch_size=32)
+    few = {"families": ["latents", "principal"], "ks": [K - 1, K, 2 * K]}
+    ranks = {"families": ["latents", "principal", "rank_residual"], "ks": [RANK - 1, RANK]}
     found = []
-    for change in changes:
-        rows = written_by(open_text, change, 500, 1), written_by(open_text, change, 200, 2)
+    for change, options in (
+        (lambda x, f: f[:, reads] @ sparse @ dictionary.W_dec[writes], few),
+        (lambda x, f: x @ low, ranks),
+    ):
+        rows = written_by(open_text, change, 400, 1), written_by(open_text, change, 150, 2)
+        plan = plan_with(**options, n_seeds=1, learning_rates=[0.5], steps=60)
         found.append(list(Curves(plan, open_text, "planted", *rows).rows()))
     return found
 
