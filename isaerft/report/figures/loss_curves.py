@@ -46,7 +46,7 @@ def draw_loss_curves(tables: Tables) -> Drawing:
         for axes in (left, right):
             axes.set_xscale("log", base=2)
             axes.axhline(1, color=GREY, lw=0.8, zorder=1)
-        left.set(ylim=(LOWEST, HIGHEST), ylabel="share of the full map's fall in loss")
+        left.set(ylim=(LOWEST, max(HIGHEST, rows["recovered"].max())), ylabel="share of the full map's fall in loss")
         left.set_title(f"{subject}: equal numbers of directions")
         right.set_title(f"{subject}: equal numbers trained")
     panels[-1][0].set_xlabel("directions read, and written")
