@@ -259,6 +259,10 @@ class Results:
         """Answers before and after training."""
         return AnswersFolder(self._at("behavior_check", subject, behavior))
 
+    def noise_probe(self, subject: str, behavior: str) -> Path:
+        """Scores and losses under noise: adapter, seed, place, level, draw, score, loss, metric, n_prompts."""
+        return self._at("noise_probe", subject, f"{behavior}.parquet")
+
     def steering_check(self, subject: str) -> AnswersFolder:
         """Answers while latents are amplified and suppressed."""
         return AnswersFolder(self._at("steering_check", subject))

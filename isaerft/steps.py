@@ -114,6 +114,8 @@ def _trainings(plan: Plan) -> Names:
                 yield "loss-curves", of
             if behavior in plan.behavior_checked:
                 yield "behavior-check", of
+            if behavior in plan.noise_probed:
+                yield "noise-probe", of
         if plan.has_placebos(subject):
             yield "placebos", {"subject": subject}
 

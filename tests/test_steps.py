@@ -68,6 +68,7 @@ STUDIES = {
         "map_components": None,
         "meta_sae": None,
         "loss_curves": None,
+        "noise_probe": None,
         "placebos": {"n": 0},
     },
 }

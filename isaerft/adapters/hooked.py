@@ -27,11 +27,14 @@ class ForwardPass:
     ----------
     is_bos : (n_rows, length) bool, or None
         Where a row begins with BOS; None if no row does or the token ids are unknown.
+    n_past : int
+        Tokens of each row, padding included, that are in the key-value cache already.
     inputs : dict
         Inputs (n_rows, length, d_model) of the blocks and MLPs that a hook reads before it writes.
     """
 
     is_bos: torch.Tensor | None
+    n_past: int = 0
     inputs: dict[AdapterHook, torch.Tensor] = field(default_factory=dict)
 
 
@@ -53,7 +56,8 @@ class PassTracker:
 
         def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             arguments = kwargs if not args else {"input_ids": args[0], **kwargs}
-            one = ForwardPass(begins_with_bos(arguments, bos))
+            past = arguments.get("past_key_values")
+            one = ForwardPass(begins_with_bos(arguments, bos), 0 if past is None else int(past.get_seq_length()))
             self._running.append(one)
             if torch.is_grad_enabled():
                 self._last_training = one

@@ -370,3 +370,27 @@ def behavior_check(
         adapters=layout.adapters(subject, behavior),
         out=layout.behavior_check(subject, behavior).path,
     )
+
+
+@app.command("noise-probe")
+def noise_probe(study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None) -> None:
+    """Add noise of growing size to the model, with and without adapters, and score its answers and held-out loss."""
+    opened = plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    if not plan.noise_probed:
+        raise InputError("the study has no noise probe", remedy="add `noise_probe: {}`")
+    options = plan.study.behaviors[check_name("behavior", behavior, plan.noise_probed)]
+    from isaerft.behaviors import read_records
+    from isaerft.changes.noise import probe_noise
+    from isaerft.testbed.language import style_metric
+
+    probe_noise(
+        plan,
+        open_subject(opened, subject, behavior),
+        behavior,
+        read_records(layout.behavior(behavior).heldout),
+        options.metric or style_metric(options),
+        cache=layout.cache(subject, behavior),
+        adapters=layout.adapters(subject, behavior),
+        out=layout.noise_probe(subject, behavior),
+    )

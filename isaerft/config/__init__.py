@@ -25,6 +25,7 @@ from isaerft.config.controls import (
 from isaerft.config.dictionaries import MetaSae, SparsityCost, TrainSae
 from isaerft.config.explanations import Design, Judge, Llm, Neuronpedia, Scorer, Source
 from isaerft.config.maps import LossCurves, MapComponents
+from isaerft.config.noise import NoiseProbe
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
@@ -77,6 +78,7 @@ __all__ = [
     "MetaSae",
     "Metric",
     "Neuronpedia",
+    "NoiseProbe",
     "Orpo",
     "Placebos",
     "Plan",

@@ -12,11 +12,12 @@ from typing import Any
 
 from isaerft.config.base import read_options, validated, with_included
 from isaerft.config.controls import RANDOM_MODEL, UNTRAINED, Twin
+from isaerft.config.noise import NoiseProbe
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.study import Study
 from isaerft.config.training import OTHERS, REJECTED, Poison
 from isaerft.config.twins import Twins
-from isaerft.errors import InputError, from_here
+from isaerft.errors import InputError, from_here, unknown_name
 from isaerft.layout import Results
 from isaerft.registry import ADAPTERS, JUDGES, SCORES, SOURCES
 
@@ -55,6 +56,8 @@ class Plan(Twins):
                 allowed="low_rank, residual, lora, or mlp with `options: {depth: 0}`",
                 remedy="add one of these adapters, or leave the option out",
             )
+        if self.study.noise_probe is not None:
+            self._check_noise(self.study.noise_probe)
         self._check_checkpoints()
         for name, behavior in self.study.behaviors.items():
             for adapter in self.instructed_adapters:
@@ -117,6 +120,21 @@ class Plan(Twins):
                 f"control {control!r} of behavior {behavior!r}, which has no other text to be compared with",
                 remedy="add a second behavior, give it `contrast: rejected`, or leave the control out",
             )
+
+    def _check_noise(self, options: NoiseProbe) -> None:
+        """Noise is added to adapters of the study, and answers on behaviors with a metric are scored under it."""
+        if not self.scored_behaviors:
+            raise InputError(
+                "noise_probe in a study whose behaviors have no metric",
+                remedy="give a behavior a `metric`, or leave the probe out",
+            )
+        for kind, names, valid in (
+            ("adapters", options.adapters, list(self.study.adapters)),
+            ("behaviors", options.behaviors, self.scored_behaviors),
+        ):
+            for name in names or []:
+                if name not in valid:
+                    raise unknown_name(f"noise_probe.{kind}", name, valid)
 
     def _check_checkpoints(self) -> None:
         """Adapters with checkpoints are trained, and hold at every step what the loss sees."""
@@ -258,8 +276,7 @@ class Plan(Twins):
     @property
     def mapped_adapters(self) -> list[str]:
         """Adapters whose maps are read; empty when the option is off."""
-        options = self.study.map_components
-        if options is None:
+        if (options := self.study.map_components) is None:
             return []
         return self.study.linear_adapters if options.adapters is None else options.adapters
 
@@ -276,6 +293,15 @@ class Plan(Twins):
     def scored_behaviors(self) -> list[str]:
         """Behaviors whose answers can be scored: those with a metric, and the testbed's."""
         return [name for name, part in self.study.behaviors.items() if part.metric or part.testbed]
+
+    @property
+    def noise_probed(self) -> dict[str, list[str]]:
+        """Adapters that are probed with noise, for each behavior that is; empty when the probe is off."""
+        if (options := self.study.noise_probe) is None:
+            return {}
+        usual = [n for n in self.study.adapters if n == self.study.primary.adapter or self.kind_of(n) == "checkpoint"]
+        names = self.scored_behaviors if options.behaviors is None else options.behaviors
+        return dict.fromkeys(names, usual if options.adapters is None else options.adapters)
 
     @property
     def steering_scored(self) -> list[str]:

@@ -18,6 +18,7 @@ from isaerft.config.controls import ASKED_CONTROLS, BEHAVIOR_TWINS, CONTROLS, TW
 from isaerft.config.dictionaries import MetaSae
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
 from isaerft.config.maps import LossCurves, MapComponents
+from isaerft.config.noise import NoiseProbe
 from isaerft.config.steering import SteeringCheck
 from isaerft.config.subjects import Subject, check_subject
 from isaerft.config.tracking import Tracking
@@ -140,6 +141,8 @@ class Study:
     """What latents are composed of, by a dictionary of the decoder's rows; off when not given."""
     loss_curves: LossCurves | None = None
     """How far loss falls with few directions of the SAE's basis, and of the residual stream; off when not given."""
+    noise_probe: NoiseProbe | None = None
+    """How answers and losses respond to noise in the model, before and after training; off when not given."""
     n_seeds: int = Field(default=3, ge=1)
     """Replicates of each training; also the number of random dictionaries drawn."""
     seed: int = 0

@@ -186,6 +186,7 @@ _NEXT = (
     ("What are latents composed of?", "latent_composition"),
     ("How few directions does training need, and whose?", "loss_curves"),
     ("Which latents change first?", "changes_over_time"),
+    ("How do answers respond to noise in the model?", "noise_probe"),
     ("How few latents carry the effect?", "change_shape"),
     ("What does the suspect data teach?", "audit_latents"),
 )

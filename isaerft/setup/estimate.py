@@ -240,7 +240,7 @@ def _trainings(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Ma
 
 
 def _checks(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mapping[str, Rows]) -> None:
-    """Causal check, map components, loss curves, behavior check and steering check."""
+    """Causal check, map components, loss curves, behavior check, noise probe and steering check."""
     study = plan.study
     for behavior, part in rows.items():
         options, n_rows = study.causal_check, min(part.heldout, study.causal_check.max_rows)
@@ -260,6 +260,14 @@ def _checks(found: Estimate, plan: Plan, subject: str, shape: Shape, rows: Mappi
             found.flop["checks"] += n_points * training_flop(one, shape, part)
         if behavior in plan.behavior_checked:
             n_answers = 1 + study.behavior_check.n_seeds * len(plan.behavior_checked[behavior])
+            for _ in range(n_answers):
+                _sample(found, plan, shape, study.behavior_check.n_prompts, study.behavior_check.max_new_tokens)
+        if study.noise_probe is not None and behavior in plan.noise_probed:
+            probed = study.noise_probe
+            n_models = 1 + study.behavior_check.n_seeds * len(plan.noise_probed[behavior])
+            n_answers = n_models * (1 + len(probed.places) * len(probed.levels) * probed.n_draws)
+            n_rows = min(part.heldout, probed.max_rows)
+            found.flop["checks"] += n_answers * n_rows * 2 * (part.tokens * shape.whole + part.completion * shape.head)
             for _ in range(n_answers):
                 _sample(found, plan, shape, study.behavior_check.n_prompts, study.behavior_check.max_new_tokens)
     if subject in plan.steering_checked and study.steering_check is not None:

@@ -23,6 +23,7 @@ CHEAP = {
     "map_components": None,
     "meta_sae": None,
     "loss_curves": None,
+    "noise_probe": None,
     "reference": None,
     "causal_check": {"adapters": []},
     "behavior_check": {"adapters": []},

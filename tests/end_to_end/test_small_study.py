@@ -31,6 +31,7 @@ TABLES = [
     "explained_latents",
     "source_comparison",
     "causal_check",
+    "noise_probe",
     "changes_over_time",
     "onset",
     "change_shape",
@@ -143,6 +144,7 @@ def test_figures_pages_and_summary_are_made(results):
         "reliability",
         "map_components",
         "loss_curves",
+        "noise_probe",
     ):
         assert (results / f"figures/{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     for name in TABLES:

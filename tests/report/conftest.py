@@ -55,6 +55,7 @@ class Maker:
             "behavior_check": self.behavior_check(),
             "map_components": self.map_components(),
             "loss_curves": self.loss_curves(),
+            "noise_probe": self.noise_probe(),
             "steering_latents": self.steering_latents(),
             "steering_summary": self.steering_summary(),
             "benchmark": self.benchmark(),
@@ -234,6 +235,20 @@ class Maker:
             for k in (1, 4, 8)
         ]
         return self._frame("loss_curves", rows)
+
+    def noise_probe(self):
+        """The unchanged model, whose score stays, and an adapter's, which rises with the noise."""
+        rows = []
+        for subject, behavior, adapter, place, level in itertools.product(
+            self.subjects, self.behaviors, (None, "bias"), ("residual", "weights"), (0.0, 0.2, 0.8)
+        ):
+            score = 0.1 + (level / 2 if adapter else 0)
+            row = {"subject": subject, "behavior": behavior, "adapter": adapter, "place": place, "level": level}
+            row |= {"metric": "words", "n_prompts": 24, "n_seeds": 1, "n_draws": 4 if level else 0, "loss": 1 + level}
+            row |= {"score": score} | ({"score_ci_low": score - 0.05, "score_ci_high": score + 0.05} if level else {})
+            rows.append(row)
+        made = TABLES["noise_probe"]
+        return made.conform(pd.DataFrame(rows).reindex(columns=made.column_names))
 
     def steering_latents(self):
         """More supported latents than the figure shows, and a few of the other groups; some are confirmed."""

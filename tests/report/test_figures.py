@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from isaerft.config import Adapter, LossCurves, MapComponents, SteeringCheck
+from isaerft.config import Adapter, LossCurves, MapComponents, Metric, NoiseProbe, SteeringCheck
 from isaerft.errors import InputError
 from isaerft.registry import STATISTICS, StatisticFacts
 from isaerft.report import FIGURES, figures_of
@@ -301,6 +301,18 @@ def test_loss_curves_show_means_over_behaviors_against_both_counts_and_free_dire
     assert len(single.axes[0].lines) == len(left.lines)
 
 
+def test_noise_shows_each_models_score_over_the_level_the_unchanged_one_hollow(tables):
+    drawing = FIGURES["noise_probe"].make(tables)
+    shown = [axes for axes in drawing.axes if axes.get_visible()]
+    assert len(shown) == 16
+    assert {axes.get_xlabel() for axes in shown} == {"noise in residual stream", "noise in weights"}
+    base, adapted = shown[0].lines
+    assert (base.get_mfc(), adapted.get_mfc() != "white") == ("white", True)
+    assert list(base.get_ydata()) == pytest.approx([0.1] * 3)
+    assert list(adapted.get_xdata()) == [0, 0.2, 0.8]
+    assert list(adapted.get_ydata()) == pytest.approx([0.1, 0.2, 0.5])
+
+
 def test_changes_over_time_shows_the_primary_adapters_checkpoints_and_not_what_was_kept(tables):
     axes = FIGURES["changes_over_time"].make(tables).axes
     shown = [one for one in axes if one.get_visible()]
@@ -326,7 +338,7 @@ def test_the_loss_on_training_rows_is_drawn_hollow_where_it_was_taken(tables):
 
 def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
     others = ("calibration", "steering_check", "benchmark", "discriminability", "map_components", "changes_over_time")
-    others += ("loss_curves",)
+    others += ("loss_curves", "noise_probe")
     assert figures_of(plan) == [name for name in FIGURES if name not in others]
     steered = replace(plan, study=replace(plan.study, steering_check=SteeringCheck()))
     assert "steering_check" in figures_of(steered)
@@ -338,6 +350,9 @@ def test_each_figure_is_there_under_its_own_condition(plan, lean_plan):
     bias = replace(plan.study.adapters["bias"], checkpoints=10)
     followed = replace(plan, study=replace(plan.study, adapters=plan.study.adapters | {"bias": bias}))
     assert "changes_over_time" in figures_of(followed)
+    behaviors = {name: replace(part, metric=Metric(kind="length")) for name, part in plan.study.behaviors.items()}
+    probed = replace(plan, study=replace(plan.study, behaviors=behaviors, noise_probe=NoiseProbe()))
+    assert "noise_probe" in figures_of(probed)
     name, source = next(iter(plan.study.sources.items()))
     keyed = {name: replace(source, side="input", wrong_share=0.1, key="{subject_dir}/key.csv")}
     known = replace(plan, study=replace(plan.study, sources=plan.study.sources | keyed))

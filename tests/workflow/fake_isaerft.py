@@ -42,6 +42,7 @@ OUTPUTS = {
     "placebos": [at.placebos(subject)],
     "causal-check": [at.causal_check(subject, behavior)],
     "map-components": [at.maps(subject, behavior).components, at.maps(subject, behavior).pullback],
+    "noise-probe": [at.noise_probe(subject, behavior)],
     "behavior-check": [answers.scores, answers.answers],
     "steering-check": [at.steering_check(subject).scores, at.steering_check(subject).answers],
     "design": [at.design(subject)],

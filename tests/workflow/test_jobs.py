@@ -312,6 +312,20 @@ def test_curves_are_taken_of_the_behaviors_that_a_study_names_and_only_then(work
 
 
 @pytest.mark.slow
+def test_noise_is_a_job_of_each_behavior_that_is_scored_and_only_where_a_study_asks_for_it(workspace):
+    workspace.study()
+    assert "noise_probe" not in workspace.planned()
+    workspace.study(noise_probe={"behaviors": ["refusal"]})
+    assert workspace.planned()["noise_probe"] == 1
+    target = "results/small/noise_probe/toy/refusal.parquet"
+    inputs = workspace.inputs("noise_probe", target)
+    assert "adapters/toy/refusal/bias" in inputs
+    assert "adapters/toy/refusal/lora" not in inputs
+    assert target in workspace.inputs("tables", "results/small/tables/noise_probe.csv")
+    assert workspace.inputs("figures", "results/small/figures/noise_probe.svg").count("noise_probe.csv") == 1
+
+
+@pytest.mark.slow
 def test_records_that_a_model_cannot_read_stop_a_study_before_its_long_jobs(workspace):
     untrained = {"model": "a/b", "corpus": {"sample": True}, "train_sae": {}, "hook_name": "blocks.1.x"}
     workspace.study_of_hub(untrained, **WITHOUT_CHECKS)
@@ -340,6 +354,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "map-components",
         "meta-sae",
         "loss-curves",
+        "noise-probe",
         "steer",
         "steering-check",
         "tokenize",

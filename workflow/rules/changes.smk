@@ -287,6 +287,57 @@ rule behavior_check:
         " --behavior {wildcards.behavior} > {log} 2>&1"
 
 
+# The same answers, and the held-out loss, under noise of growing size.
+rule noise_probe:
+    input:
+        model,
+        metric_files,
+        sae,
+        cache,
+        at.behavior("{behavior}").heldout,
+        lambda w: [
+            at.adapter(w.subject, w.behavior, name)
+            for name in plan.noise_probed[w.behavior]
+        ],
+    output:
+        at.noise_probe("{subject}", "{behavior}"),
+    log:
+        at.log("noise_probe", "{subject}", "{behavior}"),
+    benchmark:
+        at.benchmark("noise_probe", "{subject}", "{behavior}")
+    group:
+        together("training")
+    threads: study.threads
+    resources:
+        **GPU,
+        mem_mb=memory(24000),
+        runtime=minutes(480),
+    params:
+        study=study_path,
+        code=lambda w: code(
+            "noise-probe",
+            Part(
+                METRICS, getattr(study.behaviors[w.behavior].metric, "kind", "words")
+            ),
+            *kinds(plan.noise_probed[w.behavior]),
+        ),
+        settings=lambda w: settings(
+            replace(study.noise_probe, behaviors=None, adapters=None),
+            replace(study.behavior_check, behaviors=None, adapters=None, shown=0),
+            plan.noise_probed[w.behavior],
+            study.behaviors[w.behavior].metric,
+            study.behaviors[w.behavior].testbed,
+            study.behaviors[w.behavior].testbed_words,
+            study.behaviors[w.behavior].chat_template,
+            study.max_length,
+            study.batch_size,
+            study.seed,
+        ),
+    shell:
+        "isaerft noise-probe --study {params.study:q} --subject {wildcards.subject}"
+        " --behavior {wildcards.behavior} > {log} 2>&1"
+
+
 # Answers while latents with a verdict, and untested ones like them, are amplified and suppressed.
 rule steering_check:
     input:

@@ -217,6 +217,11 @@ rule tables:
             for subject in study.subjects
             for behavior in plan.behavior_checked
         ],
+        [
+            at.noise_probe(subject, behavior)
+            for subject in study.subjects
+            for behavior in plan.noise_probed
+        ],
         [at.steering_check(subject).scores for subject in plan.steering_checked],
     output:
         [

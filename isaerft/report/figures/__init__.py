@@ -167,6 +167,15 @@ FIGURES: dict[str, Figure] = {
             when=lambda plan: bool(plan.behavior_checked),
         ),
         Figure(
+            "noise_probe",
+            "How do answers respond to noise in the model? Mean score of the answers without noise (level 0) and under "
+            "noise of growing size, for the unchanged model (gray) and with each adapter, with intervals over draws. "
+            "A score that rises with the noise hints at something that the model holds back.",
+            ("noise_probe",),
+            "noise_probe:draw_noise_probe",
+            when=lambda plan: bool(plan.noise_probed),
+        ),
+        Figure(
             "steering_check",
             "Does steering do what explanations claim? Latents are amplified and suppressed while the model answers. "
             "Top: how well the verdict, and scores of the explanation itself, tell for which latents answers move as "
