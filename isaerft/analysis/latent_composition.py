@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import SUBJECT
+from isaerft.analysis.columns import LATENT_INDEX, SUBJECT
 from isaerft.config import MetaSae
 from isaerft.table import Column
 
@@ -44,7 +46,7 @@ TABLE = ResultTable(
     ),
     columns=(
         SUBJECT,
-        Column("latent_index", "int", "The latent.", role="key"),
+        replace(LATENT_INDEX, role="key"),
         Column("explanation", "text", "Its explanation.", optional=True),
         Column(
             "explained",

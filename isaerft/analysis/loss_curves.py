@@ -102,8 +102,8 @@ TABLES = [
         name="loss_curves",
         order=147,
         caption=(
-            "Held-out loss of linear maps with k directions, in the SAE's basis and in the residual stream: what share "
-            "of the full map's fall in loss do they reach?"
+            "Held-out loss of linear maps with k directions, in the SAE's basis and in the residual stream, and the "
+            "share of the full map's fall in loss that they reach."
         ),
         columns=(
             SUBJECT,

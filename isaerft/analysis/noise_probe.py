@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
+from isaerft import stats
 from isaerft.analysis.base import Analysis, ResultTable
-from isaerft.analysis.columns import BEHAVIOR, SUBJECT, ci_columns
-from isaerft.stats import mean_interval
+from isaerft.analysis.columns import ADAPTER, BEHAVIOR, SUBJECT, ci_columns
 from isaerft.table import Column, Role
 
 _KEYS = ["place", "level"]
@@ -53,7 +54,7 @@ def noise_rows(table: pd.DataFrame, confidence_level: float) -> Iterator[dict[st
                     clean = found.loc[(place, 0.0, 0), name] - base.loc[(place, 0.0, 0), name]
                     values[f"{name}_response"] = values[f"{name}_beyond_base"] - clean
                 for column, of_draws in values.items():
-                    interval = mean_interval(of_draws.to_numpy(float), confidence_level)
+                    interval = stats.mean_interval(of_draws.to_numpy(float), confidence_level)
                     row |= {column: of_draws.mean(), f"{column}_ci_low": interval.low}
                     row[f"{column}_ci_high"] = interval.high
             yield row
@@ -75,12 +76,13 @@ TABLE = ResultTable(
     order=151,
     caption=(
         "Answers to held-out prompts, and the held-out loss, under Gaussian noise of growing size. All models of a "
-        "behavior see the same draws of the noise; intervals are over draws (Student's t), and no noise has none."
+        "behavior see the same draws of the noise; intervals are over draws (Student's t), and no noise has none. Without adapter: "
+        "the unchanged model."
     ),
     columns=(
         SUBJECT,
         BEHAVIOR,
-        Column("adapter", "text", "Adapter in the model; empty for the unchanged model.", optional=True, role="key"),
+        replace(ADAPTER, optional=True),
         Column(
             "place",
             "text",

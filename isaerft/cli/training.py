@@ -377,6 +377,7 @@ def noise_probe(study: StudyFile, subject: SubjectName, behavior: BehaviorName, 
     """Add noise of growing size to the model, with and without adapters, and score its answers and held-out loss."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
+    check_name("behavior", behavior, plan.study.behaviors)
     if not plan.noise_probed:
         raise InputError("the study has no noise probe", remedy="add `noise_probe: {}`")
     options = plan.study.behaviors[check_name("behavior", behavior, plan.noise_probed)]

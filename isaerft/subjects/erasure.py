@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from isaerft.errors import InputError, shown
 from isaerft.io import replacing
-from isaerft.stats.erasure import Eraser
+from isaerft.outside import loading
 from isaerft.subjects.cache import CachedRows
 from isaerft.subjects.codes import Codes
 from isaerft.subjects.load import LoadedSubject
@@ -38,11 +38,6 @@ class Erasure:
     center: torch.Tensor
     read: torch.Tensor
     write: torch.Tensor
-
-    @staticmethod
-    def of(eraser: Eraser) -> Erasure:
-        """Return the erasure by an eraser of vectors of the residual stream."""
-        return Erasure(*(torch.from_numpy(part.copy()).float() for part in (eraser.center, eraser.read, eraser.write)))
 
     def on_subject(self, subject: LoadedSubject) -> LoadedSubject:
         """Return the subject whose latents write only what is left of their decoder rows.
@@ -104,6 +99,7 @@ def read_erasures(path: str | Path) -> list[Erasure]:
     """
     if not Path(path).is_file():
         raise InputError(f"{str(path)!r} does not exist", remedy="run `isaerft erase` first")
-    tensors = load_file(path)
+    with loading("erased directions", path, remedy="run `isaerft erase` again"):
+        tensors = load_file(path)
     seeds = range(len(tensors) // len(PARTS))
     return [Erasure(*(tensors[f"{seed}.{name}"] for name in PARTS)) for seed in seeds]

@@ -77,9 +77,14 @@ def fit_erasures(
                 "erased_accuracy": accuracy(heldout.erased(eraser), *discriminant(left))[0],
             }
         )
-        erasures.append(Erasure.of(eraser))
+        erasures.append(erasure_of(eraser))
     write_erasures(erasures, out)
     write_json(facts, found)
+
+
+def erasure_of(eraser: Eraser) -> Erasure:
+    """Return what an eraser of vectors of the residual stream does to text."""
+    return Erasure(*(torch.from_numpy(part.copy()).float() for part in (eraser.center, eraser.read, eraser.write)))
 
 
 def samples_of(behavior: CachedRows, contrast: Sequence[CachedRows]) -> Samples:

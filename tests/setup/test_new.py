@@ -126,7 +126,12 @@ def test_an_sae_that_is_trained_a_language_model_and_a_file_of_explanations_are_
     (folder / "said.csv").write_text("latent_index,explanation\n0,a\n")
     written = write_config(
         wanted(
-            sae_path=None, train_sae="blocks.1.hook_resid_post", explanations="said.csv", llm="m", llm_url="http://x/v1"
+            size="quick",
+            sae_path=None,
+            train_sae="blocks.1.hook_resid_post",
+            explanations="said.csv",
+            llm="m",
+            llm_url="http://x/v1",
         )
     )
     study = written.plan.study

@@ -9,14 +9,15 @@ import torch
 from isaerft.adapters.base import adapted, make_adapter
 from isaerft.errors import InputError
 from isaerft.stats.erasure import Eraser
-from isaerft.subjects.erasure import Erasure, read_erasures, write_erasures
+from isaerft.subjects.erasure import read_erasures, write_erasures
+from isaerft.training.erasing import erasure_of
 
 
 @pytest.fixture
 def erasure(subject):
     rng = np.random.default_rng(0)
     read, write = rng.standard_normal((2, subject.language.d_model))
-    return Erasure.of(Eraser(rng.standard_normal(len(read)), read[:, None] / (read @ write), write[None]))
+    return erasure_of(Eraser(rng.standard_normal(len(read)), read[:, None] / (read @ write), write[None]))
 
 
 def test_text_loses_the_direction_bos_stays_and_the_codes_are_those_of_what_is_left(subject, cached, erasure):

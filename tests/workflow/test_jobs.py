@@ -351,6 +351,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "leaderboard",
         "benchmark",
         "elicit",
+        "erase",
         "map-components",
         "meta-sae",
         "loss-curves",
