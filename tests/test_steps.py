@@ -69,6 +69,7 @@ STUDIES = {
         "meta_sae": None,
         "loss_curves": None,
         "noise_probe": None,
+        "noise_probe": None,
         "placebos": {"n": 0},
     },
 }

@@ -76,8 +76,8 @@ TABLE = ResultTable(
     order=151,
     caption=(
         "Answers to held-out prompts, and the held-out loss, under Gaussian noise of growing size. All models of a "
-        "behavior see the same draws of the noise; intervals are over draws (Student's t), and no noise has none. Without adapter: "
-        "the unchanged model."
+        "behavior see the same draws of the noise; intervals are over draws (Student's t), and no noise has none. "
+        "Without adapter: the unchanged model."
     ),
     columns=(
         SUBJECT,
