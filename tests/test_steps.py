@@ -69,7 +69,6 @@ STUDIES = {
         "meta_sae": None,
         "loss_curves": None,
         "noise_probe": None,
-        "noise_probe": None,
         "placebos": {"n": 0},
     },
 }
@@ -95,5 +94,6 @@ def test_a_study_with_rules_of_the_users_own_is_refused():
     values = yaml.safe_load((ROOT / "tests/end_to_end/small.yaml").read_text(encoding="utf-8"))
     del values["behaviors"]["humor"]["testbed"]
     values["behaviors"]["humor"]["rule"] = True
+    del values["noise_probe"]  # needs a metric
     with pytest.raises(InputError, match=r"rules of its own.*humor.*run it with snakemake"):
         steps_of(plan_from_dict(values))
