@@ -16,8 +16,9 @@ how good the other judges are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from numbers import Number
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.explanations import clean_text
 from isaerft.io import read_data_file
 from isaerft.judges.base import judgements, refuse_options
+from isaerft.ledger import sha256
 from isaerft.table import neutral_text
 
 KEYS = ("latent_index", "explanation")
@@ -182,7 +184,7 @@ def _read_judgements(
 ) -> FileJudgements:
     """Read a judge's file and return its judgements of these explanations."""
     path = judge_file(judge, kind, subject_dir)
-    table = _read_table(path, behaviors)
+    table = _table_of(path, sha256(path) if path.is_file() else None, tuple(behaviors))
     explanations = explanations.assign(explanation=explanations["explanation"].map(neutral_text))
     key = next(key for key in KEYS if key in table)
     names = list(behaviors)
@@ -210,7 +212,13 @@ def _read_judgements(
     )
 
 
-def _read_table(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
+@lru_cache(maxsize=1)
+def _table_of(path: Path, digest: str | None, behaviors: tuple[str, ...]) -> pd.DataFrame:
+    """Return a file of judgements as `_read_table` does; a process reads one for all sources of a subject."""
+    return _read_table(path, behaviors)
+
+
+def _read_table(path: Path, behaviors: Collection[str]) -> pd.DataFrame:
     """Read and check a file of judgements."""
     table = read_columns(path, COLUMNS)
     if "label" in table and "expected_effect" not in table:
@@ -225,7 +233,8 @@ def _read_table(path: Path, behaviors: Mapping[str, str]) -> pd.DataFrame:
     if "latent_index" in table:
         table["latent_index"] = as_numbers(table["latent_index"], 0, 2**53, whole=True).astype("int64")
     if "explanation" in table:
-        table["explanation"] = [neutral_text(clean_text(text)) for text in table["explanation"]]
+        neutral = cache(lambda text: neutral_text(clean_text(text)))
+        table["explanation"] = [neutral(text) for text in table["explanation"]]
     table["expected_effect"] = as_numbers(table["expected_effect"], -1, 1)
     for column in OPTIONAL:
         if column not in table:

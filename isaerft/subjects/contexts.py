@@ -27,9 +27,9 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +109,7 @@ def activation_tables(subject: LoadedSubject, rows: TokenRows, firing: Firing) -
         latent_index, rank (as in `context_table`), tokens (list of str, which together are the text of the window),
         activations (list of float32, one for each token).
     """
-    name = cache(lambda token: subject.language.decode([token]))
+    pieces = _pieces_of_windows(subject)
     ranks = firing.top.groupby("latent_index").cumcount().to_numpy()
     for start in range(0, max(1, len(firing.top)), CONTEXTS_PER_PART):
         records = []
@@ -119,7 +119,7 @@ def activation_tables(subject: LoadedSubject, rows: TokenRows, firing: Firing) -
             window = _Window.around(subject, rows, int(row), int(position))
             first = window.start - int(position) + WIDTH
             activations = firing.nearby[place, first : first + len(window.ids)]
-            records.append((int(latent), ranks[place], window.pieces(subject, name), activations))
+            records.append((int(latent), ranks[place], list(pieces(window.ids)), activations))
         yield pd.DataFrame(records, columns=["latent_index", "rank", "tokens", "activations"])
 
 
@@ -279,7 +279,7 @@ def heldout_contexts(
         window as decoded), value (activation at the token, or 0; `amplified_heldout`: nats), tokens (list of str),
         activations (list of float); the last two only of `heldout` and `silent`.
     """
-    name = cache(lambda token: subject.language.decode([token]))
+    pieces = _pieces_of_windows(subject)
     candidates = _draw_candidates(subject, rows, firing, batch_size, seed)
     shown = dict(iter(firing.top.groupby("latent_index")))
     records = []
@@ -289,7 +289,7 @@ def heldout_contexts(
         for rank, (value, row, position, nearby) in enumerate(chosen):
             window = _Window.around(subject, rows, row, position)
             activations = [float(nearby[WIDTH + at - position]) for at in window.positions]
-            by_token = {"tokens": window.pieces(subject, name), "activations": activations}
+            by_token = {"tokens": list(pieces(window.ids)), "activations": activations}
             records.append(window.record(subject, latent, "heldout", rank, position, value) | by_token)
             inactive = [at for at, active in zip(window.positions, activations, strict=True) if not active]
             if inactive:
@@ -304,7 +304,7 @@ def heldout_contexts(
         for rank, index in enumerate(rng.permutation(len(quiet))[:n_windows]):
             row, position = quiet[index]
             window = _Window.around(subject, rows, row, position)
-            by_token = {"tokens": window.pieces(subject, name), "activations": [0.0] * len(window.ids)}
+            by_token = {"tokens": list(pieces(window.ids)), "activations": [0.0] * len(window.ids)}
             records.append(window.record(subject, latent, "silent", rank, position, 0.0) | by_token)
     parts = [pd.DataFrame(records, columns=[*COLUMNS, *BY_TOKEN])]
     if n_amplified:
@@ -416,23 +416,6 @@ class _Window:
         """Positions of its tokens in the row."""
         return range(self.start, self.start + len(self.ids))
 
-    def pieces(self, subject: LoadedSubject, name: Callable[[int], str]) -> list[str]:
-        """Return the text of each token as part of the window; a character of several tokens is the last one's.
-
-        `name` gives the text of a token by itself. Together these are the text of the window in most tokenizers.
-        """
-        decode = subject.language.decode
-        named = [name(token) for token in self.ids]
-        if "".join(named) == decode(self.ids):
-            return named
-        told, found = "", list[str]()
-        for end in range(1, len(self.ids) + 1):
-            text = decode(self.ids[:end])
-            whole = text.startswith(told) and not text.endswith("\ufffd")
-            found.append(text[len(told) :] if whole or end == len(self.ids) else "")
-            told = text if whole else told
-        return found
-
     def record(
         self, subject: LoadedSubject, latent: int, side: str, rank: int, position: int, value: float
     ) -> dict[str, object]:
@@ -452,6 +435,30 @@ class _Window:
             "after": after,
             "value": value,
         }
+
+
+def _pieces_of_windows(subject: LoadedSubject) -> Callable[[tuple[int, ...]], tuple[str, ...]]:
+    """Return what gives the pieces of a window by its token ids; many windows of a corpus have the same text."""
+    decode = subject.language.decode
+    name = cache(lambda token: decode([token]))
+    return lru_cache(maxsize=2**14)(lambda ids: tuple(_pieces(ids, decode, name)))
+
+
+def _pieces(ids: tuple[int, ...], decode: Callable[[Sequence[int]], str], name: Callable[[int], str]) -> list[str]:
+    """Return the text of each token as part of a window; a character of several tokens is the last one's.
+
+    `name` gives the text of a token by itself. Together these are the text of the window in most tokenizers.
+    """
+    named = [name(token) for token in ids]
+    if "".join(named) == decode(ids):
+        return named
+    told, found = "", list[str]()
+    for end in range(1, len(ids) + 1):
+        text = decode(ids[:end])
+        whole = text.startswith(told) and not text.endswith("\ufffd")
+        found.append(text[len(told) :] if whole or end == len(ids) else "")
+        told = text if whole else told
+    return found
 
 
 def _token_names(language: LoadedModel) -> list[str]:
