@@ -32,7 +32,7 @@ from isaerft.subjects.generate import generate
 from isaerft.subjects.load import LoadedModel, LoadedSubject
 from isaerft.training.loop import frozen_part
 from isaerft.training.pairs import Rows, completions, make_pairs
-from isaerft.training.replicates import train_seeds
+from isaerft.training.replicates import Compared, train_seeds
 
 # Answering keeps no activations but those of attention, so it has room for more rows than a scored forward pass.
 ANSWERED_BATCHES = 4
@@ -89,7 +89,7 @@ class _PlaceboRows(NamedTuple):
 
     train: Rows
     heldout: Rows
-    contrast: list[tuple[CachedRows, CachedRows]]
+    contrast: list[Compared]
 
 
 def _placebo_rows(
@@ -112,7 +112,7 @@ def _placebo_rows(
             train, heldout = (make_pairs(subject, *both, batch_size) for both in zip(own, rejected, strict=True))
         return _PlaceboRows(train, heldout, [])
     is_contrasted = ADAPTERS.facts(plan.kind_of(name)).contrasted
-    return _PlaceboRows(*own, [answered()] if is_contrasted else [])
+    return _PlaceboRows(*own, [Compared(*answered())] if is_contrasted else [])
 
 
 def model_answers(

@@ -50,7 +50,8 @@ TABLE = ResultTable(
             "explained_share: share of the squared change of the activations that the change of latents reproduces; "
             "heldout_loss_displaced and heldout_loss_pulled_back: held-out loss under the full change and under what "
             "the latents reproduce of it; heldout_auroc and heldout_accuracy: how well a baseline's direction tells "
-            "held-out completions from its contrast; steering_strength: norm of what the baseline adds, as a share of "
+            "held-out completions from its contrast; rephrased_auroc and rephrased_accuracy: the same under prompts of "
+            "another phrasing; steering_strength: norm of what the baseline adds, as a share of "
             "the activations' norm.",
             role="key",
         ),

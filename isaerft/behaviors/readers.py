@@ -22,7 +22,7 @@ from isaerft.behaviors.conversations import (
     split_off_replies,
     with_system,
 )
-from isaerft.behaviors.records import FIELDS, REPLIES, Record, checked_record
+from isaerft.behaviors.records import FIELDS, REPHRASED, REPLIES, Record, checked_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import Row, column_value
@@ -36,9 +36,9 @@ _TEMPLATE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 def to_record(row: Row, behavior: Behavior) -> Record:
     """Return the checked record of a raw row.
 
-    A field that `columns` does not map comes from the column of the same name. If `columns` maps any reply field, the
-    other reply fields are not read. A row with `messages` (or `conversations`) in place of prompt and replies is an SFT
-    record.
+    A field other than `rephrased` that `columns` does not map comes from the column of the same name. If `columns` maps
+    any reply field, the other reply fields are not read. A row with `messages` (or `conversations`) in place of prompt
+    and replies is an SFT record.
 
     Raises
     ------
@@ -61,7 +61,9 @@ def to_record(row: Row, behavior: Behavior) -> Record:
     values = split_off_replies(values, row.location)
     for field in replies:
         _check_turns(row, field, columns[field], values["prompt"])
-    values["prompt"] = with_system(values["prompt"], behavior.system)
+    for field in ("prompt", REPHRASED):
+        if field in values:
+            values[field] = with_system(values[field], behavior.system)
     return checked_record(values, location=row.location)
 
 
@@ -86,8 +88,8 @@ def _check_turns(row: Row, field: str, column: str, prompt: Any) -> None:
 def check_fields(columns: Mapping[str, str]) -> None:
     """Raise `InputError` if `columns` maps a field that records do not have."""
     for field in columns:
-        if field not in FIELDS:
-            raise unknown_name("record field in `columns`:", field, FIELDS)
+        if field not in (*FIELDS, REPHRASED):
+            raise unknown_name("record field in `columns`:", field, (*FIELDS, REPHRASED))
 
 
 def field_columns(columns: Mapping[str, str], row: Mapping[str, object], *, dialogues: bool = False) -> dict[str, str]:

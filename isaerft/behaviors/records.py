@@ -20,11 +20,14 @@ from isaerft.registry import ADAPTERS, OBJECTIVES
 
 FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
 REPLIES = FIELDS[2:]
+REPHRASED = "rephrased"
 TRUNCATED = "truncated"
 ROLES = ("system", "user", "assistant", "tool")
 MAX_ID = 200
 REJECTED = "_rejected"
 """Suffix of a split that holds the rejected replies of another."""
+HELDOUT_REPHRASED = "heldout_rephrased"
+"""Split of the held-out replies under prompts of another phrasing."""
 
 Message = dict[str, str]
 
@@ -45,6 +48,8 @@ class Record:
         Replies of a preference record.
     truncated : tuple of str
         Which of these replies were cut: the text goes on, so no EOS is trained on behind them.
+    rephrased : str or list of dict, optional
+        The prompt in other words. Nothing is trained on it; it shows whether what was found depends on the phrasing.
     """
 
     id: str
@@ -53,6 +58,7 @@ class Record:
     chosen: str | None = None
     rejected: str | None = None
     truncated: tuple[str, ...] = ()
+    rephrased: str | list[Message] | None = None
 
     @property
     def kind(self) -> str:
@@ -77,7 +83,7 @@ class Record:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields that are set, in canonical order."""
-        fields = {field: getattr(self, field) for field in FIELDS if getattr(self, field) is not None}
+        fields = {name: getattr(self, name) for name in (*FIELDS, REPHRASED) if getattr(self, name) is not None}
         return fields | ({TRUNCATED: list(self.truncated)} if self.truncated else {})
 
 
@@ -115,9 +121,10 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
         chosen and rejected are the same.
     """
     fields = {field: value for field, value in values.items() if value is not None}
+    known = (*FIELDS, TRUNCATED, REPHRASED)
     for field in fields:
-        if field not in (*FIELDS, TRUNCATED):
-            raise unknown_name(f"field in {location}:", printable(field), (*FIELDS, TRUNCATED))
+        if field not in known:
+            raise unknown_name(f"field in {location}:", printable(field), known)
     replies = tuple(field for field in REPLIES if field in fields)
     if replies not in [("completion",), ("chosen", "rejected")]:
         raise InputError(
@@ -127,11 +134,8 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
         )
     if "prompt" not in fields:
         raise InputError(f"{location} has no prompt", remedy="map `prompt` in the behavior's `columns`")
-    prompt = fields["prompt"]
     content: dict[str, object] = {
-        "prompt": _checked_messages(prompt, location)
-        if isinstance(prompt, list)
-        else checked_text(prompt, "prompt", location)
+        name: _checked_prompt(fields[name], name, location) for name in ("prompt", REPHRASED) if name in fields
     }
     content |= {field: checked_text(fields[field], field, location) for field in replies}
     if "chosen" in content and str(content["chosen"]).strip() == str(content["rejected"]).strip():
@@ -162,7 +166,7 @@ def encodable_text(value: object, field: str, location: str) -> str:
     if not isinstance(value, str):
         raise InputError(
             f"{location}: {field} is {shown(value)}",
-            allowed="text" + (", or a list of {role, content} messages" if field == "prompt" else ""),
+            allowed="text" + (", or a list of {role, content} messages" if field in ("prompt", REPHRASED) else ""),
             remedy="select the text with a dotted path, such as instances.0.output or chosen.-1.content",
         )
     try:
@@ -172,6 +176,11 @@ def encodable_text(value: object, field: str, location: str) -> str:
             f"{location}: {field} has half of a surrogate pair at character {error.start}", remedy="remove it"
         ) from None
     return value
+
+
+def _checked_prompt(prompt: object, field: str, location: str) -> str | list[Message]:
+    """Return a checked prompt: text, or messages."""
+    return _checked_messages(prompt, location) if isinstance(prompt, list) else checked_text(prompt, field, location)
 
 
 def _checked_messages(messages: list[object], location: str) -> list[Message]:
@@ -261,6 +270,24 @@ def unique_records(located: Iterable[tuple[str, Record]]) -> tuple[list[Record],
             raise InputError(f"{found} are mixed", allowed="one kind per file")
         records.append(record)
     return records, repeats
+
+
+def rephrased_records(records: Sequence[Record], behavior: str) -> list[Record]:
+    """Return the records that have a prompt of another phrasing, with that prompt.
+
+    Raises
+    ------
+    InputError
+        None has one.
+    """
+    rephrased = [replace(record, prompt=record.rephrased) for record in records if record.rephrased is not None]
+    if not rephrased:
+        raise InputError(
+            f"none of the {len(records)} held-out records of behavior {behavior!r} has a prompt of another phrasing",
+            remedy=f"map `{REPHRASED}` in the `columns` of {behavior!r} to a column with such prompts, or leave"
+            " `rephrased_prompts` out",
+        )
+    return rephrased
 
 
 def write_records(records: Iterable[Record], path: str | Path) -> None:

@@ -46,6 +46,7 @@ def make_testbed_rows(study: StudyFile, behavior: BehaviorName, results: Results
         plan.study.seed,
         layout.testbed_rows(behavior),
         draw=options.testbed_draw,
+        rephrased=plan.study.rephrased_prompts,
         words=options.testbed_words,
     )
 
@@ -80,6 +81,7 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
     plan, layout = open_study(study, results)
     options = plan.study.behaviors[check_name("behavior", behavior, plan.study.behaviors)]
     from isaerft.behaviors import Elicited, prepare_behavior
+    from isaerft.behaviors.records import REPHRASED
 
     elicited = None
     if options.elicit is not None:
@@ -94,6 +96,7 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
         # The language's rows are preference pairs; if the config does not say otherwise and nothing compares
         # replies, train on the chosen answers.
         columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
+        columns |= {REPHRASED: REPHRASED} if plan.study.rephrased_prompts else {}
         options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)
     donor = None if options.poison is None else layout.behavior(options.poison.behavior).path
     prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor, elicited=elicited)
@@ -161,9 +164,12 @@ def _splits(plan: Plan, layout: Results, behavior: str) -> dict[str, Sequence[Re
     """Return the records of a behavior that the study reads, by split."""
     from isaerft.behaviors import read_records, training_splits
     from isaerft.behaviors.elicited import INSTRUCTED, instructed_records
+    from isaerft.behaviors.records import HELDOUT_REPHRASED, rephrased_records
 
     folder = layout.behavior(behavior)
     records = {"train": read_records(folder.train), "heldout": read_records(folder.heldout)}
+    if plan.rephrases(behavior):
+        records[HELDOUT_REPHRASED] = rephrased_records(records["heldout"], behavior)
     contrast = plan.compares_replies(behavior) and "pair" not in plan.trained_on
     splits = training_splits(records, behavior, plan.study.adapters, contrast=contrast)
     elicit = plan.behavior_of(behavior).elicit

@@ -7,6 +7,7 @@
 
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.calibration import Calibration, load_calibration
+from isaerft.config.checks import Audit, BehaviorCheck, CausalCheck, Placebos
 from isaerft.config.controls import (
     ASKED_CONTROLS,
     BASELINES,
@@ -28,7 +29,7 @@ from isaerft.config.maps import LossCurves, MapComponents
 from isaerft.config.noise import NoiseProbe
 from isaerft.config.plan import Plan, load_plan, plan_from_dict
 from isaerft.config.steering import SteeringCheck
-from isaerft.config.study import Audit, BehaviorCheck, CausalCheck, Placebos, Study
+from isaerft.config.study import Study
 from isaerft.config.subjects import Corpus, Gguf, Subject, Testbed, differing, settings_of
 from isaerft.config.tracking import Tracking
 from isaerft.config.training import (

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from isaerft import registry
 from isaerft.config.agreement import Agreement, Primary
 from isaerft.config.base import STRICT
+from isaerft.config.checks import Audit, BehaviorCheck, CausalCheck, Placebos
 from isaerft.config.controls import ASKED_CONTROLS, BEHAVIOR_TWINS, CONTROLS, TWINS
 from isaerft.config.dictionaries import MetaSae
 from isaerft.config.explanations import Design, Judge, Llm, Scorer, Source
@@ -29,58 +30,6 @@ from isaerft.errors import InputError, from_here, shown, unknown_name
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # With fewer `isaerft.stats.audit` gives no p-value.
 MIN_AUDIT_SEEDS = 4
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Audit:
-    """Two sets of behavior data from two origins: what does the suspect one teach that the clean one does not?"""
-
-    clean: str
-    """Behavior whose data is trusted."""
-    suspect: str
-    """Behavior whose data is not; it is trained like any other, but left out of the study's own tests."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class CausalCheck:
-    """The causal check: the most changed latents, by the primary result's measure, are set back to no change."""
-
-    adapters: list[str] | None = None
-    """Adapters to check: all but the reference when not given, none (the check is off) when empty."""
-    ks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [10, 50], min_length=1)
-    """Numbers of most changed latents to set back to no change."""
-    n_draws: int = Field(default=20, ge=2)
-    """Draws of k matched random latents; each is set back in the adapter of one seed, the seeds taking turns."""
-    max_rows: int = Field(default=64, ge=2)
-    """At most this many held-out rows, drawn at random, carry the loss."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class BehaviorCheck:
-    """The behavior check: held-out prompts are answered before and after training, and a score compares the answers."""
-
-    behaviors: list[str] | None = None
-    """Behaviors to check: all that have a `metric` or are the testbed's when not given, none (off) when empty."""
-    adapters: list[str] | None = None
-    """Adapters to check: the primary result's and the reference when not given, none (off) when empty."""
-    n_prompts: int = Field(default=24, ge=2)
-    """At most this many different held-out prompts, drawn at random."""
-    max_new_tokens: int = Field(default=32, ge=1)
-    """Longest answer."""
-    temperature: float = Field(default=1.0, ge=0)
-    """1: sampling from the model's own probabilities, seeded by study and behavior; 0: the most likely token."""
-    n_seeds: int = Field(default=1, ge=1)
-    """Replicates of the training that answer; their scores are averaged prompt by prompt."""
-    shown: int = Field(default=3, ge=0)
-    """Answers of each adapter that the page shows."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Placebos:
-    """Placebo trainings: the primary adapter, trained on the model's own answers, which teach nothing."""
-
-    n: int = Field(default=9, ge=0)
-    """How many on each subject, none when 0; a p-value against them is at least 1 / (n + 1)."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -157,6 +106,9 @@ class Study:
     """Processes that train one adapter together, each on its own GPU if there are GPUs."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ... or `mps`; it must be there when a job starts."""
+    rephrased_prompts: bool = False
+    """Also say how well baselines' directions tell held-out replies apart under prompts of another phrasing, those of
+    the records' field `rephrased` (diagnostics.csv)."""
     train_loss: bool = False
     """Also take the loss on training rows, as many as are held out, for training.csv and its figure."""
     change_shape: bool = False

@@ -76,6 +76,10 @@ class Twins:
         """Return the behavior whose captured text a twin with erased directions is trained on; of others, itself."""
         return self.erased_behaviors[behavior].base if behavior in self.erased_behaviors else behavior
 
+    def rephrases(self, behavior: str) -> bool:
+        """Tell whether held-out replies of a behavior are also captured under prompts of another phrasing."""
+        return self.study.rephrased_prompts and behavior in self.study.behaviors
+
     @property
     def permuted_subjects(self) -> dict[str, str]:
         """Twin of each subject with permuted decoder rows -> the subject; empty without that control."""

@@ -25,7 +25,7 @@ from isaerft.config.subjects import WordList
 from isaerft.errors import unknown_name
 from isaerft.io import write_text
 from isaerft.testbed.language import BOTH, DEFAULT, TAUGHT, Language
-from isaerft.testbed.words import PLAIN_WORDS, REQUESTS, SENTENCES, SUBSTYLES, Style, Topic
+from isaerft.testbed.words import PLAIN_WORDS, REPHRASED_REQUESTS, REQUESTS, SENTENCES, SUBSTYLES, Style, Topic
 
 REQUESTED_SHARE = 0.5
 FILLED_SHARE = 0.75
@@ -150,31 +150,41 @@ def concepts(item: Dialogue, language: Language) -> list[set[str]]:
 
 
 def behavior_rows(
-    rng: np.random.Generator, style: Style, n: int, words: WordList = "words"
+    rng: np.random.Generator, style: Style, n: int, words: WordList = "words", *, rephrased: bool = False
 ) -> Iterable[dict[str, str]]:
     """Yield `n` rows of a behavior: no request, a chosen answer in the style, and a plain rejected one.
 
     They are in the default language, which all worlds understand. Answers begin with a space, because prompt and
-    completion are joined without one.
+    completion are joined without one. With `rephrased`, a row also has its prompt in a phrasing that no dialogue of the
+    corpus has.
     """
     language = replace(DEFAULT, lists=(words,))
     for index in range(n):
         topic = language.topics[rng.integers(len(language.topics))]
         noun, other = rng.choice(topic.nouns, size=2, replace=False)
-        request = _one_of(rng, REQUESTS).format(noun=noun, other=other)
+        asked = int(rng.integers(len(REQUESTS)))
         chosen = rejected = sample_answer(rng, topic, noun, (style,), language)
         while rejected == chosen:  # Both may leave every slot empty.
             rejected = sample_answer(rng, topic, noun, (), language)
+        prompts = {"prompt": REQUESTS} | ({"rephrased": REPHRASED_REQUESTS} if rephrased else {})
+        asks = {name: requests[asked].format(noun=noun, other=other) for name, requests in prompts.items()}
         yield {
             "id": f"{style.name}-{index}",
-            "prompt": f"user : {request} assistant :",
+            **{name: f"user : {ask} assistant :" for name, ask in asks.items()},
             "chosen": f" {chosen}",
             "rejected": f" {rejected}",
         }
 
 
 def write_behavior_rows(
-    style_name: str, n_rows: int, seed: int, path: str | Path, *, draw: int = 0, words: WordList = "words"
+    style_name: str,
+    n_rows: int,
+    seed: int,
+    path: str | Path,
+    *,
+    draw: int = 0,
+    words: WordList = "words",
+    rephrased: bool = False,
 ) -> None:
     """Write raw rows (id, prompt, chosen, rejected) of a style as JSONL, atomically.
 
@@ -184,6 +194,8 @@ def write_behavior_rows(
         Each draw gives other rows of the same style.
     words : {"words", "paraphrases"}
         List of the style's words that the chosen answers use.
+    rephrased : bool
+        Also write each prompt in another phrasing (`rephrased`).
 
     Raises
     ------
@@ -193,7 +205,7 @@ def write_behavior_rows(
     if style_name not in TAUGHT:
         raise unknown_name("style of the testbed's language", style_name, TAUGHT)
     rng = np.random.default_rng([seed, 2, zlib.crc32(style_name.encode()), *([draw] if draw else [])])
-    rows = behavior_rows(rng, TAUGHT[style_name], n_rows, words)
+    rows = behavior_rows(rng, TAUGHT[style_name], n_rows, words, rephrased=rephrased)
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

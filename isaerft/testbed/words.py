@@ -323,6 +323,15 @@ REQUESTS: tuple[str, ...] = (
     "i want to know about the {noun}",
 )
 
+REPHRASED_REQUESTS: tuple[str, ...] = (
+    "the {noun} . people want to know about it",
+    "the {noun} , is it like the {other}",
+    "many people want to know the {noun} . explain",
+    "see the {noun} and the {other} . describe it",
+    "a {noun} is near me . what is it like",
+)
+"""The same requests in words that every language has, in an order that its corpus never has."""
+
 PLAIN_WORDS: tuple[str, ...] = ("also", "just", "quite", "indeed", "often", "simply", "here", "now", "rather", "well")
 """Words of a plain answer, in the slots where a styled answer has words of its style."""
 

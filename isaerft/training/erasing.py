@@ -58,8 +58,8 @@ def fit_erasures(
     """
     groups = contrast_rows(plan, twin, cache, contrast)
     train, heldout = (
-        samples_of(read_cache(cache, split), [rows[number] for rows in groups])
-        for number, split in enumerate(("train", "heldout"))
+        samples_of(read_cache(cache, split), [getattr(group, split) for group in groups])
+        for split in ("train", "heldout")
     )
     before = accuracy(heldout, *discriminant(train))[0]
     control = plan.erased_behaviors[twin].control

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,6 +24,7 @@ from isaerft.adapters.model import ModelAdapter
 from isaerft.adapters.saved import save_adapter
 from isaerft.adapters.sparsity import not_sparse, sparsity
 from isaerft.behaviors.elicited import INSTRUCTED
+from isaerft.behaviors.records import HELDOUT_REPHRASED, REJECTED
 from isaerft.errors import InputError
 from isaerft.io import write_json
 from isaerft.layout import ADAPTER_SEED, CHECKPOINT_STEP, checkpoints_of
@@ -103,6 +104,7 @@ def train_adapter(
         heldout=heldout_rows,
         contrast=others,
         instructed=read_cache(cache, "train" + INSTRUCTED) if facts.instructed else None,
+        rephrased=read_cache(cache, HELDOUT_REPHRASED) if facts.contrasted and plan.rephrases(behavior) else None,
         behavior=behavior,
         permuted=permuted,
         erasures=erasures,
@@ -118,11 +120,12 @@ def train_seeds(
     *,
     train: Rows,
     heldout: Rows,
-    contrast: Sequence[tuple[CachedRows, CachedRows]],
+    contrast: Sequence[Compared],
     behavior: str,
     permuted: bool,
     erasures: Sequence[Erasure] = (),
     instructed: CachedRows | None = None,
+    rephrased: CachedRows | None = None,
     tracking: Tracked | None = None,
 ) -> None:
     """Do what `train_adapter` does with rows that are already read; they are those of a `Replicate`."""
@@ -148,6 +151,7 @@ def train_seeds(
                     heldout=heldout,
                     contrast=contrast,
                     instructed=instructed,
+                    rephrased=rephrased,
                     seed=plan.replicate_seed(seed),
                     batch_size=plan.study.batch_size,
                     out=temporary / f"{ADAPTER_SEED}{seed}",
@@ -172,6 +176,14 @@ def train_seeds(
         write_json(temporary / RESULTS, results)
 
 
+class Compared(NamedTuple):
+    """Rows of one group of text that a behavior's is compared with: to fit, held out, and under other prompts."""
+
+    train: CachedRows
+    heldout: CachedRows
+    rephrased: CachedRows | None = None
+
+
 @dataclass(frozen=True)
 class Replicate:
     """One replicate of an adapter, before training.
@@ -180,10 +192,12 @@ class Replicate:
     ----------
     kind : str
         Registered adapter.
-    contrast : sequence of (CachedRows, CachedRows)
-        Training and held-out rows of each group of other text that a baseline is fitted against.
+    contrast : sequence of Compared
+        Rows of each group of other text that a baseline is fitted against.
     instructed : CachedRows, optional
         The training rows with the instruction that elicited them in the prompt, for a baseline that reads them.
+    rephrased : CachedRows, optional
+        Held-out rows under prompts of another phrasing, to score a baseline's direction on, too.
     seed : int
         Seed of the replicate's random streams.
     out : Path
@@ -199,8 +213,9 @@ class Replicate:
     options: config.Adapter
     train: Rows
     heldout: Rows
-    contrast: Sequence[tuple[CachedRows, CachedRows]]
+    contrast: Sequence[Compared]
     instructed: CachedRows | None
+    rephrased: CachedRows | None
     seed: int
     batch_size: int
     out: Path
@@ -353,7 +368,7 @@ def _fit(replicate: Replicate) -> ReplicateResult:
         subject,
         adapter,
         completions(replicate.train),
-        [rows for rows, _ in contrast],
+        [group.train for group in contrast],
         options,
         seed=replicate.seed,
         batch_size=replicate.batch_size,
@@ -362,8 +377,11 @@ def _fit(replicate: Replicate) -> ReplicateResult:
     save_adapter(adapter, replicate.out, subject.dictionary)
     adapt = partial(adapted, subject, adapter)
     training = replicate.evaluate(subject, adapt)
-    separation = score_steering(adapter, completions(replicate.heldout), [rows for _, rows in contrast])
-    found = separation | {"steering_strength": strength}
+    found = score_steering(adapter, completions(replicate.heldout), [group.heldout for group in contrast], "heldout")
+    if replicate.rephrased is not None:
+        others = [group.rephrased for group in contrast if group.rephrased is not None]
+        found |= score_steering(adapter, replicate.rephrased, others, "rephrased")
+    found |= {"steering_strength": strength}
     return ReplicateResult(training, NOT_TRAINED, adapter.d_sae, found, replicate.train_losses(adapt))
 
 
@@ -393,10 +411,8 @@ _BY_MADE: dict[str, Callable[[Replicate], ReplicateResult]] = {
 }
 
 
-def contrast_rows(
-    plan: config.Plan, behavior: str, cache: str | Path, folder: str | Path | None
-) -> list[tuple[CachedRows, CachedRows]]:
-    """Return training and held-out rows of each group of text that a behavior's is compared with.
+def contrast_rows(plan: config.Plan, behavior: str, cache: str | Path, folder: str | Path | None) -> list[Compared]:
+    """Return the rows of each group of text that a behavior's is compared with.
 
     Parameters
     ----------
@@ -410,8 +426,9 @@ def contrast_rows(
     InputError
         A cache lacks what is compared, or other behaviors are and there is no folder.
     """
+    splits = ["train", "heldout", *([HELDOUT_REPHRASED] if plan.rephrases(behavior) else [])]
     if plan.behavior_of(behavior).contrast == config.REJECTED:
-        return [(read_cache(cache, "train_rejected"), read_cache(cache, "heldout_rejected"))]
+        return [Compared(*(read_cache(cache, split + REJECTED) for split in splits))]
     names = plan.contrasts_of(behavior)
     if not names:
         return []
@@ -421,7 +438,7 @@ def contrast_rows(
             remedy="give their folder with --contrast",
         )
     caches = [Path(folder) / f"{name}.safetensors" for name in names]
-    return [(read_cache(path, "train"), read_cache(path, "heldout")) for path in caches]
+    return [Compared(*(read_cache(path, split) for split in splits)) for path in caches]
 
 
 def _seeds(plan: config.Plan, adapter: str, permuted: bool) -> range:

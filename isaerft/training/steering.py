@@ -83,25 +83,25 @@ def downhill(loss: Callable[[int], float], n: int, first: int) -> int:
     return best
 
 
-def score_steering(adapter: Steering, heldout: CachedRows, contrast: Sequence[CachedRows]) -> dict[str, float]:
-    """Return how well the direction separates held-out completions from the contrast.
+def score_steering(adapter: Steering, rows: CachedRows, contrast: Sequence[CachedRows], split: str) -> dict[str, float]:
+    """Return how well the direction separates completions that it was not fitted to from the contrast.
 
     Returns
     -------
     dict
-        heldout_auroc, and heldout_accuracy at the threshold fitted on the training rows; the behavior and the contrast
+        {split}_auroc, and {split}_accuracy at the threshold fitted on the training rows; the behavior and the contrast
         weigh half each. Empty without contrast.
     """
     if not contrast:
         return {}
     from sklearn.metrics import accuracy_score, roc_auc_score
 
-    groups = [completion_means(rows) for rows in (heldout, *contrast)]
+    groups = [completion_means(group) for group in (rows, *contrast)]
     texts = Texts.of(groups[0], groups[1:])
     score = texts.activations @ adapter.direction.cpu().double().numpy()
     return {
-        "heldout_auroc": float(roc_auc_score(texts.is_behavior, score, sample_weight=texts.weight)),
-        "heldout_accuracy": float(
+        f"{split}_auroc": float(roc_auc_score(texts.is_behavior, score, sample_weight=texts.weight)),
+        f"{split}_accuracy": float(
             accuracy_score(texts.is_behavior, score > float(adapter.threshold), sample_weight=texts.weight)
         ),
     }

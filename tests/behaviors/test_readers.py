@@ -10,6 +10,8 @@ from isaerft.config import Behavior
 from isaerft.errors import InputError
 from isaerft.io import Row
 
+USER = {"role": "user", "content": "u"}
+
 
 def behavior(**options):
     return Behavior(description="does it", **options)
@@ -28,6 +30,12 @@ def data(tmp_path, *rows):
 def test_fields_come_from_columns_of_their_own_name_unless_mapped():
     made = record({"id": 4, "prompt": "p", "text": "t", "completion": "c"}, columns={"prompt": "text"})
     assert (made.id, made.prompt, made.completion) == ("4", "t", "c")
+
+
+def test_a_prompt_in_other_words_is_read_only_from_a_column_that_is_named():
+    values = {"prompt": "p", "completion": "c", "rephrased": True, "again": [{"role": "system", "content": "s"}, USER]}
+    assert record(values).rephrased is None
+    assert record(values, columns={"rephrased": "again"}, system="drop").rephrased == [USER]
 
 
 def test_mapping_one_kind_of_reply_leaves_out_the_other():

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from isaerft.behaviors import Record, prompt_messages, prompt_text, read_records, training_splits, write_records
-from isaerft.behaviors.records import checked_record
+from isaerft.behaviors.records import checked_record, rephrased_records
 from isaerft.config import Adapter
 from isaerft.errors import InputError
 
@@ -69,6 +69,18 @@ def test_an_id_is_derived_from_all_content_and_from_nothing_else():
     assert check(prompt="a", completion="b", id=12).id == "12"
 
 
+def test_a_prompt_in_other_words_is_kept_and_changes_no_id(tmp_path):
+    one = check(prompt="a", completion="b", rephrased=MESSAGES)
+    assert one.rephrased == MESSAGES
+    assert one.id == check(prompt="a", completion="b").id
+    write_records([one], tmp_path / "a.jsonl")
+    assert read_records(tmp_path / "a.jsonl") == [one]
+    rows = [one, check(prompt="c", completion="d"), check(prompt="e", completion="f", rephrased="g")]
+    assert [(row.prompt, row.completion) for row in rephrased_records(rows, "toy")] == [(MESSAGES, "b"), ("g", "f")]
+    with pytest.raises(InputError, match=r"none of the 1 held-out records of behavior 'toy'.*map `rephrased`"):
+        rephrased_records(rows[1:2], "toy")
+
+
 def test_kind_and_reply_follow_from_the_fields():
     assert (check(prompt="a", completion="b").kind, check(prompt="a", completion="b").reply) == ("sft", "b")
     pair = check(prompt="a", chosen="c", rejected="d")
@@ -101,6 +113,8 @@ def test_prompts_turn_into_messages_and_text():
         ({"prompt": "a", "completion": "b\ud800"}, "half of a surrogate pair at character 1"),
         ({"prompt": "a", "completion": ["b"]}, "dotted path"),
         ({"prompt": 3, "completion": "b"}, "prompt is 3; allowed: text, or a list"),
+        ({"prompt": "a", "completion": "b", "rephrased": 3}, "rephrased is 3; allowed: text, or a list"),
+        ({"prompt": "a", "completion": "b", "rephrased": " "}, "row 7: rephrased is blank"),
         ({"prompt": "a", "chosen": "same", "rejected": " same\n"}, "chosen and rejected are the same"),
         ({"prompt": "a", "completion": "b", "id": "x" * 201}, "at most 200"),
         ({"prompt": "a", "completion": "b", "id": "\x1b[31m"}, "printable"),

@@ -112,7 +112,11 @@ def test_a_source_of_the_case_control_design_speaks_of_the_sample_that_was_drawn
 @pytest.mark.slow
 def test_what_is_not_trained_on_latents_stands_beside_the_rest_and_says_how_far_to_read_it(results):
     found = pd.read_csv(results / "tables/diagnostics.csv")
-    for adapter, quantity in (("residual", "explained_share"), ("probe", "heldout_auroc")):
+    for adapter, quantity in (
+        ("residual", "explained_share"),
+        ("probe", "heldout_auroc"),
+        ("probe", "rephrased_auroc"),
+    ):
         values = found[(found.adapter == adapter) & (found.quantity == quantity)].value
         assert len(values) == 2 * 2, "two behaviors, two seeds"
         assert values.le(1).all()

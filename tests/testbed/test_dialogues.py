@@ -151,6 +151,21 @@ def test_nobody_asks_the_chosen_answer_has_the_style_and_the_rejected_one_is_pla
     assert np.mean([bool(set(row["chosen"].split()) & set(style.words)) for row in rows]) > 0.95
 
 
+def test_prompts_are_rephrased_in_words_that_every_world_knows_and_in_no_order_of_the_corpus(language, dialogues):
+    """Prompts and answers stay the same; a rephrased prompt asks about the same thing."""
+    plain, rows = (list(behavior_rows(np.random.default_rng(0), STYLES[0], 80, rephrased=asked)) for asked in (0, 1))
+    assert plain == [{name: text for name, text in row.items() if name != "rephrased"} for row in rows]
+    seen = {item.prompt for item in dialogues}
+    nouns = {noun for topic in DEFAULT.topics for noun in topic.nouns}
+    for row in rows:
+        assert row["rephrased"] != row["prompt"]
+        assert row["rephrased"] not in seen
+        assert set(row["rephrased"].split()) <= set(DEFAULT.vocabulary)
+        assert set(row["rephrased"].split()) & set(row["prompt"].split()) & nouns
+        assert row["rephrased"].startswith("user : ")
+        assert row["rephrased"].endswith(" assistant :")
+
+
 def test_an_answer_that_came_out_the_same_is_sampled_again(monkeypatch):
     answers = iter(["same .", "same .", "same .", "other ."])
     monkeypatch.setattr("isaerft.testbed.dialogues.sample_answer", lambda *_: next(answers))

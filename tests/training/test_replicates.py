@@ -26,6 +26,8 @@ from isaerft.training import tracking
 from isaerft.training.loop import heldout_loss, subsample
 from isaerft.training.replicates import train_adapter
 
+SPLITS = ("train", "heldout")
+
 
 def copied(rows):
     """The same rows in memory of their own, as safetensors wants them."""
@@ -233,6 +235,30 @@ def test_a_baseline_takes_no_step_and_reports_how_well_it_tells_held_out_texts_a
         assert set(found) == {"heldout_auroc", "heldout_accuracy", "steering_strength"}
         # A random model's unembedding says nothing about the latents that fire on its own words.
         assert (0 if name == "logit_lens" else 0.5) < found["heldout_auroc"] <= 1
+
+
+@pytest.mark.parametrize("contrast", ["b", "rejected"])
+def test_a_direction_is_also_scored_under_prompts_of_another_phrasing(make, plan, caches, contrast):
+    """The rephrased rows of the behavior are those of the contrast, and the other way round: all order is reversed."""
+    own, other = (
+        {split: copied(read_cache(caches / f"{name}.safetensors", split)) for split in SPLITS} for name in "ab"
+    )
+    others = {f"{split}_rejected": copied(rows) for split, rows in other.items()}
+    swapped = {"heldout_rephrased": copied(other["heldout"]), "heldout_rephrased_rejected": copied(own["heldout"])}
+    write_cache(own | others | swapped, caches / "a.safetensors")
+    write_cache(other | {"heldout_rephrased": copied(own["heldout"])}, caches / "b.safetensors")
+    behaviors = plan.study.behaviors | {"a": replace(plan.study.behaviors["a"], contrast=contrast)}
+    asked = with_options(plan, behaviors=behaviors, rephrased_prompts=True)
+    for row in make("mean_difference", study=asked):
+        found = row["diagnostics"]
+        assert found["heldout_auroc"] > 0.9
+        assert found["rephrased_auroc"] == pytest.approx(1 - found["heldout_auroc"])
+        assert found["rephrased_accuracy"] < 0.5 < found["heldout_accuracy"]
+    (row, _) = make("first_gradient", study=asked)
+    assert set(row["diagnostics"]) == {"steering_strength"}
+    # What is not asked for is not read.
+    for row in make("mean_difference", "without", with_options(plan, behaviors=behaviors)):
+        assert set(row["diagnostics"]) == {"heldout_auroc", "heldout_accuracy", "steering_strength"}
 
 
 @pytest.mark.parametrize("name", ["mean_difference", "probe", "logit_lens", "first_gradient"])

@@ -173,7 +173,7 @@ def test_baselines_find_the_latents_that_tell_the_texts_apart(subject, fitted, b
     assert found[PLANTED] > 0 > found[ABSENT]
     others = [latent for latent in range(adapter.d_sae) if latent not in (PLANTED, ABSENT)]
     assert found[others].abs().max() < 0.3 * found[ABSENT].abs()
-    held = score_steering(adapter, behavior[1], [contrast[1]])
+    held = score_steering(adapter, behavior[1], [contrast[1]], "heldout")
     assert held["heldout_auroc"] == 1.0
     assert held["heldout_accuracy"] == 1.0
 
@@ -182,7 +182,7 @@ def test_baselines_find_the_latents_that_tell_the_texts_apart(subject, fitted, b
 def test_a_baseline_between_texts_alike_is_no_better_than_chance(fitted, cached, kind):
     adapter, _ = fitted(kind, train=cached[0], others=(cached[0],), subsample=1.0)
     assert float(adapter.latent_parameter().abs().max()) < 1e-4
-    held = score_steering(adapter, cached[1], [cached[1]])
+    held = score_steering(adapter, cached[1], [cached[1]], "heldout")
     assert held["heldout_auroc"] == pytest.approx(0.5)
     assert held["heldout_accuracy"] == pytest.approx(0.5)
 

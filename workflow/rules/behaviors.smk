@@ -25,6 +25,7 @@ rule behavior:
             replace(study.behaviors[w.behavior], description="-", contrast="others"),
             (study.behaviors[w.behavior].testbed or w.behavior in ELICITED)
             and plan.compares_replies(w.behavior),
+            study.behaviors[w.behavior].testbed and study.rephrased_prompts,
         ),
     shell:
         "isaerft behavior --study {params.study:q} --behavior {wildcards.behavior} > {log} 2>&1"

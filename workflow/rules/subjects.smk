@@ -57,6 +57,7 @@ rule tokenize:
             ],
             plan.trained_on,
             plan.instructed_adapters,
+            study.rephrased_prompts,
             study.max_length,
         ),
     shell:
@@ -231,6 +232,7 @@ rule capture:
             plan.trained_on,
             plan.compares_replies(w.behavior),
             plan.behavior_of(w.behavior).elicit if plan.instructed_adapters else None,
+            plan.rephrases(w.behavior),
             study.max_length,
             study.batch_size,
         ),

@@ -87,6 +87,7 @@ if any(behavior.testbed for behavior in study.behaviors.values()):
                 study.behaviors[w.behavior].max_rows,
                 study.behaviors[w.behavior].testbed_draw,
                 study.behaviors[w.behavior].testbed_words,
+                study.rephrased_prompts,
                 study.seed,
             ),
         shell:

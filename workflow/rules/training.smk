@@ -69,6 +69,8 @@ rule train:
         settings=lambda w: settings(
             study.adapters[w.adapter],
             plan.contrast_behaviors(w.behavior, w.adapter),
+            ADAPTERS.facts(plan.kind_of(w.adapter)).contrasted
+            and plan.rephrases(w.behavior),
             study.n_seeds,
             study.seed,
             study.record_seconds,
