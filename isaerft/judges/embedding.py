@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,9 +79,14 @@ def embed(texts: list[str], model: str | None = None) -> np.ndarray:
     model : str, optional
         A sentence-transformers id or folder; by default the packaged all-MiniLM-L6-v2.
     """
-    encoder = _load(model)
-    vectors = encoder.encode(
-        texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+    return _embedded(tuple(texts), model).copy()
+
+
+@lru_cache(maxsize=4)
+def _embedded(texts: tuple[str, ...], model: str | None) -> np.ndarray:
+    """Return the embeddings of texts; sources of a subject, read one after the other in a process, share many."""
+    vectors = _load(model).encode(
+        list(texts), batch_size=BATCH_TEXTS, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
     )
     return vectors.astype(np.float64)
 

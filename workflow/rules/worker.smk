@@ -13,6 +13,21 @@ LIBRARIES = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
 LIMITS = {f"{name}_THREADS": str(study.threads) for name in LIBRARIES.split()}
 
 
+def lift_job_limit():
+    """Start jobs of this machine without a limit per second, unless the user has set one.
+
+    To keep its own, Snakemake looks at the jobs that could start once more a second after every look, and each job that
+    ends begins a series of such looks. In a long study that takes a sixth of a core.
+    """
+    limited = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
+    if (
+        limited
+        and not workflow.non_local_exec
+        and "--max-jobs-per-timespan" not in sys.argv
+    ):
+        workflow.scheduling_settings.max_jobs_per_timespan = None
+
+
 def start_worker():
     """Start the worker; jobs that begin before it is ready run without it."""
     if workflow.non_local_exec or SOCKET in os.environ or not hasattr(os, "pidfd_open"):
@@ -43,6 +58,9 @@ def n_sent():
 if n_sent() >= WORTH_A_WORKER:
     # Snakemake runs no `onstart` here.
     start_worker()
+
+
+lift_job_limit()
 
 
 onstart:
