@@ -55,7 +55,7 @@ environment: $(STAMP)
 test: lint types fast
 
 test-all: lint types $(STAMP)
-	$(PYTEST) $(COVER)
+	$(PYTEST) --durations 25 $(COVER)
 
 lint: $(STAMP)
 	ruff check .

@@ -9,6 +9,7 @@ from isaerft.adapters.base import make_adapter
 from isaerft.config.base import validated
 from isaerft.errors import InputError
 from isaerft.registry import ADAPTERS
+from isaerft.subjects import sparsity
 from isaerft.subjects.dictionary import load_dictionary
 from isaerft.subjects.sae import fit_sae, read_sae
 from isaerft.subjects.sparsity import COMMON, RAREST, FiringCost, cost_of
@@ -36,6 +37,21 @@ def trained(tmp_path_factory):
         options = config.TrainSae(d_sae=96, architecture=name, target_l0=TARGET, tokens=128 * 600, batch_size=128)
         fit_sae(options, activations, METADATA, folder / name, seed=0)
     return folder
+
+
+@pytest.mark.parametrize("target", [None, TARGET])
+def test_a_jumprelu_sae_is_to_the_bit_the_one_that_saelens_trains(tmp_path, monkeypatch, target):
+    """With and without gradients of pre-activations; thresholds move, so their gradients count."""
+    activations = mixtures(600)
+    options = config.TrainSae(d_sae=96, architecture="jumprelu", target_l0=target, tokens=128 * 60, batch_size=128)
+    fit_sae(options, activations, METADATA, tmp_path / "ours", seed=0)
+    monkeypatch.setattr(sparsity, "FusedJumpReLUSAE", sparsity.JumpReLUTrainingSAE)
+    fit_sae(options, activations, METADATA, tmp_path / "theirs", seed=0)
+    ours, theirs = (load_file(tmp_path / name / "sae_weights.safetensors") for name in ("ours", "theirs"))
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours["threshold"].unique().numel() > 90
+    assert (tmp_path / "ours/cfg.json").read_bytes() == (tmp_path / "theirs/cfg.json").read_bytes()
 
 
 @pytest.mark.slow
