@@ -21,7 +21,7 @@ from isaerft.cli.options import (
     open_subject,
     typed_text,
 )
-from isaerft.config import Plan
+from isaerft.config import Metric, Plan
 from isaerft.errors import InputError
 from isaerft.layout import Results
 from isaerft.registry import METRICS
@@ -354,6 +354,15 @@ def loss_curves(study: StudyFile, subject: SubjectName, behavior: BehaviorName, 
     )
 
 
+def _answered(plan: Plan, layout: Results, behavior: str) -> tuple[Sequence[Record], Metric]:
+    """Return the held-out records of a behavior, and the metric that scores answers to their prompts."""
+    from isaerft.behaviors import read_records
+    from isaerft.testbed.language import style_metric
+
+    options = plan.study.behaviors[behavior]
+    return read_records(layout.behavior(behavior).heldout), options.metric or style_metric(options)
+
+
 @app.command("behavior-check")
 def behavior_check(
     study: StudyFile, subject: SubjectName, behavior: BehaviorName, results: ResultsFolder = None
@@ -361,17 +370,14 @@ def behavior_check(
     """Answer held-out prompts before and after training, and score the answers by the behavior's metric."""
     opened = plan, layout = open_study(study, results)
     check_name("subject", subject, plan.study.subjects)
-    options = plan.study.behaviors[check_name("behavior", behavior, plan.behavior_checked)]
-    from isaerft.behaviors import read_records
+    check_name("behavior", behavior, plan.behavior_checked)
     from isaerft.changes.behavior import check_behavior
-    from isaerft.testbed.language import style_metric
 
     check_behavior(
         plan,
         open_subject(opened, subject, behavior),
         behavior,
-        read_records(layout.behavior(behavior).heldout),
-        options.metric or style_metric(options),
+        *_answered(plan, layout, behavior),
         names=plan.behavior_checked[behavior],
         adapters=layout.adapters(subject, behavior),
         out=layout.behavior_check(subject, behavior).path,
@@ -386,17 +392,14 @@ def noise_probe(study: StudyFile, subject: SubjectName, behavior: BehaviorName, 
     check_name("behavior", behavior, plan.study.behaviors)
     if not plan.noise_probed:
         raise InputError("the study has no noise probe", remedy="add `noise_probe: {}`")
-    options = plan.study.behaviors[check_name("behavior", behavior, plan.noise_probed)]
-    from isaerft.behaviors import read_records
+    check_name("behavior", behavior, plan.noise_probed)
     from isaerft.changes.noise import probe_noise
-    from isaerft.testbed.language import style_metric
 
     probe_noise(
         plan,
         open_subject(opened, subject, behavior),
         behavior,
-        read_records(layout.behavior(behavior).heldout),
-        options.metric or style_metric(options),
+        *_answered(plan, layout, behavior),
         cache=layout.cache(subject, behavior),
         adapters=layout.adapters(subject, behavior),
         out=layout.noise_probe(subject, behavior),
