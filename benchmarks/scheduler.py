@@ -25,7 +25,7 @@ rule one:
     params: seconds=lambda w: LONG if LONG and int(w.i) % 10 == 0 else 0.3
     shell: "sleep {params.seconds}; touch {output}"
 """
-UNLIMITED = "workflow.scheduling_settings.max_jobs_per_timespan = None\n"
+UNLIMITED = "onstart:\n    workflow.scheduler.job_rate_limiter = None\n"
 PROFILE = Path(__file__).parent.parent / "profiles" / "default"
 OURS = ["--workflow-profile", str(PROFILE.resolve())]
 SETTINGS = {

@@ -82,3 +82,15 @@ def test_what_asks_servers_runs_where_snakemake_runs(real):
         done = real.snakemake("--dry-run")
         assert done.returncode == 0, done.stderr
         assert expected in done.stderr.splitlines()
+
+
+def test_jobs_of_this_machine_start_without_a_limit_per_second_unless_there_is_one_by_wish(workspace):
+    workspace.write(
+        "told.smk", 'onsuccess:\n    print("limit:", workflow.scheduler.job_rate_limiter, file=sys.stderr)\n'
+    )
+    workspace.study(rules=["told.smk"])
+    card = "results/small/behaviors/limericks/card.json"
+    for options, expected in (([], "limit: None"), (["--max-jobs-per-timespan", "50/1s"], "limit: <snakemake")):
+        done = workspace.snakemake("--cores", "1", "--forceall", *options, "--", card)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stderr
