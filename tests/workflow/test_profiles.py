@@ -84,13 +84,17 @@ def test_what_asks_servers_runs_where_snakemake_runs(real):
         assert expected in done.stderr.splitlines()
 
 
-def test_jobs_of_this_machine_start_without_a_limit_per_second_unless_there_is_one_by_wish(workspace):
-    workspace.write(
-        "told.smk", 'onsuccess:\n    print("limit:", workflow.scheduler.job_rate_limiter, file=sys.stderr)\n'
-    )
+TOLD_AT_THE_END = """
+import atexit
+atexit.register(lambda: print("limit:", workflow.scheduler.job_rate_limiter, file=sys.stderr))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "limit"), [([], "None"), (["--max-jobs-per-timespan", "50/1s"], "<snakemake")])
+def test_jobs_of_this_machine_start_without_a_limit_per_second_unless_one_is_named(workspace, options, limit):
+    workspace.write("told.smk", TOLD_AT_THE_END)
     workspace.study(rules=["told.smk"])
-    card = "results/small/behaviors/limericks/card.json"
-    for options, expected in (([], "limit: None"), (["--max-jobs-per-timespan", "50/1s"], "limit: <snakemake")):
-        done = workspace.snakemake("--cores", "1", "--forceall", *options, "--", card)
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stderr
+    done = workspace.snakemake("--cores", "1", *options, "--", "results/small/behaviors/limericks/card.json")
+    assert done.returncode == 0, done.stderr
+    assert f"limit: {limit}" in done.stderr
