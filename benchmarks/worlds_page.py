@@ -37,6 +37,13 @@ def interval(row: pd.Series, name: str = "estimate", prefix: str = "") -> str:
     return shown(row[name], row[f"{prefix}ci_low"], row[f"{prefix}ci_high"])
 
 
+def over_worlds(row: pd.Series) -> str:
+    """Return a mean with its interval, or of two worlds with both values: an interval says little there."""
+    if row.n_subjects > 2:
+        return interval(row)
+    return f"{row.estimate:.2f} ({row.lowest:.2f}, {row.highest:.2f})"
+
+
 def groups(tables: Tables) -> str:
     """Return one line per group: quality of its SAEs, and each adapter's specificity by the primary explanations."""
     replication, subjects = tables["replication"], tables["subjects"]
@@ -53,7 +60,7 @@ def groups(tables: Tables) -> str:
         mean = found.loc[(primary.adapter, "agreement")]
         line = {"group": group, "worlds": own.n_subjects}
         line["variance explained"] = f"{explained[group]:.3f}" if group in explained else ""
-        line |= {f"AUROC, {primary.adapter}": interval(mean), f"specificity, {primary.adapter}": interval(own)}
+        line |= {f"AUROC, {primary.adapter}": over_worlds(mean), f"specificity, {primary.adapter}": over_worlds(own)}
         others = [name for name in adapters[1:] if (name, "specificity") in found.index]
         line |= {name: f"{found.loc[(name, 'specificity')].estimate:.2f}" for name in others}
         lines.append(line)
@@ -64,17 +71,15 @@ def ahead(tables: Tables) -> str:
     """Return how far the primary adapter is ahead of each other one, over all worlds with features."""
     replication = tables["replication"]
     primary = replication[replication.primary].iloc[0]
-    same = ["measure", "source", "judge", "statistic", "quantity"]
+    same = ["measure", "source", "judge", "statistic"]
     rows = replication[(replication[same] == primary[same]).all(axis=1) & (replication.group == ALL)]
-    lines = [
-        {
-            f"specificity of {primary.adapter} against": row.adapter,
-            "difference over worlds": interval(row, "advantage", "advantage_"),
-            "ahead in": f"{row.advantage_share:.0%} of worlds",
-        }
-        for _, row in rows.dropna(subset="advantage").iterrows()
-    ]
-    return markdown(pd.DataFrame(lines))
+    lines: dict[str, dict[str, str]] = {}
+    for _, row in rows.dropna(subset="advantage").iterrows():
+        line = lines.setdefault(row.adapter, {f"{primary.adapter} minus": row.adapter})
+        name = {"agreement": "AUROC"}.get(row.quantity, row.quantity)
+        line[name] = interval(row, "advantage", "advantage_")
+        line[f"ahead in {name}"] = f"{row.advantage_share:.0%} of worlds"
+    return markdown(pd.DataFrame(lines.values()))
 
 
 def cost(tables: Tables) -> str:
@@ -82,7 +87,8 @@ def cost(tables: Tables) -> str:
     subjects = list(tables["subjects"].subject)
     seconds = dict.fromkeys(subjects, 0.0)
     for path in sorted((tables.results / "benchmarks").rglob("*.tsv")):
-        parts = path.relative_to(tables.results / "benchmarks").with_suffix("").parts
+        name = path.relative_to(tables.results / "benchmarks").with_suffix("")
+        parts = [part for folder in name.parts for part in folder.split(".")]
         (found,) = {part for part in parts[1:] if part in seconds} or {None}
         if found is not None:
             seconds[found] += pd.read_csv(path, sep="\t")["s"].sum()
