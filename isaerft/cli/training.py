@@ -96,7 +96,7 @@ def behavior(study: StudyFile, behavior: BehaviorName, results: ResultsFolder = 
         # The language's rows are preference pairs; if the config does not say otherwise and nothing compares
         # replies, train on the chosen answers.
         columns = options.columns or ({} if plan.compares_replies(behavior) else {"completion": "chosen"})
-        columns |= {REPHRASED: REPHRASED} if plan.study.rephrased_prompts else {}
+        columns = columns | ({REPHRASED: REPHRASED} if plan.study.rephrased_prompts else {})
         options = replace(options, path=str(layout.testbed_rows(behavior)), testbed=None, columns=columns)
     donor = None if options.poison is None else layout.behavior(options.poison.behavior).path
     prepare_behavior(behavior, options, layout.behavior(behavior).path, donor=donor, elicited=elicited)

@@ -91,7 +91,7 @@ atexit.register(lambda: print("limit:", workflow.scheduler.job_rate_limiter, fil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "limit"), [([], "None"), (["--max-jobs-per-timespan", "50/1s"], "<snakemake")])
+@pytest.mark.parametrize(("options", "limit"), [([], "None"), (["--max-jobs-per-timespan=50/1s"], "<snakemake")])
 def test_jobs_of_this_machine_start_without_a_limit_per_second_unless_one_is_named(workspace, options, limit):
     workspace.write("told.smk", TOLD_AT_THE_END)
     workspace.study(rules=["told.smk"])

@@ -8,20 +8,27 @@ from itertools import takewhile
 SOCKET = "ISAERFT_WORKER"
 # Importing takes as long as two or three jobs.
 WORTH_A_WORKER = 8
+# Jobs, and in how many seconds.
+SNAKEMAKES_LIMIT = (100, 1)
 # Variables that libraries read when they are imported; Snakemake sets them to the threads of a job.
 LIBRARIES = "OMP_NUM GOTO_NUM OPENBLAS_NUM MKL_NUM VECLIB_MAXIMUM NUMEXPR_NUM"
 LIMITS = {f"{name}_THREADS": str(study.threads) for name in LIBRARIES.split()}
 
 
 def lift_job_limit():
-    """Start jobs of this machine without a limit per second, unless the user has set one.
+    """Start jobs of this machine without Snakemake's own limit per second; one from command line or profile stays.
 
     To keep its own, Snakemake looks at the jobs that could start once more a second after every look, and each job that
     ends begins a series of such looks. In a long study that takes a fifth of a core.
     """
-    own = "--max-jobs-per-timespan" not in sys.argv
-    if own and not workflow.non_local_exec and hasattr(workflow, "scheduler"):
-        workflow.scheduler.job_rate_limiter = None
+    scheduler = getattr(workflow, "scheduler", None)
+    limit = getattr(scheduler, "job_rate_limiter", None)
+    if (
+        limit
+        and not workflow.non_local_exec
+        and (limit.max_jobs, limit.timespan) == SNAKEMAKES_LIMIT
+    ):
+        scheduler.job_rate_limiter = None
 
 
 def start_worker():
