@@ -287,6 +287,10 @@ class Results:
         """What one judge expects from one source's explanations."""
         return self._at("judgements", subject, source, f"{judge}.parquet")
 
+    def windows(self, subject: str, scorer: str) -> Path:
+        """What an embedding scorer makes of the windows in which latents fire or not: text, vector."""
+        return self._at("windows", subject, f"{scorer}.parquet")
+
     def scores(self, subject: str, source: str, scorer: str) -> Path:
         """One scorer's scores of one source's explanations."""
         return self._at("scores", subject, source, f"{scorer}.parquet")

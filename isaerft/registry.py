@@ -105,6 +105,14 @@ class AskingFacts:
 
 
 @dataclass(frozen=True)
+class ScorerFacts(AskingFacts):
+    """What others need to know of a scorer."""
+
+    embeds: bool = False
+    """Whether it makes a vector of every window, whatever the explanation: made once for several sources."""
+
+
+@dataclass(frozen=True)
 class SourceFacts(AskingFacts):
     """What others need to know of an explanation source."""
 
@@ -339,9 +347,9 @@ JUDGES.declare("table", "isaerft.judges.file:from_table", given=True)
 JUDGES.declare("human", "isaerft.judges.file:human", given=True)
 JUDGES.declare("llm", "isaerft.judges.llm:llm", asks=True)
 
-SCORERS = Registry("scorer", AskingFacts, group="isaerft.scorers")
+SCORERS = Registry("scorer", ScorerFacts, group="isaerft.scorers")
 SCORERS.declare("lexical", "isaerft.scorers.similarity:lexical")
-SCORERS.declare("embedding", "isaerft.scorers.similarity:embedding")
+SCORERS.declare("embedding", "isaerft.scorers.similarity:embedding", embeds=True)
 SCORERS.declare("llm", "isaerft.scorers.llm:llm", asks=True)
 SCORERS.declare("lexicon", "isaerft.scorers.lexicon:lexicon")
 

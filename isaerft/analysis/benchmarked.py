@@ -343,6 +343,8 @@ def _seconds(plan: Plan, results: Results, explanations: pd.DataFrame, scores: p
     for *arm, scorer, score in scores[[*ARM, *SCORE]].drop_duplicates().itertuples(index=False):
         subject, source = str(arm[0]), source_of[tuple(arm)]
         jobs: list[tuple[str, ...]] = [("score", subject, source, scorer)]
+        if scorer in plan.study.scorers and plan.embeds_windows(scorer):
+            jobs.append(("embed_windows", subject, scorer))
         if scorer == TRAINING:
             jobs = [("train", subject, name, plan.study.primary.adapter) for name in plan.tested_behaviors]
             jobs += [("changes", subject, name) for name in plan.tested_behaviors]

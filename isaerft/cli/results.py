@@ -22,6 +22,7 @@ from isaerft.cli.options import (
     open_study,
     tell,
 )
+from isaerft.errors import InputError
 
 app = typer.Typer()
 
@@ -117,6 +118,31 @@ def judge(
     write_judgements(judged, layout.judgements(subject, source, judge))
 
 
+@app.command("embed-windows")
+def embed_windows(study: StudyFile, subject: SubjectName, scorer: ScorerName, results: ResultsFolder = None) -> None:
+    """Make the vectors of the windows that an embedding scorer reads, once for the explanations of all sources."""
+    plan, layout = open_study(study, results)
+    check_name("subject", subject, plan.study.subjects)
+    options = plan.study.scorers[check_name("scorer", scorer, plan.study.scorers)]
+    if not plan.embeds_windows(scorer):
+        raise InputError(
+            f"scorer {scorer!r} keeps no vectors of windows",
+            allowed=", ".join(filter(plan.embeds_windows, plan.study.scorers)) or "none in this study",
+            remedy="run `isaerft score`, which needs none",
+        )
+    from isaerft import scorers
+    from isaerft.explanations import latents_to_explain
+    from isaerft.explanations.contexts import read_contexts
+    from isaerft.registry import SCORERS
+
+    folder = layout.subject(subject)
+    alive = latents_to_explain(folder.read_latents(), plan.study.agreement.min_firing_rate)
+    asked, contexts = scorers.questions_of(options.scores), read_contexts(folder.scored)
+    texts = scorers.texts_of(contexts, alive, asked, plan.study.seed)
+    vectors = SCORERS[options.kind or scorer].embed(texts, options)
+    scorers.write_windows(texts, vectors, layout.windows(subject, scorer))
+
+
 @app.command("score")
 def score(
     study: StudyFile, subject: SubjectName, source: SourceName, scorer: ScorerName, results: ResultsFolder = None
@@ -136,8 +162,10 @@ def score(
     found = found[found["latent_index"].isin(alive)]
     asked, seed = scorers.questions_of(options.scores), plan.study.seed
     tasks = scorers.tasks_of(read_contexts(folder.scored), found, asked, seed, options.n_latents)
-    llm = open_llm(plan, options.llm)
-    scored = scorers.score_explanations(scorer, options, tasks, seed=seed, subject_dir=folder.path, llm=llm)
+    windows = scorers.read_windows(layout.windows(subject, scorer)) if plan.embeds_windows(scorer) else None
+    scored = scorers.score_explanations(
+        scorer, options, tasks, seed=seed, subject_dir=folder.path, llm=open_llm(plan, options.llm), windows=windows
+    )
     scorers.write_scores(scored, layout.scores(subject, source, scorer))
 
 

@@ -19,7 +19,7 @@ from isaerft.config.training import OTHERS, REJECTED, Poison
 from isaerft.config.twins import Twins
 from isaerft.errors import InputError, from_here, unknown_name
 from isaerft.layout import Results
-from isaerft.registry import ADAPTERS, JUDGES, SCORES, SOURCES
+from isaerft.registry import ADAPTERS, JUDGES, SCORERS, SCORES, SOURCES
 
 
 @dataclass(frozen=True)
@@ -389,6 +389,13 @@ class Plan(Twins):
     def scorers_of(self, source: str) -> list[str]:
         """Return the scorers of a source's explanations."""
         return [name for name, part in self.study.scorers.items() if source in (part.sources or [source])]
+
+    def embeds_windows(self, scorer: str) -> bool:
+        """Return whether a scorer's vectors of windows are kept, for several sources that explain all latents."""
+        part = self.study.scorers[scorer]
+        sources = part.sources or list(self.study.sources)
+        shared = len(sources) > 1 and part.n_latents is None and not self.samples(sources)
+        return shared and SCORERS.facts(part.kind or scorer).embeds
 
     @property
     def scores_steered_texts(self) -> bool:

@@ -2,6 +2,7 @@
 
 from isaerft.scorers.base import (
     AskingScorer,
+    EmbeddingScorer,
     ScorerFunction,
     questions_of,
     read_scores,
@@ -10,17 +11,23 @@ from isaerft.scorers.base import (
 )
 from isaerft.scorers.scores import Score
 from isaerft.scorers.tasks import Item, Question, Task, tasks_of
+from isaerft.scorers.windows import Windows, read_windows, texts_of, write_windows
 
 __all__ = [
     "AskingScorer",
+    "EmbeddingScorer",
     "Item",
     "Question",
     "Score",
     "ScorerFunction",
     "Task",
+    "Windows",
     "questions_of",
     "read_scores",
+    "read_windows",
     "score_explanations",
     "tasks_of",
+    "texts_of",
     "write_scores",
+    "write_windows",
 ]

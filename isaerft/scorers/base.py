@@ -8,8 +8,10 @@ turns the fits into a value.
 Items can give themselves away, and latents can resemble each other. So the value without information is also measured:
 the same items are scored with the explanation of another latent. This is the floor.
 
-A scorer that asks a language model of the study is registered with `asks=True` and is called with `llm`. If it also has
-a method `requests`, `isaerft cost` can count its requests in advance (see `AskingScorer`).
+A scorer that turns each text into a vector is registered with `embeds=True` and is an `EmbeddingScorer`: a study with
+several sources then does this once. A scorer that asks a language model of the study is registered with `asks=True` and
+is called with `llm`. If it also has a method `requests`, `isaerft cost` can count its requests in advance (see
+`AskingScorer`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from isaerft.llm import ASK_AGAIN, NO_ANSWER, Failure, LanguageModel, Prompt
 from isaerft.registry import SCORERS, SCORES
 from isaerft.scorers.scores import Score
 from isaerft.scorers.tasks import Question, Task
+from isaerft.scorers.windows import Windows
 
 COLUMNS = ("score", "latent_index", "n_items", "value", "floor")
 DECIMALS = 6
@@ -65,6 +68,16 @@ def questions_of(scores: Iterable[str]) -> list[Question]:
     return list(dict.fromkeys(SCORES[score].question for score in scores))
 
 
+class EmbeddingScorer(Protocol):
+    """A scorer that is registered with `embeds=True`: where vectors of windows are kept, it is called with them."""
+
+    def __call__(self, tasks: Sequence[Task], scorer: Scorer, *, windows: Windows | None = None) -> list[np.ndarray]:
+        """Return what a `ScorerFunction` does; `windows` has the vectors of most texts that `tasks` show."""
+
+    def embed(self, texts: Sequence[str], scorer: Scorer) -> np.ndarray:
+        """Return the vectors of texts, (n_texts, d) float."""
+
+
 @runtime_checkable
 class AskingScorer(Protocol):
     """A scorer that asks a language model and can list its requests in advance."""
@@ -81,6 +94,7 @@ def score_explanations(
     seed: int,
     subject_dir: Path | None = None,
     llm: LanguageModel | None = None,
+    windows: Windows | None = None,
 ) -> pd.DataFrame:
     """Run a scorer on every task, and on the same items with explanations exchanged between latents.
 
@@ -98,6 +112,8 @@ def score_explanations(
         What {subject_dir} in the scorer's path stands for.
     llm : LanguageModel, optional
         The model that the scorer asks.
+    windows : Windows, optional
+        Vectors that the scorer has made before.
 
     Returns
     -------
@@ -118,8 +134,8 @@ def score_explanations(
     exchanged = exchange_explanations(tasks, seed)
     if scorer.path is not None and subject_dir is not None:
         scorer = replace(scorer, path=str(in_subject(scorer.path, subject_dir)))
-    model = {} if llm is None else {"llm": llm}
-    fits = SCORERS[scorer.kind or name]([*tasks, *filter(None, exchanged)], scorer, **model)
+    given = {name: part for name, part in (("llm", llm), ("windows", windows)) if part is not None}
+    fits = SCORERS[scorer.kind or name]([*tasks, *filter(None, exchanged)], scorer, **given)
     own, others = fits[: len(tasks)], iter(fits[len(tasks) :])
     failures = Counter(fit.reason for fit in fits if isinstance(fit, Failure))
     if all(isinstance(fit, Failure) for fit in own):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from isaerft.config import Scorer
 from isaerft.judges.embedding import embed
 from isaerft.judges.lexical import BLOCK, similarity_of_pairs
 from isaerft.scorers.tasks import Task
+from isaerft.scorers.windows import Windows
 
 FitOfPairs = Callable[[list[str], np.ndarray, np.ndarray], np.ndarray]
 """`fit(texts, first, second)` takes distinct texts and the indices of pairs, (n_pairs,) int64 each, and returns how
@@ -24,20 +26,33 @@ def lexical(tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray]:
     return fits_of(tasks, similarity_of_pairs)
 
 
-def embedding(tasks: Sequence[Task], scorer: Scorer) -> list[np.ndarray]:
-    """Score by the cosine of sentence embeddings; see `isaerft.scorers.base.ScorerFunction`.
+class Embedding:
+    """The scorer that compares sentence embeddings."""
 
-    `scorer.query` comes before each explanation: models that were trained to follow an instruction want one.
-    """
+    def __call__(self, tasks: Sequence[Task], scorer: Scorer, *, windows: Windows | None = None) -> list[np.ndarray]:
+        """Score by the cosine of sentence embeddings; see `isaerft.scorers.base.ScorerFunction`.
 
-    def cosine_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        asked, place = np.unique(first, return_inverse=True)
-        queries = embed([scorer.query + texts[index] for index in asked], scorer.model)
-        read, at = np.unique(second, return_inverse=True)
-        vectors = embed([texts[index] for index in read], scorer.model)
-        return _cosines(queries, place, vectors, at)
+        `scorer.query` comes before each explanation: models that were trained to follow an instruction want one.
+        """
 
-    return fits_of(tasks, cosine_of_pairs)
+        def cosine_of_pairs(texts: list[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            asked, place = np.unique(first, return_inverse=True)
+            queries = vectors_of([scorer.query + texts[index] for index in asked])
+            read, at = np.unique(second, return_inverse=True)
+            return _cosines(queries, place, vectors_of([texts[index] for index in read]), at)
+
+        def vectors_of(texts: list[str]) -> np.ndarray:
+            own = partial(self.embed, scorer=scorer)
+            return own(texts) if windows is None else windows.vectors_of(texts, own)
+
+        return fits_of(tasks, cosine_of_pairs)
+
+    def embed(self, texts: Sequence[str], scorer: Scorer) -> np.ndarray:
+        """Return the vectors of texts, (n_texts, d) float64; see `isaerft.scorers.base.EmbeddingScorer`."""
+        return embed(list(texts), scorer.model)
+
+
+embedding = Embedding()
 
 
 def fits_of(tasks: Sequence[Task], fit: FitOfPairs) -> list[np.ndarray]:

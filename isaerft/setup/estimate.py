@@ -128,6 +128,7 @@ class Estimate:
             "behavior",
             "explain",
             "judge",
+            "embed-windows",
             "score",
             "agreement",
             "tables",

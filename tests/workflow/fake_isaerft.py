@@ -48,6 +48,7 @@ OUTPUTS = {
     "design": [at.design(subject)],
     "explain": [at.explanations(subject, source)],
     "judge": [at.judgements(subject, source, names.get("judge", ""))],
+    "embed-windows": [at.windows(subject, names.get("scorer", ""))],
     "score": [at.scores(subject, source, names.get("scorer", ""))],
     "agreement": [parts.rows("agreement")],
     "audit": [at.audit(subject, name) for name in ("audit", "audit_latents")],

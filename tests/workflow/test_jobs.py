@@ -138,6 +138,23 @@ def test_a_small_study_has_exactly_the_jobs_of_its_parts(workspace):
 
 
 @pytest.mark.slow
+def test_windows_are_embedded_once_for_the_several_sources_of_a_scorer_that_wants_vectors(workspace):
+    sources = ["local", "truth"]
+    workspace.study(scorers={"lexical": {"sources": sources}, "embedding": {"sources": sources}})
+    jobs = workspace.planned()
+    assert (jobs["embed_windows"], jobs["score"]) == (1, 4)
+    windows = "results/small/windows/toy/embedding.parquet"
+    assert windows in workspace.inputs("score", "results/small/scores/toy/local/embedding.parquet")
+    assert "windows/" not in workspace.inputs("score", "results/small/scores/toy/local/lexical.parquet")
+    # Nothing is shared by one source, by latents drawn for each source, and by a sample.
+    for options in ({"sources": ["local"]}, {"sources": sources, "n_latents": 5}):
+        workspace.study(scorers={"embedding": options})
+        assert "embed_windows" not in workspace.planned()
+    workspace.study(scorers={"embedding": {"sources": sources}}, design={"kind": "case_control"})
+    assert "embed_windows" not in workspace.planned()
+
+
+@pytest.mark.slow
 def test_random_dictionaries_are_trained_for_the_adapters_asked_for(workspace):
     workspace.study(random_dictionary_adapters=["bias", "scale"])
     assert workspace.planned()["train"] == 2 * 3 + 2 * 2

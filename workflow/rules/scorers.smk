@@ -34,10 +34,47 @@ rule scored_contexts:
         "isaerft scored-contexts --study {params.study:q} --subject {wildcards.subject} > {log} 2>&1"
 
 
+# What an embedding scorer makes of the windows, where several sources are scored on them.
+rule embed_windows:
+    input:
+        at.subject("{subject}").latents,
+        at.subject("{subject}").scored,
+    output:
+        at.windows("{subject}", "{scorer}"),
+    log:
+        at.log("embed_windows", "{subject}", "{scorer}"),
+    benchmark:
+        at.benchmark("embed_windows", "{subject}", "{scorer}")
+    group:
+        together("world")
+    threads: study.threads
+    resources:
+        mem_mb=memory(8000),
+        runtime=minutes(240),
+    params:
+        study=study_path,
+        code=lambda w: code(
+            "embed-windows",
+            Part(SCORERS, study.scorers[w.scorer].kind or w.scorer),
+            *(Part(SCORES, score) for score in study.scorers[w.scorer].scores),
+        ),
+        settings=lambda w: settings(
+            replace(study.scorers[w.scorer], sources=[], query=""),
+            study.agreement.min_firing_rate,
+            study.seed,
+        ),
+    shell:
+        "isaerft embed-windows --study {params.study:q} --subject {wildcards.subject}"
+        " --scorer {wildcards.scorer} > {log} 2>&1"
+
+
 rule score:
     input:
         truth,
         lambda w: local_files(study.scorers[w.scorer].path),
+        lambda w: (
+            at.windows(w.subject, w.scorer) if plan.embeds_windows(w.scorer) else []
+        ),
         at.subject("{subject}").latents,
         at.subject("{subject}").scored,
         at.explanations("{subject}", "{source}"),
