@@ -22,7 +22,7 @@ from isaerft.behaviors.conversations import (
     split_off_replies,
     with_system,
 )
-from isaerft.behaviors.records import FIELDS, REPHRASED, REPLIES, Record, checked_record
+from isaerft.behaviors.records import FIELDS, PROMPTS, REPLIES, Record, checked_record
 from isaerft.config import Behavior
 from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import Row, column_value
@@ -61,7 +61,7 @@ def to_record(row: Row, behavior: Behavior) -> Record:
     values = split_off_replies(values, row.location)
     for field in replies:
         _check_turns(row, field, columns[field], values["prompt"])
-    for field in ("prompt", REPHRASED):
+    for field in PROMPTS:
         if field in values:
             values[field] = with_system(values[field], behavior.system)
     return checked_record(values, location=row.location)
@@ -88,15 +88,15 @@ def _check_turns(row: Row, field: str, column: str, prompt: Any) -> None:
 def check_fields(columns: Mapping[str, str]) -> None:
     """Raise `InputError` if `columns` maps a field that records do not have."""
     for field in columns:
-        if field not in (*FIELDS, REPHRASED):
-            raise unknown_name("record field in `columns`:", field, (*FIELDS, REPHRASED))
+        if field not in FIELDS:
+            raise unknown_name("record field in `columns`:", field, FIELDS)
 
 
 def field_columns(columns: Mapping[str, str], row: Mapping[str, object], *, dialogues: bool = False) -> dict[str, str]:
     """Return the mapping of record fields to columns for a row; see `to_record` for fields that are not mapped."""
     mapping = dict(columns)
     replies_named = any(field in columns for field in REPLIES)
-    for field in FIELDS:
+    for field in ("id", "prompt", *REPLIES):
         by_default = field not in REPLIES or not replies_named
         if field not in mapping and by_default and field in row:
             mapping[field] = field

@@ -18,9 +18,11 @@ from isaerft.errors import InputError, printable, shown, unknown_name
 from isaerft.io import read_data_file, replacing
 from isaerft.registry import ADAPTERS, OBJECTIVES
 
-FIELDS = ("id", "prompt", "completion", "chosen", "rejected")
-REPLIES = FIELDS[2:]
+REPLIES = ("completion", "chosen", "rejected")
 REPHRASED = "rephrased"
+PROMPTS = ("prompt", REPHRASED)
+FIELDS = ("id", "prompt", *REPLIES, REPHRASED)
+"""What columns can be mapped to, in the order of a record's file."""
 TRUNCATED = "truncated"
 ROLES = ("system", "user", "assistant", "tool")
 MAX_ID = 200
@@ -83,7 +85,7 @@ class Record:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields that are set, in canonical order."""
-        fields = {name: getattr(self, name) for name in (*FIELDS, REPHRASED) if getattr(self, name) is not None}
+        fields = {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not None}
         return fields | ({TRUNCATED: list(self.truncated)} if self.truncated else {})
 
 
@@ -121,7 +123,7 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
         chosen and rejected are the same.
     """
     fields = {field: value for field, value in values.items() if value is not None}
-    known = (*FIELDS, TRUNCATED, REPHRASED)
+    known = (*FIELDS, TRUNCATED)
     for field in fields:
         if field not in known:
             raise unknown_name(f"field in {location}:", printable(field), known)
@@ -135,7 +137,7 @@ def checked_record(values: Mapping[str, object], *, location: str) -> Record:
     if "prompt" not in fields:
         raise InputError(f"{location} has no prompt", remedy="map `prompt` in the behavior's `columns`")
     content: dict[str, object] = {
-        name: _checked_prompt(fields[name], name, location) for name in ("prompt", REPHRASED) if name in fields
+        name: _checked_prompt(fields[name], name, location) for name in PROMPTS if name in fields
     }
     content |= {field: checked_text(fields[field], field, location) for field in replies}
     if "chosen" in content and str(content["chosen"]).strip() == str(content["rejected"]).strip():
@@ -166,7 +168,7 @@ def encodable_text(value: object, field: str, location: str) -> str:
     if not isinstance(value, str):
         raise InputError(
             f"{location}: {field} is {shown(value)}",
-            allowed="text" + (", or a list of {role, content} messages" if field in ("prompt", REPHRASED) else ""),
+            allowed="text" + (", or a list of {role, content} messages" if field in PROMPTS else ""),
             remedy="select the text with a dotted path, such as instances.0.output or chosen.-1.content",
         )
     try:
@@ -216,7 +218,7 @@ def _checked_id(value: object, content: Mapping[str, object], location: str) -> 
 
 def _content_id(content: Mapping[str, object]) -> str:
     """Return the id that is derived from a record's prompt and replies."""
-    parts = [content.get(field) for field in FIELDS[1:]]
+    parts = [content.get(field) for field in ("prompt", *REPLIES)]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
 
 
