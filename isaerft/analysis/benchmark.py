@@ -121,7 +121,7 @@ _SCORER = Column(
     "scorer",
     "text",
     "training: the score of verdicts; a scorer of the study; combined: the mean of the ranks by training and by the "
-    "other score that was best in the other worlds (nothing is fitted); control: what must tell nothing.",
+    "score that was best at this in the other worlds (nothing is fitted); control: what must tell nothing.",
 )
 _SCORE = Column(
     "score",
@@ -173,7 +173,8 @@ TABLES = [
             Column(
                 "combined_with",
                 "text",
-                "The score that training is combined with: the best one, by mean AUROC over the other worlds.",
+                "The score that training is combined with: the best one among the same explanations, by mean AUROC "
+                "over the other worlds.",
                 optional=True,
             ),
             Column("seconds", "float", f"Seconds {_SECONDS}", optional=True),

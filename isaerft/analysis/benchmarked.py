@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -77,15 +78,21 @@ class Benchmark:
     def worlds(self) -> pd.DataFrame:
         """Return the AUROC of every score in every world: the rows of benchmark_worlds.csv."""
         arms = {names: _Arm.of(self, names, part) for names, part in self.explanations.groupby(ARM, sort=False)}
-        base = [row for names, arm in arms.items() for row in arm.rows(names, list(arm.values))]
+        base = [
+            row
+            for names, arm in arms.items()
+            for (key, values), among in product(arm.values.items(), AMONG)
+            for row in arm.rows(names, key, values, among)
+        ]
         found = pd.DataFrame(base)
         reference = (TRAINING, self.judge)
-        for names, arm in arms.items():
-            best = _best_elsewhere(found, names)
-            if best not in arm.values or reference not in arm.values:
+        for (names, arm), among in product(arms.items(), AMONG):
+            best = _best_elsewhere(found, names, among)
+            if best is None or best not in arm.values or reference not in arm.values:
                 continue
-            arm.values[COMBINED, BEST] = stats.mean_of_ranks([arm.values[reference], arm.values[best]])
-            base += [row | {"combined_with": ", ".join(best)} for row in arm.rows(names, [(COMBINED, BEST)])]
+            together = stats.mean_of_ranks([arm.values[reference], arm.values[best]])
+            rows = arm.rows(names, (COMBINED, BEST), together, among)
+            base += [row | {"combined_with": ", ".join(best)} for row in rows]
         table = pd.DataFrame(base)
         return table.merge(self.seconds, "left", on=[*ARM, *SCORE]) if len(self.seconds) else table
 
@@ -107,36 +114,39 @@ class _Arm:
         }
         return cls(part["kind"].to_numpy(str), part["testable"].to_numpy(bool), values)
 
-    def rows(self, names: tuple[object, ...], of: list[tuple[str, str]]) -> Iterator[dict[str, object]]:
-        """Yield the rows of benchmark_worlds.csv for some scores."""
+    def rows(
+        self, names: tuple[object, ...], key: tuple[str, str], values: np.ndarray, among: str
+    ) -> Iterator[dict[str, object]]:
+        """Yield the rows of benchmark_worlds.csv for one score, among all or among testable explanations."""
         right = self.kinds == RIGHT
-        for key in of:
-            for among in AMONG:
-                chosen = self.testable if among == TESTABLE else np.ones(len(right), bool)
-                for kind in (EVERY, *sorted(set(self.kinds[~right]))):
-                    wrong = ~right if kind == EVERY else self.kinds == kind
-                    used = chosen & (right | wrong)
-                    value = stats.auroc_of_wrong(self.values[key][used], wrong[used])
-                    if np.isnan(value):
-                        continue
-                    yield dict(zip([*ARM, *SCORE], (*names, *key), strict=True)) | {
-                        "kind": kind,
-                        "among": among,
-                        "n_wrong": int((used & wrong).sum()),
-                        "n_right": int((used & right).sum()),
-                        "n_scored": int(np.isfinite(self.values[key][used]).sum()),
-                        "auroc": value,
-                    }
+        chosen = self.testable if among == TESTABLE else np.ones(len(right), bool)
+        for kind in (EVERY, *sorted(set(self.kinds[~right]))):
+            wrong = ~right if kind == EVERY else self.kinds == kind
+            used = chosen & (right | wrong)
+            value = stats.auroc_of_wrong(values[used], wrong[used])
+            if np.isnan(value):
+                continue
+            yield dict(zip([*ARM, *SCORE], (*names, *key), strict=True)) | {
+                "kind": kind,
+                "among": among,
+                "n_wrong": int((used & wrong).sum()),
+                "n_right": int((used & right).sum()),
+                "n_scored": int(np.isfinite(values[used]).sum()),
+                "auroc": value,
+            }
 
 
-def _best_elsewhere(found: pd.DataFrame, names: tuple[object, ...]) -> tuple[str, str] | None:
+def _best_elsewhere(found: pd.DataFrame, names: tuple[object, ...], among: str) -> tuple[str, str] | None:
     """Return the score, but training and controls, with the highest mean AUROC in the other worlds; None without any.
 
-    The world itself has no say, so that its combined AUROC is not of a score that was chosen on it.
+    The world itself has no say, so that its combined AUROC is not of a score that was chosen on it. The score is the
+    best for what is asked: among all explanations, or among testable ones.
     """
     subject, side, share = names
     rivals = found[(found["side"] == side) & (found["share"] == share) & (found["subject"] != subject)]
-    rivals = rivals[~rivals["scorer"].isin([TRAINING, CONTROL]) & (rivals["kind"] == EVERY) & (rivals["among"] == ALL)]
+    rivals = rivals[
+        ~rivals["scorer"].isin([TRAINING, CONTROL]) & (rivals["kind"] == EVERY) & (rivals["among"] == among)
+    ]
     means = rivals.groupby(SCORE)["auroc"].mean()
     return None if means.empty else means.idxmax()
 

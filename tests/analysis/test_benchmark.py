@@ -83,20 +83,27 @@ def test_differences_are_paired_world_by_world():
 
 
 def test_training_is_combined_with_the_score_that_is_best_in_the_other_worlds_and_nothing_of_its_own_world():
+    question = [*ARM, "among"]
     benchmark = made(quality={("lexical", "output"): 0.9})
+    # The second score is better among testable explanations, and worse among all.
+    known = benchmark.scores.merge(benchmark.explanations, "left", on=NAMES)
+    misled = (benchmark.scores["score"] == "output") & ~known["testable"]
+    better = (benchmark.scores["score"] == "output") & known["testable"] & (known["kind"] == "right")
+    values = benchmark.scores["value"] - 9 * (misled & (known["kind"] == "right")) + better
+    benchmark = replace(benchmark, scores=benchmark.scores.assign(value=values))
     worlds = benchmark.worlds()
-    combined = worlds[worlds["scorer"] == "combined"].drop_duplicates(ARM).set_index(ARM)["combined_with"]
-    base = worlds[(worlds["scorer"] == "lexical") & (worlds[["kind", "among"]] == ["all", "all"]).all(axis=1)]
-    for (world, side, _), name in combined.items():
-        others = base[(base["subject"] != world) & (base["side"] == side)]
+    combined = worlds[worlds["scorer"] == "combined"].drop_duplicates(question).set_index(question)["combined_with"]
+    base = worlds[(worlds["scorer"] == "lexical") & (worlds["kind"] == "all")]
+    for (world, side, _, among), name in combined.items():
+        others = base[(base["subject"] != world) & (base["side"] == side) & (base["among"] == among)]
         assert name == f"lexical, {others.groupby('score')['auroc'].mean().idxmax()}"
+        assert name == {"all": "lexical, detection", "testable": "lexical, output"}[among]
     # What the world itself says must not matter.
     own = benchmark.scores["subject"] == WORLDS[0]
-    truth = benchmark.scores.merge(benchmark.explanations, "left", on=NAMES)["kind"].eq("right")
-    oracle = benchmark.scores["value"].where(~(own & (benchmark.scores["score"] == "output")), 100.0 * truth)
+    oracle = values.where(~(own & (benchmark.scores["score"] == "output")), 100.0 * known["kind"].eq("right"))
     again = replace(benchmark, scores=benchmark.scores.assign(value=oracle)).worlds()
-    again = again[(again["scorer"] == "combined") & (again["subject"] == WORLDS[0])].drop_duplicates(ARM)
-    assert again.set_index(ARM)["combined_with"].equals(combined[again.set_index(ARM).index])
+    again = again[(again["scorer"] == "combined") & (again["subject"] == WORLDS[0])].drop_duplicates(question)
+    assert again.set_index(question)["combined_with"].equals(combined[again.set_index(question).index])
 
 
 def test_two_scores_that_know_different_things_find_more_together():
