@@ -146,6 +146,9 @@ def test_windows_are_embedded_once_for_the_several_sources_of_a_scorer_that_want
     windows = "results/small/windows/toy/embedding.parquet"
     assert windows in workspace.inputs("score", "results/small/scores/toy/local/embedding.parquet")
     assert "windows/" not in workspace.inputs("score", "results/small/scores/toy/local/lexical.parquet")
+    done = workspace.snakemake("--cores", "2", "--", windows)
+    assert done.returncode == 0, done.stderr
+    assert "embed-windows" in {check_call(call) for call in workspace.calls()}
     # Nothing is shared by one source, by latents drawn for each source, and by a sample.
     for options in ({"sources": ["local"]}, {"sources": sources, "n_latents": 5}):
         workspace.study(scorers={"embedding": options})
@@ -368,6 +371,7 @@ def test_every_call_is_one_that_the_command_line_understands(finished):
         "leaderboard",
         "benchmark",
         "elicit",
+        "embed-windows",
         "erase",
         "map-components",
         "meta-sae",
