@@ -129,7 +129,8 @@ def _readings(plan: Plan) -> Names:
             yield "design", {"subject": subject}
         if any(scorers.values()):
             yield "scored-contexts", {"subject": subject}
-            for scorer in filter(plan.embeds_windows, plan.study.scorers):
+            used = {scorer for own in scorers.values() for scorer in own}
+            for scorer in filter(plan.embeds_windows, sorted(used)):
                 yield "embed-windows", {"subject": subject, "scorer": scorer}
         for source in sources:
             of = {"subject": subject, "source": source}

@@ -24,7 +24,8 @@ TRAINING, COMBINED, CONTROL = "training", "combined", "control"
 LENGTH, SAID, GIVEN = "length", "said", "given"
 BEST = "training and the best other"
 RIGHT, EVERY = "right", "all"
-ALL, TESTABLE = AMONG = ("all", "testable")
+TESTABLE = "testable"
+AMONG = ("all", TESTABLE)
 ARM = ["subject", "side", "share"]
 """What names one set of explanations: a world, a side, and a share of wrong ones."""
 SCORE = ["scorer", "score"]
