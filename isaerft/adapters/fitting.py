@@ -18,8 +18,6 @@ from isaerft.subjects.cache import Batch, CachedRows, completion_losses
 from isaerft.subjects.device import in_float64
 from isaerft.subjects.load import LoadedSubject
 
-ROWS_AT_ONCE = 64
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -95,20 +93,9 @@ class Texts:
 
 def completion_means(rows: CachedRows | Selection) -> sparse.csr_array:
     """Return the mean activation of each latent over each completion's tokens, (n_rows, d_sae)."""
-    parts = []
-    for batch in rows.batches(ROWS_AT_ONCE):
-        row_of_token = batch.mask.nonzero()[:, 0]
-        # A token belongs to the completion if the token before it predicts the completion.
-        inside = torch.zeros_like(batch.predicts)
-        inside[1:] = batch.predicts[:-1] & (row_of_token[1:] == row_of_token[:-1])
-        codes = batch.codes.rows(inside.nonzero()[:, 0])
-        row = row_of_token[inside]
-        n_tokens = torch.bincount(row, minlength=len(batch.mask)).clamp_min(1)
-        entry_row = row[codes.tokens()]
-        values = codes.values.double() / n_tokens[entry_row]
-        position = (entry_row.numpy(), codes.indices.numpy())
-        parts.append(sparse.coo_array((values.numpy(), position), shape=(len(batch.mask), codes.d_sae)).tocsr())
-    return sparse.csr_array(sparse.vstack(parts))
+    if isinstance(rows, Selection):
+        return sparse.csr_array(rows.rows.completion_means[rows.kept.numpy()])
+    return rows.completion_means
 
 
 def token_shares(selection: Selection, n_vocabulary: int) -> torch.Tensor:

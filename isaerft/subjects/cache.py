@@ -13,10 +13,12 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy import sparse
 from torch.nn.functional import cross_entropy, pad
 
 from isaerft.errors import InputError, unknown_name
@@ -36,6 +38,7 @@ _TO_TORCH = {
 }
 _TO_NAME = {dtype: name for name, dtype in _TO_TORCH.items()}
 _LENGTH_BYTES = 8
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,24 @@ class CachedRows:
             tokens=self.tokens[chosen],
             written=None if self.written is None else self.written[chosen],
         )
+
+    @cached_property
+    def completion_means(self) -> sparse.csr_array:
+        """Mean activation of each latent over each completion's tokens, (n_rows, d_sae) float64."""
+        parts = []
+        for rows in torch.arange(len(self)).split(_ROWS_AT_ONCE):
+            begin, end = int(self.starts[rows[0]]), int(self.starts[rows[-1] + 1])
+            row = torch.repeat_interleave(rows - rows[0], self.starts[rows + 1] - self.starts[rows])
+            # A token belongs to the completion if the token before it predicts the completion.
+            inside = torch.zeros(end - begin, dtype=torch.bool)
+            inside[1:] = self.predicts[begin : end - 1] & (row[1:] == row[:-1])
+            codes, row = self.codes.rows(begin + inside.nonzero()[:, 0]), row[inside]
+            n_tokens = torch.bincount(row, minlength=len(rows)).clamp_min(1)
+            entry_row = row[codes.tokens()]
+            values = codes.values.double() / n_tokens[entry_row]
+            position = (entry_row.numpy(), codes.indices.numpy())
+            parts.append(sparse.coo_array((values.numpy(), position), shape=(len(rows), codes.d_sae)).tocsr())
+        return sparse.csr_array(sparse.vstack(parts))
 
     def batches(self, n: int) -> Iterator[Batch]:
         """Yield all rows in order, `n` at a time."""
