@@ -1,6 +1,6 @@
 # make results                environment, then the default study's tables, figures and report
 # make results STUDY=stories  the same for config/stories.yaml
-# make test                   environment, then lint, types and the fast tests: about 5 minutes on two cores
+# make test                   environment, then lint, types and the fast tests: about 6 minutes on two cores
 # make test-all               all checks: the slow tests, the small study, the workflow's lint and the docs as well
 # make test-all COVERAGE=1    the same, with a coverage report in build/coverage
 # make lint, types, fast, slow, docs  one part of the tests at a time

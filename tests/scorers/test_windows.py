@@ -30,6 +30,7 @@ def test_texts_are_those_of_every_source(tasks, texts):
         assert {item.focus for task in own for item in task.items} == set(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["", "query: "])
 def test_kept_vectors_give_the_same_scores_and_only_explanations_are_embedded(
     tasks, texts, query, tmp_path, monkeypatch
