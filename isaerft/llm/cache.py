@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -22,6 +23,7 @@ from isaerft.errors import InputError
 from isaerft.llm.prompts import MAX_CONTENT, Reply, canonical, digest
 
 BUSY_SECONDS = 120
+PAUSE_SECONDS = 0.01
 _TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     digest TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, content TEXT NOT NULL, refusal TEXT NOT NULL,
@@ -217,15 +219,31 @@ class ResponseCache:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     """Make the tables, or those that an older release lacked."""
-    # With the lock taken first, jobs wait for each other here; changing the mode itself does not wait.
+    # With the lock taken first, jobs wait for each other here. SQLite does not wait where the mode is changed, and
+    # another job may take the lock in between.
     connection.execute("BEGIN EXCLUSIVE")
     connection.commit()
-    connection.execute("PRAGMA journal_mode = WAL")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while not _writes_ahead(connection):
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("database is locked")
+        time.sleep(PAUSE_SECONDS)
     connection.executescript(_TABLES)
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         if not _has_checksums(connection):
             connection.execute("ALTER TABLE responses ADD COLUMN checksum TEXT")
+
+
+def _writes_ahead(connection: sqlite3.Connection) -> bool:
+    """Change to write-ahead logging; tell whether no other job was in the way."""
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _remedy(error: Exception) -> str:

@@ -96,6 +96,8 @@ def test_subjects_of_no_group_are_compared_with_the_best_of_them(tmp_path):
     # Welch's with equal noise, wider since the best of three was picked.
     sd = SEEDS.std(ddof=1) / 2
     assert rows.loc[("subject", "x")].least_difference > t.ppf(0.975, 6) * np.sqrt(2) * sd
+
+
 @pytest.mark.slow
 def test_equal_adapters_are_warned_of_in_95_percent_of_studies(tmp_path):
     rng, warned, n_studies = np.random.default_rng(0), 0, 60

@@ -107,6 +107,8 @@ def variants(groups):
             for place, group in enumerate(groups)
         }
     )
+
+
 @pytest.mark.slow
 def test_a_number_separates_variants_of_one_sae_and_not_shuffled_ones(tmp_path):
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -81,6 +82,25 @@ def test_parallel_jobs_do_not_pass_the_cap_together(tmp_path):
     assert sum(count for count, _ in counts) == 100
     assert all(stopped for _, stopped in counts)
     assert ResponseCache(tmp_path / "cache.sqlite").used("s", "llm") == (100, 500)
+
+
+def test_a_job_that_meets_another_while_it_changes_the_mode_tries_again(tmp_path, monkeypatch):
+    met = []
+
+    class Met(sqlite3.Connection):
+        def execute(self, sql, *values):
+            if "journal_mode" in sql and len(met) < 2:
+                met.append(sql)
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(sql, *values)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Met))
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    assert cache.take("s", "llm", Llm(model="m", max_calls=1), 5) == 1
+    assert len(met) == 2
+    cache.close()
 
 
 ASK = """

@@ -319,6 +319,8 @@ def test_latents_are_composed_once_for_each_subject_and_only_where_a_study_asks_
     target = "results/small/subjects/toy/composition.parquet"
     assert "subjects/toy/sae" in workspace.inputs("meta_sae", target)
     assert target in workspace.inputs("tables", "results/small/tables/latent_composition.csv")
+
+
 @pytest.mark.slow
 def test_curves_are_taken_of_the_behaviors_that_a_study_names_and_only_then(workspace):
     workspace.study(loss_curves={"behaviors": ["refusal"], "ks": [1]})
