@@ -223,11 +223,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     # another job may take the lock in between.
     connection.execute("BEGIN EXCLUSIVE")
     connection.commit()
-    deadline = time.monotonic() + BUSY_SECONDS
-    while not _writes_ahead(connection):
-        if time.monotonic() > deadline:
-            raise sqlite3.OperationalError("database is locked")
-        time.sleep(PAUSE_SECONDS)
+    _write_ahead(connection)
     connection.executescript(_TABLES)
     with connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -235,15 +231,17 @@ def _prepare(connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE responses ADD COLUMN checksum TEXT")
 
 
-def _writes_ahead(connection: sqlite3.Connection) -> bool:
-    """Change to write-ahead logging; tell whether no other job was in the way."""
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        return False
-    return True
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Change to write-ahead logging, as soon as no other job is in the way."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _remedy(error: Exception) -> str:

@@ -101,6 +101,10 @@ def test_a_job_that_meets_another_while_it_changes_the_mode_tries_again(tmp_path
     assert cache.take("s", "llm", Llm(model="m", max_calls=1), 5) == 1
     assert len(met) == 2
     cache.close()
+    met.clear()
+    monkeypatch.setattr("isaerft.llm.cache.BUSY_SECONDS", 0)
+    with pytest.raises(InputError, match=r"database is locked.*local disk"):
+        ResponseCache(tmp_path / "other.sqlite").take("s", "llm", Llm(model="m", max_calls=1), 5)
 
 
 ASK = """
